@@ -1,0 +1,1 @@
+"""Recipes: one YAML each, and the DeepSpeed settings they name."""

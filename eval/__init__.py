@@ -1,0 +1,1 @@
+"""Judging: what a trained policy is worth, and the statistics behind the numbers."""

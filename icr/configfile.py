@@ -1,0 +1,201 @@
+"""From a YAML file and the command line to a checked Config; every problem found is reported together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from icr.config import CONFIGS, Config
+from icr.errors import ConfigError, UserError
+
+Keys = tuple[str, ...]
+
+PATHS: tuple[Keys, ...] = (
+    ("run",),
+    ("models", "chat_template"),
+    ("alignment", "pairs"),
+)
+"""Keys that can only be paths."""
+PATHS_OR_NAMES: tuple[Keys, ...] = (
+    ("models", "policy"),
+    ("models", "reference"),
+    ("prompts", "path"),
+    ("train", "deepspeed"),
+    ("judge", "model"),
+    ("judge", "prompts"),
+    ("judge", "baseline"),
+)
+"""Keys that are a path when such a file or folder exists, else a hub id or a word."""
+
+
+def find_config(name: str) -> Path:
+    """A path, or the name of a recipe that comes with icr."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    recipe = CONFIGS / f"{name}.yaml"
+    if recipe.is_file():
+        return recipe
+    known = sorted(p.stem for p in CONFIGS.glob("*.yaml"))
+    raise UserError(f"there is no config {name}", do=f"give a path, or one of the recipes {', '.join(known)}")
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None) -> Config:
+    """Read `path`, apply `key=value` overrides and then `changes` (key → value), and type-check the result.
+
+    Paths in the file are relative to the file, paths in overrides to the working directory.
+
+    Raises:
+        ConfigError: unknown keys (with the nearest known one), ill-typed and missing values, all at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text) or {}
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"the config is not YAML: {getattr(error, 'problem', error)}", where=where,
+                        do="mend the line; indentation and colons are the usual causes") from error  # fmt: skip
+    if not isinstance(data, dict):
+        raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
+    _resolve_paths(data, path.resolve().parent)
+    for override in overrides:
+        key, sep, value = override.partition("=")
+        if not sep:
+            raise UserError(f"--set {override}: no `=` in it", do="write --set key=value, for example reward.beta=0.2")
+        extra: dict[str, Any] = {}
+        _put(extra, tuple(key.split(".")), yaml.safe_load(value))
+        _resolve_paths(extra, Path.cwd())
+        _merge(data, extra)
+    for key, value in (changes or {}).items():
+        _put(data, tuple(key.split(".")), value)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_problems(error, path, _lines(text)), _without_faults(data, error)) from error
+
+
+def _without_faults(data: dict[str, Any], error: ValidationError) -> Config | None:
+    """The config with its faulty keys at their defaults, so that the rest can be checked in the same go."""
+    for item in error.errors():
+        section: Any = data
+        for key in item["loc"]:
+            if not isinstance(section, dict) or key not in section:
+                break
+            if not isinstance(section[key], dict) or key == item["loc"][-1]:
+                del section[key]
+                break
+            section = section[key]
+    try:
+        return Config.model_validate(data)
+    except ValidationError:
+        return None
+
+
+def dump_config(config: Config) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def differences(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
+    """(key, old value, new value) where two configs differ, but for `run` and a growing `rounds`."""
+    before, after = dict(_flat(old.model_dump(mode="json"))), dict(_flat(new.model_dump(mode="json")))
+    return [
+        (key, before.get(key), after.get(key))
+        for key in before | after
+        if before.get(key) != after.get(key) and key != "run" and not (key == "rounds" and new.rounds > old.rounds)
+    ]
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _put(data: dict[str, Any], keys: Keys, value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.get(key)
+        if not isinstance(inner, dict):
+            inner = data[key] = {}
+        data = inner
+    data[keys[-1]] = value
+
+
+def _merge(data: dict[str, Any], extra: dict[str, Any]) -> None:
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            _merge(data[key], value)
+        else:
+            data[key] = value
+
+
+def _resolve_paths(data: dict[str, Any], base: Path) -> None:
+    for keys in PATHS + PATHS_OR_NAMES:
+        section: Any = data
+        for key in keys[:-1]:
+            section = section.get(key) if isinstance(section, dict) else None
+        value = section.get(keys[-1]) if isinstance(section, dict) else None
+        if not isinstance(value, str) or value.startswith("package:"):
+            continue
+        path = base / Path(value).expanduser()
+        if keys in PATHS or path.exists() or value.startswith("."):
+            section[keys[-1]] = str(path.resolve())
+
+
+def _lines(text: str) -> dict[Keys, int]:
+    """Key path → line number in the file."""
+    lines: dict[Keys, int] = {}
+
+    def walk(node: yaml.Node | None, keys: Keys) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                inner = (*keys, str(key.value))
+                lines[inner] = key.start_mark.line + 1
+                walk(value, inner)
+
+    walk(yaml.compose(text), ())
+    return lines
+
+
+def _problems(error: ValidationError, path: Path, lines: dict[Keys, int]) -> list[UserError]:
+    found: dict[Keys, UserError] = {}
+    for item in error.errors():
+        keys = tuple(str(k) for k in item["loc"])
+        if item["type"] not in ("extra_forbidden", "missing"):
+            # a union adds the names of its branches to the place: cut back to the key that the file has
+            keys = next((keys[:i] for i in range(len(keys), 0, -1) if keys[:i] in lines), keys)
+        line = next((lines[keys[:i]] for i in range(len(keys), 0, -1) if keys[:i] in lines), None)
+        what, do = _explain(keys, item)
+        found.setdefault(keys, UserError(what, where=f"{path}:{line}" if line else str(path), do=do))
+    return list(found.values())
+
+
+def _explain(keys: Keys, item: Any) -> tuple[str, str]:
+    """What is wrong with a key, and what to do."""
+    name = ".".join(keys)
+    if item["type"] == "extra_forbidden":
+        fields = _fields(keys[:-1])
+        near = difflib.get_close_matches(keys[-1], fields, n=1, cutoff=0.6)
+        hint = f"did you mean `{'.'.join((*keys[:-1], near[0]))}`?" if near else f"known here: {', '.join(fields)}"
+        return f"unknown key `{name}`", hint
+    if item["type"] == "missing":
+        return f"`{name}` is missing", "add it; docs/config.md says what it holds"
+    if name == "sampling.n" and item["type"] == "greater_than_equal":
+        return f"`sampling.n` is {item['input']}: one response has no best and worst", "sample at least 2 per prompt"
+    return f"`{name}`: {item['msg']}, got {item['input']!r}", "docs/config.md lists the values it takes"
+
+
+def _fields(keys: Keys) -> list[str]:
+    model: type[BaseModel] = Config
+    for key in keys:
+        annotation = model.model_fields[key].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)

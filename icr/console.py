@@ -1,0 +1,68 @@
+"""What the user sees while a run works: a bar on a terminal, a line now and then elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_SECONDS = 15.0
+"""Without a terminal, a line of progress at most this often."""
+
+
+class StageDisplay:
+    """Progress of one piece of work: done/total, tokens a second, time left."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self._console, self._label = console, label
+        self._start = self._last = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("  {task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(label, total=None, rate="loading")
+
+    def __enter__(self) -> StageDisplay:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def progress(self, done: int, total: int, tokens: int) -> None:
+        now = time.monotonic()
+        if not total:
+            self._start = now  # the rate counts from when work begins, not from when loading began
+            return
+        rate = f"{tokens / (now - self._start):.0f} tok/s" if tokens and now > self._start else ""
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, rate=rate)
+        elif done < total and now - self._last > PLAIN_SECONDS:
+            self._last = now
+            left = f", {(now - self._start) * (total - done) / done:.0f} s left" if done else ""
+            self._console.print(f"  {self._label}: {done}/{total} {rate}{left}", highlight=False)
+
+    def note(self, text: str) -> None:
+        self._console.print(f"  note: {text}", highlight=False, style="yellow", markup=False)

@@ -1,0 +1,58 @@
+"""Sampling with vLLM; the only file that imports it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from icr.sampling import Completion, Decoding, Request
+
+
+class VllmEngine:
+    """One engine in this process. The same requests in one call give the same completions."""
+
+    name = "vllm"
+
+    def __init__(self, model: str, *, max_model_len: int, tensor_parallel: int, gpu_memory: float) -> None:
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        import torch
+
+        on_cpu = not torch.cuda.is_available()
+        if on_cpu:
+            # An engine in its own process and a compiled graph cost two minutes at start on a CPU.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        from vllm import LLM
+
+        self._llm = LLM(
+            model=model,
+            max_model_len=max_model_len,
+            tensor_parallel_size=tensor_parallel,
+            gpu_memory_utilization=gpu_memory,
+            enforce_eager=on_cpu,
+            enable_prefix_caching=True,
+            trust_remote_code=False,
+            load_format="safetensors",
+            disable_log_stats=True,
+        )
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        # What an earlier call left in the prefix cache changes how this one is batched, and so its rounding.
+        self._llm.reset_prefix_cache()
+        params = [
+            SamplingParams(
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                max_tokens=decoding.max_tokens,
+                seed=request.seed,
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        prompts = [TokensPrompt(prompt_token_ids=request.prompt_ids) for request in requests]
+        outputs = self._llm.generate(prompts, params, use_tqdm=False)
+        return [Completion(list(o.outputs[0].token_ids), str(o.outputs[0].finish_reason)) for o in outputs]

@@ -1,0 +1,59 @@
+"""The errors of icr.
+
+IcrError
+├── UserError        the user's input or machine is at fault: exit 2, one message, no traceback
+│   └── ConfigError  every problem of a config at once
+└── StageFailed      a stage's process died of our fault: exit 1, with the tail of its log
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+
+class IcrError(Exception):
+    """Root of everything that icr raises on purpose."""
+
+
+class UserError(IcrError):
+    """What is wrong, where it is, and what to do about it."""
+
+    def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
+        super().__init__(what, where, do)
+        self.what, self.where, self.do = what, where, do
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.do:
+            lines.append(f"  do:    {self.do}")
+        return "\n".join(lines)
+
+
+class ConfigError(UserError):
+    """A list of problems, shown together so that a config is mended in one go."""
+
+    def __init__(self, problems: Sequence[UserError], partial: object = None) -> None:
+        """`partial`: the config without its faulty keys, where that is one, for further checks."""
+        self.problems, self.partial = list(problems), partial
+        count = len(self.problems)
+        super().__init__(f"{count} problem{'s' if count > 1 else ''} found before anything was loaded")
+
+    def __str__(self) -> str:
+        return "\n".join([self.what, *(f"{i}. {p}" for i, p in enumerate(self.problems, 1))])
+
+
+class StageFailed(IcrError):
+    """A worker process ended without a result."""
+
+
+def explain_os_error(error: OSError) -> UserError | None:
+    """A full disk and missing rights are for the user to mend; anything else is not explained."""
+    where = str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError("the disk is full", where=where, do="free some space; the same command then goes on")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return UserError(f"cannot write: {error.strerror}", where=where, do="choose a folder that you may write to")
+    return None

@@ -1,0 +1,82 @@
+"""What a worker process is asked to do: a typed file that the controller writes and `icr.worker` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from icr.config import Config
+from icr.files import read_rows
+from icr.rundir import RoundDir, RunDir
+from icr.sampling import Decoding, SamplingJob
+from icr.shards import Shards
+from prompts.load import Prompt, load_prompts
+
+Task = Literal["prepare", "alignment", "sample", "answers", "logps", "requests", "verdicts"]
+
+
+class Job(BaseModel):
+    """One task of one stage; worker `index` of `of` takes its share of the shards."""
+
+    task: Task
+    config: Config
+    run: str
+    round: int
+    of: int = 1
+    model: str = ""
+    """The model that the task loads, as a folder or hub id."""
+    models: list[str] = []
+    """prepare: models to turn into folders."""
+    which: str = ""
+    """logps: "policy" or "reference"; the name of the shards' folder."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    only: list[tuple[str, str]] | None = None
+    """logps: score these (prompt id, language) alone."""
+    pairs: str = ""
+    """requests: the pairs whose sequences the training reference scores. alignment: where the pairs go."""
+
+    @property
+    def folder(self) -> RoundDir:
+        return RunDir(Path(self.run)).round(self.round)
+
+    def prompts(self) -> list[Prompt]:
+        config = self.config
+        return load_prompts(config.prompts.path, config.prompts.languages, limit=config.prompts.limit)
+
+    def heldout(self) -> list[Prompt]:
+        config = self.config
+        assert config.judge.prompts is not None
+        return load_prompts(config.judge.prompts, config.prompts.languages, limit=config.judge.limit)
+
+    def sampling(self) -> SamplingJob:
+        """The round's responses (task "sample") or the answers to the held-out prompts (task "answers")."""
+        s, j = self.config.sampling, self.config.judge
+        if self.task == "answers":
+            shards = Shards(self.folder.judge / "answers" / "shards", self.heldout(), s.shard_size)
+            # held-out answers use the same noise in every round, so that rounds differ by the policy alone
+            return SamplingJob(shards, 1, Decoding(j.temperature, j.top_p, j.max_tokens), s.seed, 0)
+        shards = Shards(self.folder.responses / "shards", self.prompts(), s.shard_size)
+        return SamplingJob(shards, s.n, Decoding(s.temperature, s.top_p, s.max_tokens), s.seed, self.round)
+
+    def reference(self) -> Shards[tuple[list[int], list[int]]]:
+        """The sequences of `pairs` that the training's objective wants scored, cut into shards."""
+        from loops.objective import make_objective
+
+        train = self.config.train
+        objective = make_objective(self.config.objective, beta=train.beta, nll_weight=train.nll_weight)
+        requests = objective.reference_requests(read_rows(Path(self.pairs)), seed=train.seed)
+        return Shards(self.folder.train / "reference", requests, self.config.sampling.shard_size)
+
+    def baseline(self) -> Path:
+        """The folder of answers that the policy's are compared with."""
+        name = self.config.judge.baseline
+        return RunDir(Path(self.run)).round(0).judge / "answers" if name == "round-0" else Path(name)
+
+    def scoring(self) -> Shards[Prompt]:
+        prompts = self.prompts()
+        if self.only is not None:
+            wanted = set(self.only)
+            prompts = [p for p in prompts if (p.id, p.lang) in wanted]
+        return Shards(self.folder.rewards / "shards" / self.which, prompts, self.config.sampling.shard_size)

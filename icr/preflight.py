@@ -1,0 +1,171 @@
+"""What can be known to be wrong before any model is loaded, all of it at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from icr.config import Config
+from icr.configfile import load_config
+from icr.errors import ConfigError, UserError
+from icr.languages import english_name
+from icr.models import locate
+from prompts.load import Prompt, json_objects, load_prompts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the preflight read on its way: prompts, and models as folders, .gguf files or hub ids."""
+
+    prompts: list[Prompt]
+    heldout: list[Prompt]
+    alignment: list[dict[str, str]]
+    policy: str | None
+    reference: str
+    judge: str | None
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.problems: list[UserError] = []
+
+    def add(self, what: str, *, where: str, do: str) -> None:
+        self.problems.append(UserError(what, where=where, do=do))
+
+    def attempt(self, default: T, action: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """The action's result, or `default` with its problems kept."""
+        try:
+            return action(*args, **kwargs)
+        except ConfigError as error:
+            self.problems.extend(error.problems)
+        except UserError as error:
+            self.problems.append(error)
+        return default
+
+
+def preflight(config: Config) -> Inputs:
+    """Check everything that needs no model.
+
+    Raises:
+        ConfigError: every problem of the config and of the files it names.
+    """
+    found = _Collector()
+    _settings(config, found)
+    languages = config.prompts.languages
+    prompts: list[Prompt] = []
+    if "en" in languages:
+        prompts = found.attempt([], load_prompts, config.prompts.path, languages, limit=config.prompts.limit)
+    policy = found.attempt(None, locate, config.models.policy, "models.policy") if config.models.policy else None
+    reference = found.attempt("", locate, config.models.reference, "models.reference")
+    if policy and policy == reference:
+        found.add("policy and reference are the same model, so every reward would be 0", where="models",
+                  do="name π_I in models.reference and its English-aligned child in models.policy")  # fmt: skip
+    alignment: list[dict[str, str]] = []
+    if config.alignment and not config.models.policy:
+        alignment = found.attempt([], read_alignment, config.alignment.pairs)[: config.alignment.limit]
+    heldout, judge = _judge(config, found)
+    if found.problems:
+        raise ConfigError(found.problems)
+    return Inputs(prompts, heldout, alignment, policy, reference, judge)
+
+
+def load_checked(path: Path, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None) -> Config:
+    """`load_config` and `preflight` in one go.
+
+    Raises:
+        ConfigError: the problems of both.
+    """
+    try:
+        config = load_config(path, overrides, changes)
+    except ConfigError as error:
+        if isinstance(error.partial, Config):
+            found = _Collector()
+            found.problems.extend(error.problems)
+            found.attempt(None, preflight, error.partial)
+            raise ConfigError(found.problems) from error
+        raise
+    preflight(config)
+    return config
+
+
+def _settings(config: Config, found: _Collector) -> None:
+    languages = config.prompts.languages
+    if "en" not in languages:
+        found.add("`en` is not among the languages", where="prompts.languages",
+                  do="add en: the reward is conditioned on the English prompts")  # fmt: skip
+    if len(set(languages)) < len(languages):
+        found.add("a language is listed twice", where="prompts.languages", do="list each once")
+    for lang in languages:
+        found.attempt("", english_name, lang)
+    if not config.models.policy and not config.alignment:
+        found.add("there is no English-aligned policy", where="models.policy",
+                  do="name π_θ⁰ in models.policy, or give English pairs in alignment.pairs to make it")  # fmt: skip
+    if config.models.chat_template and not Path(config.models.chat_template).is_file():
+        found.add(f"there is no file {config.models.chat_template}", where="models.chat_template", do="check the path")
+    if config.objective == "kto" and config.train.micro_batch_size < 2:
+        found.add("KTO estimates its KL inside a micro-batch and needs at least 2 there", where="train.micro_batch_size",
+                  do="set train.micro_batch_size to 2 or more")  # fmt: skip
+    deepspeed = config.train.deepspeed
+    if deepspeed not in ("zero2", "zero3", "none") and not Path(deepspeed).is_file():
+        found.add(f"there is no DeepSpeed config {deepspeed}", where="train.deepspeed",
+                  do="write zero2, zero3, none, or the path of a JSON file")  # fmt: skip
+    if config.objective not in ("dpo", "kto"):
+        found.attempt(None, _check_objective, config.objective)
+
+
+def _check_objective(name: str) -> None:
+    from loops.objective import load_objective
+
+    load_objective(name)
+
+
+def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]:
+    judge = config.judge
+    if judge.kind == "none":
+        return [], None
+    if not judge.prompts:
+        found.add("the judge has no prompts", where="judge.prompts",
+                  do="name held-out prompts, or set judge.kind to none")  # fmt: skip
+    if not judge.model:
+        found.add("the judge has no model", where="judge.model", do="name a model, or set judge.kind to none")
+    heldout: list[Prompt] = []
+    if judge.prompts and "en" in config.prompts.languages:
+        heldout = found.attempt(
+            [], load_prompts, judge.prompts, config.prompts.languages, limit=judge.limit, key="judge.prompts"
+        )
+    if judge.baseline != "round-0" and not Path(judge.baseline).is_dir():
+        found.add(f"there is no folder {judge.baseline}", where="judge.baseline",
+                  do="write round-0, or name a folder of LANG.json answers")  # fmt: skip
+    model = found.attempt(None, locate, judge.model, "judge.model") if judge.kind == "local" and judge.model else None
+    return heldout, model
+
+
+def read_alignment(path: str) -> list[dict[str, str]]:
+    """English preference pairs: jsonl of `prompt`, `chosen`, `rejected`.
+
+    Raises:
+        ConfigError: every bad line.
+    """
+    problems: list[UserError] = []
+    pairs: list[dict[str, str]] = []
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}", where="alignment.pairs", do="check the path")
+    for where, value in json_objects(Path(path), problems):
+        texts = [value.get(k) for k in ("prompt", "chosen", "rejected")] if isinstance(value, dict) else [None]
+        if not all(isinstance(t, str) and t.strip() for t in texts):
+            problems.append(UserError("a pair without prompt, chosen and rejected texts", where=where,
+                                      do=f"write {json.dumps(dict.fromkeys(('prompt', 'chosen', 'rejected'), '…'), ensure_ascii=False)}"))  # noqa: E501  # fmt: skip
+        elif texts[1] == texts[2]:
+            problems.append(UserError("chosen and rejected are the same text", where=where, do="remove the line"))
+        else:
+            pairs.append({"prompt": texts[0], "chosen": texts[1], "rejected": texts[2]})
+    if not problems and not pairs:
+        problems.append(UserError("no pairs in the file", where=path, do="add at least one pair"))
+    if problems:
+        raise ConfigError(problems[:20])
+    return pairs

@@ -1,0 +1,51 @@
+"""How a worker process tells the controller where it stands: one JSON object a line, in a file.
+
+A file rather than a pipe, because torchrun closes inherited pipes and a dead reader must not kill a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Reporter(Protocol):
+    """What long work reports to."""
+
+    def progress(self, done: int, total: int, tokens: int = 0) -> None:
+        """`done` of `total` pieces so far; `tokens` counts all tokens since the work began."""
+
+    def note(self, text: str) -> None:
+        """One line the user must see (a fallback taken, something dropped)."""
+
+
+class Silent:
+    """Reports to nobody."""
+
+    def progress(self, done: int, total: int, tokens: int = 0) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class EventFile:
+    """The writing end: appends events to `path`. `progress` writes at most five lines a second."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the process
+        self._last = 0.0
+
+    def send(self, **event: Any) -> None:
+        self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+    def progress(self, done: int, total: int, tokens: int = 0) -> None:
+        now = time.monotonic()
+        if done >= total or now - self._last > 0.2:
+            self._last = now
+            self.send(event="progress", done=done, total=total, tokens=tokens)
+
+    def note(self, text: str) -> None:
+        self.send(event="note", text=text)

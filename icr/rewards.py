@@ -1,0 +1,62 @@
+"""The implicit rewards: what the policy and its reference are asked, and how their answers make a reward.
+
+Equations of Yang et al., "Implicit Cross-Lingual Rewarding for Efficient Multilingual Preference Alignment" (ACL 2025,
+arXiv 2503.04647). P(ℓ), in prompts/prefix.txt, is quoted from its Appendix E.1.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from icr.languages import english_name
+
+
+def conditioning_prompt(lang: str, english_prompt: str) -> str:
+    """Eq. 8: G(x^ℓ) = x^en for English, else P(ℓ) + x^en, P(ℓ) asking for the language ℓ and ending in a blank line.
+
+    Raises:
+        UserError: `lang` is no ISO 639-1 code.
+    """
+    if lang == "en":
+        return english_prompt
+    return _prefix().replace("{language}", english_name(lang)) + "\n\n" + english_prompt
+
+
+def condition(kind: Literal["cross-lingual", "multilingual"], lang: str, prompt: str, english_prompt: str) -> str:
+    """What log-probs are given, which is all that tells the rewards apart: G(x^ℓ) in Eq. 9, x^ℓ itself in Eq. 12."""
+    return conditioning_prompt(lang, english_prompt) if kind == "cross-lingual" else prompt
+
+
+def implicit_reward(policy_logp: ArrayLike, reference_logp: ArrayLike, beta: float) -> NDArray[np.float64]:
+    """β·[log π_θ(y|·) − log π_ref(y|·)]: Eq. 9 and 12 before their length penalty, and what α is fitted on (Eq. 15).
+
+    Args:
+        policy_logp: any shape; sums over the response's tokens, in nats.
+        reference_logp: the same for the reference, of the same tokens under the same condition.
+    """
+    return beta * (np.asarray(policy_logp, dtype=np.float64) - np.asarray(reference_logp, dtype=np.float64))
+
+
+def cross_lingual_reward(
+    policy_logp: ArrayLike, reference_logp: ArrayLike, length: ArrayLike, beta: float, alpha: float
+) -> NDArray[np.float64]:
+    """Eq. 9: R_c = β·[log π_θ(y|G(x^ℓ)) − log π_ref(y|G(x^ℓ))] − α^ℓ·|y|.
+
+    Eq. 12, the multilingual R_m, is the same sum over log-probs given x^ℓ: see `condition`.
+
+    Args:
+        policy_logp, reference_logp: as in `implicit_reward`.
+        length: |y| of the same shape, in the unit that `alpha` was fitted in.
+        alpha: reward units per length unit. The authors' α has no β in it: theirs is alpha/beta.
+    """
+    return implicit_reward(policy_logp, reference_logp, beta) - alpha * np.asarray(length, dtype=np.float64)
+
+
+@cache
+def _prefix() -> str:
+    return (files("prompts") / "prefix.txt").read_text(encoding="utf-8").strip()

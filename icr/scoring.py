@@ -1,0 +1,362 @@
+"""Log-probabilities of whole responses, what Eq. 9 and Eq. 12 subtract from one another.
+
+The score of y is the sum over its own tokens: the first one, predicted by the last token of the prompt, is counted, and
+nothing after the last one is. The authors' scorer shifts its mask against its labels and loses the first.
+
+How it is fast: only the positions that predict response tokens go through the output head, a few at a time; rows of like
+length run together; and a prompt that several responses share runs once, its keys and values being copied to their rows.
+None of this changes a result by more than the rounding of the model's dtype.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from icr.errors import UserError
+from icr.progress import Reporter, Silent
+
+HEAD_ROWS = 256
+"""Rows of logits that exist at a time. 256 of a 262k vocabulary are 270 MB in fp32; with fewer the head runs slower."""
+
+PIECE = 16
+"""Tokens of the first sequence on which the path to the logits is checked."""
+
+SHARING_PAYS = 0.1
+"""A prompt is computed once for its responses when that saves this part of their tokens."""
+
+FULL_SPEED = {"cpu": 512, "cuda": 4096}
+"""Tokens of a forward pass beyond which more rows bring no speed, and padding decides where a batch ends."""
+
+MAX_PADDING = 0.1
+"""Part of a batch that may be padding once it has FULL_SPEED tokens."""
+
+_SILENT = Silent()
+
+Ids = Sequence[int]
+Prompt = tuple[int, ...]
+Sums = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
+
+
+def sequence_logprobs(
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    responses: Sequence[Ids],
+    *,
+    batch_tokens: int = 16384,
+    share_prompts: bool | None = None,
+    reporter: Reporter = _SILENT,
+) -> Sums:
+    """log p(response | prompt) of every response: the sum over its tokens, in nats.
+
+    Args:
+        model: a causal LM in eval mode; it runs on its own device and in its own dtype. Log-sum-exp is fp32, sums are fp64.
+        prompts: token ids, the i-th conditioning the i-th response. Equal prompts are recognised.
+        responses: token ids, the end-of-turn token among them if it is to be counted.
+        batch_tokens: tokens, padding included, of one forward pass; a longer sequence runs alone. Where a prompt is
+            shared, its copied keys and values count as tokens. Halved, with a note, when the device's memory runs out.
+        share_prompts: compute a prompt once for its responses. None: where that pays and the model's cache allows it.
+            True falls back to whole rows, with a note, where the cache does not allow it.
+        reporter: hears responses done, of how many, and the prompt and response tokens they have.
+
+    Returns:
+        float64, one sum per response. A response without tokens is an empty sum, 0.0.
+
+    Raises:
+        ValueError: unequal numbers of prompts and responses, an empty prompt, a token id outside the vocabulary,
+            a model in training mode.
+        UserError: hidden states and output head do not give the model's own logits (an architecture that is not
+            supported); a sum is not finite; one sequence alone does not fit the device's memory.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() before scoring")
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens must be positive, got {batch_tokens}")
+    head = _Head.of(model)
+    _check_ids(prompts, responses, head.vocabulary)
+    sums = np.zeros(len(responses))
+    rows = [i for i, response in enumerate(responses) if len(response)]
+    if rows:
+        with torch.no_grad():
+            can_share = _check_model(model, head, [*prompts[rows[0]], *responses[rows[0]]], reporter)
+            if share_prompts and not can_share:
+                reporter.note(f"the cache of {type(model).__name__} cannot be shared: scoring whole rows")
+            task = _Task(model, head, prompts, responses, share_prompts if can_share else False)
+            _fill(sums, rows, task, batch_tokens, reporter)
+    return sums
+
+
+def pair_flips(rewards_a: ArrayLike, rewards_b: ArrayLike, prompt_index: ArrayLike) -> int:
+    """On how many prompts two sets of rewards pick another (best, worst) pair.
+
+    Args:
+        rewards_a, rewards_b: float [responses], the same responses' rewards at two precisions.
+        prompt_index: int [responses], which prompt a response belongs to; a prompt's responses need not be adjacent.
+
+    Of equal rewards the first counts, as numpy's argmax and argmin have it. Raises ValueError on unequal lengths and NaN.
+    """
+    a, b, index = np.asarray(rewards_a, float), np.asarray(rewards_b, float), np.asarray(prompt_index)
+    if not a.shape == b.shape == index.shape or a.ndim != 1:
+        raise ValueError(f"three equally long lists are needed, got shapes {a.shape}, {b.shape} and {index.shape}")
+    if np.isnan(a).any() or np.isnan(b).any():
+        raise ValueError("rewards must not be NaN")
+    groups = (np.flatnonzero(index == prompt) for prompt in np.unique(index))
+    return sum((a[g].argmax(), a[g].argmin()) != (b[g].argmax(), b[g].argmin()) for g in groups)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """From last hidden states to the log-probs of given tokens."""
+
+    projection: nn.Module
+    scale: float
+    softcap: float | None
+    vocabulary: int
+
+    @staticmethod
+    def of(model: PreTrainedModel) -> _Head:
+        config = model.config.get_text_config()
+        projection = model.get_output_embeddings()
+        if projection is None:
+            raise UserError(
+                f"{type(model).__name__} has no output head", where="icr.scoring", do="use a causal language model"
+            )
+        # Cohere multiplies its logits, Granite divides them, Gemma caps them. Whatever else there may be, _check_model finds.
+        scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+        embeddings = cast(nn.Embedding, model.get_input_embeddings())
+        vocabulary = min(embeddings.weight.shape[0], cast(Tensor, projection.weight).shape[0])
+        return _Head(projection, scale, getattr(config, "final_logit_softcapping", None), vocabulary)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """fp32 [rows, vocabulary] from hidden states [rows, width]."""
+        logits: Tensor = self.projection(hidden).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+    def logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """fp32 [rows]: log p(target) for hidden states [rows, width]; HEAD_ROWS rows of logits at a time."""
+        chunks = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
+        return torch.cat([-F.cross_entropy(self.logits(h), t, reduction="none") for h, t in chunks])
+
+
+@dataclass(frozen=True)
+class _Task:
+    model: PreTrainedModel
+    head: _Head
+    prompts: Sequence[Ids]
+    responses: Sequence[Ids]
+    share: bool | None
+
+    def tokens(self, row: int) -> int:
+        return len(self.prompts[row]) + len(self.responses[row])
+
+    def shares(self, prompt: Prompt, rows: list[int]) -> bool:
+        """Whether the prompt of these rows is computed once: where that saves enough, unless the caller decides."""
+        saved = (len(rows) - 1) * (len(prompt) - 1)
+        if self.share is None:
+            return saved >= SHARING_PAYS * sum(self.tokens(i) for i in rows)
+        return self.share and saved > 0
+
+    def full_speed(self) -> int:
+        return FULL_SPEED.get(self.model.device.type, FULL_SPEED["cuda"])
+
+    def tensor(self, rows: Sequence[Ids], pad_left: bool = False) -> Tensor:
+        """int64 [rows, longest]. The padding is 0; nothing attends to it."""
+        width = max(map(len, rows))
+        fill = [[0] * (width - len(ids)) for ids in rows]
+        padded = [[*f, *ids] if pad_left else [*ids, *f] for ids, f in zip(rows, fill, strict=True)]
+        return torch.tensor(padded, dtype=torch.long, device=self.model.device)
+
+
+def _fill(sums: Sums, rows: list[int], task: _Task, batch_tokens: int, reporter: Reporter) -> None:
+    """Score `rows` into `sums`. When the device's memory runs out, what is left goes on in batches of half the size."""
+    left, tokens, halved = set(rows), 0, 0
+    while left:
+        try:
+            for batch, values in _forwards(task, sorted(left), batch_tokens):
+                _check_finite(batch, values)
+                sums[batch] = values
+                left.difference_update(batch)
+                tokens += sum(map(task.tokens, batch))
+                reporter.progress(len(sums) - len(left), len(sums), tokens)
+        except torch.OutOfMemoryError:
+            pass  # what follows stands outside of this block: inside, the traceback keeps the failed batch in memory
+        if left:
+            longest = max(map(task.tokens, left))
+            if batch_tokens <= longest:
+                raise UserError(
+                    f"a sequence of {longest} tokens does not fit into the memory of {task.model.device}",
+                    where="scoring",
+                    do="set reward.precision: bf16, lower sampling.max_tokens, or use a larger device",
+                )
+            torch.cuda.empty_cache()
+            batch_tokens, halved = batch_tokens // 2, halved + 1
+            reporter.note(f"scoring ran out of device memory ({halved}x): going on with {batch_tokens} tokens a batch")
+
+
+def _forwards(task: _Task, rows: list[int], budget: int) -> Iterator[tuple[list[int], Sums]]:
+    """Every row in one forward pass or another: rows of shared prompts behind their prompt, the others whole."""
+    by_prompt: dict[Prompt, list[int]] = {}
+    for i in rows:
+        by_prompt.setdefault(tuple(task.prompts[i]), []).append(i)
+    shared = {prompt: members for prompt, members in by_prompt.items() if task.shares(prompt, members)}
+    yield from _shared_forwards(task, shared, budget)
+    yield from _whole_forwards(task, [i for i in rows if tuple(task.prompts[i]) not in shared], budget)
+
+
+def _whole_forwards(task: _Task, rows: list[int], budget: int) -> Iterator[tuple[list[int], Sums]]:
+    """A row is prompt and response, padded on the right, where a causal model never looks."""
+    # The last token is predicted and predicts nothing, so it is no input.
+    for batch in _batches({i: task.tokens(i) - 1 for i in rows}, budget, task.full_speed()):
+        inputs = task.tensor([[*task.prompts[i], *task.responses[i][:-1]] for i in batch])
+        hidden = task.model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+        yield batch, _row_sums(task, batch, hidden, [len(task.prompts[i]) - 1 for i in batch])
+
+
+def _shared_forwards(
+    task: _Task, rows_of: Mapping[Prompt, list[int]], budget: int
+) -> Iterator[tuple[list[int], Sums]]:
+    """A prompt without its last token once, into a cache; then rows of that token and the response without its last.
+
+    Prompts are padded on the left, as in generation, so that their ends meet the responses: a sliding window counts
+    columns. Every column of the second pass predicts one response token.
+    """
+    for group in _batches({prompt: len(prompt) - 1 for prompt in rows_of}, budget):
+        cache, mask = _prefill(task, group)
+        line = {i: n for n, prompt in enumerate(group) for i in rows_of[prompt]}
+        lengths = {i: len(task.responses[i]) for i in line}
+        for batch in _batches(lengths, budget, task.full_speed(), beside=mask.shape[1]):
+            lines = torch.tensor([line[i] for i in batch], device=mask.device)
+            inputs = task.tensor([[task.prompts[i][-1], *task.responses[i][:-1]] for i in batch])
+            output = task.model.base_model(
+                input_ids=inputs,
+                attention_mask=torch.cat([mask[lines], torch.ones_like(inputs)], dim=1),
+                position_ids=mask[lines].sum(1, keepdim=True) + torch.arange(inputs.shape[1], device=mask.device),
+                past_key_values=_select(cache, lines),
+                use_cache=True,
+            )
+            yield batch, _row_sums(task, batch, output.last_hidden_state, [0] * len(batch))
+
+
+def _prefill(task: _Task, prompts: list[Prompt]) -> tuple[DynamicCache, Tensor]:
+    """Keys and values of the prompts without their last tokens, and the mask [prompts, longest - 1] of real tokens."""
+    inputs = task.tensor([prompt[:-1] for prompt in prompts], pad_left=True)
+    mask = task.tensor([[1] * (len(prompt) - 1) for prompt in prompts], pad_left=True)
+    cache = DynamicCache(config=task.model.config)
+    task.model.base_model(
+        input_ids=inputs,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return cache, mask
+
+
+def _select(cache: DynamicCache, lines: Tensor) -> DynamicCache:
+    """A new cache of the given lines. Layers replace their tensors and never write into them: `cache` stays as it is."""
+    selected = copy.copy(cache)
+    selected.layers = [copy.copy(layer) for layer in cache.layers]
+    selected.batch_select_indices(lines)
+    return selected
+
+
+def _row_sums(task: _Task, batch: list[int], hidden: Tensor, starts: list[int]) -> Sums:
+    """fp64 [rows], from hidden states [rows, columns, width] whose row n predicts its response from column starts[n] on."""
+    counts = [len(task.responses[i]) for i in batch]
+    states = torch.cat([hidden[n, s : s + c] for n, (s, c) in enumerate(zip(starts, counts, strict=True))])
+    targets = torch.tensor([token for i in batch for token in task.responses[i]], device=hidden.device)
+    logps = task.head.logps(states, targets).cpu().double()
+    return cast(Sums, torch.stack([part.sum() for part in logps.split(counts)]).numpy())
+
+
+def _batches(
+    lengths: Mapping[Key, int], budget: int, full_speed: float = math.inf, beside: int = 0
+) -> Iterator[list[Key]]:
+    """Keys of like length together, the longest first.
+
+    A batch ends where a further row would take it past `budget` tokens, its padding and `beside` per row counted; or,
+    once it has `full_speed` tokens, would make more than MAX_PADDING of it padding. A batch has one row at least.
+    """
+    batch: list[Key] = []
+    width = used = 0
+    for key in sorted(lengths, key=lengths.__getitem__, reverse=True):
+        size, padding = (len(batch) + 1) * width, (len(batch) + 1) * width - used - lengths[key]
+        wasteful = len(batch) * width >= full_speed and padding > MAX_PADDING * size
+        if batch and (size + (len(batch) + 1) * beside > budget or wasteful):
+            yield batch
+            batch, used = [], 0
+        width = width if batch else lengths[key]
+        used += lengths[key]
+        batch.append(key)
+    if batch:
+        yield batch
+
+
+def _check_ids(prompts: Sequence[Ids], responses: Sequence[Ids], vocabulary: int) -> None:
+    if len(prompts) != len(responses):
+        raise ValueError(f"one prompt per response is needed, got {len(prompts)} prompts, {len(responses)} responses")
+    for name, sequences in (("prompts", prompts), ("responses", responses)):
+        for i, ids in enumerate(sequences):
+            if name == "prompts" and not len(ids):
+                raise ValueError(f"prompts[{i}] is empty: the first response token has nothing to be conditioned on")
+            if len(ids) and not (min(ids) >= 0 and max(ids) < vocabulary):
+                j = next(j for j, token in enumerate(ids) if not 0 <= token < vocabulary)
+                raise ValueError(f"{name}[{i}][{j}] is {ids[j]}, outside the model's vocabulary of {vocabulary} tokens")
+
+
+def _check_finite(batch: list[int], values: Sums) -> None:
+    bad = [i for i, value in zip(batch, values, strict=True) if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"the log-prob of {len(bad)} responses is not finite",
+            where=f"responses[{min(bad)}]",
+            do="check the model's weights for NaN or infinity, or score in fp32",
+        )
+
+
+def _check_model(model: PreTrainedModel, head: _Head, tokens: Ids, reporter: Reporter) -> bool:
+    """Compare hidden states and head with the model's own logits on a short piece, and a shared prompt with whole rows.
+
+    Returns whether prompts can be shared: only a cache of keys and values alone can be copied to other rows.
+    """
+    piece = list(tokens[:PIECE])
+    inputs = torch.tensor([piece], device=model.device)
+    expected = model(input_ids=inputs, use_cache=False).logits[0].float()
+    found = head.logits(model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0])
+    eps = torch.finfo(model.dtype).eps
+    error, size = (found - expected).abs().max().item(), expected.abs().max().item()
+    if error > max(1e-4, 4 * eps) * size:
+        raise UserError(
+            f"{type(model).__name__} makes its logits in a way that is not supported: they differ by {error:.3g}",
+            where="icr.scoring",
+            do="use a causal language model whose logits are its output head on its last hidden states",
+        )
+    config, accepted = model.config.get_text_config(), inspect.signature(model.base_model.forward).parameters
+    kinds = set(getattr(config, "layer_types", None) or ())
+    chunked = getattr(config, "attention_chunk_size", None)
+    if model._is_stateful or chunked or not kinds <= {"full_attention", "sliding_attention"}:
+        return False
+    if not {"past_key_values", "position_ids"} <= set(accepted):
+        return False
+    task = _Task(model, head, [piece[: len(piece) // 2]] * 2, [piece[len(piece) // 2 :], piece[-1:]], True)
+    (shared,), (whole,) = ([v for _, v in run(task, [0, 1], 8 * PIECE)] for run in (_forwards, _whole_forwards))
+    if np.abs(shared - whole).max() > max(1e-3, 64 * eps) * len(piece):
+        reporter.note(f"{type(model).__name__} does not continue from copied keys and values: scoring whole rows instead")
+        return False
+    return True

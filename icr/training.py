@@ -1,0 +1,77 @@
+"""The stages that train: English alignment in round 0, and each round's own training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from icr.config import Config
+from icr.files import read_json, read_rows
+from icr.stages import Context, Counts
+from loops.data import write_training_data
+from loops.objective import make_objective
+from loops.train import TrainSpec
+
+
+def align(context: Context) -> Counts:
+    """π_θ⁰ out of π_I: DPO+NLL on English pairs, for those who have no English-aligned model."""
+    alignment = context.config.alignment
+    assert alignment is not None
+    settings = alignment.model_dump(exclude={"pairs", "limit"})
+    config = context.config.model_copy(
+        update={"objective": "dpo", "train": context.config.train.model_copy(update=settings)}
+    )
+    pairs = context.round.train / "alignment.parquet"
+    if not pairs.exists():
+        job = context.job(task="alignment", model=context.reference, pairs=str(pairs))
+        context.runner.work(job, "English pairs")
+    facts = {"round": 0, "languages": ["en"], "pairs": len(context.inputs.alignment)}
+    return _train(context, config, context.reference, pairs, facts)
+
+
+def train(context: Context) -> Counts:
+    """π_θ^t out of π_θ^{t-1}, on the round's pairs (Eq. 11, Eq. 16, or the user's own objective)."""
+    lengths = read_json(context.round.lengths)
+    by_language = context.round.record.stages["pair"].counts["languages"]
+    facts = {
+        "round": context.round.number,
+        "languages": context.languages,
+        "pairs": {lang: by_language[lang]["pairs"] for lang in context.languages},
+        "alpha": {lang: lengths[lang]["alpha"] for lang in context.languages},
+        "length_unit": context.config.reward.length_unit,
+    }
+    return _train(context, context.config, context.policy, context.round.pairs, facts)
+
+
+def _train(context: Context, config: Config, model: str, pairs: Path, facts: dict[str, Any]) -> Counts:
+    """Score the pairs under the training reference, which is `model` itself, then train it."""
+    folder = context.round.train
+    data = folder / "data.parquet"
+    if not data.exists() and not context.round.model.exists():
+        job = context.job(task="requests", model=model, pairs=str(pairs), precision=config.train.precision)
+        job = job.model_copy(update={"config": config})
+        shards = job.reference()
+        if shards.of_worker(0, 1):
+            context.runner.work(job, "reference log-probs", spread=True)
+        sums = [row["logp"] for row in shards.rows()]
+        objective = make_objective(config.objective, beta=config.train.beta, nll_weight=config.train.nll_weight)
+        write_training_data(data, objective.dataset(read_rows(pairs), sums, seed=config.train.seed))
+    template = config.models.chat_template
+    spec = TrainSpec(
+        model=model,
+        data=data,
+        output=context.round.model,
+        work=folder,
+        events=Path(),
+        objective=config.objective,
+        train=config.train,
+        chat_template=Path(template) if template else None,
+        facts={
+            **facts,
+            "objective": config.objective,
+            "base": model,
+            "reference": context.reference,
+            "settings": config.train.model_dump(mode="json"),
+        },
+    )
+    return context.runner.train(spec, f"training ({config.objective})")

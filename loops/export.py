@@ -1,0 +1,197 @@
+"""The model that comes out of a training: the base model's files with new weights under exactly its keys."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import Module
+
+from icr.errors import IcrError
+from icr.files import atomic_folder
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
+NOT_COPIED = {"model.safetensors.index.json", "pytorch_model.bin.index.json", "trainer_state.json"}
+LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+SHARD_SIZE = "5GB"
+
+
+def base_dtypes(folder: Path) -> dict[str, torch.dtype]:
+    """Key → dtype of every tensor in a checkpoint, from the headers of its safetensors files."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        names = ["model.safetensors"]
+    found: dict[str, torch.dtype] = {}
+    for name in names:
+        with safe_open(folder / name, "pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - safe_open is no dict
+                found[key] = DTYPES[tensors.get_slice(key).get_dtype()]
+    return found
+
+
+def trained_weights(model: Module, keep: bool) -> dict[str, Tensor]:
+    """The weights of `model` on the CPU, tied ones under each of their names; of a LoRA model the adapter's alone.
+
+    Under DeepSpeed they come from the fp32 master copy, which is put together from the ranks' parts: this is a
+    collective call, to be made on every rank. The dictionary is empty on ranks with `keep=False`.
+    """
+    adapter = hasattr(model, "peft_config")
+    found: dict[str, Tensor] = {}
+    by_parameter: dict[int, Tensor] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if adapter and not parameter.requires_grad:
+            continue
+        if id(parameter) not in by_parameter:
+            full = _full(parameter)
+            by_parameter[id(parameter)] = full.cpu() if keep else full.new_empty(0)
+        if keep:
+            found[name] = by_parameter[id(parameter)]
+    if keep and not adapter:
+        names = set(model.state_dict()) - set(found)  # buffers that are saved; sharded parameters are in `found`
+        found.update({name: buffer.cpu() for name, buffer in model.named_buffers() if name in names})
+    return found
+
+
+def _full(parameter: torch.nn.Parameter) -> Tensor:
+    if not (hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")):
+        return parameter.detach()
+    import deepspeed
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    full: Tensor | None = safe_get_full_fp32_param(parameter)
+    if full is not None:
+        return full.detach()
+    # ZeRO-3 has no master copy of a frozen parameter
+    gathered = deepspeed.zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else contextlib.nullcontext()
+    with gathered:
+        return parameter.detach().clone()
+
+
+def merged_weights(base: Path, lora: Any, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the model in `base` with a trained LoRA adapter added, on the CPU, added in fp32.
+
+    Args:
+        lora: the adapter's `peft.LoraConfig`.
+        adapter: its tensors, named as in the PEFT model (`trained_weights`).
+    """
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    merged = get_peft_model(model, lora)
+    missing = merged.load_state_dict(dict(adapter), strict=False)
+    if missing.unexpected_keys:
+        raise IcrError(f"the adapter has tensors that the model does not know: {missing.unexpected_keys[:3]}")
+    plain: Module = merged.merge_and_unload()
+    return {name: parameter.detach() for name, parameter in plain.named_parameters(remove_duplicate=False)}
+
+
+def write_model(
+    output: Path,
+    base: Path,
+    model: Module,
+    weights: dict[str, Tensor],
+    facts: Mapping[str, Any],
+    chat_template: str | None = None,
+) -> None:
+    """Write the final model folder; it appears whole.
+
+    Weights get the base checkpoint's keys and dtypes: a tied matrix that the base has once is saved once. Config,
+    tokenizer, chat template and generation config are the base's files, not what the trainer made of them.
+
+    Args:
+        model: a model of this architecture, for the names that differ between memory and disk.
+        weights: `trained_weights` or `merged_weights`.
+        facts: what the model card says, see `write_model_card`.
+        chat_template: replaces the base's.
+
+    Raises:
+        IcrError: the weights do not have the base model's keys.
+    """
+    from huggingface_hub import save_torch_state_dict
+    from transformers.core_model_loading import revert_weight_conversion
+
+    dtypes = base_dtypes(base)
+    named: dict[str, Tensor] = revert_weight_conversion(model, weights)  # type: ignore[arg-type]
+    missing = sorted(set(dtypes) - set(named))
+    tied = {key for key, tensor in named.items() if key not in dtypes and _is_alias(tensor, named, dtypes)}
+    extra = sorted(set(named) - set(dtypes) - tied)
+    if missing or extra:
+        raise IcrError(f"the trained model's keys differ from those in {base}: missing {missing}, not there {extra}")
+    # a copy each, for tensors that share memory would be taken for one
+    final = {key: named[key].to(dtype, copy=True).contiguous() for key, dtype in dtypes.items()}
+    with atomic_folder(output) as tmp:
+        for file in companion_files(base):
+            shutil.copyfile(file, tmp / file.name)
+        if chat_template is not None:
+            (tmp / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+        save_torch_state_dict(final, tmp, max_shard_size=SHARD_SIZE)
+        write_model_card(tmp, facts)
+
+
+def _is_alias(tensor: Tensor, named: Mapping[str, Tensor], kept: Iterable[str]) -> bool:
+    """Whether a tensor that is not saved lies in the memory of one that is."""
+    return any(key in named and named[key].data_ptr() == tensor.data_ptr() for key in kept)
+
+
+def companion_files(base: Path) -> list[Path]:
+    """What makes weights a model: config, generation config, tokenizer, chat template, licence. No code."""
+    return sorted(
+        file
+        for file in base.iterdir()
+        if file.is_file()
+        and ((file.suffix in COPIED and file.name not in NOT_COPIED) or file.name.startswith(LICENCES))
+    )
+
+
+def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
+    """`README.md`: how this model was made.
+
+    Args:
+        facts: `round`, `objective`, `languages`, `pairs` (a number, or one per language), `alpha` (per language),
+            `length_unit`, `base` (the model trained from), `reference` (of the reward), `settings` (of the training).
+            All may be absent.
+    """
+    languages = list(facts.get("languages", []))
+    head = {"library_name": "transformers", "tags": ["implicit-cross-lingual-rewarding", str(facts.get("objective"))]}
+    if languages:
+        head["language"] = languages
+    title = f"round {facts['round']}" if "round" in facts else "a trained model"
+    lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# icr, {title}", ""]
+    lines += [
+        "Made by Implicit Cross-Lingual Rewarding (arXiv 2503.04647): the policy's own answers, paired by the reward",
+        "that its English alignment left behind, and trained on in every language.",
+        "",
+    ]
+    rows = [("trained from", "base"), ("reference of the reward", "reference"), ("objective", "objective")]
+    lines += [f"- {label}: {facts[key]}" for label, key in rows if facts.get(key) is not None]
+    pairs, alpha = facts.get("pairs"), facts.get("alpha") or {}
+    if isinstance(pairs, Mapping):
+        lines.append(f"- pairs: {sum(pairs.values())}")
+    elif pairs is not None:
+        lines.append(f"- pairs: {pairs}")
+    if languages and (alpha or isinstance(pairs, Mapping)):
+        unit = facts.get("length_unit", "length unit")
+        lines += ["", f"| language | pairs | α (reward per {unit}) |", "|---|---|---|"]
+        for language in languages:
+            count = pairs.get(language, 0) if isinstance(pairs, Mapping) else ""
+            lines.append(f"| {language} | {count} | {_number(alpha.get(language))} |")
+    settings = facts.get("settings")
+    if settings:
+        lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(dict(settings), sort_keys=False).strip(), "```"]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,1 @@
+"""Templates as text files, parallel prompt sets, and the loader that joins them by id."""
