@@ -121,7 +121,7 @@ def judge_prompt(comparison: Comparison, labels: tuple[str, str] = LABELS) -> st
         template(),
         {
             "language": english_name(comparison.lang),
-            "fence": hashlib.sha256(json.dumps(material).encode()).hexdigest()[:8],
+            "fence": hashlib.sha256(json.dumps(material).encode()).hexdigest()[:6],
             "instruction": comparison.instruction,
             "label_first": labels[0],
             "label_second": labels[1],

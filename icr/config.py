@@ -80,8 +80,9 @@ class Reward(Section):
     length_unit: Literal["characters", "tokens"] = "characters"
     reference: Literal["initial", "previous"] = "initial"
     """π_ref of the reward: π_I, or the policy of the round before."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Weights and forward pass of the scorer. Log-sum-exp and sums are fp32 and fp64 in any case."""
+    precision: Literal["auto", "fp32", "bf16"] = "bf16"
+    """Weights and forward pass of the scorer; log-sum-exp and sums are fp32 and fp64 in any case. `auto`: bf16 where
+    the hardware computes it, else fp32."""
     batch_tokens: Count = 16384
     """Tokens, padding included, in one forward pass of the scorer."""
     flip_check: Annotated[int, Field(ge=0)] = 32
@@ -117,7 +118,8 @@ class Train(Section):
     """`zero2` | `zero3` | `none` | a DeepSpeed JSON file."""
     processes: Literal["auto"] | Count = "auto"
     """`auto`: one per GPU, or one on a machine without."""
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "bf16"
+    """`auto`: bf16 where the hardware computes it, else fp32."""
     gradient_checkpointing: bool = True
     lora: Lora | None = None
     save_steps: Count = 50

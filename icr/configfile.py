@@ -31,6 +31,7 @@ PATHS_OR_NAMES: tuple[Keys, ...] = (
     ("judge", "baseline"),
 )
 """Keys that are a path when such a file or folder exists, else a hub id or a word."""
+WORDS = ("round-0", "zero2", "zero3", "none")
 
 
 def find_config(name: str) -> Path:
@@ -142,7 +143,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> None:
         for key in keys[:-1]:
             section = section.get(key) if isinstance(section, dict) else None
         value = section.get(keys[-1]) if isinstance(section, dict) else None
-        if not isinstance(value, str) or value.startswith("package:"):
+        if not isinstance(value, str) or value.startswith("package:") or value in WORDS:
             continue
         path = base / Path(value).expanduser()
         if keys in PATHS or path.exists() or value.startswith("."):

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -16,11 +16,11 @@ from icr.configfile import differences, dump_config, load_config
 from icr.console import StageDisplay
 from icr.errors import UserError
 from icr.files import write_json, write_text
-from icr.job import Job
+from icr.job import Job, Precision
 from icr.launch import Worker, run_workers
 from icr.lock import RunLock
 from icr.models import check_same_vocabulary
-from icr.preflight import Inputs, preflight
+from icr.preflight import Inputs, check_batch, preflight
 from icr.rundir import RunDir, Stage
 from icr.stages import Context, Counts, judge, pair, sample, score, tidy
 
@@ -68,6 +68,7 @@ class Controller:
 
     def iterate(self) -> None:
         """Run everything that is not done yet."""
+        check_batch(self.config, self.processes)
         for number, stage in self.plan():
             self.stage(number, stage)
 
@@ -155,11 +156,25 @@ class Controller:
             self._gpus = torch.cuda.device_count()
         return self._gpus
 
+    @property
+    def processes(self) -> int:
+        """Training processes: one per GPU, or one, unless the config says."""
+        asked = self.config.train.processes
+        return max(1, self.gpus) if asked == "auto" else asked
+
+    def precision(self, asked: str) -> Precision:
+        """`auto`: bf16 on a GPU and on a processor with bf16 instructions; elsewhere it would be slower than fp32."""
+        if asked == "auto":
+            import torch
+
+            asked = "bf16" if self.gpus or torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"
+        return cast(Precision, asked)
+
     def work(self, job: Job, label: str, *, spread: bool = False, gpus_each: int = 1) -> list[dict[str, Any]]:
         """Run a job in one worker process, or (`spread`) in as many as the GPUs allow."""
         of = max(1, self.gpus // gpus_each) if spread else 1
         job = job.model_copy(update={"of": of})
-        name = f"round-{job.round}-{job.task}{'-' + job.which if job.which else ''}"
+        name = f"round-{job.round}-{job.task}"
         path = self.run.path / "jobs" / f"{name}.json"
         write_text(path, job.model_dump_json(indent=1))
         workers = []
@@ -172,13 +187,11 @@ class Controller:
 
     def train(self, spec: Any, label: str) -> Counts:
         """Run a TrainSpec under torchrun, one process per GPU unless the config says otherwise."""
-        asked = self.config.train.processes
-        processes = max(1, self.gpus) if asked == "auto" else asked
         name = f"{spec.work.parent.name}-train"
         spec = spec.model_copy(update={"events": self.run.path / "jobs" / f"{name}.events"})
         path = self.run.path / "jobs" / f"{name}.json"
         write_text(path, spec.model_dump_json(indent=1))
-        argv = [sys.executable, "-m", "icr.torchrun", "--standalone", f"--nproc-per-node={processes}", "-m",
+        argv = [sys.executable, "-m", "icr.torchrun", "--standalone", f"--nproc-per-node={self.processes}", "-m",
                 "loops.train", str(path)]  # fmt: skip
         return self._run([Worker(argv, spec.events, self.run.logs / f"{name}.log", {})], label)[0]
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from icr.sampling import Completion, Decoding, Request
+
+_CPU = {
+    "enforce_eager": True,
+    # A prompt split over two steps makes vLLM rewind the request's own generator, which fails on a CPU
+    # ("CPU Generator does not use offset").
+    "enable_chunked_prefill": False,
+}
 
 
 class VllmEngine:
@@ -18,11 +26,14 @@ class VllmEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import torch
 
+        options: dict[str, Any] = {}
         on_cpu = not torch.cuda.is_available()
         if on_cpu:
             # An engine in its own process and a compiled graph cost two minutes at start on a CPU.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+            # vLLM's own budget of tokens a step is too small for one long prompt when prompts may not be split
+            options = {**_CPU, "max_num_batched_tokens": max(max_model_len, 2048)}
         from vllm import LLM
 
         self._llm = LLM(
@@ -30,11 +41,11 @@ class VllmEngine:
             max_model_len=max_model_len,
             tensor_parallel_size=tensor_parallel,
             gpu_memory_utilization=gpu_memory,
-            enforce_eager=on_cpu,
             enable_prefix_caching=True,
             trust_remote_code=False,
             load_format="safetensors",
             disable_log_stats=True,
+            **options,
         )
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:

@@ -17,6 +17,19 @@ from prompts.load import Prompt, load_prompts
 Task = Literal["prepare", "alignment", "sample", "answers", "logps", "requests", "verdicts"]
 
 
+Precision = Literal["fp32", "bf16"]
+
+
+class Pass(BaseModel):
+    """The round's responses scored under one model; the sums go to shards in rewards/shards/NAME."""
+
+    name: str
+    model: str
+    precision: Precision
+    only: list[tuple[str, str]] | None = None
+    """Score the responses to these (prompt id, language) alone."""
+
+
 class Job(BaseModel):
     """One task of one stage; worker `index` of `of` takes its share of the shards."""
 
@@ -29,11 +42,10 @@ class Job(BaseModel):
     """The model that the task loads, as a folder or hub id."""
     models: list[str] = []
     """prepare: models to turn into folders."""
-    which: str = ""
-    """logps: "policy" or "reference"; the name of the shards' folder."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    only: list[tuple[str, str]] | None = None
-    """logps: score these (prompt id, language) alone."""
+    passes: list[Pass] = []
+    """logps: what to score under which models, one after the other."""
+    precision: Precision = "fp32"
+    """requests: of the model's weights and forward pass."""
     pairs: str = ""
     """requests: the pairs whose sequences the training reference scores. alignment: where the pairs go."""
 
@@ -74,9 +86,9 @@ class Job(BaseModel):
         name = self.config.judge.baseline
         return RunDir(Path(self.run)).round(0).judge / "answers" if name == "round-0" else Path(name)
 
-    def scoring(self) -> Shards[Prompt]:
+    def scoring(self, part: Pass) -> Shards[Prompt]:
         prompts = self.prompts()
-        if self.only is not None:
-            wanted = set(self.only)
+        if part.only is not None:
+            wanted = set(part.only)
             prompts = [p for p in prompts if (p.id, p.lang) in wanted]
-        return Shards(self.folder.rewards / "shards" / self.which, prompts, self.config.sampling.shard_size)
+        return Shards(self.folder.rewards / "shards" / part.name, prompts, self.config.sampling.shard_size)

@@ -19,17 +19,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# (on white, on black): Okabe and Ito's colours and three of Tol's, darker or lighter where contrast asks for it
+# (on white, on black). Any two differ by 13 or more in CIELAB, in normal sight and under simulated protanopia,
+# deuteranopia and tritanopia; the first are Okabe and Ito's.
 PALETTE = (
-    ("#0072b2", "#4aa8e0"),
-    ("#d55e00", "#f08a3c"),
-    ("#008f68", "#2fc196"),
-    ("#b8578f", "#e08fbd"),
-    ("#b58900", "#e8bd3a"),
-    ("#3d9ed0", "#8fd0f5"),
-    ("#882255", "#d0659a"),
-    ("#7a7a22", "#bcbc5a"),
-    ("#4b3fae", "#9a90f0"),
+    ("#0072b2", "#3a9ae6"),
+    ("#d55e00", "#e8641e"),
+    ("#009e73", "#25b083"),
+    ("#cc79a7", "#e0a0c8"),
+    ("#701414", "#f4e2b8"),
+    ("#8500ff", "#8566ff"),
+    ("#0a148f", "#b8eb00"),
+    ("#471f52", "#ff005c"),
+    ("#8f7aff", "#14eb66"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "◀", "▶")

@@ -110,12 +110,31 @@ def _settings(config: Config, found: _Collector) -> None:
     if config.objective == "kto" and config.train.micro_batch_size < 2:
         found.add("KTO estimates its KL inside a micro-batch and needs at least 2 there", where="train.micro_batch_size",
                   do="set train.micro_batch_size to 2 or more")  # fmt: skip
+    if config.train.processes != "auto":
+        found.attempt(None, check_batch, config, config.train.processes)
     deepspeed = config.train.deepspeed
     if deepspeed not in ("zero2", "zero3", "none") and not Path(deepspeed).is_file():
         found.add(f"there is no DeepSpeed config {deepspeed}", where="train.deepspeed",
                   do="write zero2, zero3, none, or the path of a JSON file")  # fmt: skip
     if config.objective not in ("dpo", "kto"):
         found.attempt(None, _check_objective, config.objective)
+
+
+def check_batch(config: Config, processes: int) -> None:
+    """A batch has to be whole micro-batches on every process; KTO makes two rows of a pair.
+
+    Raises:
+        UserError: it is not.
+    """
+    train, rows = config.train, 2 if config.objective == "kto" else 1
+    share = train.micro_batch_size * processes
+    if train.batch_size * rows % share:
+        raise UserError(
+            f"a batch of {train.batch_size} pairs cannot be split into micro-batches of {train.micro_batch_size} "
+            f"on {processes} processes",
+            where="train.batch_size",
+            do=f"make it a multiple of {share // rows if share % rows == 0 else share}",
+        )
 
 
 def _check_objective(name: str) -> None:

@@ -192,12 +192,15 @@ def _read_round(at: RoundDir, reader: _Reader) -> Round:
 
 
 def _unfinished(status: RunStatus) -> list[str]:
-    words = {"waiting": "has not run", "running": "is not finished", "failed": "failed"}
-    open_stages: dict[int, list[str]] = {}
-    for s in status.stages:
-        if s.state != "done":
-            open_stages.setdefault(s.round, []).append(f"{s.stage} {words[s.state]}")
-    return [f"Round {n}: {', '.join(what)}." for n, what in open_stages.items()]
+    """A line per round that is not done: "Round 1: train is not finished; not run yet: judge."."""
+    words = {"waiting": "not run yet: {}", "running": "{} is not finished", "failed": "{} failed"}
+    lines = []
+    for n in sorted({s.round for s in status.stages}):
+        stages = {state: [s.stage for s in status.stages if (s.round, s.state) == (n, state)] for state in words}
+        parts = [words[state].format(", ".join(names)) for state, names in reversed(stages.items()) if names]
+        if parts:
+            lines.append(f"Round {n}: {'; '.join(parts)}.")
+    return lines
 
 
 def _name(code: str) -> str:

@@ -3,8 +3,8 @@
 The score of y is the sum over its own tokens: the first one, predicted by the last token of the prompt, is counted, and
 nothing after the last one is. The authors' scorer shifts its mask against its labels and loses the first.
 
-How it is fast: only the positions that predict response tokens go through the output head, a few at a time; rows of like
-length run together; and a prompt that several responses share runs once, its keys and values being copied to their rows.
+How it is fast: only the positions that predict response tokens go through the output head, a few at a time; rows of
+like length run together; and a prompt that several responses share runs once, its keys and values copied to their rows.
 None of this changes a result by more than the rounding of the model's dtype.
 """
 
@@ -39,7 +39,7 @@ SHARING_PAYS = 0.1
 FULL_SPEED = {"cpu": 512, "cuda": 4096}
 """Tokens of a forward pass beyond which more rows bring no speed, and padding decides where a batch ends."""
 
-MAX_PADDING = 0.1
+MAX_PADDING = 0.05
 """Part of a batch that may be padding once it has FULL_SPEED tokens."""
 
 _SILENT = Silent()
@@ -62,7 +62,7 @@ def sequence_logprobs(
     """log p(response | prompt) of every response: the sum over its tokens, in nats.
 
     Args:
-        model: a causal LM in eval mode; it runs on its own device and in its own dtype. Log-sum-exp is fp32, sums are fp64.
+        model: a causal LM in eval mode, run on its own device and in its own dtype. Log-sum-exp is fp32, sums are fp64.
         prompts: token ids, the i-th conditioning the i-th response. Equal prompts are recognised.
         responses: token ids, the end-of-turn token among them if it is to be counted.
         batch_tokens: tokens, padding included, of one forward pass; a longer sequence runs alone. Where a prompt is
@@ -105,7 +105,7 @@ def pair_flips(rewards_a: ArrayLike, rewards_b: ArrayLike, prompt_index: ArrayLi
         rewards_a, rewards_b: float [responses], the same responses' rewards at two precisions.
         prompt_index: int [responses], which prompt a response belongs to; a prompt's responses need not be adjacent.
 
-    Of equal rewards the first counts, as numpy's argmax and argmin have it. Raises ValueError on unequal lengths and NaN.
+    Of equal rewards the first counts, as in numpy's argmax and argmin. Raises ValueError on unequal lengths and NaN.
     """
     a, b, index = np.asarray(rewards_a, float), np.asarray(rewards_b, float), np.asarray(prompt_index)
     if not a.shape == b.shape == index.shape or a.ndim != 1:
@@ -128,12 +128,12 @@ class _Head:
     @staticmethod
     def of(model: PreTrainedModel) -> _Head:
         config = model.config.get_text_config()
-        projection = model.get_output_embeddings()
+        projection = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if projection is None:
             raise UserError(
                 f"{type(model).__name__} has no output head", where="icr.scoring", do="use a causal language model"
             )
-        # Cohere multiplies its logits, Granite divides them, Gemma caps them. Whatever else there may be, _check_model finds.
+        # Cohere multiplies its logits, Granite divides them, Gemma caps them. Other ways are for _check_model to find.
         scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
         embeddings = cast(nn.Embedding, model.get_input_embeddings())
         vocabulary = min(embeddings.weight.shape[0], cast(Tensor, projection.weight).shape[0])
@@ -150,7 +150,7 @@ class _Head:
 
     def logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """fp32 [rows]: log p(target) for hidden states [rows, width]; HEAD_ROWS rows of logits at a time."""
-        chunks = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
+        chunks = zip(torch.split(hidden, HEAD_ROWS), torch.split(targets, HEAD_ROWS), strict=True)
         return torch.cat([-F.cross_entropy(self.logits(h), t, reduction="none") for h, t in chunks])
 
 
@@ -228,16 +228,14 @@ def _whole_forwards(task: _Task, rows: list[int], budget: int) -> Iterator[tuple
         yield batch, _row_sums(task, batch, hidden, [len(task.prompts[i]) - 1 for i in batch])
 
 
-def _shared_forwards(
-    task: _Task, rows_of: Mapping[Prompt, list[int]], budget: int
-) -> Iterator[tuple[list[int], Sums]]:
+def _shared_forwards(task: _Task, rows_of: Mapping[Prompt, list[int]], budget: int) -> Iterator[tuple[list[int], Sums]]:
     """A prompt without its last token once, into a cache; then rows of that token and the response without its last.
 
     Prompts are padded on the left, as in generation, so that their ends meet the responses: a sliding window counts
     columns. Every column of the second pass predicts one response token.
     """
     for group in _batches({prompt: len(prompt) - 1 for prompt in rows_of}, budget):
-        cache, mask = _prefill(task, group)
+        cache, mask = _prefill(task, group, budget)
         line = {i: n for n, prompt in enumerate(group) for i in rows_of[prompt]}
         lengths = {i: len(task.responses[i]) for i in line}
         for batch in _batches(lengths, budget, task.full_speed(), beside=mask.shape[1]):
@@ -253,23 +251,34 @@ def _shared_forwards(
             yield batch, _row_sums(task, batch, output.last_hidden_state, [0] * len(batch))
 
 
-def _prefill(task: _Task, prompts: list[Prompt]) -> tuple[DynamicCache, Tensor]:
-    """Keys and values of the prompts without their last tokens, and the mask [prompts, longest - 1] of real tokens."""
-    inputs = task.tensor([prompt[:-1] for prompt in prompts], pad_left=True)
-    mask = task.tensor([[1] * (len(prompt) - 1) for prompt in prompts], pad_left=True)
-    cache = DynamicCache(config=task.model.config)
-    task.model.base_model(
-        input_ids=inputs,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return cache, mask
+def _prefill(task: _Task, prompts: list[Prompt], budget: int) -> tuple[DynamicCache, Tensor]:
+    """Keys and values of the prompts without their last tokens, and the mask [prompts, longest - 1] of real tokens.
+
+    Prompts of like length run together; then all are padded to the longest, for their responses to be sorted freely.
+    """
+    caches, masks = [], []
+    for part in _batches({prompt: len(prompt) - 1 for prompt in prompts}, budget, task.full_speed()):
+        mask = task.tensor([[1] * (len(prompt) - 1) for prompt in part], pad_left=True)
+        caches.append(DynamicCache(config=task.model.config))
+        masks.append(F.pad(mask, (len(prompts[0]) - 1 - mask.shape[1], 0)))
+        task.model.base_model(
+            input_ids=task.tensor([prompt[:-1] for prompt in part], pad_left=True),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=caches[-1],
+            use_cache=True,
+        )
+    for layer, *others in zip(*(cache.layers for cache in caches), strict=True) if len(caches) > 1 else ():
+        # The first part is the widest, so its layers know the right number of columns, also where a window cut them.
+        width = layer.keys.shape[-2]
+        for name in ("keys", "values"):
+            parts = [getattr(part, name) for part in (layer, *others)]
+            setattr(layer, name, torch.cat([F.pad(part, (0, 0, width - part.shape[-2], 0)) for part in parts]))
+    return caches[0], torch.cat(masks)
 
 
 def _select(cache: DynamicCache, lines: Tensor) -> DynamicCache:
-    """A new cache of the given lines. Layers replace their tensors and never write into them: `cache` stays as it is."""
+    """A new cache of the given lines. Layers replace their tensors, never write into them: `cache` stays as it is."""
     selected = copy.copy(cache)
     selected.layers = [copy.copy(layer) for layer in cache.layers]
     selected.batch_select_indices(lines)
@@ -277,12 +286,12 @@ def _select(cache: DynamicCache, lines: Tensor) -> DynamicCache:
 
 
 def _row_sums(task: _Task, batch: list[int], hidden: Tensor, starts: list[int]) -> Sums:
-    """fp64 [rows], from hidden states [rows, columns, width] whose row n predicts its response from column starts[n] on."""
+    """fp64 [rows] from hidden states [rows, columns, width]; row n predicts its response from column starts[n] on."""
     counts = [len(task.responses[i]) for i in batch]
     states = torch.cat([hidden[n, s : s + c] for n, (s, c) in enumerate(zip(starts, counts, strict=True))])
     targets = torch.tensor([token for i in batch for token in task.responses[i]], device=hidden.device)
     logps = task.head.logps(states, targets).cpu().double()
-    return cast(Sums, torch.stack([part.sum() for part in logps.split(counts)]).numpy())
+    return cast(Sums, torch.stack([part.sum() for part in torch.split(logps, counts)]).numpy())
 
 
 def _batches(
@@ -357,6 +366,6 @@ def _check_model(model: PreTrainedModel, head: _Head, tokens: Ids, reporter: Rep
     task = _Task(model, head, [piece[: len(piece) // 2]] * 2, [piece[len(piece) // 2 :], piece[-1:]], True)
     (shared,), (whole,) = ([v for _, v in run(task, [0, 1], 8 * PIECE)] for run in (_forwards, _whole_forwards))
     if np.abs(shared - whole).max() > max(1e-3, 64 * eps) * len(piece):
-        reporter.note(f"{type(model).__name__} does not continue from copied keys and values: scoring whole rows instead")
+        reporter.note(f"{type(model).__name__} does not continue from copied keys and values: scoring whole rows")
         return False
     return True

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from icr.config import Config
 from icr.errors import UserError
 from icr.files import read_rows, write_json, write_rows
-from icr.job import Job
+from icr.job import Job, Pass, Precision
 from icr.pairs import Row, build_pairs, candidates
 from icr.preflight import Inputs
 from icr.rewards import cross_lingual_reward
@@ -37,6 +37,9 @@ class Runner(Protocol):
 
     def note(self, text: str) -> None:
         """One line for the user."""
+
+    def precision(self, asked: str) -> Precision:
+        """`auto` resolved for this machine."""
 
     def train(self, spec: Any, label: str) -> Counts:
         """Run a `loops.train.TrainSpec` under torchrun; returns its counts."""
@@ -97,8 +100,9 @@ def score(context: Context) -> Counts:
     """Eq. 9 (or 12) for every response, with α of Eq. 15 per language."""
     reward = context.config.reward
     reference = context.reference if reward.reference == "initial" else context.previous
-    logps = {which: _logps(context, which, model) for which, model in
-             (("policy", context.policy), ("reference", reference))}  # fmt: skip
+    precision = context.runner.precision(reward.precision)
+    checked = _sample_of_prompts(context) if precision == "bf16" else []
+    logps = _logps(context, reference, precision, checked)
     lengths, counts = {}, {}
     for lang in context.languages:
         responses = _responses(context, lang)
@@ -109,29 +113,40 @@ def score(context: Context) -> Counts:
         write_rows(context.round.rewards / f"{lang}.parquet", scored.rows, REWARDS)
         lengths[lang], counts[lang] = scored.length_penalty, scored.counts
     write_json(context.round.lengths, lengths)
-    flips = _flips(context, reference, lengths) if reward.precision == "bf16" and reward.flip_check else None
+    flips = _flips(context, logps, lengths, checked) if checked else None
     return {
         "responses": sum(c["responses"] for c in counts.values()),
-        "precision": reward.precision,
+        "precision": precision,
         "reference": reference,
         "flips": flips,
         "languages": counts,
     }
 
 
-Key = tuple[str, str, int]
+Logps = dict[tuple[str, str, int], float]
+"""(prompt id, language, sample) → sum of log-probs in nats."""
 
 
-def _logps(
-    context: Context, which: str, model: str, *, precision: str = "", only: list[tuple[str, str]] | None = None
-) -> dict[Key, float]:
-    """(prompt id, language, sample) → sum of log-probs under `model`."""
-    precision = precision or context.config.reward.precision
-    job = context.job(task="logps", model=model, which=which, precision=precision, only=only)
-    shards = job.scoring()
-    if shards.of_worker(0, 1):
-        context.runner.work(job, f"log-probs, {which}", spread=True)
-    return {(r["prompt_id"], r["lang"], r["sample"]): r["logp"] for r in shards.rows()}
+def _sample_of_prompts(context: Context) -> list[tuple[str, str]]:
+    """Evenly spread prompts on which bf16 is compared with fp32."""
+    every = context.inputs.prompts
+    wanted = min(context.config.reward.flip_check, len(every))
+    return [(p.id, p.lang) for p in (every[i * len(every) // wanted] for i in range(wanted))]
+
+
+def _logps(context: Context, reference: str, precision: Precision, checked: list[tuple[str, str]]) -> dict[str, Logps]:
+    """Log-probs of the responses by the name of the pass: policy, reference, and of `checked` also in fp32."""
+    models = (("policy", context.policy), ("reference", reference))
+    passes = [Pass(name=name, model=model, precision=precision) for name, model in models]
+    if checked:
+        passes += [Pass(name=f"{name}-fp32", model=model, precision="fp32", only=checked) for name, model in models]
+    job = context.job(task="logps", passes=passes)
+    if any(job.scoring(part).of_worker(0, 1) for part in passes):
+        context.runner.work(job, "log-probs", spread=True)
+    return {
+        part.name: {(r["prompt_id"], r["lang"], r["sample"]): r["logp"] for r in job.scoring(part).rows()}
+        for part in passes
+    }
 
 
 def _responses(context: Context, lang: str, columns: Sequence[str] = ()) -> list[Row]:
@@ -140,17 +155,13 @@ def _responses(context: Context, lang: str, columns: Sequence[str] = ()) -> list
     return rows
 
 
-def _flips(context: Context, reference: str, lengths: dict[str, Any]) -> Counts:
-    """On how many prompts of a sample the (best, worst) pair changes when the forward pass is fp32, not bf16."""
-    every = context.inputs.prompts
-    wanted = min(context.config.reward.flip_check, len(every))
-    chosen = [every[i * len(every) // wanted] for i in range(wanted)]
-    only = [(p.id, p.lang) for p in chosen]
-    exact = {which: _logps(context, f"{which}-fp32", model, precision="fp32", only=only) for which, model in
-             (("policy", context.policy), ("reference", reference))}  # fmt: skip
-    flipped = checked = 0
-    for lang in {p.lang for p in chosen}:
-        ids = {p.id for p in chosen if p.lang == lang}
+def _flips(
+    context: Context, logps: dict[str, Logps], lengths: dict[str, Any], checked: list[tuple[str, str]]
+) -> Counts:
+    """On how many of the checked prompts the (best, worst) pair changes when the forward pass is fp32, not bf16."""
+    flipped = compared = 0
+    for lang in {lang for _, lang in checked}:
+        ids = {prompt_id for prompt_id, of_lang in checked if of_lang == lang}
         responses = [r for r in _responses(context, lang) if r["prompt_id"] in ids]
         rewards = [r for r in read_rows(context.round.rewards / f"{lang}.parquet") if r["prompt_id"] in ids]
         for group in candidates(responses, rewards).values():
@@ -158,12 +169,15 @@ def _flips(context: Context, reference: str, lengths: dict[str, Any]) -> Counts:
                 continue
             keys = [(c.response["prompt_id"], lang, c.response["sample"]) for c in group]
             again = cross_lingual_reward(
-                [exact["policy"][k] for k in keys], [exact["reference"][k] for k in keys],
-                [c.reward["length"] for c in group], context.config.reward.beta, lengths[lang]["alpha"],
-            )  # fmt: skip
+                [logps["policy-fp32"][k] for k in keys],
+                [logps["reference-fp32"][k] for k in keys],
+                [c.reward["length"] for c in group],
+                context.config.reward.beta,
+                lengths[lang]["alpha"],
+            )
             flipped += pair_flips([c.reward["reward"] for c in group], again, [0] * len(group))
-            checked += 1
-    return {"checked": checked, "flipped": flipped}
+            compared += 1
+    return {"checked": compared, "flipped": flipped}
 
 
 def pair(context: Context) -> Counts:

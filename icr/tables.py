@@ -196,7 +196,7 @@ def status_table(run: RunDir, held: bool | None = None) -> Table:
                 word, style = "next", "bold"
             spent = f" {duration(cells[stage].seconds)}" if cells[stage].seconds else ""
             row.append(Text(word + spent, style=style))
-        row.append(Text(duration(sum(s.seconds for s in cells.values()))))
+        row.append(Text(duration(sum(s.seconds for s in cells.values()) or None)))
         table.add_row(*row)
     coming = status.next
     table.caption = f"next: {coming.stage} of round {coming.round}" if coming else "all rounds are done"
@@ -272,6 +272,9 @@ def print_summary(run: RunDir, console: Console) -> None:
     languages = ordered_languages(config, {code for s in judged.values() for code in s["languages"]})
     console.print(_results(judged, languages))
     last = judged[max(judged)]
+    if str(last.get("judge", "")).startswith("none"):
+        console.print(Text("These are the baseline's own answers: the first comparison comes after round 1."))
+        return
     sizes = [row["n"] for row in last["languages"].values()]
     held_out = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
     # round 0 against itself is no measurement, and its zero errors no precision

@@ -46,9 +46,11 @@ def train(context: Context) -> Counts:
 def _train(context: Context, config: Config, model: str, pairs: Path, facts: dict[str, Any]) -> Counts:
     """Score the pairs under the training reference, which is `model` itself, then train it."""
     folder = context.round.train
+    precision = context.runner.precision(config.train.precision)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     data = folder / "data.parquet"
     if not data.exists() and not context.round.model.exists():
-        job = context.job(task="requests", model=model, pairs=str(pairs), precision=config.train.precision)
+        job = context.job(task="requests", model=model, pairs=str(pairs), precision=precision)
         job = job.model_copy(update={"config": config})
         shards = job.reference()
         if shards.of_worker(0, 1):

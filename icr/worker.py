@@ -6,18 +6,21 @@ import sys
 import traceback
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from icr.errors import UserError, explain_os_error
 from icr.files import write_rows
-from icr.job import Job
+from icr.job import Job, Precision
 from icr.launch import die_with_parent
 from icr.preflight import read_alignment
 from icr.progress import EventFile
 from icr.rundir import PAIRS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOGPS = pa.schema(
     [("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32()), ("logp", pa.float64())]
@@ -70,51 +73,50 @@ def sample(job: Job, index: int, events: EventFile) -> dict[str, Any]:
 
 
 def logps(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """Sums of log-probs of the round's responses under one model, conditioned as the reward kind says."""
+    """Sums of log-probs of the round's responses, conditioned as the reward kind says; one model in memory at a time."""
     from icr.models import load_tokenizer, prompt_token_ids
     from icr.rewards import condition
 
-    shards = job.scoring()
-    todo = shards.of_worker(index, job.of)
-    if not todo:
+    work = [(part, shards, shards.of_worker(index, job.of)) for part in job.passes for shards in [job.scoring(part)]]
+    work = [(part, shards, todo) for part, shards, todo in work if todo]
+    if not work:
         return {}
-    tokenizer = load_tokenizer(job.model, job.config.models.chat_template)
-    model = _scorer(job)
+    tokenizer = load_tokenizer(job.passes[0].model, job.config.models.chat_template)
     kind = job.config.reward.kind
-    base = tokens = 0
-    total = sum(len(shards.part(s)) for s in todo) * job.config.sampling.n
-    for shard in todo:
-        prompts = {(p.id, p.lang): p for p in shards.part(shard)}
-        conditions = {
-            key: prompt_token_ids(tokenizer, condition(kind, p.lang, p.text, p.english)) for key, p in prompts.items()
-        }
-        rows = _responses(job, set(prompts))
-        sums = _score(
-            job,
-            model,
-            [conditions[r["prompt_id"], r["lang"]] for r in rows],
-            [r["token_ids"] for r in rows],
-            _Offset(events, base, total, tokens),
-        )
-        out = [
-            {"prompt_id": r["prompt_id"], "lang": r["lang"], "sample": r["sample"], "logp": s}
-            for r, s in zip(rows, sums, strict=True)
-        ]
-        write_rows(shards.path(shard), out, LOGPS)
-        base += len(rows)
-        tokens += sum(len(r["token_ids"]) for r in rows)
-        events.progress(base, total, tokens)
+    progress = _Sum(events, sum(len(shards.part(s)) for _, shards, todo in work for s in todo) * job.config.sampling.n)
+    for part, shards, todo in work:
+        model = _scorer(part.model, part.precision)
+        for shard in todo:
+            prompts = {(p.id, p.lang): p for p in shards.part(shard)}
+            asked = {
+                key: prompt_token_ids(tokenizer, condition(kind, p.lang, p.text, p.english))
+                for key, p in prompts.items()
+            }
+            rows = _responses(job, set(prompts))
+            conditions = [asked[r["prompt_id"], r["lang"]] for r in rows]
+            sums = _score(job, model, conditions, [r["token_ids"] for r in rows], progress)
+            out = [
+                {"prompt_id": r["prompt_id"], "lang": r["lang"], "sample": r["sample"], "logp": s}
+                for r, s in zip(rows, sums, strict=True)
+            ]
+            write_rows(shards.path(shard), out, LOGPS)
+        _free(model)
     return {}
 
 
-class _Offset:
-    """Progress inside one shard, told as progress of the whole."""
+class _Sum:
+    """Progress of pieces, each told from its own start, as progress of the whole."""
 
-    def __init__(self, events: EventFile, base: int, total: int, tokens: int) -> None:
-        self._events, self._base, self._total, self._tokens = events, base, total, tokens
+    def __init__(self, events: EventFile, total: int) -> None:
+        self._events, self._total = events, total
+        self._done = self._tokens = 0
+        events.progress(0, total)
 
     def progress(self, done: int, total: int, tokens: int = 0) -> None:
-        self._events.progress(self._base + done, self._total, self._tokens + tokens)
+        self._events.progress(self._done + done, self._total, self._tokens + tokens)
+        if done == total:
+            self._done += done
+            self._tokens += tokens
 
     def note(self, text: str) -> None:
         self._events.note(text)
@@ -143,15 +145,12 @@ def requests(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     todo = work.of_worker(index, job.of)
     if not todo:
         return {}
-    model = _scorer(job)
-    base = tokens = 0
-    total = sum(len(work.part(s)) for s in todo)
+    model = _scorer(job.model, job.precision)
+    progress = _Sum(events, sum(len(work.part(s)) for s in todo))
     for shard in todo:
         part = work.part(shard)
-        sums = _score(job, model, [p for p, _ in part], [r for _, r in part], _Offset(events, base, total, tokens))
+        sums = _score(job, model, [p for p, _ in part], [r for _, r in part], progress)
         write_rows(work.path(shard), [{"logp": s} for s in sums], SUMS)
-        base += len(part)
-        tokens += sum(len(p) + len(r) for p, r in part)
     return {}
 
 
@@ -182,16 +181,24 @@ def alignment(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     return {"pairs": len(rows)}
 
 
-def _scorer(job: Job) -> Any:
+def _scorer(name: str, precision: Precision) -> PreTrainedModel:
     import torch
 
     from icr.models import load_model
 
-    dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
-    return load_model(job.model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return load_model(name, dtype, "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _score(job: Job, model: Any, prompts: list[list[int]], responses: list[list[int]], reporter: Any) -> list[float]:
+def _free(model: PreTrainedModel) -> None:
+    """Give the device's memory back before the next model is loaded."""
+    import torch
+
+    model.to("meta")
+    torch.cuda.empty_cache()
+
+
+def _score(job: Job, model: PreTrainedModel, prompts: list[list[int]], responses: list[list[int]], reporter: Any) -> list[float]:
     from icr.scoring import sequence_logprobs
 
     sums = sequence_logprobs(

@@ -31,9 +31,7 @@ class Progress(TrainerCallback):
         self.begun_at = state.global_step
         self._tell(state)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._tell(state)
 
 

@@ -39,9 +39,9 @@ ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids", "KL_completion_ids")
 
 
 def write_training_data(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write what `Objective.dataset` returned as the data file of a `loops.train.TrainSpec`. Raises UserError if empty."""
+    """Write the rows of `Objective.dataset` as the data file of a `TrainSpec`. Raises UserError for none."""
     if not rows:
-        raise UserError("there is no pair to train on", where=str(path), do="see the pair stage's counts for the reason")
+        raise UserError("there is no pair to train on", where=str(path), do="see the pair stage's counts for why")
     write_rows(path, list(rows), pa.schema([(name, TYPES[name]) for name in rows[0]]))
 
 
@@ -58,7 +58,8 @@ class Schedule:
     steps: int
     accumulation: int
     """Micro-batches per process and optimiser step."""
-    steps_per_epoch: float
+    epochs: list[float]
+    """Passes over the data after 0, 1, … steps."""
     tokens: list[int]
     """Tokens that have gone through the model after 0, 1, … steps."""
 
@@ -97,13 +98,14 @@ def lay_out(
     longest, tokens = _lengths(fits)
     order = np.concatenate([order, np.full(padded - last, int(np.argmin(longest)))])
     passed = np.concatenate([[0], np.cumsum(tokens[order])])
+    trained = [min(step * batch_rows, len(order) - (padded - last)) for step in range(steps + 1)]
     return Schedule(
         table=fits.take(pa.array(order)).append_column("weight", pa.array(weights)),
         rows=fits.num_rows,
         dropped_too_long=table.num_rows - fits.num_rows,
         steps=steps,
         accumulation=accumulation,
-        steps_per_epoch=fits.num_rows / batch_rows,
+        epochs=[rows / fits.num_rows for rows in trained],
         tokens=[int(passed[min(step * batch_rows, len(order))]) for step in range(steps + 1)],
     )
 

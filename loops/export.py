@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -72,9 +71,7 @@ def _full(parameter: torch.nn.Parameter) -> Tensor:
     full: Tensor | None = safe_get_full_fp32_param(parameter)
     if full is not None:
         return full.detach()
-    # ZeRO-3 has no master copy of a frozen parameter
-    gathered = deepspeed.zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else contextlib.nullcontext()
-    with gathered:
+    with deepspeed.zero.GatheredParameters([parameter]):  # ZeRO-3 has no master copy of a frozen parameter
         return parameter.detach().clone()
 
 
@@ -87,7 +84,10 @@ def merged_weights(base: Path, lora: Any, adapter: Mapping[str, Tensor]) -> dict
     """
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    # with ZeRO-3 this model, too, would be shared out, and wait for the other ranks
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
     merged = get_peft_model(model, lora)
     missing = merged.load_state_dict(dict(adapter), strict=False)

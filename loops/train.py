@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from icr.config import CONFIGS, Train
 from icr.errors import UserError, explain_os_error
@@ -50,13 +50,12 @@ class TrainSpec(BaseModel):
     facts: dict[str, Any] = {}
     """For the model card, see `loops.export.write_model_card`."""
 
-
-def command(spec: Path, processes: int) -> list[str]:
-    """The command that runs a spec on this many processes (one per GPU, where there are GPUs)."""
-    if processes == 1:
-        return [sys.executable, "-m", "loops.train", str(spec)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*launcher, "-m", "loops.train", str(spec)]
+    @field_validator("train")
+    @classmethod
+    def _decided(cls, train: Train) -> Train:
+        if train.precision == "auto":
+            raise ValueError("the caller decides on a precision, because the reference is scored in the same one")
+        return train
 
 
 def run(spec: TrainSpec, events: EventFile) -> dict[str, Any]:
@@ -80,9 +79,11 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, Any]:
         "deepspeed": spec.train.deepspeed,
         "precision": spec.train.precision,
     }
-    if spec.output.exists():
-        return counts
     checkpoints = Checkpoints(spec.work / "checkpoints", processes)
+    if spec.output.exists():
+        if first:
+            shutil.rmtree(checkpoints.path, ignore_errors=True)
+        return counts
     resume = checkpoints.newest()
     if first:
         checkpoints.path.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,8 @@ def build_trainer(
     """Model, data and settings, put into the trainer of the objective's kind."""
     from datasets import Dataset
     from transformers import AutoTokenizer, PrinterCallback
-    from trl import DPOConfig, KTOConfig
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.kto_config import KTOConfig
 
     from loops.callbacks import MetricsFile, Progress
     from loops.trainers import AnswerTrainer, PairTrainer, WeightedAnswers, WeightedPairs
@@ -237,11 +239,29 @@ def trainer_settings(spec: TrainSpec, schedule: Schedule, checkpoints: Checkpoin
         "save_steps": train.save_steps,
         "save_total_limit": None,  # older ones go when the new one has its marker, see loops.checkpoints
         "seed": train.seed,
-        "report_to": [name.strip() for name in train.report_to.split(",")],
+        "report_to": trackers(train.report_to),
         "disable_tqdm": True,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
     }
+
+
+def trackers(report_to: str) -> list[str]:
+    """`train.report_to`, taken apart. Raises UserError for a tracker that is unknown or not installed."""
+    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
+    if not names:
+        return []
+    from transformers import integrations
+
+    there = integrations.get_available_reporting_integrations()  # type: ignore[no-untyped-call, attr-defined]
+    for name in names:
+        if name not in there:
+            raise UserError(
+                f"there is no tracker {name} here",
+                where=f"train.report_to: {report_to}",
+                do=f"install it, or write none{' or ' + ', '.join(there) if there else ''}",
+            )
+    return names
 
 
 def load_policy(train: Train, base: Path) -> Any:
@@ -256,13 +276,14 @@ def load_policy(train: Train, base: Path) -> Any:
     from trl.trainer.utils import disable_dropout_in_model
 
     bf16 = train.precision == "bf16" and (train.deepspeed != "none" or train.lora is not None)
-    model, loaded = AutoModelForCausalLM.from_pretrained(
+    made: Any = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=torch.bfloat16 if bf16 else torch.float32,
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
     )
+    model, loaded = made
     for kind in ("missing_keys", "unexpected_keys"):
         if loaded[kind]:
             names = sorted(loaded[kind])

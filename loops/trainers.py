@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import Tensor
 from torch.nn import Module
+from transformers import Trainer
 from trl.trainer import dpo_trainer, kto_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
@@ -40,11 +42,14 @@ class WeightedAnswers(DataCollatorForUnpairedPreference):
         return {**super().torch_call(examples), "weight": torch.tensor([e["weight"] for e in examples])}
 
 
-class RoundTrainer:
-    """What both trainers share: prepared data, exact means, checkpoints with a marker."""
+class RoundTrainer(Trainer):
+    """What both trainers share: prepared data, exact means, checkpoints with a marker.
 
-    schedule: Schedule
-    checkpoints: Checkpoints
+    It stands before TRL's trainers in the order of inheritance, so that its `super()` is TRL's method.
+    """
+
+    _metrics: dict[str, Any]
+    """TRL's: what its `log` averages and reports."""
 
     def __init__(self, *, schedule: Schedule, checkpoints: Checkpoints, **kwargs: Any) -> None:
         self.schedule, self.checkpoints = schedule, checkpoints
@@ -52,8 +57,8 @@ class RoundTrainer:
         with _no_model_hash():
             super().__init__(**kwargs)
         # TRL's head also computes entropies, mean logits and top-1 hits for its own metrics, on every call
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        add_fused_lm_head(base, outputs=("log_probs",))
+        model: Any = self.model
+        add_fused_lm_head(model.get_base_model() if is_peft_model(model) else model, outputs=("log_probs",))
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
         return dataset  # token ids, and log-probs of the reference, are in the data file
@@ -96,7 +101,7 @@ class RoundTrainer:
             self._metrics["train"].update({name: [mean] for name, mean in self.derived(means).items()})
             self._sums.clear()
         # all passes are one epoch to the Trainer; users count passes over the data
-        self.state.epoch = self.state.global_step / self.schedule.steps_per_epoch
+        self.state.epoch = self.schedule.epochs[self.state.global_step]
         super().log(logs, start_time)
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
@@ -119,6 +124,8 @@ class RoundTrainer:
 
 class PairTrainer(RoundTrainer, DPOTrainer):
     """Trains a `PairObjective`."""
+
+    objective: PairObjective
 
     def __init__(self, *, objective: PairObjective, **kwargs: Any) -> None:
         self.objective = objective
@@ -148,7 +155,8 @@ class PairTrainer(RoundTrainer, DPOTrainer):
             **extra,
         }
         self.record(metrics, inputs["weight"])
-        return (losses * inputs["weight"]).mean()
+        loss: Tensor = (losses * inputs["weight"]).mean()
+        return loss
 
     def _check_shapes(self, values: dict[str, Tensor], expected: torch.Size) -> None:
         for name, value in values.items():
@@ -166,6 +174,8 @@ class AnswerTrainer(RoundTrainer, KTOTrainer):
     With one micro-batch per step this is TRL's estimate; with more of them it still is the same number, so that KTO,
     too, gives one result however a step is split.
     """
+
+    objective: KTO
 
     def __init__(self, *, objective: KTO, **kwargs: Any) -> None:
         self.objective = objective
@@ -200,7 +210,8 @@ class AnswerTrainer(RoundTrainer, KTOTrainer):
         for kind, of_kind in (("chosen", desirable), ("rejected", ~desirable)):
             values = {f"logps/{kind}": policy, f"rewards/{kind}": self.objective.beta * (policy - reference)}
             self.record(values, weight * of_kind)
-        return (losses * weight).mean()
+        loss: Tensor = (losses * weight).mean()
+        return loss
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         if "rewards/chosen" in means and "rewards/rejected" in means:

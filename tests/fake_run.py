@@ -73,7 +73,7 @@ def _align(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
 def _sample(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
     languages = {}
     for lang in LANGUAGES:
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "prompt_id": f"p{p:03d}",
                 "lang": lang,

@@ -296,6 +296,18 @@ def test_an_endpoint_that_cannot_be_reached_stops_and_one_that_goes_down_too(tmp
         assert [stub.asked[q] for q in list(stub.asked)[:10]] == [1] * 10  # nothing that was judged is lost
 
 
+def test_an_endpoint_that_fails_often_but_answers_between_is_not_taken_to_be_down(tmp_path: Path) -> None:
+    def script(request: dict[str, Any], before: int) -> Answer:
+        return fault(502) if int(item_of(request)) % 2 else says("A")
+
+    with Stub(script) as stub:
+        judge = EndpointJudge(
+            "m", tmp_path / "c.sqlite", base_url=stub.url, concurrency=1, patience=Patience(attempts=1)
+        )
+        verdicts = compare(judge, *(item(n) for n in range(60)))
+    assert [v.preference_of_first for v in verdicts] == [1.0, None] * 30
+
+
 @pytest.mark.parametrize("base_url", [None, "http://judge.example.org/v1"])
 def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, base_url: str | None) -> None:
     config = JudgeConfig(kind="openai", model="m", base_url=base_url)

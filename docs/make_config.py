@@ -1,0 +1,75 @@
+"""`python -m docs.make_config`: docs/config.md from the field docstrings of icr/config.py."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from icr.config import Config
+
+HEAD = """# Config
+
+One YAML file. Unknown keys are refused, paths are relative to the file, and `icr validate CONFIG` names every problem
+at once. `--set key=value` overrides a key from the command line, for example `--set sampling.n=4`.
+
+This page is made from `icr/config.py`.
+"""
+
+
+def render() -> str:
+    """The page."""
+    lines = [HEAD, "## Top level", "", *_table(Config)]
+    for name, field in Config.model_fields.items():
+        section = _section(field.annotation)
+        if section:
+            lines += ["", f"## `{name}`", ""]
+            if section.__doc__:
+                lines += [section.__doc__.strip(), ""]
+            lines += _table(section, f"{name}.")
+            for inner, inner_field in section.model_fields.items():
+                if part := _section(inner_field.annotation):
+                    lines += ["", f"### `{name}.{inner}`", "", *_table(part, f"{name}.{inner}.")]
+    return "\n".join(lines) + "\n"
+
+
+def _table(section: type[BaseModel], prefix: str = "") -> list[str]:
+    lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
+    for name, field in section.model_fields.items():
+        if not prefix and _section(field.annotation):
+            continue
+        default = "required" if field.default is PydanticUndefined else f"`{_plain(field.default)}`"
+        meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
+        lines.append(f"| `{prefix}{name}` | {_values(field.annotation)} | {default} | {meaning} |")
+    return lines
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    options = [annotation, *typing.get_args(annotation)]
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+
+
+def _values(annotation: Any) -> str:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " \\| ".join(f"`{a}`" for a in args)
+    if origin in (typing.Union, types.UnionType):
+        return " \\| ".join(_values(a) for a in args if a is not type(None))
+    if origin is typing.Annotated:
+        return _values(args[0])
+    if origin is list:
+        return f"list of {_values(args[0])}"
+    names = {str: "text", int: "whole number", float: "number", bool: "`true` \\| `false`"}
+    return names.get(annotation, "section")
+
+
+def _plain(value: Any) -> str:
+    return {None: "none", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, float) else f"{value:g}"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("config.md").write_text(render(), encoding="utf-8")

@@ -1,0 +1,427 @@
+"""Real trainings on a tiny model: what is trained, that splits do not matter, and that a kill does not either."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from icr.errors import UserError
+from loops.callbacks import read_metrics
+from loops.checkpoints import MARKER, Checkpoints
+from loops.data import lay_out, write_training_data
+from loops.dpo import DPO
+from loops.objective import load_objective, make_objective
+from loops.train import TrainSpec, deepspeed_config, trackers
+from tests.tiny_models import make_tiny_model
+from tests.training_runs import (
+    ROOT,
+    exact_logp,
+    finish,
+    largest_difference,
+    make_spec,
+    random_pairs,
+    run_here,
+    start,
+    weights,
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+def metrics(spec: TrainSpec) -> list[dict[str, Any]]:
+    return read_metrics(spec.work / "metrics.jsonl")
+
+
+def events(spec: TrainSpec) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in spec.events.read_text().splitlines()]
+
+
+def test_one_step_against_fp64(base: Path, tmp_path: Path) -> None:
+    """The reference is the policy itself: Δ = 0, so the first step's loss is log 2 and the mean per-sequence NLL."""
+    pairs = random_pairs(4)
+    spec = make_spec(tmp_path / "run", base, pairs)
+    counts = run_here(spec)
+    assert counts == {
+        "pairs": 4, "rows": 4, "dropped_too_long": 0, "steps": 1, "objective": "dpo", "processes": 1,
+        "deepspeed": "none", "precision": "fp32",
+    }  # fmt: skip
+    [row] = metrics(spec)
+    chosen = [exact_logp(base, p["prompt_ids"], p["chosen_ids"]) for p in pairs]
+    rejected = [exact_logp(base, p["prompt_ids"], p["rejected_ids"]) for p in pairs]
+    nll = np.mean([-logp / len(p["chosen_ids"]) for logp, p in zip(chosen, pairs, strict=True)])
+    assert row["logps/chosen"] == pytest.approx(np.mean(chosen), rel=1e-6)
+    assert row["logps/rejected"] == pytest.approx(np.mean(rejected), rel=1e-6)
+    assert row["loss/nll"] == pytest.approx(nll, rel=1e-6)
+    assert row["loss/dpo"] == pytest.approx(math.log(2), rel=1e-5)
+    assert row["loss"] == pytest.approx(math.log(2) + nll, rel=1e-6)
+    assert row["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert (row["step"], row["epoch"], row["learning_rate"]) == (1, 1.0, 1e-3)
+    before, after = weights(base), weights(spec.output)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert not torch.equal(tensor, after[name]), f"{name} was not trained"
+    assert not (spec.work / "checkpoints").exists()
+
+
+def test_a_step_does_not_depend_on_its_split(base: Path, tmp_path: Path) -> None:
+    """6 pairs in batches of 4: the second step has 2 pairs, of which the last micro-batch of 4 is half padding."""
+    specs = []
+    for name, micro in (("whole", 4), ("split", 1)):
+        specs.append(make_spec(tmp_path / name, base, random_pairs(6), micro_batch_size=micro))
+        run_here(specs[-1])
+    whole, split = map(metrics, specs)
+    assert [row["step"] for row in whole] == [1, 2] and whole[-1]["epoch"] == 1.0
+    for one, other in zip(whole, split, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert other[name] == pytest.approx(one[name], rel=1e-5, abs=1e-5), name
+    assert largest_difference(specs[0].output, specs[1].output) < 0.02 * 1e-3
+
+
+def test_more_steps_of_training_raise_margin_and_likelihood(base: Path, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "run", base, random_pairs(8), epochs=6, batch_size=8, micro_batch_size=4)
+    run_here(spec)
+    rows = metrics(spec)
+    assert len(rows) == 6
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.05
+    assert rows[-1]["rewards/margins"] > 0.1 and rows[-1]["rewards/accuracies"] == 1.0
+    assert rows[-1]["learning_rate"] < rows[0]["learning_rate"] == 1e-3  # cosine; 3 % of 6 steps are no warm-up
+
+
+def test_bf16_without_deepspeed_keeps_small_steps(base: Path, tmp_path: Path) -> None:
+    """Weights stay fp32: a step of 5e-7, the paper's rate, would vanish in bf16."""
+    spec = make_spec(
+        tmp_path / "run", base, random_pairs(4), precision="bf16", learning_rate=5e-7, gradient_checkpointing=True
+    )
+    run_here(spec)
+    before, after = weights(base), weights(spec.output)
+    assert all(tensor.dtype == torch.float32 for tensor in after.values())
+    moved = torch.cat([(after[k] - before[k]).abs().flatten() for k in before])
+    assert 0 < float(moved.max()) < 1e-6
+    assert float((moved > 0).float().mean()) > 0.5
+    nll = np.mean([-exact_logp(base, p["prompt_ids"], p["chosen_ids"]) / len(p["chosen_ids"]) for p in random_pairs(4)])
+    assert metrics(spec)[0]["loss/nll"] == pytest.approx(nll, rel=5e-3)
+
+
+def test_killed_and_resumed_gives_the_same_weights(base: Path, tmp_path: Path) -> None:
+    """Two ranks, gloo, ZeRO-2. The launcher is killed; the ranks have to end by themselves, leaving no writer."""
+    settings = {"deepspeed": "zero2", "batch_size": 4, "micro_batch_size": 1, "epochs": 12, "save_steps": 3}
+    unbroken = make_spec(tmp_path / "unbroken", base, random_pairs(7), **settings)
+    finish(start(unbroken, 2), unbroken)
+    assert events(unbroken)[-1]["event"] == "done"
+    assert events(unbroken)[-1]["counts"]["processes"] == 2
+
+    killed = make_spec(tmp_path / "killed", base, random_pairs(7), **settings)
+    process = start(killed, 2)
+    checkpoints = killed.work / "checkpoints"
+    while not list(checkpoints.glob(f"*/{MARKER}")):
+        assert process.poll() is None, (tmp_path / "killed" / "log").read_text()[-4000:]
+        time.sleep(0.005)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(ranks, timeout=10)
+    assert len(ranks) >= 2 and not alive
+    assert not killed.output.exists()
+    steps = len(metrics(unbroken))
+    assert steps == 21
+    resumed_at = int(Checkpoints(checkpoints, 2).newest().name.removeprefix("checkpoint-"))  # type: ignore[union-attr]
+    assert 0 < resumed_at < steps
+    (checkpoints / "checkpoint-99").mkdir()  # killed while it was written: no marker
+
+    with pytest.raises(UserError, match=r"begun with 2 process\(es\) and cannot go on with 1"):
+        run_here(killed)
+
+    killed.events.unlink()
+    finish(start(killed, 2), killed)
+    assert events(killed)[0] == {"event": "progress", "done": resumed_at, "total": steps, "tokens": 0}
+    assert [row["step"] for row in metrics(killed)] == list(range(1, steps + 1))
+    assert metrics(killed) == metrics(unbroken)
+    a, b = weights(unbroken.output), weights(killed.output)
+    assert a.keys() == b.keys() == weights(base).keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not checkpoints.exists()
+
+
+def test_resumes_without_deepspeed_to_the_same_weights(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """A LoRA with dropout: the state of the random numbers comes back, too."""
+    settings = {"epochs": 3, "save_steps": 2, "lora": {"rank": 4, "dropout": 0.2}}
+    unbroken = make_spec(tmp_path / "unbroken", base, random_pairs(8), "kto", **settings)
+    run_here(unbroken)
+    broken = make_spec(tmp_path / "broken", base, random_pairs(8), "kto", **settings)
+    complete = Checkpoints.complete
+
+    def die(self: Checkpoints, step: int) -> None:
+        complete(self, step)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "complete", die)
+        run_here(broken)
+    assert [row["step"] for row in metrics(broken)] == [1, 2]
+    run_here(broken)
+    assert metrics(broken) == metrics(unbroken)
+    a, b = weights(unbroken.output), weights(broken.output)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_zero3_gives_what_no_deepspeed_gives(base: Path, tmp_path: Path) -> None:
+    plain = make_spec(tmp_path / "plain", base, random_pairs(6), micro_batch_size=1)
+    sharded = make_spec(tmp_path / "sharded", base, random_pairs(6), micro_batch_size=1, deepspeed="zero3")
+    process = start(sharded, 2)
+    run_here(plain)
+    finish(process, sharded)
+    for one, other in zip(metrics(plain), metrics(sharded), strict=True):
+        for name in one:
+            assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
+    assert largest_difference(plain.output, sharded.output) < 0.02 * 1e-3
+
+
+def test_zero2_with_one_process(base: Path, tmp_path: Path) -> None:
+    """bf16 weights with an fp32 master: the export comes from the master, so that 5e-7 is not lost in an fp32 base."""
+    spec = make_spec(tmp_path / "run", base, random_pairs(4), deepspeed="zero2", precision="bf16", learning_rate=5e-7)
+    finish(start(spec, 1), spec)
+    rounded = {name: tensor.bfloat16().float() for name, tensor in weights(base).items()}
+    after = weights(spec.output)
+    moved = torch.cat([(after[k] - rounded[k]).abs().flatten() for k in rounded])
+    assert 0 < float(moved.max()) < 1e-6
+    assert float((moved > 0).float().mean()) > 0.5
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_objective_of_a_user(base: Path, tmp_path: Path, monkeypatch: Any, by_file: bool) -> None:
+    """The one that docs/objective.md shows, in a file outside the package.
+
+    It is IPO, and in the first step Δ = 0, so its loss is (1/(2·0.1))² = 25.
+    """
+    guide = (ROOT / "docs" / "objective.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert code is not None
+    (tmp_path / "my_ipo.py").write_text(code[1])
+    monkeypatch.chdir(tmp_path)
+    name = "my_ipo.py:IPO" if by_file else "my_ipo:IPO"
+    monkeypatch.delitem(sys.modules, "my_ipo", raising=False)
+    spec = make_spec(tmp_path / "run", base, random_pairs(4), name)
+    assert run_here(spec)["objective"] == name
+    [row] = metrics(spec)
+    assert row["loss"] == pytest.approx(25, rel=1e-5)
+    assert row["distance"] == pytest.approx(-5, rel=1e-5)
+    assert largest_difference(base, spec.output) > 1e-4
+
+
+BROKEN = """
+from loops.objective import PairObjective
+
+class Empty(PairObjective):
+    pass
+
+class Stranger:
+    pass
+
+class Mean(PairObjective):
+    def loss(self, logps):
+        return logps.policy_chosen.mean(), {}
+
+class OwnArguments(Mean):
+    def __init__(self, tau):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "do"),
+    [
+        ("dop", "no objective dop", "did you mean dpo"),
+        ("broken:Nothing", "has no class Nothing", "Empty, Stranger, Mean"),
+        ("broken:Stranger", "not an objective", "PairObjective"),
+        ("broken:Empty", "Empty lacks loss", "write the method"),
+        ("broken:OwnArguments", "OwnArguments cannot be made", "beta and nll_weight"),
+        ("absent_module:X", "ModuleNotFoundError", "python -c"),
+        ("absent.py:X", "no file absent.py", "check the name"),
+        ("typo:X", "line 1 of", "check the name"),
+    ],
+)
+def test_objectives_that_cannot_be(tmp_path: Path, monkeypatch: Any, name: str, what: str, do: str) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "typo.py").write_text("class X(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if not p.startswith(str(tmp_path.parent))])
+    with pytest.raises(UserError) as raised:
+        make_objective(name, beta=0.1, nll_weight=1.0)
+    assert what in raised.value.what and do in raised.value.do and raised.value.where
+
+
+def test_loss_of_the_wrong_shape(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "mean.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    spec = make_spec(tmp_path / "run", base, random_pairs(4), "mean.py:Mean")
+    with pytest.raises(UserError, match="shape"):
+        run_here(spec)
+
+
+def test_built_in_objectives() -> None:
+    assert load_objective("dpo") is DPO
+    assert load_objective("kto").__name__ == "KTO"
+
+
+def test_a_loss_that_is_no_number_ends_the_training(base: Path, tmp_path: Path) -> None:
+    broken = weights(base)
+    broken["model.norm.weight"][:] = float("inf")
+    folder = make_tiny_model(tmp_path / "broken")
+    save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
+    spec = make_spec(tmp_path / "run", base, random_pairs(4)).model_copy(update={"model": str(folder)})
+    with pytest.raises(UserError, match="the loss became nan at step 1"):
+        run_here(spec)
+    assert not spec.output.exists()
+
+
+def test_errors_are_told_as_events(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Exit 2 and one event for what the user can mend; no traceback."""
+    from loops import train
+
+    spec = make_spec(tmp_path / "run", base, random_pairs(4), scheduler="cosin")
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "run" / "spec.json")])
+    monkeypatch.setattr(train, "die_with_parent", lambda: None)
+    assert train.main() == 2
+    [event] = events(spec)
+    assert event["event"] == "error" and event["kind"] == "user"
+    assert "cosin" in event["what"] and event["where"] == "train" and event["do"]
+
+
+@pytest.mark.parametrize("name", ["wandbb", "wandb"])
+def test_trackers_that_are_not_there(name: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", lambda: ["trackio"])
+    assert trackers("none") == [] and trackers("trackio") == ["trackio"]
+    with pytest.raises(UserError, match=f"no tracker {name}") as raised:
+        trackers(f"trackio, {name}")
+    assert "trackio" in raised.value.do
+
+
+def test_a_finished_training_is_not_done_again(base: Path, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "run", base, random_pairs(4))
+    counts = run_here(spec)
+    written = (spec.output / "model.safetensors").stat().st_mtime_ns
+    (spec.work / "checkpoints" / "checkpoint-1").mkdir(parents=True)  # killed before these were removed
+    assert run_here(spec) == counts
+    assert (spec.output / "model.safetensors").stat().st_mtime_ns == written
+    assert not (spec.work / "checkpoints").exists()
+
+
+def test_precision_is_decided_before(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the caller decides"):
+        make_spec(tmp_path / "run", base, random_pairs(2), precision="auto")
+
+
+def test_deepspeed_configs(tmp_path: Path) -> None:
+    assert deepspeed_config("none") is None
+    for name, stage in (("zero2", 2), ("zero3", 3)):
+        config = deepspeed_config(name)
+        assert config is not None and config["zero_optimization"]["stage"] == stage
+    (tmp_path / "own.json").write_text('{"zero_optimization": {"stage": 1}}')
+    assert deepspeed_config(str(tmp_path / "own.json")) == {"zero_optimization": {"stage": 1}}
+    (tmp_path / "bad.json").write_text("{")
+    for name in ("zero4", str(tmp_path / "bad.json")):
+        with pytest.raises(UserError, match="DeepSpeed config cannot be read"):
+            deepspeed_config(name)
+
+
+class TestSchedule:
+    """Rows are told apart by their reference log-prob, the row number."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Path:
+        pairs = random_pairs(10)
+        rows = DPO(beta=0.1, nll_weight=1.0).dataset(pairs, [float(n // 2) for n in range(20)])
+        write_training_data(tmp_path / "data.parquet", rows)
+        return tmp_path / "data.parquet"
+
+    def lay_out(self, data: Path, **changes: Any) -> Any:
+        usual = {"context": 512, "epochs": 2.5, "batch_rows": 8, "micro_rows": 2, "processes": 2, "seed": 1}
+        return lay_out(data, **{**usual, **changes})
+
+    def test_passes_and_weights(self, data: Path) -> None:
+        """2.5 passes over 10 rows are 25 rows: three steps of 8, and one of 1, filled up to 2·2."""
+        schedule = self.lay_out(data)
+        order = schedule.table["ref_chosen_logps"].to_pylist()
+        weight = schedule.table["weight"].to_pylist()
+        assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10))
+        assert order[:10] != order[10:20] and len(set(order[20:25])) == 5
+        assert weight == [1.0] * 24 + [4.0, 0, 0, 0]
+        assert (schedule.steps, schedule.accumulation, schedule.rows) == (4, 2, 10)
+        assert schedule.epochs == [0, 0.8, 1.6, 2.4, 2.5]
+        lengths = [
+            2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
+            for row in schedule.table.to_pylist()
+        ]
+        assert schedule.tokens == [sum(lengths[:n]) for n in (0, 8, 16, 24, 28)]
+
+    def test_order_depends_on_the_seed_alone(self, data: Path) -> None:
+        order = [self.lay_out(data, **c).table["ref_chosen_logps"].to_pylist()[:25]
+                 for c in ({}, {"micro_rows": 8, "processes": 1}, {"seed": 2})]  # fmt: skip
+        assert order[0] == order[1] != order[2]
+
+    def test_too_long_rows_are_counted(self, data: Path) -> None:
+        lengths = [len(p["prompt_ids"]) + max(len(p["chosen_ids"]), len(p["rejected_ids"])) for p in random_pairs(10)]
+        context = sorted(lengths)[4]
+        fitting = sum(length <= context for length in lengths)
+        assert 0 < fitting < 10
+        schedule = self.lay_out(data, context=context, epochs=1)
+        assert (schedule.rows, schedule.dropped_too_long) == (fitting, 10 - fitting)
+        assert all(lengths[int(n)] <= context for n in schedule.table["ref_chosen_logps"].to_pylist())
+        with pytest.raises(UserError, match="none of the 10 training rows fits"):
+            self.lay_out(data, context=3)
+
+    def test_batch_that_cannot_be_split(self, data: Path) -> None:
+        with pytest.raises(UserError, match="cannot be split") as raised:
+            self.lay_out(data, batch_rows=6, micro_rows=2, processes=2)
+        assert "multiple of 4" in raised.value.do
+
+    def test_no_pair_and_no_token(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no pair"):
+            write_training_data(tmp_path / "none.parquet", [])
+        pairs = random_pairs(2)
+        pairs[1]["rejected_ids"] = []
+        with pytest.raises(UserError, match="pair 2 has no token in rejected_ids"):
+            DPO(beta=0.1, nll_weight=1.0).dataset(pairs, [0.0] * 4)
+
+    def test_columns(self, data: Path) -> None:
+        assert pq.read_schema(data).names == [
+            "prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps",
+        ]  # fmt: skip
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    """Only a marked one counts; older ones go when a newer one is marked."""
+    checkpoints = Checkpoints(tmp_path, 2)
+    assert checkpoints.newest() is None
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "state").write_text("x")
+    assert checkpoints.newest() is None
+    checkpoints.complete(9)
+    assert checkpoints.newest() == tmp_path / "checkpoint-9"
+    checkpoints.delete_incomplete()
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-9"]
+    (tmp_path / "checkpoint-10").mkdir()
+    checkpoints.complete(10)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-10"]
+    with pytest.raises(UserError, match="begun with 2"):
+        Checkpoints(tmp_path, 4).newest()
