@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -81,24 +82,26 @@ class EndpointJudge:
         return asyncio.run(self._compare(comparisons, done))
 
     async def _compare(self, comparisons: Sequence[Comparison], done: Callable[[int], None]) -> list[Verdict]:
-        verdicts: dict[int, Verdict] = {}
-        todo = iter(enumerate(comparisons))
+        verdicts: dict[Comparison, Verdict] = {}
+        # two equal answers make the same question in both orders: it is asked once
+        times = Counter(comparisons)
+        todo = iter(times.items())
 
         async def work() -> None:
-            for index, comparison in todo:  # the workers share the iterator
-                verdicts[index] = await self._verdict(client, comparison)
-                done(1)
+            for comparison, count in todo:  # the workers share the iterator
+                verdicts[comparison] = await self._verdict(client, comparison)
+                done(count)
 
         client = openai.AsyncOpenAI(
             api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._patience.timeout
         )
         try:
             async with client, asyncio.TaskGroup() as group:
-                for _ in range(min(self._concurrency, len(comparisons))):
+                for _ in range(min(self._concurrency, len(times))):
                     group.create_task(work())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return [verdicts[index] for index in range(len(comparisons))]
+        return [verdicts[comparison] for comparison in comparisons]
 
     async def _verdict(self, client: openai.AsyncOpenAI, comparison: Comparison) -> Verdict:
         messages = [{"role": "user", "content": judge_prompt(comparison)}]

@@ -90,10 +90,8 @@ def iterate(
     if objective is not None:
         changes["objective"] = objective
     with _controller(config, run, set_, changes, from_round) as controller:
-        try:
-            controller.iterate()
-        finally:
-            report = write_report(controller.run)
+        controller.iterate()
+        report = write_report(controller.run)
         print_summary(controller.run, _stdout())
         print(f"\nreport: {report}")
 
@@ -136,8 +134,9 @@ def _resolve(
     if from_round:
         changes = {**changes, **_from_round(from_round)}
         if run is None:
-            raise UserError("a run from another run's round needs a folder of its own", where="--from",
-                            do="add --run runs/NAME")  # fmt: skip
+            raise UserError(
+                "a run from another run's round needs a folder of its own", where="--from", do="add --run runs/NAME"
+            )
     if run is not None:
         changes["run"] = str(run.resolve())
     resolved = load_checked(path, overrides or [], changes)
@@ -158,7 +157,9 @@ def _from_round(folder: Path) -> dict[str, Any]:
     elif (folder / "model").is_dir():
         policy = str((folder / "model").resolve())
     else:
-        raise UserError(f"{folder} has no trained model yet", where="--from", do="finish that round first, or name another")
+        raise UserError(
+            f"{folder} has no trained model yet", where="--from", do="finish that round first, or name another"
+        )
     return {"models.policy": policy, "models.reference": read_json(names)["reference"], "alignment": None}
 
 
@@ -168,8 +169,11 @@ def _stage(name: str) -> Callable[..., None]:
             raise UserError(f"{run} is not a run folder", where="--run", do="start one with icr iterate --run")
         with _controller(None, run, None) as controller:
             if round_ > controller.config.rounds or (round_ == 0 and name != "judge"):
-                raise UserError(f"this run has no stage {name} in round {round_}", where=f"rounds: {controller.config.rounds}",
-                                do="choose another round, or grow the run: icr iterate --rounds N")  # fmt: skip
+                raise UserError(
+                    f"this run has no stage {name} in round {round_}",
+                    where=f"rounds: {controller.config.rounds}",
+                    do="choose another round, or grow the run: icr iterate --rounds N",
+                )
             controller.stage(round_, name)  # type: ignore[arg-type]
 
     return command
@@ -188,13 +192,15 @@ for _name, _help in {
 @app.command()
 def status(run: RunArgument, json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
     """Where a run stands: rounds × stages, seconds, and what is next."""
+    from icr.lock import is_held
     from icr.tables import status_json, status_table
 
     folder = _run_folder(run)
+    held = is_held(folder.lock)
     if json_:
-        print(json.dumps(status_json(folder), indent=2))
+        print(json.dumps(status_json(folder, held), indent=2))
     else:
-        _stdout().print(status_table(folder))
+        _stdout().print(status_table(folder, held))
 
 
 @app.command()
@@ -230,7 +236,27 @@ def lc(
     json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Raw and length-controlled win rate of a table of judged pairs."""
-    raise NotImplementedError
+    from dataclasses import asdict
+
+    from eval.lc import length_controlled
+    from eval.lc_table import read_difficulty, read_gamed, read_judged_pairs
+
+    result = length_controlled(
+        read_judged_pairs(file),
+        read_difficulty(difficulty) if difficulty else None,
+        read_gamed(gamed) if gamed else None,
+    )
+    if json_:
+        print(json.dumps(asdict(result)))
+        return
+    for name, rate, error in (
+        ("win rate", result.win_rate, result.win_rate_se),
+        ("length-controlled win rate", result.lc_win_rate, result.lc_win_rate_se),
+    ):
+        print(f"{name:<28}{rate:6.2f} %" + (f" ± {error:.2f}" if error is not None else ""))
+    print(f"{result.n} judged pairs, {result.unscored} unscored, fitted as {result.variant}")
+    if result.note:
+        print(result.note)
 
 
 def _run_folder(run: Path) -> Any:

@@ -60,8 +60,11 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, An
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"the config is not YAML: {getattr(error, 'problem', error)}", where=where,
-                        do="mend the line; indentation and colons are the usual causes") from error  # fmt: skip
+        raise UserError(
+            f"the config is not YAML: {getattr(error, 'problem', error)}",
+            where=where,
+            do="mend the line; indentation and colons are the usual causes",
+        ) from error
     if not isinstance(data, dict):
         raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
     _resolve_paths(data, path.resolve().parent)

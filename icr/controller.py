@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +50,7 @@ class Controller:
         self.inputs: Inputs = preflight(config)
         run.path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(run.lock)
+        self._sweep()
         self._settle_config()
         self._gpus: int | None = None
         self._folders: dict[str, str] = {}
@@ -56,14 +58,25 @@ class Controller:
     def close(self) -> None:
         self._lock.release()
 
+    def _sweep(self) -> None:
+        """Remove half-written files of a command that was killed; we hold the lock, so nobody is writing."""
+        for left in sorted(self.run.path.rglob(".*.tmp")):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+
     def _settle_config(self) -> None:
         if self.run.config.exists():
             before = load_config(self.run.config)
             changed = differences(before, self.config)
             if changed:
                 lines = "\n".join(f"    {key}: {old!r} → {new!r}" for key, old, new in changed)
-                raise UserError(f"this run was started with another config:\n{lines}", where=str(self.run.config),
-                                do="use the old values (only rounds may grow), or another --run folder")  # fmt: skip
+                raise UserError(
+                    f"this run was started with another config:\n{lines}",
+                    where=str(self.run.config),
+                    do="use the old values (only rounds may grow), or another --run folder",
+                )
         write_text(self.run.config, dump_config(self.config))
 
     def iterate(self) -> None:
@@ -93,8 +106,11 @@ class Controller:
             if (n, s) == (number, stage):
                 break
             if not self.run.round(n).done(s) and s != "judge":
-                raise UserError(f"round {n}'s stage {s} is not done", where=str(self.run.round(n).path),
-                                do=f"run it first: icr {s if n else 'iterate'} --run {self.run.path} --round {n}")  # fmt: skip
+                raise UserError(
+                    f"round {n}'s stage {s} is not done",
+                    where=str(self.run.round(n).path),
+                    do=f"run it first: icr {s if n else 'iterate'} --run {self.run.path} --round {n}",
+                )
         context = self._context(number)
         record = folder.start(stage)
         began = time.monotonic()
@@ -111,7 +127,9 @@ class Controller:
             record.versions = _versions()
             folder.write_stage(stage, record)
         tidy(folder, stage)
-        self.console.print(f"  [green]done[/green] in {record.seconds:.0f} s {_headline(stage, record.counts)}", highlight=False)
+        self.console.print(
+            f"  [green]done[/green] in {record.seconds:.0f} s {_headline(stage, record.counts)}", highlight=False
+        )
 
     def _context(self, number: int) -> Context:
         folders = self._materialised()
@@ -191,8 +209,16 @@ class Controller:
         spec = spec.model_copy(update={"events": self.run.path / "jobs" / f"{name}.events"})
         path = self.run.path / "jobs" / f"{name}.json"
         write_text(path, spec.model_dump_json(indent=1))
-        argv = [sys.executable, "-m", "icr.torchrun", "--standalone", f"--nproc-per-node={self.processes}", "-m",
-                "loops.train", str(path)]  # fmt: skip
+        argv = [
+            sys.executable,
+            "-m",
+            "icr.torchrun",
+            "--standalone",
+            f"--nproc-per-node={self.processes}",
+            "-m",
+            "loops.train",
+            str(path),
+        ]
         return self._run([Worker(argv, spec.events, self.run.logs / f"{name}.log", {})], label)[0]
 
     def note(self, text: str) -> None:

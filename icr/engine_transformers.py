@@ -28,7 +28,9 @@ class OwnNoise(LogitsProcessor):
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        uniform = torch.stack([torch.rand(scores.shape[-1], generator=g, dtype=torch.float64) for g in self._generators])
+        uniform = torch.stack(
+            [torch.rand(scores.shape[-1], generator=g, dtype=torch.float64) for g in self._generators]
+        )
         noise = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
         return torch.add(scores.double(), noise.to(scores.device))  # type: ignore[return-value]
 

@@ -113,7 +113,9 @@ def run_workers(workers: Sequence[Worker], watcher: Watcher, keep_fds: Sequence[
             ended = [r.process.poll() is not None for r in running]
             for r in running:
                 r.read(watcher)
-            watcher.progress(sum(r.done for r in running), sum(r.total for r in running), sum(r.tokens for r in running))
+            watcher.progress(
+                sum(r.done for r in running), sum(r.total for r in running), sum(r.tokens for r in running)
+            )
             for r, has_ended in zip(running, ended, strict=True):
                 if r.error or (has_ended and r.result is None):
                     raise _failure(r)
@@ -131,8 +133,11 @@ def _failure(running: _Running) -> Exception:
     if error.get("kind") == "user":
         return UserError(error.get("what") or error["text"], where=error.get("where", ""), do=error.get("do", ""))
     if free < LOW_DISK:
-        return UserError("the disk is full", where=str(worker.events.parent),
-                         do="free some space; the same command then goes on where it stopped")  # fmt: skip
+        return UserError(
+            "the disk is full",
+            where=str(worker.events.parent),
+            do="free some space; the same command then goes on where it stopped",
+        )
     with contextlib.suppress(subprocess.TimeoutExpired):
         running.process.wait(timeout=5)
     code = running.process.poll()

@@ -36,8 +36,11 @@ class RunLock:
                 if time.monotonic() > deadline:
                     holder = os.read(self.fd, 4096).decode(errors="replace")
                     os.close(self.fd)
-                    raise UserError("another command is at work in this run folder", where=str(path.parent),
-                                    do=f"wait for it, or stop it: {_describe(holder)}") from None  # fmt: skip
+                    raise UserError(
+                        "another command is at work in this run folder",
+                        where=str(path.parent),
+                        do=f"wait for it, or stop it: {_describe(holder)}",
+                    ) from None
                 time.sleep(0.2)
         os.ftruncate(self.fd, 0)
         mine = {"pid": os.getpid(), "host": socket.gethostname(), "command": shlex.join(sys.argv), "since": time.time()}
@@ -45,6 +48,21 @@ class RunLock:
 
     def release(self) -> None:
         os.close(self.fd)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a command is at work in the run folder of this lock."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:
+        return False  # no command ever ran there, or we may not write and so could not hold it either
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _describe(holder: str) -> str:

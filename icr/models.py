@@ -168,7 +168,8 @@ def load_model(spec: str, dtype: torch.dtype, device: str | torch.device) -> Pre
     except (OSError, ValueError) as error:
         raise _cannot_load("model", spec, error) from error
     model.to(device)  # type: ignore[arg-type]
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def _cannot_load(what: str, spec: str, error: Exception) -> UserError:

@@ -16,6 +16,7 @@ from icr.models import locate
 from prompts.load import Prompt, json_objects, load_prompts
 
 T = TypeVar("T")
+ALIGNMENT_KEYS = ("prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,14 @@ def preflight(config: Config) -> Inputs:
     policy = found.attempt(None, locate, config.models.policy, "models.policy") if config.models.policy else None
     reference = found.attempt("", locate, config.models.reference, "models.reference")
     if policy and policy == reference:
-        found.add("policy and reference are the same model, so every reward would be 0", where="models",
-                  do="name π_I in models.reference and its English-aligned child in models.policy")  # fmt: skip
+        found.add(
+            "policy and reference are the same model, so every reward would be 0",
+            where="models",
+            do="name π_I in models.reference and its English-aligned child in models.policy",
+        )
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
-        alignment = found.attempt([], read_alignment, config.alignment.pairs)[: config.alignment.limit]
+        alignment = found.attempt(alignment, read_alignment, config.alignment.pairs)[: config.alignment.limit]
     heldout, judge = _judge(config, found)
     if found.problems:
         raise ConfigError(found.problems)
@@ -96,26 +100,38 @@ def load_checked(path: Path, overrides: Sequence[str] = (), changes: dict[str, A
 def _settings(config: Config, found: _Collector) -> None:
     languages = config.prompts.languages
     if "en" not in languages:
-        found.add("`en` is not among the languages", where="prompts.languages",
-                  do="add en: the reward is conditioned on the English prompts")  # fmt: skip
+        found.add(
+            "`en` is not among the languages",
+            where="prompts.languages",
+            do="add en: the reward is conditioned on the English prompts",
+        )
     if len(set(languages)) < len(languages):
         found.add("a language is listed twice", where="prompts.languages", do="list each once")
     for lang in languages:
         found.attempt("", english_name, lang)
     if not config.models.policy and not config.alignment:
-        found.add("there is no English-aligned policy", where="models.policy",
-                  do="name π_θ⁰ in models.policy, or give English pairs in alignment.pairs to make it")  # fmt: skip
+        found.add(
+            "there is no English-aligned policy",
+            where="models.policy",
+            do="name π_θ⁰ in models.policy, or give English pairs in alignment.pairs to make it",
+        )
     if config.models.chat_template and not Path(config.models.chat_template).is_file():
         found.add(f"there is no file {config.models.chat_template}", where="models.chat_template", do="check the path")
     if config.objective == "kto" and config.train.micro_batch_size < 2:
-        found.add("KTO estimates its KL inside a micro-batch and needs at least 2 there", where="train.micro_batch_size",
-                  do="set train.micro_batch_size to 2 or more")  # fmt: skip
+        found.add(
+            "KTO estimates its KL inside a micro-batch and needs at least 2 there",
+            where="train.micro_batch_size",
+            do="set train.micro_batch_size to 2 or more",
+        )
     if config.train.processes != "auto":
         found.attempt(None, check_batch, config, config.train.processes)
     deepspeed = config.train.deepspeed
     if deepspeed not in ("zero2", "zero3", "none") and not Path(deepspeed).is_file():
-        found.add(f"there is no DeepSpeed config {deepspeed}", where="train.deepspeed",
-                  do="write zero2, zero3, none, or the path of a JSON file")  # fmt: skip
+        found.add(
+            f"there is no DeepSpeed config {deepspeed}",
+            where="train.deepspeed",
+            do="write zero2, zero3, none, or the path of a JSON file",
+        )
     if config.objective not in ("dpo", "kto"):
         found.attempt(None, _check_objective, config.objective)
 
@@ -148,8 +164,9 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
     if judge.kind == "none":
         return [], None
     if not judge.prompts:
-        found.add("the judge has no prompts", where="judge.prompts",
-                  do="name held-out prompts, or set judge.kind to none")  # fmt: skip
+        found.add(
+            "the judge has no prompts", where="judge.prompts", do="name held-out prompts, or set judge.kind to none"
+        )
     if not judge.model:
         found.add("the judge has no model", where="judge.model", do="name a model, or set judge.kind to none")
     heldout: list[Prompt] = []
@@ -158,8 +175,11 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
             [], load_prompts, judge.prompts, config.prompts.languages, limit=judge.limit, key="judge.prompts"
         )
     if judge.baseline != "round-0" and not Path(judge.baseline).is_dir():
-        found.add(f"there is no folder {judge.baseline}", where="judge.baseline",
-                  do="write round-0, or name a folder of LANG.json answers")  # fmt: skip
+        found.add(
+            f"there is no folder {judge.baseline}",
+            where="judge.baseline",
+            do="write round-0, or name a folder of LANG.json answers",
+        )
     model = found.attempt(None, locate, judge.model, "judge.model") if judge.kind == "local" and judge.model else None
     return heldout, model
 
@@ -171,18 +191,19 @@ def read_alignment(path: str) -> list[dict[str, str]]:
         ConfigError: every bad line.
     """
     problems: list[UserError] = []
-    pairs: list[dict[str, str]] = []
+    pairs: list[dict[str, Any]] = []
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}", where="alignment.pairs", do="check the path")
     for where, value in json_objects(Path(path), problems):
-        texts = [value.get(k) for k in ("prompt", "chosen", "rejected")] if isinstance(value, dict) else [None]
-        if not all(isinstance(t, str) and t.strip() for t in texts):
-            problems.append(UserError("a pair without prompt, chosen and rejected texts", where=where,
-                                      do=f"write {json.dumps(dict.fromkeys(('prompt', 'chosen', 'rejected'), '…'), ensure_ascii=False)}"))  # noqa: E501  # fmt: skip
-        elif texts[1] == texts[2]:
+        pair = {k: value.get(k) for k in ALIGNMENT_KEYS} if isinstance(value, dict) else {}
+        if not pair or not all(isinstance(text, str) and text.strip() for text in pair.values()):
+            example = json.dumps(dict.fromkeys(ALIGNMENT_KEYS, "…"), ensure_ascii=False)
+            what, do = "a pair without prompt, chosen and rejected texts", f"write {example}"
+            problems.append(UserError(what, where=where, do=do))
+        elif pair["chosen"] == pair["rejected"]:
             problems.append(UserError("chosen and rejected are the same text", where=where, do="remove the line"))
         else:
-            pairs.append({"prompt": texts[0], "chosen": texts[1], "rejected": texts[2]})
+            pairs.append(pair)
     if not problems and not pairs:
         problems.append(UserError("no pairs in the file", where=path, do="add at least one pair"))
     if problems:

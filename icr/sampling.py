@@ -142,7 +142,7 @@ def merge_shards(shards: Shards[Prompt], folder: Path, languages: Sequence[str])
 
 
 def response_counts(table: pa.Table) -> dict[str, Any]:
-    """Of RESPONSES rows: how many, their tokens, how many were cut off or say nothing, their mean length in characters."""
+    """Of RESPONSES rows: how many, their tokens, how many were cut off or are empty, their mean characters."""
     lengths = pc.utf8_length(table["response"])
     return {
         "responses": table.num_rows,

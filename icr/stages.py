@@ -191,9 +191,11 @@ def pair(context: Context) -> Counts:
         pairs.extend(result.pairs)
         counts[lang] = result.counts
     if not pairs:
-        raise UserError("no prompt makes a pair: all responses are alike, empty or dropped",
-                        where=str(context.round.rewards), do="see the counts in the report; sample more responses, "
-                        "or at a higher temperature")  # fmt: skip
+        raise UserError(
+            "no prompt makes a pair: all responses are alike, empty or dropped",
+            where=str(context.round.rewards),
+            do="see the counts in the report; sample more responses, or at a higher temperature",
+        )
     write_rows(context.round.pairs, pairs, PAIRS)
     return {"pairs": len(pairs), "languages": counts}
 
@@ -215,8 +217,11 @@ def judge(context: Context) -> Counts:
         summary = summarise(answers, baseline, folder, name, config.baseline)
     write_json(context.round.summary, summary)
     average = summary["average"]
-    return {"win_rate": average["win_rate"], "lc_win_rate": average["lc_win_rate"],
-            "unscored": sum(lang["unscored"] for lang in summary["languages"].values())}  # fmt: skip
+    return {
+        "win_rate": average["win_rate"],
+        "lc_win_rate": average["lc_win_rate"],
+        "unscored": sum(lang["unscored"] for lang in summary["languages"].values()),
+    }
 
 
 def tidy(folder: RoundDir, stage: Stage) -> None:

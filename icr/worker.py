@@ -22,9 +22,7 @@ from icr.rundir import PAIRS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGPS = pa.schema(
-    [("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32()), ("logp", pa.float64())]
-)
+LOGPS = pa.schema([("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32()), ("logp", pa.float64())])
 
 SUMS = pa.schema([("logp", pa.float64())])
 
@@ -58,9 +56,11 @@ def sample(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     context = context_length(job.model)
     if longest >= context:
         worst = max(ids, key=lambda key: len(ids[key]))
-        raise UserError(f"a prompt has {longest} tokens and the model's context is {context}",
-                        where=f"prompt {worst[0]}, language {worst[1]}",
-                        do="shorten or remove the prompt")  # fmt: skip
+        raise UserError(
+            f"a prompt has {longest} tokens and the model's context is {context}",
+            where=f"prompt {worst[0]}, language {worst[1]}",
+            do="shorten or remove the prompt",
+        )
     engine = open_engine(
         backend,
         job.model,
@@ -73,7 +73,7 @@ def sample(job: Job, index: int, events: EventFile) -> dict[str, Any]:
 
 
 def logps(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """Sums of log-probs of the round's responses, conditioned as the reward kind says; one model in memory at a time."""
+    """Sums of log-probs of the round's responses, conditioned as the reward kind says; one model in memory at once."""
     from icr.models import load_tokenizer, prompt_token_ids
     from icr.rewards import condition
 
@@ -194,16 +194,16 @@ def _free(model: PreTrainedModel) -> None:
     """Give the device's memory back before the next model is loaded."""
     import torch
 
-    model.to("meta")
+    model.to(torch.device("meta"))  # type: ignore[arg-type]
     torch.cuda.empty_cache()
 
 
-def _score(job: Job, model: PreTrainedModel, prompts: list[list[int]], responses: list[list[int]], reporter: Any) -> list[float]:
+def _score(
+    job: Job, model: PreTrainedModel, prompts: list[list[int]], responses: list[list[int]], reporter: Any
+) -> list[float]:
     from icr.scoring import sequence_logprobs
 
-    sums = sequence_logprobs(
-        model, prompts, responses, batch_tokens=job.config.reward.batch_tokens, reporter=reporter
-    )
+    sums = sequence_logprobs(model, prompts, responses, batch_tokens=job.config.reward.batch_tokens, reporter=reporter)
     return [float(s) for s in sums]
 
 

@@ -31,7 +31,9 @@ class _Row:
     where: str
 
 
-def load_prompts(path: str, languages: list[str], *, limit: int | None = None, key: str = "prompts.path") -> list[Prompt]:
+def load_prompts(
+    path: str, languages: list[str], *, limit: int | None = None, key: str = "prompts.path"
+) -> list[Prompt]:
     """The prompts of `languages`, by English order and then by language.
 
     Args:
@@ -49,18 +51,31 @@ def load_prompts(path: str, languages: list[str], *, limit: int | None = None, k
     for row in _rows(path, languages, key, problems):
         seen = by_lang[row.lang].get(row.id)
         if seen:
-            problems.append(UserError(f"id {row.id} appears twice", where=f"{row.where} and {seen.where}",
-                                      do="give every prompt an id of its own"))  # fmt: skip
+            problems.append(
+                UserError(
+                    f"id {row.id} appears twice",
+                    where=f"{row.where} and {seen.where}",
+                    do="give every prompt an id of its own",
+                )
+            )
         else:
             by_lang[row.lang][row.id] = row
     english = by_lang["en"]
     for lang in languages:
         if not by_lang[lang] and not problems:
-            problems.append(UserError(f"no prompts in {lang}", where=f"{key}: {path}",
-                                      do=f"add prompts in {lang} or take it out of the languages"))  # fmt: skip
+            problems.append(
+                UserError(
+                    f"no prompts in {lang}",
+                    where=f"{key}: {path}",
+                    do=f"add prompts in {lang} or take it out of the languages",
+                )
+            )
         problems.extend(
-            UserError(f"id {row.id} has no English partner", where=row.where,
-                      do="add the English prompt with this id, or remove the line")  # fmt: skip
+            UserError(
+                f"id {row.id} has no English partner",
+                where=row.where,
+                do="add the English prompt with this id, or remove the line",
+            )
             for row in by_lang[lang].values()
             if row.id not in english
         )
@@ -87,8 +102,13 @@ def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) 
         for lang in languages:
             file = next((f for f in (source / f"{lang}.jsonl", source / f"{lang}.json") if f.is_file()), None)
             if file is None:
-                problems.append(UserError(f"no prompts in {lang}: there is no {lang}.jsonl", where=f"{key}: {path}",
-                                          do=f"add the file, or take {lang} out of the languages"))  # fmt: skip
+                problems.append(
+                    UserError(
+                        f"no prompts in {lang}: there is no {lang}.jsonl",
+                        where=f"{key}: {path}",
+                        do=f"add the file, or take {lang} out of the languages",
+                    )
+                )
                 continue
             for where, value in json_objects(file, problems):
                 yield from _row(value, lang, where, problems)
@@ -98,14 +118,17 @@ def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) 
     elif path.count("/") == 1 and not path.startswith((".", "/", "~")):
         values = _hub(path, key)
     else:
-        raise UserError(f"there is no file or folder {path}", where=key,
-                        do="name a folder of LANG.jsonl, a table with a `lang` column, or a hub data set")  # fmt: skip
+        raise UserError(
+            f"there is no file or folder {path}",
+            where=key,
+            do="name a folder of LANG.jsonl, a table with a `lang` column, or a hub data set",
+        )
     for where, value in values:
-        lang = value.get("lang") if isinstance(value, dict) else None
-        if not isinstance(lang, str):
+        code = value.get("lang") if isinstance(value, dict) else None
+        if not isinstance(code, str):
             problems.append(UserError("a prompt without `lang`", where=where, do="add its ISO 639-1 code"))
-        elif lang in languages:
-            yield from _row(value, lang, where, problems)
+        elif code in languages:
+            yield from _row(value, code, where, problems)
 
 
 def _row(value: Any, lang: str, where: str, problems: list[UserError]) -> Iterator[_Row]:
@@ -129,8 +152,8 @@ def json_objects(file: Path, problems: list[UserError]) -> Iterator[tuple[str, A
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        problems.append(UserError("not UTF-8", where=f"{file}:{line}", do="save the file as UTF-8"))
+        at = error.object[: error.start].count(b"\n") + 1
+        problems.append(UserError("not UTF-8", where=f"{file}:{at}", do="save the file as UTF-8"))
         return
     if file.suffix == ".json":
         try:
@@ -162,6 +185,9 @@ def _hub(name: str, key: str) -> Iterator[tuple[str, Any]]:
     try:
         data = datasets.load_dataset(name, split="train")
     except Exception as error:  # datasets raises many kinds; each means that the user cannot have this data set
-        raise UserError(f"the data set {name} cannot be loaded: {str(error).splitlines()[0]}", where=key,
-                        do="check the name and the network, or name a local folder") from error  # fmt: skip
+        raise UserError(
+            f"the data set {name} cannot be loaded: {str(error).splitlines()[0]}",
+            where=key,
+            do="check the name and the network, or name a local folder",
+        ) from error
     yield from ((f"{name}, row {i}", dict(row)) for i, row in enumerate(data, 1))

@@ -63,10 +63,16 @@ def tiny_config(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
             "prompts": {"path": str(train), "languages": ["en", "es", "ru"]},
             "sampling": {"backend": "transformers", "n": 4, "max_tokens": 12, "shard_size": 6},
             "reward": {"precision": "fp32"},
-            "train": {"learning_rate": 1e-3, "batch_size": 4, "precision": "fp32", "deepspeed": "none",
-                      "gradient_checkpointing": False, "save_steps": 2},
+            "train": {
+                "learning_rate": 1e-3,
+                "batch_size": 4,
+                "precision": "fp32",
+                "deepspeed": "none",
+                "gradient_checkpointing": False,
+                "save_steps": 2,
+            },
             "judge": {"kind": "local", "model": str(reference), "prompts": str(heldout), "max_tokens": 12},
-        }  # fmt: skip
+        }
         for key, value in changes.items():
             if isinstance(value, dict):
                 config[key] = {**config.get(key, {}), **value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -56,5 +57,5 @@ def best_gap(rewards: list[list[float]], lengths: list[list[int]]) -> float:
                 if n[i] != n[j]:
                     points.add((r[i] - r[j]) / (n[i] - n[j]))
     ordered = sorted(points)
-    between = [(a + b) / 2 for a, b in zip(ordered, ordered[1:], strict=False)]
+    between = [(a + b) / 2 for a, b in itertools.pairwise(ordered)]
     return min(abs(gap(rewards, lengths, a)) for a in [ordered[0] - 1, *between, ordered[-1] + 1])

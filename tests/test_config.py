@@ -68,7 +68,9 @@ def test_paths_are_relative_to_the_file_and_overrides_to_the_working_directory(
 
 
 def test_overrides_are_typed(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path, MINIMAL), ["train.learning_rate=5e-6", "sampling.n=3", "reward.length_penalty=0.1"])
+    config = load_config(
+        write(tmp_path, MINIMAL), ["train.learning_rate=5e-6", "sampling.n=3", "reward.length_penalty=0.1"]
+    )
     assert (config.train.learning_rate, config.sampling.n, config.reward.length_penalty) == (5e-6, 3, 0.1)
     with pytest.raises(UserError, match="no `=`"):
         load_config(write(tmp_path, MINIMAL), ["sampling.n"])
@@ -81,7 +83,12 @@ def test_the_defaults_are_the_papers() -> None:
     assert (t.learning_rate, t.batch_size, t.epochs, t.beta, t.nll_weight) == (5e-7, 16, 1, 0.1, 1.0)
     assert (t.warmup_ratio, t.scheduler, t.deepspeed) == (0.03, "cosine", "zero2")
     assert (r.beta, r.kind, r.reference, r.length_penalty, r.length_unit) == (
-        0.1, "cross-lingual", "initial", "fit", "characters")  # fmt: skip
+        0.1,
+        "cross-lingual",
+        "initial",
+        "fit",
+        "characters",
+    )
 
 
 def test_a_resolved_config_loads_as_itself(tmp_path: Path) -> None:
@@ -132,13 +139,17 @@ def test_bad_settings(tmp_path: Path, tiny_config: Callable[..., Path], changes:
         load_checked(tiny_config(tmp_path, **changes))
 
 
-def test_the_same_model_twice_is_refused(tmp_path: Path, tiny_config: Callable[..., Path], tiny_pair: tuple[Path, Path]) -> None:
+def test_the_same_model_twice_is_refused(
+    tmp_path: Path, tiny_config: Callable[..., Path], tiny_pair: tuple[Path, Path]
+) -> None:
     same = {"models": {"policy": str(tiny_pair[1])}}
     with pytest.raises(ConfigError, match="policy and reference are the same model"):
         load_checked(tiny_config(tmp_path, **same))
 
 
-def test_a_missing_weight_shard_is_named(tmp_path: Path, tiny_config: Callable[..., Path], tiny_pair: tuple[Path, Path]) -> None:
+def test_a_missing_weight_shard_is_named(
+    tmp_path: Path, tiny_config: Callable[..., Path], tiny_pair: tuple[Path, Path]
+) -> None:
     from transformers import AutoModelForCausalLM
 
     AutoModelForCausalLM.from_pretrained(tiny_pair[0]).save_pretrained(tmp_path / "sharded", max_shard_size="100KB")

@@ -20,7 +20,7 @@ from icr.errors import IcrError, UserError
 from loops import export
 from loops.export import base_dtypes, companion_files, trained_weights, write_model, write_model_card
 from tests.tiny_models import make_tiny_model
-from tests.training_runs import ROOT, make_spec, random_pairs, run_here, weights
+from tests.training_runs import ROOT, finish, make_spec, random_pairs, run_here, start, weights
 
 FACTS: dict[str, Any] = {
     "round": 2,
@@ -202,3 +202,18 @@ def test_model_card(tmp_path: Path) -> None:
         assert piece in body, piece
     write_model_card(tmp_path, {"pairs": 5})
     assert "- pairs: 5" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_lora_under_zero3(tmp_path: Path) -> None:
+    """The base for the merge is loaded by one rank alone, and must not be shared out like the trained one."""
+    base = make_tiny_model(tmp_path / "base")
+    lora = {"rank": 2, "target_modules": ["q_proj"]}
+    spec = make_spec(
+        tmp_path / "run", base, random_pairs(4), micro_batch_size=1, learning_rate=1e-2, deepspeed="zero3", lora=lora
+    )
+    finish(start(spec, 2), spec)
+    before, after = weights(base), weights(spec.output)
+    assert before.keys() == after.keys()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1)
+    }

@@ -119,6 +119,15 @@ def test_what_is_no_verdict_is_unscored_and_was_paid_for_once(tmp_path: Path, an
         assert len(stub.sent) == 1
 
 
+def test_equal_answers_are_one_question_in_both_orders(tmp_path: Path) -> None:
+    told: list[int] = []
+    with Stub(always(says("A"))) as stub:
+        judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=stub.url, patience=QUICK)
+        verdicts = judge.compare([item(0, "same", "same"), item(0, "same", "same"), item(1)], told.append)
+    assert [v.preference_of_first for v in verdicts] == [1.0] * 3
+    assert (len(stub.sent), sum(told)) == (2, 3)
+
+
 # What is survived.
 
 

@@ -64,7 +64,9 @@ def test_every_stage_is_on_record(run: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_rewards_alpha_and_pairs_by_an_independent_forward(run: Path, tiny_pair: tuple[Path, Path], number: int) -> None:
+def test_rewards_alpha_and_pairs_by_an_independent_forward(
+    run: Path, tiny_pair: tuple[Path, Path], number: int
+) -> None:
     """Round 2's policy is round 1's model, and the reference stays π_I: only then do the fp64 log-probs agree."""
     policy = Model(tiny_pair[0] if number == 1 else run / "round-1" / "model")
     reference = Model(tiny_pair[1])
@@ -162,8 +164,19 @@ def test_rounds_are_added_to_a_finished_run(short_run: Path) -> None:
 
 
 def test_a_run_starts_from_another_runs_round(short_run: Path, tiny_pair: tuple[Path, Path], tmp_path: Path) -> None:
-    icr("iterate", "--from", short_run / "round-1", "--run", tmp_path / "next", "--rounds", 1, "--objective", "kto",
-        "--set", "train.micro_batch_size=2")  # fmt: skip
+    icr(
+        "iterate",
+        "--from",
+        short_run / "round-1",
+        "--run",
+        tmp_path / "next",
+        "--rounds",
+        1,
+        "--objective",
+        "kto",
+        "--set",
+        "train.micro_batch_size=2",
+    )
     names = json.loads((tmp_path / "next" / "round-0" / "model.json").read_text())
     assert names == {"policy": str(short_run / "round-1" / "model"), "reference": str(tiny_pair[1])}
     assert record(tmp_path / "next", 1)["train"]["counts"]["objective"] == "kto"
@@ -180,14 +193,17 @@ def test_an_objective_of_the_users_own(tiny_config: Config, tmp_path: Path) -> N
         "from loops.objective import PairObjective\n"
         "class Ipo(PairObjective):\n"
         "    def loss(self, logps):\n"
-        "        h = (logps.policy_chosen - logps.reference_chosen) - (logps.policy_rejected - logps.reference_rejected)\n"
+        "        chosen = logps.policy_chosen - logps.reference_chosen\n"
+        "        h = chosen - (logps.policy_rejected - logps.reference_rejected)\n"
         "        return (h - 1 / (2 * self.beta)) ** 2, {}\n"
     )
     icr("iterate", "--config", small(tiny_config, tmp_path), "--objective", "mine:Ipo", cwd=tmp_path)
     assert record(tmp_path / "run", 1)["train"]["counts"]["objective"] == "mine:Ipo"
 
 
-def test_english_alignment_makes_the_first_policy(tiny_config: Config, tiny_pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_english_alignment_makes_the_first_policy(
+    tiny_config: Config, tiny_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
     pairs = [{"prompt": f"Say {n}.", "chosen": f"It is {n}.", "rejected": "I will not, I will not"} for n in range(6)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     config = small(
@@ -231,7 +247,9 @@ def test_single_stages_in_order(tiny_config: Config, tmp_path: Path) -> None:
 
 def test_two_commands_cannot_meet(tiny_config: Config, tmp_path: Path) -> None:
     config = small(tiny_config, tmp_path)
-    first = subprocess.Popen([*ICR, "iterate", "--config", str(config)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        [*ICR, "iterate", "--config", str(config)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     try:
         while not (tmp_path / "run" / "round-1" / "round.json").exists():
             time.sleep(0.05)

@@ -134,7 +134,9 @@ def test_alignment_pairs(tmp_path: Path) -> None:
     good = {"prompt": "p", "chosen": "c", "rejected": "r"}
     file.write_text(json.dumps(good) + "\n")
     assert read_alignment(str(file)) == [good]
-    file.write_text("\n".join([json.dumps(good), json.dumps({**good, "rejected": "c"}), json.dumps({"prompt": "p"}), "x"]))
+    file.write_text(
+        "\n".join([json.dumps(good), json.dumps({**good, "rejected": "c"}), json.dumps({"prompt": "p"}), "x"])
+    )
     with pytest.raises(ConfigError) as caught:
         read_alignment(str(file))
     text = str(caught.value)

@@ -25,14 +25,22 @@ def requests(tiny_pair: tuple[Path, Path]) -> list[Request]:
 
 
 def test_a_seed_belongs_to_one_response() -> None:
-    keys = [(42, 1, "es", "p1", 0), (43, 1, "es", "p1", 0), (42, 2, "es", "p1", 0), (42, 1, "fr", "p1", 0),
-            (42, 1, "es", "p2", 0), (42, 1, "es", "p1", 1)]  # fmt: skip
+    keys = [
+        (42, 1, "es", "p1", 0),
+        (43, 1, "es", "p1", 0),
+        (42, 2, "es", "p1", 0),
+        (42, 1, "fr", "p1", 0),
+        (42, 1, "es", "p2", 0),
+        (42, 1, "es", "p1", 1),
+    ]
     seeds = [request_seed(*key) for key in keys]
     assert len(set(seeds)) == 6 and all(0 <= s < 2**63 for s in seeds)
     assert request_seed(42, 1, "es", "p1", 0) == seeds[0]
 
 
-def test_transformers_responses_do_not_depend_on_their_company(tiny_pair: tuple[Path, Path], requests: list[Request]) -> None:
+def test_transformers_responses_do_not_depend_on_their_company(
+    tiny_pair: tuple[Path, Path], requests: list[Request]
+) -> None:
     engine = TransformersEngine(str(tiny_pair[0]))
     together = engine.generate(requests, DECODING)
     alone = [engine.generate([r], DECODING)[0] for r in requests]
@@ -41,7 +49,9 @@ def test_transformers_responses_do_not_depend_on_their_company(tiny_pair: tuple[
     assert all(len(c.token_ids) <= 10 for c in together)
 
 
-def test_vllm_gives_the_same_responses_to_the_same_requests(tiny_pair: tuple[Path, Path], requests: list[Request]) -> None:
+def test_vllm_gives_the_same_responses_to_the_same_requests(
+    tiny_pair: tuple[Path, Path], requests: list[Request]
+) -> None:
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
     from icr.engine_vllm import VllmEngine

@@ -53,7 +53,7 @@ MODELS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
     "gemma3": lambda: hf.Gemma3TextConfig(
         **{**SMALL, "tie_word_embeddings": True}, sliding_window=6, layer_types=ALTERNATING, query_pre_attn_scalar=8
     ),
-    "cohere-scaled": lambda: hf.CohereConfig(**SMALL, logit_scale=0.25),
+    "cohere-scaled": lambda: hf.CohereConfig(**SMALL, logit_scale=2.0),
     "granite-scaled": lambda: hf.GraniteConfig(**SMALL, logits_scaling=3.0),
     "mixtral-experts": lambda: hf.MixtralConfig(**SMALL, num_local_experts=3, num_experts_per_tok=2),
     "gpt2-learned-positions": lambda: hf.GPT2Config(
@@ -66,15 +66,17 @@ MODELS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.3
     ),
 }
+EAGER = {
+    "gemma2": {"attn_implementation": "eager"},  # the others leave the attention scores uncapped
+    "mixtral-experts": {"experts_implementation": "eager"},  # the others have no fp64
+}
 CANNOT_SHARE = {"bloom-no-position-ids", "mamba-recurrent"}
 
 
 def make_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        # Capped attention scores exist in the eager implementation alone.
-        attention = {"attn_implementation": "eager"} if name == "gemma2" else {}
-        model: PreTrainedModel = hf.AutoModelForCausalLM.from_config(MODELS[name](), **attention)
+        model: PreTrainedModel = hf.AutoModelForCausalLM.from_config(MODELS[name](), **EAGER.get(name, {}))
     return model.to(dtype).eval()
 
 

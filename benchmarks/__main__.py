@@ -1,0 +1,15 @@
+"""`python -m benchmarks`: every benchmark, one after the other, each in its own process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = ("alpha", "scoring", "sampling", "controller")
+
+if __name__ == "__main__":
+    codes = []
+    for name in NAMES:
+        print(f"== {name}", flush=True)
+        codes.append(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode)
+    sys.exit(max(codes))

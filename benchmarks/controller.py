@@ -1,0 +1,166 @@
+"""The controller's own time in a round of many prompts, beside the engines' time for the same round.
+
+    python -m benchmarks.controller [--json] [--prompts 300]
+
+A round of `--prompts` × 5 languages × 10 responses is put into the shards' files as the workers would leave it; then
+the controller's part of sample, score and pair runs on it (merging, language detection, the α fit, rewards, pairs,
+records). The engines' time for as many tokens is taken from vLLM and the scorer in this very process, on a few of the
+same prompts, so it is this machine's: on a faster engine the share is larger in proportion, and the table says how many
+tokens a second would make it 3 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icr.config import CONFIGS, Config
+from icr.configfile import load_config
+from icr.engine_vllm import VllmEngine
+from icr.files import write_rows
+from icr.job import Job
+from icr.models import load_model, load_tokenizer, locate, materialise, prompt_token_ids
+from icr.preflight import Inputs
+from icr.rundir import RESPONSES, RunDir
+from icr.sampling import Decoding, Request
+from icr.scoring import sequence_logprobs
+from icr.stages import Context, pair, sample, score
+from icr.worker import LOGPS
+from prompts.load import Prompt
+
+LANGUAGES = ["en", "es", "ru", "de", "fr"]
+N = 10
+TOKENS = 300
+"""Tokens of a response, about what the paper's models write."""
+
+
+class Finished:
+    """A runner whose workers have all done their work already."""
+
+    def work(self, job: Job, label: str, **_: Any) -> list[dict[str, Any]]:
+        raise AssertionError(f"{label}: the shards should all be there")
+
+    def train(self, spec: Any, label: str) -> dict[str, Any]:
+        raise AssertionError("nothing is trained here")
+
+    def note(self, text: str) -> None:
+        print(text)
+
+    def precision(self, asked: str) -> Any:
+        return asked
+
+
+def measure(prompts: int) -> dict[str, Any]:
+    """Seconds of the controller's steps and of the engines, and their ratio."""
+    import torch
+
+    recipe = load_config(CONFIGS / "quickstart.yaml")
+    model = materialise(locate(recipe.models.reference, "models.reference"))
+    tokenizer = load_tokenizer(model)
+    texts = [
+        json.loads(line)["instruction"] for line in (Path(recipe.prompts.path) / "es.jsonl").read_text().splitlines()
+    ]
+    ids = [prompt_token_ids(tokenizer, t) for t in texts[:16]]
+    engine = VllmEngine(model, max_model_len=512, tensor_parallel=1, gpu_memory=0.9)
+    requests = [Request(p, i) for i, p in enumerate(ids * 4)]
+    engine.generate(requests[:8], Decoding(0.9, 1.0, 8))
+    started = time.perf_counter()
+    answers = [c.token_ids for c in engine.generate(requests, Decoding(0.9, 1.0, 64))]
+    tokens = sum(map(len, answers))
+    sampling = tokens / (time.perf_counter() - started)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scorer = load_model(model, torch.bfloat16, device)
+    started = time.perf_counter()
+    sequence_logprobs(scorer, [r.prompt_ids for r in requests], answers)
+    scoring = tokens / (time.perf_counter() - started)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, total = _controller(Path(folder), recipe, prompts, tokenizer, answers)
+    engines = total / sampling + 2 * total / scoring
+    return {
+        "prompts": prompts * len(LANGUAGES),
+        "responses": prompts * len(LANGUAGES) * N,
+        "tokens": total,
+        "controller_seconds": seconds,
+        "engine_seconds": engines,
+        "share": sum(seconds.values()) / engines,
+        "three_percent_at_tokens_per_second": 0.03 * total / sum(seconds.values()),
+    }
+
+
+def _controller(
+    folder: Path, recipe: Config, prompts: int, tokenizer: Any, answers: list[list[int]]
+) -> tuple[dict[str, float], int]:
+    """Seconds per stage, and the responses' tokens."""
+    config = _config(folder, recipe, prompts)
+    items = [Prompt(f"p{i}", lang, f"{lang} {i}", f"en {i}") for i in range(prompts) for lang in LANGUAGES]
+    run = RunDir(folder / "run")
+    context = Context(
+        run, run.round(1), config, Inputs(items, [], [], "a", "b", None), "a", "c", "b", "b", None, Finished()
+    )
+    rng = np.random.default_rng(0)
+    longer = [(a * (1 + TOKENS // max(1, len(a))))[:TOKENS] for a in answers]
+    texts = tokenizer.batch_decode(longer, skip_special_tokens=True)
+    job = context.job(task="sample").sampling()
+    total = 0
+    for shard in range(len(job.shards)):
+        rows = []
+        for prompt in job.shards.part(shard):
+            for k in range(N):
+                which = int(rng.integers(len(longer)))
+                cut = int(rng.integers(TOKENS // 2, TOKENS))
+                total += cut
+                rows.append({"prompt_id": prompt.id, "lang": prompt.lang, "sample": k, "prompt": prompt.text,
+                             "response": texts[which][: 4 * cut], "token_ids": longer[which][:cut],
+                             "finish_reason": "stop", "prompt_ids": longer[0][:60]})  # fmt: skip
+        write_rows(job.shards.path(shard), rows, RESPONSES)
+        for name in ("policy", "reference"):
+            sums = [{"prompt_id": r["prompt_id"], "lang": r["lang"], "sample": r["sample"],
+                     "logp": float(rng.normal(-500, 5))} for r in rows]  # fmt: skip
+            write_rows(run.round(1).rewards / "shards" / name / f"{shard:05d}.parquet", sums, LOGPS)
+    seconds = {}
+    for name, stage in (("sample", sample), ("score", score), ("pair", pair)):
+        started = time.perf_counter()
+        stage(context)
+        seconds[name] = time.perf_counter() - started
+    return seconds, total
+
+
+def _config(folder: Path, recipe: Config, prompts: int) -> Config:
+    """A config whose prompts are as many as the round has."""
+    source = folder / "prompts"
+    source.mkdir()
+    for lang in LANGUAGES:
+        lines = [json.dumps({"id": f"p{i}", "instruction": f"{lang} {i}"}) for i in range(prompts)]
+        (source / f"{lang}.jsonl").write_text("\n".join(lines))
+    data = recipe.model_dump()
+    data["prompts"] = {"path": str(source), "languages": LANGUAGES}
+    data["sampling"].update(n=N, shard_size=512)
+    data["reward"].update(precision="fp32")
+    return Config.model_validate(data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="the controller's own time in a round of many prompts")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument("--prompts", type=int, default=300, help="prompts per language")
+    args = parser.parse_args()
+    result = measure(args.prompts)
+    if args.json:
+        print(json.dumps(result))
+        return
+    own = result["controller_seconds"]
+    print(f"{result['responses']} responses of {result['prompts']} prompts, {result['tokens']} tokens")
+    print("controller " + ", ".join(f"{k} {v:.1f} s" for k, v in own.items()) + f", together {sum(own.values()):.1f} s")
+    print(f"engines    {result['engine_seconds']:.0f} s at this machine's speed")
+    print(f"share      {100 * result['share']:.2f} %")
+    print(f"it is 3 % where the engines do {result['three_percent_at_tokens_per_second']:.0f} tokens/s in all")
+
+
+if __name__ == "__main__":
+    main()
