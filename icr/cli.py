@@ -35,12 +35,17 @@ RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
 RoundOption = Annotated[int, typer.Option("--round", min=0, help="The round.")]
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. Not KeyboardInterrupt, which typer would answer itself, without a word about resuming."""
+
+
 def main() -> None:
     """The `icr` command: 0 done, 2 the user's input is wrong, 1 our fault, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
-    except KeyboardInterrupt:
+    except Interrupted:
         _say("interrupted; nothing that was finished is lost. To go on:\n  " + _resume_command())
         sys.exit(130)
     except UserError as error:
@@ -58,7 +63,7 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    raise Interrupted
 
 
 def _resume_command() -> str:

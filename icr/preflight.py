@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eval.answers import Answer, load_baseline
 from icr.config import Config
 from icr.configfile import load_config
 from icr.errors import ConfigError, UserError
@@ -174,14 +177,24 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
         heldout = found.attempt(
             [], load_prompts, judge.prompts, config.prompts.languages, limit=judge.limit, key="judge.prompts"
         )
-    if judge.baseline != "round-0" and not Path(judge.baseline).is_dir():
+    if judge.kind == "openai" and not judge.base_url and not os.environ.get("OPENAI_API_KEY"):
         found.add(
-            f"there is no folder {judge.baseline}",
-            where="judge.baseline",
-            do="write round-0, or name a folder of LANG.json answers",
+            "there is no key for the judge",
+            where="judge.kind: openai",
+            do="set the environment variable OPENAI_API_KEY, or name an endpoint of your own in judge.base_url",
         )
+    if judge.baseline != "round-0":
+        found.attempt({}, _check_baseline, Path(judge.baseline), heldout)
     model = found.attempt(None, locate, judge.model, "judge.model") if judge.kind == "local" and judge.model else None
     return heldout, model
+
+
+def _check_baseline(folder: Path, heldout: list[Prompt]) -> dict[str, dict[str, str]]:
+    """The baseline has to answer every held-out prompt; better said now than after the first round."""
+    asked: dict[str, list[Answer]] = defaultdict(list)
+    for prompt in heldout:
+        asked[prompt.lang].append(Answer(prompt.id, prompt.text, "", False))
+    return load_baseline(folder, asked)
 
 
 def read_alignment(path: str) -> list[dict[str, str]]:

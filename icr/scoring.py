@@ -20,18 +20,17 @@ from typing import TypeVar, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from icr.errors import UserError
+from icr.flips import pair_flips
+from icr.head import OutputHead
 from icr.progress import Reporter, Silent
 
-HEAD_ROWS = 256
-"""Rows of logits that exist at a time. 256 of a 262k vocabulary are 270 MB in fp32; with fewer the head runs slower."""
-
 PIECE = 16
-"""Tokens of the first sequence on which the path to the logits is checked."""
+"""Tokens of the first sequence on which the model is checked."""
 
 SHARING_PAYS = 0.1
 """A prompt is computed once for its responses when that saves this part of their tokens."""
@@ -41,6 +40,8 @@ FULL_SPEED = {"cpu": 512, "cuda": 4096}
 
 MAX_PADDING = 0.05
 """Part of a batch that may be padding once it has FULL_SPEED tokens."""
+
+__all__ = ["pair_flips", "sequence_logprobs"]
 
 _SILENT = Silent()
 
@@ -84,80 +85,26 @@ def sequence_logprobs(
         raise ValueError("the model is in training mode; call model.eval() before scoring")
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens must be positive, got {batch_tokens}")
-    head = _Head.of(model)
+    head = OutputHead.of(model)
     _check_ids(prompts, responses, head.vocabulary)
     sums = np.zeros(len(responses))
     rows = [i for i, response in enumerate(responses) if len(response)]
     if rows:
         with torch.no_grad():
-            can_share = _check_model(model, head, [*prompts[rows[0]], *responses[rows[0]]], reporter)
-            if share_prompts and not can_share:
-                reporter.note(f"the cache of {type(model).__name__} cannot be shared: scoring whole rows")
-            task = _Task(model, head, prompts, responses, share_prompts if can_share else False)
+            piece = [*prompts[rows[0]], *responses[rows[0]]][:PIECE]
+            head.check(model, piece)
+            share = share_prompts if share_prompts is False or _can_share(model, head, piece, reporter) else False
+            if share_prompts and not share:
+                reporter.note(f"the prompts of {type(model).__name__} cannot be shared: scoring whole rows")
+            task = _Task(model, head, prompts, responses, share)
             _fill(sums, rows, task, batch_tokens, reporter)
     return sums
-
-
-def pair_flips(rewards_a: ArrayLike, rewards_b: ArrayLike, prompt_index: ArrayLike) -> int:
-    """On how many prompts two sets of rewards pick another (best, worst) pair.
-
-    Args:
-        rewards_a, rewards_b: float [responses], the same responses' rewards at two precisions.
-        prompt_index: int [responses], which prompt a response belongs to; a prompt's responses need not be adjacent.
-
-    Of equal rewards the first counts, as in numpy's argmax and argmin. Raises ValueError on unequal lengths and NaN.
-    """
-    a, b, index = np.asarray(rewards_a, float), np.asarray(rewards_b, float), np.asarray(prompt_index)
-    if not a.shape == b.shape == index.shape or a.ndim != 1:
-        raise ValueError(f"three equally long lists are needed, got shapes {a.shape}, {b.shape} and {index.shape}")
-    if np.isnan(a).any() or np.isnan(b).any():
-        raise ValueError("rewards must not be NaN")
-    groups = (np.flatnonzero(index == prompt) for prompt in np.unique(index))
-    return sum((a[g].argmax(), a[g].argmin()) != (b[g].argmax(), b[g].argmin()) for g in groups)
-
-
-@dataclass(frozen=True)
-class _Head:
-    """From last hidden states to the log-probs of given tokens."""
-
-    projection: nn.Module
-    scale: float
-    softcap: float | None
-    vocabulary: int
-
-    @staticmethod
-    def of(model: PreTrainedModel) -> _Head:
-        config = model.config.get_text_config()
-        projection = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        if projection is None:
-            raise UserError(
-                f"{type(model).__name__} has no output head", where="icr.scoring", do="use a causal language model"
-            )
-        # Cohere multiplies its logits, Granite divides them, Gemma caps them. Other ways are for _check_model to find.
-        scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
-        embeddings = cast(nn.Embedding, model.get_input_embeddings())
-        vocabulary = min(embeddings.weight.shape[0], cast(Tensor, projection.weight).shape[0])
-        return _Head(projection, scale, getattr(config, "final_logit_softcapping", None), vocabulary)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """fp32 [rows, vocabulary] from hidden states [rows, width]."""
-        logits: Tensor = self.projection(hidden).float()
-        if self.scale != 1.0:
-            logits = logits * self.scale
-        if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
-
-    def logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """fp32 [rows]: log p(target) for hidden states [rows, width]; HEAD_ROWS rows of logits at a time."""
-        chunks = zip(torch.split(hidden, HEAD_ROWS), torch.split(targets, HEAD_ROWS), strict=True)
-        return torch.cat([-F.cross_entropy(self.logits(h), t, reduction="none") for h, t in chunks])
 
 
 @dataclass(frozen=True)
 class _Task:
     model: PreTrainedModel
-    head: _Head
+    head: OutputHead
     prompts: Sequence[Ids]
     responses: Sequence[Ids]
     share: bool | None
@@ -339,33 +286,20 @@ def _check_finite(batch: list[int], values: Sums) -> None:
         )
 
 
-def _check_model(model: PreTrainedModel, head: _Head, tokens: Ids, reporter: Reporter) -> bool:
-    """Compare hidden states and head with the model's own logits on a short piece, and a shared prompt with whole rows.
-
-    Returns whether prompts can be shared: only a cache of keys and values alone can be copied to other rows.
-    """
-    piece = list(tokens[:PIECE])
-    inputs = torch.tensor([piece], device=model.device)
-    expected = model(input_ids=inputs, use_cache=False).logits[0].float()
-    found = head.logits(model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0])
-    eps = torch.finfo(model.dtype).eps
-    error, size = (found - expected).abs().max().item(), expected.abs().max().item()
-    if error > max(1e-4, 4 * eps) * size:
-        raise UserError(
-            f"{type(model).__name__} makes its logits in a way that is not supported: they differ by {error:.3g}",
-            where="icr.scoring",
-            do="use a causal language model whose logits are its output head on its last hidden states",
-        )
+def _can_share(model: PreTrainedModel, head: OutputHead, piece: list[int], reporter: Reporter) -> bool:
+    """Whether a prompt's keys and values can be copied to its responses' rows: by the model's kind, then by trying."""
     config, accepted = model.config.get_text_config(), inspect.signature(model.base_model.forward).parameters
     kinds = set(getattr(config, "layer_types", None) or ())
     chunked = getattr(config, "attention_chunk_size", None)
-    if model._is_stateful or chunked or not kinds <= {"full_attention", "sliding_attention"}:
+    if chunked or not kinds <= {"full_attention", "sliding_attention"}:
         return False
     if not {"past_key_values", "position_ids"} <= set(accepted):
         return False
     task = _Task(model, head, [piece[: len(piece) // 2]] * 2, [piece[len(piece) // 2 :], piece[-1:]], True)
-    (shared,), (whole,) = ([v for _, v in run(task, [0, 1], 8 * PIECE)] for run in (_forwards, _whole_forwards))
-    if np.abs(shared - whole).max() > max(1e-3, 64 * eps) * len(piece):
-        reporter.note(f"{type(model).__name__} does not continue from copied keys and values: scoring whole rows")
-        return False
-    return True
+    shared, whole = (
+        np.concatenate([values for _, values in run(task, [0, 1], 8 * PIECE)]) for run in (_forwards, _whole_forwards)
+    )
+    agree = not np.abs(shared - whole).max() > max(1e-3, 64 * torch.finfo(model.dtype).eps) * len(piece)
+    if not agree:
+        reporter.note(f"{type(model).__name__} does not continue from copied keys and values")
+    return agree

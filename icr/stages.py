@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from icr.config import Config
 from icr.errors import UserError
 from icr.files import read_rows, write_json, write_rows
+from icr.flips import pair_flips
 from icr.job import Job, Pass, Precision
 from icr.pairs import Row, build_pairs, candidates
 from icr.preflight import Inputs
@@ -24,7 +25,6 @@ from icr.rewards import cross_lingual_reward
 from icr.rundir import PAIRS, REWARDS, RoundDir, RunDir, Stage
 from icr.sampling import choose_backend, merge_shards
 from icr.scoretable import score_language
-from icr.scoring import pair_flips
 
 Counts = dict[str, Any]
 

@@ -1,9 +1,7 @@
-"""The judge engine, the local judge on a tiny model, baselines, and the summary against numbers computed by hand."""
+"""The judge engine, and the local judge on a tiny model."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,29 +10,15 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from eval.answers import load_baseline, read_answers
-from eval.judge import VERDICTS, Comparison, Verdict, fill, judge_prompt, open_judge, run_verdicts
+from eval.judge import Comparison, Verdict, fill, judge_prompt, open_judge, run_verdicts
 from eval.local import CUT, LocalJudge, choose_labels
-from eval.summary import baseline_summary, summarise
 from icr.config import Judge as JudgeConfig
 from icr.errors import UserError
-from icr.files import read_rows, write_json, write_rows
+from icr.files import read_rows
 from icr.models import load_tokenizer, prompt_token_ids
 from icr.progress import Silent
-from icr.rundir import RESPONSES
+from tests.judging import Steps, write_answers
 from tests.tiny_models import make_tiny_model
-
-PUBLIC = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "x_alpacaeval"
-
-
-def write_answers(folder: Path, lang: str, texts: dict[str, str], *, truncated: Sequence[str] = ()) -> Path:
-    rows = [
-        {"prompt_id": id, "lang": lang, "sample": 0, "prompt": f"Frage {id}", "response": text, "token_ids": [1],
-         "finish_reason": "length" if id in truncated else "stop"}
-        for id, text in texts.items()
-    ]  # fmt: skip
-    write_rows(folder / f"{lang}.parquet", rows, RESPONSES)
-    return folder
 
 
 class Scripted:
@@ -53,17 +37,6 @@ class Scripted:
         done(len(comparisons))
         values = [self.preference(c) for c in comparisons]
         return [Verdict(v, None if v is not None else "empty answer") for v in values]
-
-
-class Steps(Silent):
-    def __init__(self) -> None:
-        self.steps, self.notes = list[tuple[int, int]](), list[str]()
-
-    def progress(self, done: int, total: int, tokens: int = 0) -> None:
-        self.steps.append((done, total))
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 # The judge prompt.
@@ -251,196 +224,3 @@ def test_a_judge_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     config = JudgeConfig(kind="local", model=str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="no model folder"):
         open_judge(config, tmp_path / "cache.sqlite", Silent())
-
-
-# Baselines.
-
-
-@pytest.fixture
-def answers(tmp_path: Path) -> Path:
-    return write_answers(tmp_path / "answers", "de", {"1": "eins", "2": "zwei"})
-
-
-def reference(folder: Path, rows: Any, name: str = "de.json") -> Path:
-    folder.mkdir(exist_ok=True)
-    text = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
-    (folder / name).write_text(text, encoding="utf-8")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "rows"),
-    [
-        ("de.json", [{"id": 2, "output": "b"}, {"id": 1, "output": "a"}, {"id": 9, "output": "c"}]),
-        ("de.jsonl", [{"instruction_id": "2", "output": "b"}, {"instruction_id": "1", "output": "a\u2028"}]),
-        ("de.json", [{"instruction": "Frage 2", "output": "b"}, {"instruction": "Frage 1\n", "output": "a"}]),
-    ],
-)
-def test_reference_answers_are_joined_by_id_or_else_by_instruction(
-    tmp_path: Path, answers: Path, name: str, rows: Any
-) -> None:
-    joined = load_baseline(reference(tmp_path / "ref", rows, name), read_answers(answers))
-    assert {id: text.strip() for id, text in joined["de"].items()} == {"1": "a", "2": "b"}
-
-
-def test_the_baseline_of_a_run_is_read_from_its_answers(answers: Path) -> None:
-    assert load_baseline(answers, read_answers(answers)) == {"de": {"1": "eins", "2": "zwei"}}
-
-
-@pytest.mark.parametrize(
-    ("rows", "what"),
-    [
-        ([{"id": 1, "output": "a"}], r"no answer to 1 of 2 prompts in de: 2\n"),
-        ([{"id": 1, "output": "a"}, {"id": "1", "output": "b"}], "answered more than once: 1"),
-        ([{"id": 1, "output": None}], "without `output`"),
-        ([{"output": "a"}], "neither id nor instruction"),
-        (["a"], "not a JSON object"),
-        ({"id": 1, "output": "a"}, "not a JSON array"),
-    ],
-)
-def test_bad_reference_answers_are_refused(tmp_path: Path, answers: Path, rows: Any, what: str) -> None:
-    with pytest.raises(UserError, match=what) as caught:
-        load_baseline(reference(tmp_path / "ref", rows), read_answers(answers))
-    assert "de.json" in caught.value.where and caught.value.do
-
-
-def test_broken_files_are_named_with_their_line(tmp_path: Path, answers: Path) -> None:
-    read, ref = read_answers(answers), tmp_path / "ref"
-    with pytest.raises(UserError, match="no folder"):
-        load_baseline(ref, read)
-    ref.mkdir()
-    with pytest.raises(UserError, match="no answers in de"):
-        load_baseline(ref, read)
-    (ref / "de.jsonl").write_text('{"id": 1, "output": "a"}\n\n{"id": 2, oops}\n')
-    with pytest.raises(UserError, match="not JSON") as caught:
-        load_baseline(ref, read)
-    assert caught.value.where.endswith("de.jsonl:3")
-    (ref / "de.jsonl").write_bytes("ä".encode("latin-1"))
-    with pytest.raises(UserError, match="not UTF-8"):
-        load_baseline(ref, read)
-    (ref / "de.json").write_text("[]")
-    with pytest.raises(UserError, match="twice"):
-        load_baseline(ref, read)
-
-
-def test_the_same_id_on_another_instruction_is_said(tmp_path: Path, answers: Path) -> None:
-    rows = [{"id": n, "instruction": text, "output": "a"} for n, text in ((1, "Frage  1"), (2, "Wo?"))]
-    steps = Steps()
-    load_baseline(reference(tmp_path / "ref", rows), read_answers(answers), steps)
-    assert len(steps.notes) == 1 and "de: 1 of 2" in steps.notes[0] and "(2)" in steps.notes[0]
-
-
-def test_no_answers_and_doubled_answers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no answers to judge"):
-        read_answers(tmp_path)
-    rows = read_rows(write_answers(tmp_path, "de", {"1": "a"}) / "de.parquet")
-    write_rows(tmp_path / "de.parquet", rows * 2, RESPONSES)
-    with pytest.raises(UserError, match="answered more than once: 1"):
-        read_answers(tmp_path)
-
-
-@pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public X-AlpacaEval files are not beside this checkout")
-def test_the_public_answers_are_read_as_they_are(tmp_path: Path) -> None:
-    for lang in ("en", "es", "ru", "de", "fr"):
-        prompts = json.loads((PUBLIC / "prompts" / f"{lang}.json").read_text(encoding="utf-8"))
-        rows = [
-            {"prompt_id": str(p["id"]), "lang": lang, "sample": 0, "prompt": p["instruction"], "response": "x",
-             "token_ids": [1], "finish_reason": "stop"} for p in prompts
-        ]  # fmt: skip
-        write_rows(tmp_path / f"{lang}.parquet", rows, RESPONSES)
-    generators = sorted(p for p in (PUBLIC / "outputs").iterdir() if p.is_dir())
-    steps = Steps()
-    for generator in generators:
-        joined = load_baseline(generator, read_answers(tmp_path), steps)
-        assert {lang: len(texts) for lang, texts in joined.items()} == dict.fromkeys(joined, 100)
-        outputs = json.loads((generator / "en.json").read_text(encoding="utf-8"))
-        asked = {row["instruction"]: row["output"] for row in outputs}
-        prompts = json.loads((PUBLIC / "prompts" / "en.json").read_text(encoding="utf-8"))
-        assert joined["en"] == {str(p["id"]): asked[p["instruction"]] for p in prompts}
-    assert len(generators) >= 3 and not steps.notes
-
-
-# The summary.
-
-
-GERMAN = "Der Wal und der Hai leben im Meer, der Krake auch."
-ENGLISH = "The whale and the shark live in the sea, and the octopus, too."
-
-
-def write_verdicts(out: Path, lang: str, rows: list[tuple[str, float | None, float | None]]) -> None:
-    """(prompt id, policy-first, baseline-first)"""
-    table = [
-        {"prompt_id": id, "order": order, "preference": value, "reason": "refused" if value is None else None,
-         "raw": "", "shortened": id == "3"}
-        for id, *values in rows
-        for order, value in zip(("policy-first", "baseline-first"), values, strict=True)
-    ]  # fmt: skip
-    write_rows(out / "verdicts" / f"{lang}.parquet", table, VERDICTS)
-
-
-def test_summary_by_hand(tmp_path: Path) -> None:
-    texts = {"1": GERMAN, "2": ENGLISH, "3": "ja", "4": GERMAN * 2, "5": GERMAN + "!"}
-    answers = write_answers(tmp_path / "answers", "de", texts, truncated=["4"])
-    write_answers(answers, "fr", {"1": "oui", "2": "non"})
-    baseline = {"de": {id: "x" * 10 * int(id) for id in texts}, "fr": {"1": "a", "2": "bc"}}
-    out = tmp_path / "judge"
-    write_verdicts(out, "de", [("1", 1.0, 0.5), ("2", 0.25, None), ("3", 0.8, 0.4), ("4", 0, 1), ("5", None, None)])
-    write_verdicts(out, "fr", [("1", 1.0, 1.0), ("2", 0.5, 0.5)])
-    summary = summarise(answers, baseline, out, "some judge", "round-0")
-    write_json(tmp_path / "summary.json", summary)  # refuses NaN
-
-    de = summary["languages"]["de"]
-    preferences = [0.75, 0.25, 0.6, 0.5]
-    mean = sum(preferences) / 4
-    se = 100 * math.sqrt(sum((p - mean) ** 2 for p in preferences) / 3 / 4)
-    assert (de["n"], de["unscored"], de["unscored_verdicts"], de["shortened"]) == (4, 1, 3, 2)
-    assert de["reasons"] == {"refused": 3}
-    assert (de["win_rate"], de["win_rate_se"]) == pytest.approx((52.5, se))
-    assert de["mean_length"] == pytest.approx(sum(map(len, texts.values())) / 5)
-    assert de["mean_length_baseline"] == pytest.approx(30.0)
-    assert (de["right_language"], de["language_unknown"]) == (0.75, 1)  # "ja" is too short to tell
-    assert de["truncated"] == pytest.approx(0.2)
-    assert de["position_bias"] == pytest.approx(2 / 3)  # items 3 and 4 of 1, 3, 4
-    assert 0 < de["lc_win_rate"] < 100 and de["lc_win_rate_se"] > 0 and de["lc_variant"].startswith("length_controlled")
-    assert "why" not in de
-
-    fr = summary["languages"]["fr"]
-    assert (fr["win_rate"], fr["win_rate_se"], fr["position_bias"]) == (75.0, 25.0, 0.0)
-    assert fr["right_language"] is None and "language" in fr["why"]["right_language"]
-    assert fr["lc_win_rate"] is None and "too few" in fr["why"]["lc_win_rate"]  # two items, two parameters
-
-    average = summary["average"]
-    assert average["win_rate"] == pytest.approx((52.5 + 75) / 2)
-    assert average["win_rate_se"] == pytest.approx(math.sqrt(se**2 + 25.0**2) / 2)
-    assert average["mean_length"] == pytest.approx((de["mean_length"] + 3) / 2)
-    assert average["lc_win_rate"] is None and "fr" in average["why"]["lc_win_rate"]
-    assert {k: summary[k] for k in ("judge", "baseline", "orders")} == {
-        "judge": "some judge", "baseline": "round-0", "orders": "both",
-    }  # fmt: skip
-
-
-def test_a_summary_of_nothing_explains_itself_and_holds_no_nan(tmp_path: Path) -> None:
-    answers = write_answers(tmp_path / "answers", "de", {"1": GERMAN, "2": GERMAN})
-    write_answers(answers, "es", {})
-    out = tmp_path / "judge"
-    write_verdicts(out, "de", [("1", None, None), ("2", None, None)])
-    write_verdicts(out, "es", [])
-    summary = summarise(answers, {"de": {"1": "x", "2": "y"}, "es": {}}, out, "j", "round-0")
-    write_json(tmp_path / "summary.json", summary)
-    de, es = summary["languages"]["de"], summary["languages"]["es"]
-    assert (de["n"], de["unscored"], de["win_rate"], de["position_bias"]) == (0, 2, None, None)
-    assert de["why"]["win_rate"] == "no item has a verdict" and "position_bias" in de["why"]
-    assert (es["n"], es["unscored"], es["mean_length"]) == (0, 0, None)
-    for row in (de, es, summary["average"]):
-        assert {k for k, v in row.items() if v is None} == row["why"].keys()
-
-
-def test_round_0_against_itself_is_50_by_definition(answers: Path, tmp_path: Path) -> None:
-    summary = baseline_summary(answers)
-    write_json(tmp_path / "summary.json", summary)
-    row = summary["languages"]["de"]
-    assert summary["judge"] == "none (baseline)" and summary["baseline"] == "round-0"
-    assert [row[k] for k in ("n", "win_rate", "win_rate_se", "lc_win_rate", "lc_win_rate_se")] == [2, 50, 0, 50, 0]
-    assert row["mean_length"] == row["mean_length_baseline"] == 4
-    assert row["position_bias"] is None and row["why"]["position_bias"]
-    assert summary["average"]["win_rate"] == 50 and summary["average"]["win_rate_se"] == 0
