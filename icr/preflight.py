@@ -184,17 +184,17 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
             do="set the environment variable OPENAI_API_KEY, or name an endpoint of your own in judge.base_url",
         )
     if judge.baseline != "round-0":
-        found.attempt({}, _check_baseline, Path(judge.baseline), heldout)
+        found.attempt(None, _check_baseline, Path(judge.baseline), heldout)
     model = found.attempt(None, locate, judge.model, "judge.model") if judge.kind == "local" and judge.model else None
     return heldout, model
 
 
-def _check_baseline(folder: Path, heldout: list[Prompt]) -> dict[str, dict[str, str]]:
+def _check_baseline(folder: Path, heldout: list[Prompt]) -> None:
     """The baseline has to answer every held-out prompt; better said now than after the first round."""
     asked: dict[str, list[Answer]] = defaultdict(list)
     for prompt in heldout:
         asked[prompt.lang].append(Answer(prompt.id, prompt.text, "", False))
-    return load_baseline(folder, asked)
+    load_baseline(folder, asked)
 
 
 def read_alignment(path: str) -> list[dict[str, str]]:

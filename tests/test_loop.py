@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from tests.conftest import TEXTS
 from tests.independent import NAMES, PREFIX, Model, best_gap, gap, rows
 
+pytestmark = pytest.mark.timeout(1200)
 ICR = [sys.executable, "-m", "icr.cli"]
 Config = Callable[..., Path]
 

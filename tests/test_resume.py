@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -18,6 +19,7 @@ from tests.killing import run_with_kills
 KILLS = 20
 
 
+@pytest.mark.timeout(1800)
 def test_twenty_kills_change_nothing(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
     config = tiny_config(tmp_path, rounds=2, train={"save_steps": 1})
     calm, killed = tmp_path / "calm", tmp_path / "killed"
