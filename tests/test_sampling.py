@@ -61,6 +61,9 @@ def test_vllm_gives_the_same_responses_to_the_same_requests(
     assert engine.generate(requests, DECODING) == first
     assert [engine.generate([r], DECODING)[0] for r in requests[:3]] == first[:3]
     assert first[0] != first[3]
+    # more prompt tokens than one step takes: a prompt cut in two would end the engine on a CPU
+    many = [Request([4 + (7 * i + k) % 200 for k in range(240)], i) for i in range(12)]
+    assert all(1 <= len(c.token_ids) <= 10 for c in engine.generate(many, DECODING))
     end = load_tokenizer(str(tiny_pair[0])).eos_token_id
     for completion in first:
         assert (completion.finish_reason == "stop") == (completion.token_ids[-1] == end)
