@@ -173,11 +173,11 @@ def _stage(name: str) -> Callable[..., None]:
         if not (run / "config.yaml").is_file():
             raise UserError(f"{run} is not a run folder", where="--run", do="start one with icr iterate --run")
         with _controller(None, run, None) as controller:
-            if round_ > controller.config.rounds or (round_ == 0 and name != "judge"):
+            if (round_, name) not in controller.plan():
                 raise UserError(
                     f"this run has no stage {name} in round {round_}",
-                    where=f"rounds: {controller.config.rounds}",
-                    do="choose another round, or grow the run: icr iterate --rounds N",
+                    where=f"rounds: {controller.config.rounds}, judge.kind: {controller.config.judge.kind}",
+                    do="choose another round or stage, or grow the run: icr iterate --rounds N",
                 )
             controller.stage(round_, name)  # type: ignore[arg-type]
 
