@@ -26,12 +26,12 @@ from icr.engine_vllm import VllmEngine
 from icr.files import write_rows
 from icr.job import Job
 from icr.models import load_model, load_tokenizer, locate, materialise, prompt_token_ids
+from icr.passes import VALUES
 from icr.preflight import Inputs
 from icr.rundir import RESPONSES, RunDir
 from icr.sampling import Decoding, Request
 from icr.scoring import sequence_logprobs
 from icr.stages import Context, pair, sample, score
-from icr.worker import LOGPS
 from prompts.load import Prompt
 
 LANGUAGES = ["en", "es", "ru", "de", "fr"]
@@ -121,8 +121,8 @@ def _controller(
         write_rows(job.shards.path(shard), rows, RESPONSES)
         for name in ("policy", "reference"):
             sums = [{"prompt_id": r["prompt_id"], "lang": r["lang"], "sample": r["sample"],
-                     "logp": float(rng.normal(-500, 5))} for r in rows]  # fmt: skip
-            write_rows(run.round(1).rewards / "shards" / name / f"{shard:05d}.parquet", sums, LOGPS)
+                     "value": float(rng.normal(-500, 5))} for r in rows]  # fmt: skip
+            write_rows(run.round(1).rewards / "shards" / name / f"{shard:05d}.parquet", sums, VALUES)
     seconds = {}
     for name, stage in (("sample", sample), ("score", score), ("pair", pair)):
         started = time.perf_counter()

@@ -53,17 +53,25 @@ def candidates(responses: Sequence[Row], rewards: Sequence[Row]) -> dict[str, li
     groups: dict[str, list[Candidate]] = {}
     for key, response in given.items():
         row = scored[key]
-        if not math.isfinite(row["reward"]):
-            raise UserError(
-                f"the reward is {row['reward']}, of log-probabilities {row['policy_logp']} (policy) and "
-                f"{row['reference_logp']} (reference)",
-                where=_where(key),
-                do="set reward.precision: fp32; if that does not help, check both models with a prompt of your own",
-            )
+        _check_reward(row, key)
         group = groups.setdefault(key[0], [])
         if row["dropped"] is None and not is_empty(response):
             group.append(Candidate(response, row))
     return {prompt_id: sorted(group, key=lambda c: c.response["sample"]) for prompt_id, group in groups.items()}
+
+
+def _check_reward(row: Row, key: Key) -> None:
+    """A reward is finite; only a response that was taken out may have none."""
+    reward, policy = row["reward"], row["policy_logp"]
+    if reward is None and row["dropped"] is not None:
+        return
+    if reward is None or not math.isfinite(reward):
+        logps = f", of log-probabilities {policy} (policy) and {row['reference_logp']} (reference)"
+        raise UserError(
+            f"the reward is {reward}" + ("" if policy is None else logps),
+            where=_where(key),
+            do="set reward.precision: fp32; if that does not help, check the models with a prompt of your own",
+        )
 
 
 def build_pairs(

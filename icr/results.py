@@ -17,8 +17,11 @@ from icr.errors import UserError
 from icr.files import read_json
 from icr.languages import english_name
 from icr.rundir import RoundDir, RunDir
+from icr.scoretable import SCALE as LOG_RATIO
 from icr.tables import RunStatus, ordered_languages, read_config, run_status, section
 
+LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
+"""Reward kinds that are β times a log-ratio."""
 Z95 = 1.959963984540054
 """Half-width of a 95 % interval in standard errors, for an estimate that is near normal."""
 EXAMPLES = {"widest margin": 1.0, "median margin": 0.5, "narrowest margin": 0.0}
@@ -152,12 +155,14 @@ def _margins(path: Path) -> dict[str, list[float]]:
     table = pq.read_table(path, columns=["lang", "chosen_reward", "rejected_reward"])
     margins: dict[str, list[float]] = {}
     for row in table.to_pylist():
-        margins.setdefault(row["lang"], []).append(row["chosen_reward"] - row["rejected_reward"])
+        of_lang = margins.setdefault(row["lang"], [])
+        if row["chosen_reward"] is not None:  # LIDR's pairs have no rewards
+            of_lang.append(row["chosen_reward"] - row["rejected_reward"])
     return margins
 
 
 def _examples(path: Path, round_number: int) -> dict[str, list[Example]]:
-    """Three pairs of every language, by the quantiles of EXAMPLES."""
+    """Three pairs of every language, by the quantiles of EXAMPLES; of pairs without rewards, any three."""
     table = pq.read_table(path, columns=["lang", "prompt_id", "chosen_reward", "rejected_reward"])
     table = table.append_column("row", pa.array(range(len(table))))
     margin = pc.subtract(table["chosen_reward"], table["rejected_reward"])
@@ -242,3 +247,17 @@ def collect(run: RunDir) -> Results:
         versions={package: list(seen) for package, seen in sorted(versions.items())},
         missing=[*_unfinished(status), *reader.missing],
     )
+
+
+def reward_name(reward: dict[str, Any]) -> str:
+    """The kind, with what it takes: β of a log-ratio, or the classifier's name."""
+    kind = str(reward.get("kind") or "cross-lingual")
+    if kind == "model":
+        return f"{kind}: {reward.get('model')}"
+    return f"{kind}, β = {reward.get('beta', 0.1)}" if kind in LOG_RATIOS else kind
+
+
+def scale_words(fits: list[dict[str, Any]]) -> str:
+    """What the rewards measure before their length penalty, in words."""
+    scale = str(fits[-1].get("scale", LOG_RATIO)) if fits else LOG_RATIO
+    return "β · (policy log-probability − reference log-probability)" if scale == LOG_RATIO else scale

@@ -1,4 +1,4 @@
-"""The implicit rewards: what the policy and its reference are asked, and how their answers make a reward.
+"""The rewards' equations: what the policy and its reference are asked, and how their answers make a reward.
 
 Equations of Yang et al., "Implicit Cross-Lingual Rewarding for Efficient Multilingual Preference Alignment" (ACL 2025,
 arXiv 2503.04647). P(ℓ), in prompts/prefix.txt, is quoted from its Appendix E.1.
@@ -6,9 +6,9 @@ arXiv 2503.04647). P(ℓ), in prompts/prefix.txt, is quoted from its Appendix E.
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from importlib.resources import files
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,9 +27,17 @@ def conditioning_prompt(lang: str, english_prompt: str) -> str:
     return _prefix().replace("{language}", english_name(lang)) + "\n\n" + english_prompt
 
 
-def condition(kind: Literal["cross-lingual", "multilingual"], lang: str, prompt: str, english_prompt: str) -> str:
-    """What log-probs are given, which is all that tells the rewards apart: G(x^ℓ) in Eq. 9, x^ℓ itself in Eq. 12."""
-    return conditioning_prompt(lang, english_prompt) if kind == "cross-lingual" else prompt
+def condition(kind: str, lang: str, prompt: str, english_prompt: str) -> str:
+    """What log-probs are given, by `reward.kind`: G(x^ℓ) in Eq. 9, x^ℓ in Eq. 12, x^en in Eq. 13.
+
+    That is all that tells Eq. 12 from Eq. 9; Eq. 13 also has y's English translation in the place of y.
+    """
+    conditions = {
+        "cross-lingual": lambda: conditioning_prompt(lang, english_prompt),
+        "multilingual": lambda: prompt,
+        "translate": lambda: english_prompt,
+    }
+    return conditions[kind]()
 
 
 def implicit_reward(policy_logp: ArrayLike, reference_logp: ArrayLike, beta: float) -> NDArray[np.float64]:
@@ -47,14 +55,32 @@ def cross_lingual_reward(
 ) -> NDArray[np.float64]:
     """Eq. 9: R_c = β·[log π_θ(y|G(x^ℓ)) − log π_ref(y|G(x^ℓ))] − α^ℓ·|y|.
 
-    Eq. 12, the multilingual R_m, is the same sum over log-probs given x^ℓ: see `condition`.
+    Eq. 12 (R_m, multilingual) and Eq. 13 (R_t, translate) are the same sum over other log-probs: see `condition`.
+    |y| is the length of the response itself, also where its translation is scored.
 
     Args:
         policy_logp, reference_logp: as in `implicit_reward`.
         length: |y| of the same shape, in the unit that `alpha` was fitted in.
         alpha: reward units per length unit. The authors' α has no β in it: theirs is alpha/beta.
     """
-    return implicit_reward(policy_logp, reference_logp, beta) - alpha * np.asarray(length, dtype=np.float64)
+    return penalised(implicit_reward(policy_logp, reference_logp, beta), length, alpha)
+
+
+def penalised(reward: ArrayLike, length: ArrayLike, alpha: float) -> NDArray[np.float64]:
+    """r − α·|y|: the last term of Eq. 9, for a reward r of any kind.
+
+    Args:
+        reward, length: any one shape.
+        alpha: in units of `reward` per unit of `length`.
+    """
+    return np.asarray(reward, dtype=np.float64) - alpha * np.asarray(length, dtype=np.float64)
+
+
+def random_reward(seed: int, round_number: int, lang: str, prompt_id: str, sample: int) -> float:
+    """The control: uniform in [0, 1), a hash of these five and of nothing else. It knows nothing of the response."""
+    key = "\x1f".join(("random reward", str(seed), str(round_number), lang, prompt_id, str(sample)))
+    bits = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 11
+    return bits / 2**53
 
 
 @cache

@@ -33,10 +33,23 @@ REWARDS = pa.schema(
         ("policy_logp", pa.float64()),
         ("reference_logp", pa.float64()),
         ("length", pa.int64()),
-        ("reward", pa.float64()),
+        ("reward", pa.float64()),  # null: there is none, and `dropped` says why
         ("truncated", pa.bool_()),
         ("detected_lang", pa.string()),  # null: too short or too mixed to tell
         ("dropped", pa.string()),  # null, or the filter that took the response out
+    ]
+)
+TRANSLATIONS = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("lang", pa.string()),
+        ("target", pa.string()),
+        ("sample", pa.int32()),
+        ("response_ids", pa.list_(pa.int32())),  # of the stripped response that was translated
+        ("translation", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),  # of the translation; both end as the response ended
+        ("finish_reason", pa.string()),  # null: the policy was not asked
+        ("failed", pa.string()),  # null, or why this is no translation
     ]
 )
 PAIRS = pa.schema(
@@ -83,6 +96,7 @@ class RoundDir:
         self.path, self.number = path, number
         self.responses = path / "responses"
         self.rewards = path / "rewards"
+        self.translations = path / "translations"
         self.lengths = path / "lengths.json"
         self.pairs = path / "pairs.parquet"
         self.train = path / "train"

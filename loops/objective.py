@@ -7,21 +7,16 @@ docs/objective.md shows one.
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
 import inspect
-import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from icr.errors import UserError
+from icr.imports import load_class
 
 BUILT_IN = {"dpo": "loops.dpo:DPO", "kto": "loops.kto:KTO"}
 
@@ -132,16 +127,8 @@ def load_objective(name: str) -> type[Objective]:
             where="objective",
             do=f"{hint}write dpo, kto, or module:Class for your own (docs/objective.md)",
         )
-    module = _import(module_name)
-    found = getattr(module, class_name, None)
-    if found is None:
-        classes = [n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__]
-        raise UserError(
-            f"{module_name} has no class {class_name}",
-            where=f"objective: {name}",
-            do=f"its classes are {', '.join(classes)}" if classes else "define the class in that file",
-        )
-    if not (inspect.isclass(found) and issubclass(found, Objective)):
+    found = load_class(target, "objective")
+    if not issubclass(found, Objective):
         raise UserError(
             f"{class_name} is not an objective",
             where=f"objective: {name}",
@@ -167,32 +154,3 @@ def make_objective(name: str, *, beta: float, nll_weight: float) -> Objective:
             where=f"objective: {name}",
             do="give its __init__ the keyword arguments beta and nll_weight, or no __init__ at all",
         ) from error
-
-
-def _import(module_name: str) -> ModuleType:
-    try:
-        if module_name.endswith(".py"):
-            return _import_file(Path(module_name))
-        if os.getcwd() not in sys.path:  # a console script does not have the current folder on its path
-            sys.path.insert(0, os.getcwd())
-        return importlib.import_module(module_name)
-    except Exception as error:  # a user's file may fail in any way while it is imported
-        at = ""
-        if isinstance(error, SyntaxError):
-            at = f" (line {error.lineno} of {error.filename})"
-        raise UserError(
-            f"{module_name} cannot be imported: {type(error).__name__}: {error}{at}",
-            where=f"objective, looked for in {os.getcwd()} and on PYTHONPATH",
-            do="check the name before the colon, and that python -c 'import …' works from this folder",
-        ) from error
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses in the file look themselves up there
-    spec.loader.exec_module(module)
-    return module

@@ -84,3 +84,15 @@ def tiny_config(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
         return path
 
     return write
+
+
+@pytest.fixture
+def make_round(tiny_config: Callable[..., Path], tiny_pair: tuple[Path, Path], tmp_path: Path) -> Callable[..., Any]:
+    """Makes `tests.kinds.make_context` of a reward kind; keyword arguments are keys of `reward`."""
+    from tests.kinds import ALPHA, make_context
+
+    def made(kind: str, folder: str = "a", samples: int = 3, previous: Path | None = None, **reward: Any) -> Any:
+        settings = {"kind": kind, "length_penalty": ALPHA, "precision": "fp32", **reward}
+        return make_context(tmp_path / folder, tiny_config, tiny_pair, samples, previous, reward=settings)
+
+    return made

@@ -1,0 +1,216 @@
+"""The policy translates responses, its own words into its own words: for R_t (Eq. 13) and for LIDR.
+
+The request's wording, prompts/translate_response.txt, is ours and not that of the paper's Appendix E.2, but it is built
+alike: the text stands between marks, the translation is asked for between marks, and the answer is begun with the
+opening one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from icr.errors import UserError
+from icr.files import read_rows, write_rows
+from icr.job import Job
+from icr.languages import detect, english_name, same_language
+from icr.pairs import Row, is_empty
+from icr.progress import EventFile
+from icr.rundir import TRANSLATIONS, RoundDir
+from icr.sampling import Completion, Decoding, Engine, Request, choose_backend, open_engine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from icr.stages import Context
+
+OPEN, CLOSE = "<translation>", "</translation>"
+REASONS = ("no_response", "too_long", "truncated", "empty", "wrong_language")
+"""Why there is no translation: nothing to translate; no room in the model's context; cut off before its end; nothing in
+it; surely in another language than the one asked for (a copy of the text, most often)."""
+ROOM = 2
+"""Most tokens of a response and of its translation, as a multiple of `sampling.max_tokens`: other scripts take more
+tokens a word, and a text that is tokenised anew may take more than it was sampled in."""
+
+
+def translation_prompt(text: str, target: str) -> str:
+    """The user turn that asks for `text` in the language `target` (ISO 639-1)."""
+    filled = _template().replace("{language}", english_name(target))
+    return filled.replace("{text}", text)  # last, so that braces in the text stay as they are
+
+
+def translation_of(answer: str) -> str:
+    """The translation in an answer that the opening mark was given: all up to the closing one."""
+    return answer.strip().removeprefix(OPEN).partition(CLOSE)[0].strip()
+
+
+def failure(answer: str, finish_reason: str, target: str) -> str | None:
+    """Which of REASONS makes an answer no translation into `target`; None where it is one."""
+    text = translation_of(answer)
+    if finish_reason == "length" and CLOSE not in answer:
+        return "truncated"
+    if not text:
+        return "empty"
+    return None if same_language(detect(text), target) else "wrong_language"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a response becomes a request to translate it, and how many tokens there are for what."""
+
+    tokenizer: PreTrainedTokenizerBase
+    longest: int
+    """Tokens of a request; a longer one leaves too little room for its answer."""
+    decoding: Decoding
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, context: int, max_tokens: int, targets: Sequence[str]) -> Frame:
+        """The frame that a model with `context` positions has for responses of about `max_tokens`: half of what the
+        request leaves is for the response and half for its translation, as far as ROOM asks for so much.
+
+        Raises:
+            UserError: it leaves nothing.
+        """
+        empty = max(len(request_ids(tokenizer, "", target)) for target in targets)
+        half = min(ROOM * max_tokens, (context - empty) // 2)
+        if half < 1:
+            raise UserError(
+                f"the model's context of {context} tokens has no room for a response and its translation",
+                where="models.policy",
+                do="take another reward.kind",
+            )
+        return cls(tokenizer, empty + half, Decoding(0.0, 1.0, half))
+
+
+def request_ids(tokenizer: PreTrainedTokenizerBase, text: str, target: str) -> list[int]:
+    """The templated request to translate `text`, the answer begun with the opening mark."""
+    from icr.models import prompt_token_ids
+
+    begun: list[int] = tokenizer(f"{OPEN}\n", add_special_tokens=False)["input_ids"]
+    return prompt_token_ids(tokenizer, translation_prompt(text, target)) + begun
+
+
+def translate_rows(frame: Frame, engine: Engine, work: Sequence[tuple[Row, str]]) -> list[Row]:
+    """TRANSLATIONS rows of (RESPONSES row, target language), greedily decoded.
+
+    A translation's own token ids are those of its text, without the marks. They end in the end-of-turn token where the
+    response has one, so that a text that was cut off is not taken for a finished one.
+    """
+    asked = [request_ids(frame.tokenizer, response["response"].strip(), target) for response, target in work]
+    passed_over = [
+        "no_response" if is_empty(response) else "too_long" if len(ids) > frame.longest else None
+        for (response, _), ids in zip(work, asked, strict=True)
+    ]
+    requests = [Request(ids, 0) for ids, why in zip(asked, passed_over, strict=True) if why is None]
+    completions = iter(engine.generate(requests, frame.decoding) if requests else [])
+    return [
+        _row(frame.tokenizer, response, target, None if why else next(completions), why)
+        for (response, target), why in zip(work, passed_over, strict=True)
+    ]
+
+
+def _row(
+    tokenizer: PreTrainedTokenizerBase, response: Row, target: str, completion: Completion | None, why: str | None
+) -> Row:
+    answer = "" if completion is None else str(tokenizer.decode(completion.token_ids, skip_special_tokens=True))
+    text = translation_of(answer)
+    return {
+        "prompt_id": response["prompt_id"],
+        "lang": response["lang"],
+        "target": target,
+        "sample": response["sample"],
+        "response_ids": _ids(tokenizer, response["response"].strip(), response["finish_reason"]),
+        "translation": text,
+        "token_ids": _ids(tokenizer, text, response["finish_reason"]),
+        "finish_reason": None if completion is None else completion.finish_reason,
+        "failed": why if completion is None else failure(answer, completion.finish_reason, target),
+    }
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, finish_reason: str) -> list[int]:
+    from icr.models import end_of_turn_id
+
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids, end_of_turn_id(tokenizer)] if finish_reason == "stop" else ids
+
+
+def translate(job: Job, index: int, events: EventFile) -> dict[str, Any]:
+    """Worker task: this worker's share of the job's translations."""
+    from icr.models import context_length, load_tokenizer
+    from icr.passes import TEXTS, responses
+
+    shards, settings = job.translation(), job.config.sampling
+    todo = shards.of_worker(index, job.of)
+    if not todo:
+        return {}
+    tokenizer = load_tokenizer(job.model, job.config.models.chat_template)
+    targets = sorted({item.target for item in shards.items})
+    frame = Frame.of(tokenizer, context_length(job.model), settings.max_tokens, targets)
+    engine = open_engine(
+        choose_backend(settings.backend),
+        job.model,
+        max_model_len=frame.longest + frame.decoding.max_tokens,
+        tensor_parallel=settings.tensor_parallel,
+        gpu_memory=settings.gpu_memory,
+    )
+    done, total = 0, sum(len(shards.part(s)) for s in todo)
+    for shard in todo:
+        events.progress(done, total)
+        part = shards.part(shard)
+        by_prompt: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in responses(job, {(item.prompt_id, item.lang) for item in part}, TEXTS):
+            by_prompt[row["prompt_id"], row["lang"]].append(row)
+        work = [(row, item.target) for item in part for row in by_prompt[item.prompt_id, item.lang]]
+        work = [(row, target) for row, target in work if row["sample"] in job.samples or not job.samples]
+        write_rows(shards.path(shard), translate_rows(frame, engine, work), TRANSLATIONS)
+        done += len(part)
+    events.progress(done, total)
+    return {}
+
+
+def translate_responses(
+    context: Context, directions: Sequence[tuple[str, str]], samples: Sequence[int] = ()
+) -> dict[str, dict[str, int]]:
+    """Have the round's responses translated, along (from, to); the tables go to RUN/round-N/translations.
+
+    Args:
+        samples: of these numbers alone; all, where it is empty.
+
+    Returns:
+        Per file: `translations` that succeeded, and how many failed for which of REASONS.
+    """
+    shared = context.shared("translations")
+    ways = {"directions": list(directions), "samples": list(samples)}
+    job = context.job(task="translate", model=context.policy, shared=shared, **ways)
+    shards = job.translation()
+    if shards.of_worker(0, 1):
+        context.runner.work(job, "translations", spread=True, gpus_each=context.config.sampling.tensor_parallel)
+    rows: dict[str, list[Row]] = {file_name(lang, target): [] for lang, target in directions}
+    for row in shards.rows():
+        rows[file_name(row["lang"], row["target"])].append(row)
+    counts = {}
+    for name, table in rows.items():
+        write_rows(context.round.translations / f"{name}.parquet", table, TRANSLATIONS)
+        failed = {reason: sum(row["failed"] == reason for row in table) for reason in REASONS}
+        counts[name] = {"translations": len(table) - sum(failed.values()), **failed}
+    return counts
+
+
+def file_name(lang: str, target: str) -> str:
+    """LANG for translations into English, en-LANG for those out of it."""
+    return lang if target == "en" else f"{lang}-{target}"
+
+
+def read_translations(folder: RoundDir, lang: str, target: str) -> dict[tuple[str, int], Row]:
+    """(prompt id, sample) → TRANSLATIONS row."""
+    rows = read_rows(folder.translations / f"{file_name(lang, target)}.parquet")
+    return {(row["prompt_id"], row["sample"]): row for row in rows}
+
+
+@cache
+def _template() -> str:
+    return (files("prompts") / "translate_response.txt").read_text(encoding="utf-8").strip()
