@@ -44,6 +44,26 @@ def read_answers(folder: Path) -> dict[str, list[Answer]]:
     return {file.stem: _answers(file) for file in files}
 
 
+def read_outputs(source: Path, lang: str) -> list[Answer]:
+    """The answers in `source`/LANG.json, .jsonl or .parquet, each with its instruction.
+
+    Raises:
+        UserError: no such file, an id twice, or an answer without its instruction.
+    """
+    if (source / f"{lang}.parquet").is_file():
+        return _answers(source / f"{lang}.parquet")
+    file = _public_file(source, lang)
+    rows = list(_rows(file))
+    bare = sum(not isinstance(row.get("instruction"), str) for row in rows)
+    if bare:
+        raise UserError(f"{bare} answers carry no `instruction`", where=str(file), do="add the prompt of each answer")
+    # the public English files have no ids: their instruction is one
+    answers = [Answer(str(_key(row) or row["instruction"].strip()), row["instruction"], row["output"], False)
+               for row in rows]  # fmt: skip
+    _refuse_duplicates((a.id for a in answers), str(file))
+    return answers
+
+
 def _answers(file: Path) -> list[Answer]:
     answers = [
         Answer(row["prompt_id"], row["prompt"], row["response"], row["finish_reason"] == "length")

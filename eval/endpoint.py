@@ -1,4 +1,4 @@
-"""The endpoint judge: any OpenAI-compatible chat completions API, many questions at once, each paid for once.
+"""An endpoint: any OpenAI-compatible chat completions API, many questions at once, each paid for once.
 
 The key comes from OPENAI_API_KEY alone. It is in no message, file or log: whatever an endpoint says is searched for
 it before it is shown.
@@ -7,268 +7,251 @@ it before it is shown.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import fcntl
+import gc
+import json
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
-from time import time
-from typing import Any
-from urllib.parse import urlsplit
 
-import openai
-from pydantic import ValidationError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
-
-from eval.cache import Cache, question_key
-from eval.judge import Comparison, Verdict, judge_prompt
-from eval.reply import Reply, read_reply
-from icr.errors import UserError
+from eval.address import Address
+from eval.cache import Cache, Writer, question_key
+from eval.chat import FIRST_WAIT, Ask, Chat, NoAnswer
+from eval.limits import BudgetUsedUp, Meter
+from eval.prices import Cost, Price, Usage, find_price
+from eval.reply import Reply
+from icr.config import Endpoint as Settings
 from icr.progress import Reporter, Silent
 
-DEFAULT_ENDPOINT = "https://api.openai.com/v1"
-PARAMS: dict[str, Any] = {"temperature": 0.0, "max_tokens": 16, "logprobs": True, "top_logprobs": 5}
-FAILURES_IN_A_ROW = 20
-"""Questions that end without an answer, one after the other, until the endpoint is taken to be down."""
-LONGEST_WAIT = 300.0
-"""Seconds. An endpoint that asks for more is not waited for."""
+__all__ = ["Ask", "Endpoint", "Estimate", "NoAnswer"]
+
+OBJECTS_TO_COLLECT = 50_000
+
+Heard = Callable[[int, Reply | NoAnswer], None]
+"""(a question's number, what came of it)."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long one question is tried."""
+class Estimate:
+    """What asking would take, before anything is sent."""
 
-    attempts: int = 6
-    first_wait: float = 1.0
-    """Seconds; waits are drawn below a bound that doubles with each attempt."""
-    timeout: float = 120.0
-    """Seconds from a question to the last byte of its answer."""
+    calls: int
+    """Questions that have to be asked; those that differ in nothing count once."""
+    cached: int
+    """Questions whose answers are there already."""
+    prompt_tokens: int
+    """Guessed from the texts (`eval.prices.guess_prompt_tokens`)."""
+    completion_tokens: int
+    """As if every answer were the longest that it may be."""
+    usd: float | None
+    """None when no price is known."""
 
 
-class BrokenAnswer(Exception):
-    """A reply with status 200 that is no chat completion. It is asked for again, like a server error."""
+class Endpoint:
+    """Asks one model of an OpenAI-compatible endpoint. What is in the cache is not asked again.
 
-
-class EndpointJudge:
-    """Judges through chat completions. Uses the label's log-probs when the endpoint returns them, else its text."""
-
-    shard_size = 256
+    Two processes may share a cache: the second one goes through its questions from their end, and both look into the
+    cache right before they ask. So a question is paid for twice only when both have it on its way at the same moment:
+    as many as one has under way at a time, where they meet.
+    """
 
     def __init__(
         self,
         model: str,
         cache: Path,
-        *,
-        base_url: str | None = None,
-        concurrency: int = 16,
-        patience: Patience = Patience(),
+        settings: Settings,
         reporter: Reporter | None = None,
+        *,
+        first_wait: float = FIRST_WAIT,
+        dry: bool = False,
     ) -> None:
-        """Reads OPENAI_API_KEY; raises UserError when it is unset and the endpoint is not on this machine."""
-        self.name = f"openai: {model}"
-        self._model, self._concurrency, self._patience = model, concurrency, patience
-        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT
-        self._key = _key_for(self._base_url)
-        self._cache = Cache(cache)
-        self._reporter = reporter or Silent()
-        self._params = dict(PARAMS)
+        """Reads OPENAI_API_KEY.
+
+        Args:
+            cache: sqlite file of answers; made when absent.
+            first_wait: seconds; the first wait after a fault is drawn below it.
+            dry: for `estimate` alone. No key is needed and no file is made.
+
+        Raises:
+            UserError: there is no key and the endpoint is not on this machine, the prices or the cache cannot be read,
+                or there is a budget and no price is known.
+        """
+        self.model = model
+        self.reporter: Reporter = reporter or Silent()
+        address = Address.find(settings.base_url, key_needed=not dry)
+        self._price = find_price(model, address.url, settings.prices)
+        self._meter = Meter(model, self._price, settings.budget)
+        self._folder = cache.parent
+        self._cache = Cache(cache if cache.exists() or not dry else Path(":memory:"))
+        self._concurrency = settings.concurrency
         self._noted: set[str] = set()
-        self._answered = self._failed_in_a_row = 0
+        self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait)
+        if self._price is None and not address.is_here and not dry:
+            self.note_once(f"no price of {model} at {address.shown} is known: tokens are counted, not money "
+                           "(judge.prices takes one)")  # fmt: skip
 
-    def compare(self, comparisons: Sequence[Comparison], done: Callable[[int], None]) -> list[Verdict]:
-        """Raises UserError when the endpoint cannot be used at all; answers until then are in the cache."""
-        return asyncio.run(self._compare(comparisons, done))
+    @property
+    def cost(self) -> Cost:
+        """Of this object's own requests."""
+        return self._meter.cost
 
-    async def _compare(self, comparisons: Sequence[Comparison], done: Callable[[int], None]) -> list[Verdict]:
-        verdicts: dict[Comparison, Verdict] = {}
-        # two equal answers make the same question in both orders: it is asked once
-        times = Counter(comparisons)
-        todo = iter(times.items())
+    def ask(
+        self, asks: Sequence[Ask], done: Callable[[int], None], heard: Heard | None = None
+    ) -> list[Reply | NoAnswer]:
+        """One reply per question, in order; `done(k)` is called when k more of them are there.
 
-        async def work() -> None:
-            for comparison, count in todo:  # the workers share the iterator
-                verdicts[comparison] = await self._verdict(client, comparison)
-                done(count)
+        Args:
+            asks: looked at one by one as their turn comes, so they may be made then.
+            heard: called with each reply as it comes, once it is on disk.
 
-        client = openai.AsyncOpenAI(
-            api_key=self._key, base_url=self._base_url, max_retries=0, timeout=self._patience.timeout
-        )
-        try:
-            async with client, asyncio.TaskGroup() as group:
-                for _ in range(min(self._concurrency, len(times))):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return [verdicts[comparison] for comparison in comparisons]
+        Raises:
+            UserError: the endpoint cannot be used at all, or the budget is used up; answers until then are in the
+                cache.
+        """
+        work = _Work(asks, done, heard)
+        if asks:
+            with _alone(self._folder) as alone, _seldom_collected():
+                asyncio.run(self._ask_all(work, range(len(asks)) if alone else reversed(range(len(asks)))))
+        return [work.replies[number] for number in range(len(asks))]
 
-    async def _verdict(self, client: openai.AsyncOpenAI, comparison: Comparison) -> Verdict:
-        messages = [{"role": "user", "content": judge_prompt(comparison)}]
-        key = question_key(self._model, PARAMS, messages)
-        kept = self._cache.get(key)
-        if kept is None:
-            try:
-                reply = await self._ask(client, messages)
-            except (openai.APIError, BrokenAnswer, TimeoutError) as error:
-                return self._failure(error)
-            self._cache.put(key, reply.model_dump_json())
-            self._answered, self._failed_in_a_row = self._answered + 1, 0
-        else:
-            reply = Reply.model_validate_json(kept)
-        if reply.choices[0].logprobs is None:
-            self._note_once("the judge's endpoint returns no label probabilities: verdicts are read from its text")
-        return read_reply(reply)
+    def estimate(self, asks: Sequence[Ask]) -> Estimate:
+        """What asking these would take; nothing is sent."""
+        unlike = list(dict.fromkeys(asks))
+        missing = [ask for ask in unlike if self._cache.get(self._key(ask)) is None]
+        cost = Cost(usd=None if self._price is None else 0.0)
+        for ask in missing:
+            cost.add(ask.guess, self._price)
+        return Estimate(len(missing), len(unlike) - len(missing), cost.prompt_tokens, cost.completion_tokens, cost.usd)
 
-    async def _ask(self, client: openai.AsyncOpenAI, messages: list[dict[str, str]]) -> Reply:
-        retrying = AsyncRetrying(
-            stop=lambda state: self._enough(state),
-            wait=lambda state: self._wait(state),
-            retry=retry_if_exception(_is_transient),
-            reraise=True,
-        )
-        while True:
-            sent = dict(self._params)
-            try:
-                return await retrying(self._ask_once, client, messages, sent)
-            except openai.BadRequestError as error:
-                refused = _refused_parameter(error, sent)
-                if refused is None:
-                    raise
-                self._do_without(refused)
+    def cost_of(self, asks: Sequence[Ask] | None = None) -> Cost:
+        """What the answers that are in the cache cost, whichever command paid; at today's prices.
 
-    async def _ask_once(
-        self, client: openai.AsyncOpenAI, messages: list[dict[str, str]], params: dict[str, Any]
-    ) -> Reply:
-        async with asyncio.timeout(self._patience.timeout):
-            raw = await client.chat.completions.with_raw_response.create(
-                model=self._model,
-                messages=messages,  # type: ignore[arg-type]
-                **params,
-            )
-        try:
-            return Reply.model_validate_json(raw.content)
-        except ValidationError as error:
-            raise BrokenAnswer(f"no chat completion ({error.errors()[0]['msg']})") from None
+        Args:
+            asks: only the answers to these; all when None.
+        """
+        if asks is None:
+            return _sum(self._cache.all(), self._price)
+        kept = (self._cache.get(self._key(ask)) for ask in dict.fromkeys(asks))
+        return _sum((answer for answer in kept if answer is not None), self._price)
 
-    def _enough(self, state: RetryCallState) -> bool:
-        asked = _retry_after(_error_of(state))
-        return stop_after_attempt(self._patience.attempts)(state) or (asked is not None and asked > LONGEST_WAIT)
-
-    def _wait(self, state: RetryCallState) -> float:
-        """Never shorter than the endpoint asked for; the random part keeps workers from coming back together."""
-        jitter = wait_random_exponential(multiplier=self._patience.first_wait, max=60)(state)
-        return (_retry_after(_error_of(state)) or 0.0) + jitter
-
-    def _do_without(self, parameter: str) -> None:
-        dropped = [parameter, *(["top_logprobs"] if parameter == "logprobs" else [])]
-        for name in dropped:
-            self._params.pop(name, None)
-        self._note_once(f"the judge's endpoint does not know {parameter}: asked without it")
-
-    def _note_once(self, text: str) -> None:
+    def note_once(self, text: str) -> None:
+        """One line for the user, the first time only."""
         if text not in self._noted:
             self._noted.add(text)
-            self._reporter.note(text)
+            self.reporter.note(text)
 
-    def _failure(self, error: Exception) -> Verdict:
-        """An unscored verdict when this one question failed; a UserError when no question can succeed."""
-        self._failed_in_a_row += 1
-        said = self._said(error)
-        where = f"judge.base_url: {_shown(self._base_url)}"
-        resume = "the same command continues; what was judged is kept"
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            raise UserError(f"the judge's endpoint refuses the key: {said}", where=where,
-                            do=f"set OPENAI_API_KEY to a key that is valid there; {resume}") from None  # fmt: skip
-        if isinstance(error, openai.NotFoundError):
-            raise UserError(f"the judge's endpoint does not know the model {self._model}: {said}", where=where,
-                            do="check judge.model and judge.base_url (it usually ends in /v1)") from None  # fmt: skip
-        if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
-            raise UserError(f"the judge's account is used up: {said}", where=where, do=f"top it up; {resume}") from None
-        never_reached = isinstance(error, openai.APIConnectionError) and not self._answered
-        if never_reached or self._failed_in_a_row >= FAILURES_IN_A_ROW:
-            raise UserError(f"the judge's endpoint does not answer: {said}", where=where,
-                            do=f"see that it runs and can be reached; {resume}") from None  # fmt: skip
-        return Verdict(None, _kind(error), said)
+    def _key(self, ask: Ask) -> str:
+        return question_key(self.model, ask.params, ask.json())
 
-    def _said(self, error: Exception) -> str:
-        """What went wrong in one line, without the key."""
-        text = f"{error}" or type(error).__name__
-        if isinstance(error, openai.APIStatusError):
-            text = f"HTTP {error.status_code}: {error.message}"
-        elif isinstance(error, openai.APITimeoutError | TimeoutError):
-            text = f"nothing within {self._patience.timeout:g} s"
-        return " ".join(text.replace(self._key, "***").split())[:200]
+    async def _ask_all(self, work: _Work, order: Iterable[int]) -> None:
+        todo, writer = iter(order), Writer(self._cache)
+        used_up: list[BudgetUsedUp] = []
 
+        async def worker() -> None:
+            # the workers share the iterator; all that a question takes is done while others wait for their answers
+            for number in todo:
+                ask = work.begin(number)
+                if ask is None:
+                    continue
+                key = self._key(ask)
+                kept = self._cache.get(key)
+                if kept is not None:
+                    self.cost.cached += 1
+                    work.settle(ask, Reply.model_validate_json(kept))
+                    continue
+                try:
+                    reply = await self._chat.complete(client, ask)
+                except BudgetUsedUp as error:
+                    used_up.append(error)  # what is under way is paid for, and so waited for
+                    return
+                if isinstance(reply, NoAnswer):
+                    work.settle(ask, reply)
+                else:
+                    writer.put(key, reply.model_dump_json(), partial(work.keep, ask, reply))
 
-def _kind(error: Exception) -> str:
-    """The reason of a question that stayed without an answer, as it is counted."""
-    if isinstance(error, openai.APIStatusError):
-        return f"no answer: HTTP {error.status_code}"
-    if isinstance(error, openai.APITimeoutError | TimeoutError):
-        return "no answer in time"
-    return "no readable answer" if isinstance(error, BrokenAnswer) else "no answer: connection lost"
-
-
-def _key_for(base_url: str) -> str:
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise UserError("the judge's endpoint is no web address", where=f"judge.base_url: {_shown(base_url)}",
-                        do="write it like http://localhost:8000/v1")  # fmt: skip
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if key:
-        return key
-    if _is_loopback(address.hostname):
-        return "none-needed"
-    raise UserError("there is no key for the judge's endpoint", where=f"judge.base_url: {_shown(base_url)}",
-                    do="export OPENAI_API_KEY=… (any word, when this endpoint needs none)")  # fmt: skip
+        try:
+            async with self._chat.open() as client, asyncio.TaskGroup() as group:
+                for _ in range(min(self._concurrency, len(work.asks))):
+                    group.create_task(worker())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            writer.flush()
+        if used_up:
+            raise used_up[0]
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+class _Work:
+    """Questions and what came of them. Two equal ones, as equal answers make in both orders, are asked once."""
+
+    def __init__(self, asks: Sequence[Ask], done: Callable[[int], None], heard: Heard | None) -> None:
+        self.asks = asks
+        self.replies: dict[int, Reply | NoAnswer] = {}
+        self._done, self._heard = done, heard
+        self._numbers: dict[Ask, list[int]] = {}
+        self._settled: dict[Ask, Reply | NoAnswer] = {}
+
+    def begin(self, number: int) -> Ask | None:
+        """The question, or None where an equal one was begun before."""
+        ask = self.asks[number]
+        if ask in self._settled:
+            self._put(number, self._settled[ask])
+            return None
+        equal = self._numbers.setdefault(ask, [])
+        equal.append(number)
+        return ask if len(equal) == 1 else None
+
+    def settle(self, ask: Ask, reply: Reply | NoAnswer) -> None:
+        self._settled[ask] = reply
+        for number in self._numbers[ask]:
+            self._put(number, reply)
+
+    def keep(self, ask: Ask, ours: Reply, theirs: str | None) -> None:
+        """An answer is on disk; `theirs` when another process had one sooner."""
+        self.settle(ask, ours if theirs is None else Reply.model_validate_json(theirs))
+
+    def _put(self, number: int, reply: Reply | NoAnswer) -> None:
+        self.replies[number] = reply
+        if self._heard:
+            self._heard(number, reply)
+        self._done(1)
+
+
+def _sum(answers: Iterator[str], price: Price | None) -> Cost:
+    cost = Cost(usd=None if price is None else 0.0)
+    for answer in answers:
+        usage = Usage.of(json.loads(answer).get("usage"))
+        if usage is not None:
+            cost.add(usage, price)
+    return cost
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Python's search for garbage goes through all objects there are, and holds up all requests that long: a tenth of
+    a second each time. What was there before is left alone, and what comes is looked at less often."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_TO_COLLECT, *thresholds[1:])
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
-def _shown(url: str) -> str:
-    """The address without user, password and query, which may be secrets, too."""
-    address = urlsplit(url)
-    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
-
-
-def _error_of(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
-        return False
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | BrokenAnswer | TimeoutError)
-
-
-def _retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the reply's Retry-After asks for: a number, or a date."""
-    value = error.response.headers.get("retry-after") if isinstance(error, openai.APIStatusError) else None
-    if not value:
-        return None
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process asks with a cache in this folder now; the next one that looks is told so."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
-        return None
-
-
-def _refused_parameter(error: openai.BadRequestError, sent: dict[str, Any]) -> str | None:
-    """The parameter that the endpoint says it does not support, if it is one that we can do without."""
-    text = f"{error.message} {error.param or ''}".lower()
-    if not any(word in text for word in ("support", "unknown", "unrecognized", "not permitted", "not allowed")):
-        return None
-    return next((name for name in ("logprobs", "max_tokens", "temperature") if name in sent and name in text), None)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+        except BlockingIOError:
+            yield False
+    finally:
+        os.close(handle)

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from eval.judge import LABELS, Verdict, label_preference
+from eval.question import Question, Verdict
+from icr.errors import UserError
 
-VERDICT = re.compile(r"\W*(?:(?:the )?(?:better )?(?:answer|verdict)(?: is)?\b)?\W*\b([AB])\b\W*", re.IGNORECASE)
-"""The label alone, or in the wrappings that models put around one letter. Anything longer is not read."""
+WRAPPED = r"\W*(?:(?:the )?(?:better )?(?:answer|verdict)(?: is)?\b)?\W*\b({names})\b\W*"
+"""The label alone, or in the wrappings that models put around one. Anything longer is not read."""
+BRACKETS = re.compile(r"\[\[([^\[\]]{1,20})\]\]")
 KEPT = 500
 """Characters of a reply that a verdict keeps. The cache has all of it."""
 
@@ -48,37 +50,61 @@ class Reply(BaseModel):
     usage: dict[str, Any] | None = None
 
 
-def read_reply(reply: Reply) -> Verdict:
-    """A preference from the label's log-probs, from the label in the text when there are none, or unscored."""
+def read_reply(reply: Reply, question: Question, preference: str = "auto") -> Verdict:
+    """Shares from the label's log-probs, all for the label in the text where there are none, or unscored.
+
+    Args:
+        preference: `auto`; `logprobs`: only from log-probs, UserError without; `label`: only from the text.
+    """
     choice = reply.choices[0]
-    text = (choice.message.content or "").strip()[:KEPT]
+    text = (choice.message.content or "").strip()
     if choice.message.refusal:
         return Verdict(None, "refused", choice.message.refusal[:KEPT])
     if choice.finish_reason == "content_filter":
-        return Verdict(None, "stopped by the endpoint's content filter", text)
+        return Verdict(None, "stopped by the endpoint's content filter", text[:KEPT])
     if not text:
         return Verdict(None, "empty answer", f"finish reason: {choice.finish_reason}")
-    match = VERDICT.fullmatch(text)
-    if match is None:
-        return Verdict(None, "verdict outside the labels", text)
-    label = match[1].upper()
-    logps = _label_logps(choice.logprobs, label)
+    label = find_label(text, question)
+    if label is None:
+        cut = question.explained and choice.finish_reason == "length"
+        return Verdict(None, "verdict cut off" if cut else "verdict outside the labels", text[-KEPT:])
+    if question.explained or preference == "label":
+        return Verdict.of_label(question, label, text[-KEPT:])
+    logps = _label_logps(choice.logprobs, label, question.labels)
     if logps is None:
-        return Verdict(1.0 if label == LABELS[0] else 0.0, None, text)
-    raw = f"{text} (log-probs A {logps[0]:.4f}, B {logps[1]:.4f})"
-    return Verdict(label_preference(*logps), None, raw)
+        if preference == "logprobs":
+            raise UserError(
+                "the judge's endpoint returns no log-probabilities of its labels",
+                where="judge.preference: logprobs",
+                do="set judge.preference to auto or label, or use an endpoint that returns top_logprobs",
+            )
+        return Verdict.of_label(question, label, text[-KEPT:])
+    shares = np.exp(np.array(logps) - np.logaddexp.reduce(logps))
+    named = ", ".join(f"{name} {logp:.4f}" for name, logp in zip(question.labels, logps, strict=True))
+    return Verdict(tuple(map(float, shares)), None, f"{text[:KEPT]} (log-probs {named})")
 
 
-def _label_logps(logprobs: Logprobs | None, label: str) -> tuple[float, float] | None:
-    """Log-probs of both labels where the reply wrote `label`; a label that is not among the top tokens has -inf."""
-    token = next((t for t in (logprobs.content if logprobs else None) or [] if _bare(t.token) == label), None)
+def find_label(text: str, question: Question) -> str | None:
+    """The label that an answer gives: in double brackets after an explanation, else alone or in few words around it."""
+    if question.explained:
+        found = [m.strip() for m in BRACKETS.findall(text)]
+        return next((label for mark in reversed(found) for label in question.labels if mark == label), None)
+    names = "|".join(map(re.escape, sorted(question.labels, key=len, reverse=True)))
+    match = re.fullmatch(WRAPPED.format(names=names), text, re.IGNORECASE)
+    return next((label for label in question.labels if match and label.lower() == match[1].lower()), None)
+
+
+def _label_logps(logprobs: Logprobs | None, label: str, labels: tuple[str, ...]) -> tuple[float, ...] | None:
+    """Log-probs of all labels where the reply wrote `label`; a label that is not among the top tokens has -inf."""
+    names = [name.upper() for name in labels]
+    token = next((t for t in (logprobs.content if logprobs else None) or [] if _bare(t.token) == label.upper()), None)
     if token is None or not token.top_logprobs:
         return None
-    first, second = (
+    logps = tuple(
         float(np.logaddexp.reduce([t.logprob for t in token.top_logprobs if _bare(t.token) == name] or [-math.inf]))
-        for name in LABELS
+        for name in names
     )
-    return None if math.isinf(first) and math.isinf(second) else (first, second)
+    return None if all(map(math.isinf, logps)) else logps
 
 
 def _bare(token: str) -> str:

@@ -5,23 +5,65 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval.answers import Answer, Baseline, read_answers
-from eval.lc import NOT_CONTROLLED, length_controlled
-from eval.lc_table import JudgedPairs
+from eval.lc import NOT_CONTROLLED, length_controlled, win_rate
+from eval.lc_table import JudgedPairs, read_difficulty, read_gamed
+from icr.config import Judge as JudgeConfig
+from icr.errors import UserError
 from icr.files import read_rows
 from icr.languages import detect, same_language
 
 Row = dict[str, Any]
 RATES = ("win_rate", "win_rate_se", "lc_win_rate", "lc_win_rate_se")
+DISCRETE = ("discrete_win_rate", "discrete_win_rate_se")
 
 
-def summarise(answers: Path, baseline: Baseline, out: Path, judge_name: str, baseline_name: str) -> Row:
-    """The content of `summary.json`, from the verdicts that `eval.judge.run_verdicts` wrote to `out`.
+@dataclass(frozen=True)
+class Difficulty:
+    """What turns the length-controlled win rate into AlpacaEval's own: user-given, for one set of instructions."""
+
+    values: Mapping[str, float]
+    """By the instruction's index."""
+    index: Mapping[str, str]
+    """Prompt id → index: the prompt's number in its file, from 0."""
+    gamed: Sequence[JudgedPairs] = ()
+
+
+def read_difficulties(config: JudgeConfig, ids: Sequence[str]) -> Difficulty | None:
+    """What `judge.difficulty` and `judge.gamed` name, or None.
+
+    Args:
+        ids: of all prompts of the prompt file, in its order.
+
+    Raises:
+        UserError: a table that cannot be read, or gamed pairs without difficulties.
+    """
+    if config.difficulty is None:
+        if config.gamed is not None:
+            raise UserError("gamed pairs regularise the difficulties, too", where="judge.gamed",
+                            do="give judge.difficulty, or no gamed pairs")  # fmt: skip
+        return None
+    index = {id: str(number) for number, id in enumerate(ids)}
+    return Difficulty(read_difficulty(Path(config.difficulty)), index,
+                      read_gamed(Path(config.gamed)) if config.gamed else ())  # fmt: skip
+
+
+def summarise(
+    answers: Path,
+    baseline: Baseline,
+    out: Path,
+    judge_name: str,
+    baseline_name: str,
+    orders: str = "both",
+    difficulty: Difficulty | None = None,
+) -> Row:
+    """The content of `summary.json`, from the verdicts that `eval.pairwise.run_verdicts` wrote to `out`.
 
     An item is scored when one of its two orders is; its preference is the mean over its scored orders. Rates are in
     percent, shares 0 to 1, lengths in characters. What cannot be computed is None, with the reason in `why`.
@@ -30,13 +72,14 @@ def summarise(answers: Path, baseline: Baseline, out: Path, judge_name: str, bas
         answers: folder of the policy's LANG.parquet.
         baseline: language → prompt id → the baseline's answer.
         out: the judge's folder, with verdicts/LANG.parquet.
-        judge_name, baseline_name: shown as they are.
+        judge_name, baseline_name, orders: shown as they are.
+        difficulty: of the instructions; without it, the length-controlled rate is fitted from the lengths alone.
     """
     languages = {
-        lang: _language(lang, rows, baseline[lang], read_rows(out / "verdicts" / f"{lang}.parquet"))
+        lang: _language(lang, rows, baseline[lang], read_rows(out / "verdicts" / f"{lang}.parquet"), difficulty)
         for lang, rows in read_answers(answers).items()
     }
-    return _summary(judge_name, baseline_name, languages)
+    return _summary(judge_name, baseline_name, languages, orders)
 
 
 def baseline_summary(answers: Path) -> Row:
@@ -45,17 +88,18 @@ def baseline_summary(answers: Path) -> Row:
     for lang, rows in read_answers(answers).items():
         facts = _facts(lang, rows, {a.id: a.text for a in rows})
         languages[lang] = {"n": len(rows), "win_rate": 50.0, "win_rate_se": 0.0, "lc_win_rate": 50.0,
-                           "lc_win_rate_se": 0.0, "unscored": 0, **facts, "position_bias": None,
+                           "lc_win_rate_se": 0.0, "discrete_win_rate": 50.0,
+                           "discrete_win_rate_se": 0.0, "unscored": 0, **facts, "position_bias": None,
                            "why": facts["why"] | {"position_bias": "the baseline is not judged against itself"},
                            }  # fmt: skip
-    return _summary("none (baseline)", "round-0", languages)
+    return _summary("none (baseline)", "round-0", languages, "none")
 
 
-def _summary(judge: str, baseline: str, languages: dict[str, Row]) -> Row:
+def _summary(judge: str, baseline: str, languages: dict[str, Row], orders: str) -> Row:
     return {
         "judge": judge,
         "baseline": baseline,
-        "orders": "both",
+        "orders": orders,
         "languages": {lang: _explained(row) for lang, row in languages.items()},
         "average": _explained(macro_average(languages)),
     }
@@ -69,13 +113,20 @@ def _explained(row: Row) -> Row:
     return row | {"why": why} if why else row
 
 
-def _language(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str], verdicts: Sequence[Row]) -> Row:
+def _language(
+    lang: str,
+    answers: Sequence[Answer],
+    baseline: Mapping[str, str],
+    verdicts: Sequence[Row],
+    difficulty: Difficulty | None,
+) -> Row:
     orders: dict[str, list[float]] = defaultdict(list)
     for row in verdicts:
         if row["preference"] is not None:
             orders[row["prompt_id"]].append(row["preference"])
     facts = _facts(lang, answers, baseline)
-    rates = _rates(answers, baseline, {id: item_preference(of_item) for id, of_item in orders.items()})
+    preferences = {id: item_preference(of_item) for id, of_item in orders.items()}
+    rates = _rates(answers, baseline, preferences, difficulty)
     bias = position_bias(list(orders.values()))
     no_bias = {} if bias is not None else {"position_bias": "no item was scored in both orders"}
     return {
@@ -96,6 +147,11 @@ def item_preference(orders: Sequence[float]) -> float:
     return sum(orders) / len(orders)
 
 
+def discrete_preference(preference: float) -> float:
+    """1 where the policy wins, 0 where the baseline does, 0.5 for a draw."""
+    return 0.5 if preference == 0.5 else float(preference > 0.5)
+
+
 def position_bias(items: Sequence[Sequence[float]]) -> float | None:
     """Share of the items, among those scored in both orders, in which another answer wins in the other order."""
     both = [orders for orders in items if len(orders) == 2]
@@ -104,19 +160,30 @@ def position_bias(items: Sequence[Sequence[float]]) -> float | None:
     return sum((first - 0.5) * (second - 0.5) < 0 for first, second in both) / len(both)
 
 
-def _rates(answers: Sequence[Answer], baseline: Mapping[str, str], preferences: Mapping[str, float]) -> Row:
+def _rates(
+    answers: Sequence[Answer],
+    baseline: Mapping[str, str],
+    preferences: Mapping[str, float],
+    difficulty: Difficulty | None,
+) -> Row:
     scored = [a for a in answers if a.id in preferences]
     if not scored:
         reason = "no item has a verdict"
-        return dict.fromkeys(RATES) | {"why": dict.fromkeys(RATES, reason)}
+        names = (*RATES, *DISCRETE)
+        return dict.fromkeys(names) | {"why": dict.fromkeys(names, reason)}
     result = length_controlled(
         JudgedPairs(
             np.array([preferences[a.id] for a in scored]),
             np.array([float(len(a.text)) for a in scored]),
             np.array([float(len(baseline[a.id])) for a in scored]),
-        )
+            tuple(difficulty.index[a.id] for a in scored) if difficulty else None,
+        ),
+        difficulty.values if difficulty else None,
+        difficulty.gamed if difficulty else None,
     )
+    discrete = win_rate([discrete_preference(preferences[a.id]) for a in scored])
     rates: Row = {name: getattr(result, name) for name in RATES} | {"lc_variant": result.variant}
+    rates |= dict(zip(DISCRETE, discrete, strict=True))
     why: dict[str, str] = {}
     if result.variant == NOT_CONTROLLED:
         # icr lc shows the raw rate in its place; here a column is one quantity in every language
@@ -126,7 +193,7 @@ def _rates(answers: Sequence[Answer], baseline: Mapping[str, str], preferences: 
     elif result.note:
         rates["lc_note"] = result.note
     if result.win_rate_se is None:
-        why["win_rate_se"] = "one item has no spread"
+        why |= dict.fromkeys(("win_rate_se", "discrete_win_rate_se"), "one item has no spread")
     return rates | {"why": why}
 
 
@@ -157,7 +224,7 @@ def macro_average(languages: Mapping[str, Row]) -> Row:
     A mean over some of the languages could not be compared with one over all: it is None when one language has none.
     """
     average: Row = {"why": {}}
-    for name in (*RATES, "mean_length"):
+    for name in (*RATES, *DISCRETE, "mean_length"):
         values = [row[name] for row in languages.values()]
         missing = [lang for lang, row in languages.items() if row[name] is None]
         if missing:

@@ -3,28 +3,59 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.endpoint import EndpointJudge, Patience
-from eval.judge import Comparison, Judge, Verdict
-from tests.stub_server import Answer, Script, Stub, says
+from eval.endpoint import Ask, Endpoint
+from eval.judge import Judge
+from eval.pairwise import Comparison
+from eval.question import Question, Verdict
+from eval.remote import EndpointJudge
+from icr.config import Endpoint as Settings
+from icr.progress import Reporter, Silent
+from tests.stub_server import Answer, Script, Stub, prefers_good
 
-QUICK = Patience(attempts=4, first_wait=0.01, timeout=30.0)
+__all__ = ["Answer", "Script", "Stub", "prefers_good"]
+
+QUICK: dict[str, Any] = {"attempts": 4, "timeout": 30.0}
+FIRST_WAIT = 0.01
 KEY = "sk-very-secret-0123456789"
 
 
-def item(number: int = 0, first: str = "good", second: str = "bad") -> Comparison:
-    return Comparison(str(number), "en", f"Question {number}?", first, second)
+def settings(url: str, **options: Any) -> Settings:
+    return Settings(**{"base_url": url, **QUICK, **options})
 
 
-def prefers_good(request: dict[str, Any], before: int) -> Answer:
-    question = request["messages"][-1]["content"]
-    return says("A" if question.index("\ngood") < question.index("\nbad") else "B")
+def endpoint(folder: Path, url: str, reporter: Reporter | None = None, name: str = "c", **options: Any) -> Endpoint:
+    """Endpoint of the model "m" with its cache in `folder`; `options`: of its settings."""
+    return Endpoint(
+        "m", folder / f"{name}.sqlite", settings(url, **options), reporter or Silent(), first_wait=FIRST_WAIT
+    )
 
 
-def compare(judge: Judge, *items: Comparison) -> list[Verdict]:
-    return judge.compare(items, lambda more: None)
+def judge(
+    folder: Path, url: str, reporter: Reporter | None = None, preference: str = "auto", **options: Any
+) -> EndpointJudge:
+    return EndpointJudge(endpoint(folder, url, reporter, **options), preference)
+
+
+def item(number: int = 0, first: str = "good", second: str = "bad") -> Question:
+    return Comparison(str(number), "en", f"Question {number}?", first, second).question()
+
+
+def asks(count: int, **options: Any) -> list[Ask]:
+    """Distinct requests that `item_of` tells apart."""
+    return [Ask((("user", f"Question {n}?\ngood\nbad"),), **{"max_tokens": 8, **options}) for n in range(count)]
+
+
+def verdicts_on(judge: Judge, *items: Question) -> list[Verdict]:
+    return judge.ask(items, lambda more: None)
+
+
+def shares(verdicts: Sequence[Verdict]) -> list[float | None]:
+    """Of the first answer; None where there is no verdict."""
+    return [None if v.shares is None else v.shares[0] for v in verdicts]
 
 
 def item_of(request: dict[str, Any]) -> str:
@@ -36,8 +67,7 @@ def item_of(request: dict[str, Any]) -> str:
 def verdict_of(script: Script, folder: Path, **options: Any) -> tuple[Verdict, Stub]:
     """The stub's script as seen by a judge that is asked one question."""
     with Stub(script) as stub:
-        judge = EndpointJudge("m", folder / "c.sqlite", base_url=stub.url, patience=QUICK, **options)
-        return compare(judge, item())[0], stub
+        return verdicts_on(judge(folder, stub.url, **options), item())[0], stub
 
 
 def always(answer: Answer) -> Script:

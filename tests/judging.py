@@ -22,10 +22,13 @@ def write_answers(folder: Path, lang: str, texts: dict[str, str], *, truncated: 
 
 class Steps(Silent):
     def __init__(self) -> None:
-        self.steps, self.notes = list[tuple[int, int]](), list[str]()
+        self.steps, self.notes, self.statuses = list[tuple[int, int]](), list[str](), list[str]()
 
     def progress(self, done: int, total: int, tokens: int = 0) -> None:
         self.steps.append((done, total))
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def status(self, text: str) -> None:
+        self.statuses.append(text)

@@ -10,33 +10,47 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from eval.judge import Comparison, Verdict, fill, judge_prompt, open_judge, run_verdicts
-from eval.local import CUT, LocalJudge, choose_labels
+from eval.judge import open_judge
+from eval.local import LocalJudge, choose_labels
+from eval.pairwise import Comparison, run_verdicts, seeded_order
+from eval.question import CUT, Question, Verdict, fill
 from icr.config import Judge as JudgeConfig
 from icr.errors import UserError
 from icr.files import read_rows
-from icr.models import load_tokenizer, prompt_token_ids
+from icr.models import end_of_turn_id, load_tokenizer, prompt_token_ids
 from icr.progress import Silent
 from tests.judging import Steps, write_answers
 from tests.tiny_models import make_tiny_model
 
 
 class Scripted:
-    """A judge whose preference of the first answer is a function of the comparison; `limit` calls, then it dies."""
+    """A judge whose preference of the first answer is a function of the two; `limit` calls, then it dies."""
 
     name = "scripted"
     shard_size = 4
 
-    def __init__(self, preference: Callable[[Comparison], float | None], limit: int = 10**9) -> None:
-        self.preference, self.limit, self.seen = preference, limit, list[Comparison]()
+    def __init__(self, preference: Callable[[str, str], float | None], limit: int = 10**9) -> None:
+        self.preference, self.limit, self.seen = preference, limit, list[Question]()
 
-    def compare(self, comparisons: Sequence[Comparison], done: Callable[[int], None]) -> list[Verdict]:
+    def ask(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[Verdict]:
         if len(self.seen) >= self.limit:
             raise KeyboardInterrupt
-        self.seen.extend(comparisons)
-        done(len(comparisons))
-        values = [self.preference(c) for c in comparisons]
-        return [Verdict(v, None if v is not None else "empty answer") for v in values]
+        self.seen.extend(questions)
+        done(len(questions))
+        values = [self.preference(*texts_of(q)) for q in questions]
+        return [Verdict((v, 1 - v)) if v is not None else Verdict(None, "empty answer") for v in values]
+
+    def cost(self) -> None:
+        return None
+
+
+def texts_of(question: Question) -> tuple[str, str]:
+    texts = dict(question.texts)
+    return texts["first"], texts["second"]
+
+
+def judge_prompt(comparison: Comparison) -> str:
+    return comparison.question().prompt()
 
 
 # The judge prompt.
@@ -65,7 +79,7 @@ def test_model_text_stays_literal_and_cannot_close_its_own_fence() -> None:
 def test_both_orders_are_judged_and_turned_to_the_policys_side(tmp_path: Path) -> None:
     answers = write_answers(tmp_path / "answers", "de", {"1": "lang", "2": "kurz"})
     baseline = {"de": {"1": "b1", "2": "b2"}}
-    judge = Scripted(lambda c: {"lang": 0.9, "kurz": None}.get(c.first, 0.3))
+    judge = Scripted(lambda first, second: {"lang": 0.9, "kurz": None}.get(first, 0.3))
     run_verdicts(judge, answers, baseline, tmp_path / "judge", Silent())
     rows = read_rows(tmp_path / "judge" / "verdicts" / "de.parquet")
     assert [(r["prompt_id"], r["order"], r["preference"], r["reason"]) for r in rows] == [
@@ -74,8 +88,8 @@ def test_both_orders_are_judged_and_turned_to_the_policys_side(tmp_path: Path) -
         ("2", "policy-first", None, "empty answer"),
         ("2", "baseline-first", 0.7, None),
     ]
-    assert [(c.first, c.second) for c in judge.seen[:2]] == [("lang", "b1"), ("b1", "lang")]
-    assert {c.instruction for c in judge.seen} == {"Frage 1", "Frage 2"}
+    assert [texts_of(q) for q in judge.seen[:2]] == [("lang", "b1"), ("b1", "lang")]
+    assert {dict(q.texts)["instruction"] for q in judge.seen} == {"Frage 1", "Frage 2"}
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -84,8 +98,8 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
         write_answers(answers, lang, {str(n): f"x{n}" for n in range(5)})
     baseline = {lang: {str(n): f"y{n}" for n in range(5)} for lang in ("de", "fr")}
 
-    def prefer(c: Comparison) -> float:
-        return 0.8 if c.first.startswith("x") else 0.4
+    def prefer(first: str, second: str) -> float:
+        return 0.8 if first.startswith("x") else 0.4
 
     first, second, third = Scripted(prefer, limit=14), Scripted(prefer), Scripted(prefer)
     with pytest.raises(KeyboardInterrupt):
@@ -108,7 +122,7 @@ def test_verdicts_on_other_answers_or_by_another_judge_are_made_anew(tmp_path: P
     baseline = {"de": {"1": "b", "2": "b"}}
 
     def asked(name: str = "scripted") -> int:
-        judge = Scripted(lambda c: 0.5)
+        judge = Scripted(lambda first, second: 0.5)
         judge.name = name
         run_verdicts(judge, answers, baseline, tmp_path / "judge", Silent())
         return len(judge.seen)
@@ -144,15 +158,16 @@ def test_local_preference_is_the_share_of_the_two_label_probabilities(local: Loc
     a, b = (tokenizer(label, add_special_tokens=False)["input_ids"] for label in "AB")
     assert len(a) == len(b) == 1
     told = list[int]()
-    verdicts = local.compare(ITEMS, told.append)
+    verdicts = local.ask([item.question() for item in ITEMS], told.append)
     for item, verdict in zip(ITEMS, verdicts, strict=True):
         ids = prompt_token_ids(tokenizer, judge_prompt(item))
         with torch.no_grad():
             p = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
-        assert verdict.preference_of_first == pytest.approx(float(p[a[0]] / (p[a[0]] + p[b[0]])), abs=1e-4)
+        assert verdict.shares is not None and sum(verdict.shares) == pytest.approx(1.0)
+        assert verdict.shares[0] == pytest.approx(float(p[a[0]] / (p[a[0]] + p[b[0]])), abs=1e-4)
         assert verdict.reason is None and not verdict.shortened
     assert sum(told) == len(ITEMS)
-    assert len({round(v.preference_of_first or 0, 3) for v in verdicts}) > 1  # it is no constant
+    assert len({round((v.shares or [0])[0], 3) for v in verdicts}) > 1  # it is no constant
 
 
 def test_local_is_deterministic_and_swapping_the_sides_gives_one_minus(local: LocalJudge, tmp_path: Path) -> None:
@@ -171,17 +186,15 @@ def test_local_is_deterministic_and_swapping_the_sides_gives_one_minus(local: Lo
 def test_long_answers_are_cut_alike_and_counted_and_what_never_fits_is_unscored(tmp_path: Path) -> None:
     judge = LocalJudge.load(str(make_tiny_model(tmp_path / "model", context=1500)))
     long = "many words about the sea and the mountains " * 100
-    fits, cut, hopeless = judge.compare(
-        [
-            Comparison("1", "en", "Why?", "short", "also short"),
-            Comparison("2", "en", "Why?", long, "short"),
-            Comparison("3", "en", long + long, "short", "also short"),
-        ],
-        lambda more: None,
-    )
+    items = [
+        Comparison("1", "en", "Why?", "short", "also short"),
+        Comparison("2", "en", "Why?", long, "short"),
+        Comparison("3", "en", long + long, "short", "also short"),
+    ]
+    fits, cut, hopeless = judge.ask([item.question() for item in items], lambda more: None)
     assert (fits.shortened, cut.shortened, hopeless.shortened) == (False, True, False)
-    assert cut.preference_of_first is not None and "answers cut to" in cut.raw
-    assert (hopeless.preference_of_first, hopeless.reason) == (None, "longer than the judge's context")
+    assert cut.shares is not None and "answers cut to" in cut.raw
+    assert (hopeless.shares, hopeless.reason) == (None, "longer than the judge's context")
     limit = int(cut.raw.split("answers cut to ")[1].split()[0])
     tokenizer = load_tokenizer(str(tmp_path / "model"))
 
@@ -192,16 +205,15 @@ def test_long_answers_are_cut_alike_and_counted_and_what_never_fits_is_unscored(
     assert tokens(limit) < 1500 <= tokens(2 * limit)  # the longest power of two that fits
 
 
-@pytest.mark.parametrize(("opening", "labels"), [("assistant\n", ("A", "B")), ("assistant:", ("A", "B"))])
-def test_labels_are_single_tokens_where_the_template_puts_them(
-    folder: Path, opening: str, labels: tuple[str, str]
-) -> None:
+@pytest.mark.parametrize("opening", ["assistant\n", "assistant:"])
+def test_labels_are_the_tokens_where_the_template_puts_them(folder: Path, opening: str) -> None:
     tokenizer = load_tokenizer(str(folder))
     tokenizer.chat_template = "{{ messages[0]['content'] }}" + opening.replace("\n", "{{ '\\n' }}")
-    found, ids = choose_labels(tokenizer)
-    assert tuple(label.strip() for label in found) == labels and ids[0] != ids[1]
-    for label, token in zip(found, ids, strict=True):
-        assert tokenizer("?" + opening + label, add_special_tokens=False)["input_ids"][-1] == token
+    found = choose_labels(tokenizer, ("A", "B"))
+    assert found.shown == ("A", "B") and found.ids[0] != found.ids[1]
+    for label, ids in zip(found.shown, found.ids, strict=True):
+        whole = tokenizer("?" + opening + label, add_special_tokens=False)["input_ids"]
+        assert tuple(whole[-len(ids) :]) == ids
 
 
 def test_labels_that_melt_into_the_template_give_way_to_others() -> None:
@@ -214,10 +226,43 @@ def test_labels_that_melt_into_the_template_give_way_to_others() -> None:
         def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
             return {"input_ids": melted.get(text[1:], [5])}
 
-    assert choose_labels(Melting()) == (("1", "2"), (1, 2))  # type: ignore[arg-type]
+    found = choose_labels(Melting(), ("A", "B"))  # type: ignore[arg-type]
+    assert (found.shown, found.ids) == (("1", "2"), ((1,), (2,)))
     melted |= {"1": [5, 3], "2": [5, 3]}
-    with pytest.raises(UserError, match="no pair of one-token labels"):
-        choose_labels(Melting())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="cannot write the labels A, B apart"):
+        choose_labels(Melting(), ("A", "B"))  # type: ignore[arg-type]
+
+
+def test_a_label_that_begins_another_counts_only_as_the_whole_answer(folder: Path, local: LocalJudge) -> None:
+    grades = tuple(str(n) for n in range(1, 11))
+    question = Question("1", "judge_accuracy.txt", grades, (("instruction", "?"), ("first", "a"), ("second", "b")),
+                        (("language", "German"),), explained=True)  # fmt: skip
+    verdict = local.ask([question], lambda more: None)[0]
+    tokenizer = load_tokenizer(str(folder))
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    ids = prompt_token_ids(tokenizer, question.prompt(explained=False))
+    logps = []
+    for grade in grades:
+        own = [*tokenizer(grade, add_special_tokens=False)["input_ids"], end_of_turn_id(tokenizer)]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids + own])).logits[0].log_softmax(-1)
+        logps.append(sum(float(logits[len(ids) - 1 + i, token]) for i, token in enumerate(own)))
+    expected = torch.tensor(logps).softmax(0).tolist()
+    assert verdict.shares == pytest.approx(expected, abs=1e-4)
+    assert "[[" in question.prompt() and "[[" not in question.prompt(explained=False)
+
+
+def test_one_seeded_order_is_half_the_questions_and_the_same_every_time(tmp_path: Path) -> None:
+    ids = [str(n) for n in range(40)]
+    answers = write_answers(tmp_path / "answers", "de", dict.fromkeys(ids, "x"))
+    for name in ("one", "two"):
+        judge = Scripted(lambda first, second: 0.5)
+        run_verdicts(judge, answers, {"de": dict.fromkeys(ids, "b")}, tmp_path / name, Silent(), "seeded")
+        assert len(judge.seen) == 40
+    one, two = (read_rows(tmp_path / name / "verdicts" / "de.parquet") for name in ("one", "two"))
+    assert one == two
+    assert {r["order"] for r in one} == {"policy-first", "baseline-first"}
+    assert all(r["order"] == seeded_order("de", r["prompt_id"]) for r in one)
 
 
 def test_a_judge_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

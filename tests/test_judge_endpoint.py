@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from dataclasses import replace
 from email.utils import formatdate
@@ -12,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from eval.endpoint import EndpointJudge, Patience
 from icr.progress import Silent
-from tests.endpoints import QUICK, always, compare, first_then, item, item_of, prefers_good, verdict_of
-from tests.stub_server import Answer, Stub, completion, fault, says
+from tests.endpoints import QUICK, always, first_then, item, item_of, judge, shares, verdict_of, verdicts_on
+from tests.stub_server import Answer, Stub, completion, fault, prefers_good, says
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +28,14 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_preference_is_the_labels_share_of_probability(tmp_path: Path) -> None:
     top = {"A": math.log(0.5), " A": math.log(0.1), "B": math.log(0.2), "The": math.log(0.2)}
     verdict, stub = verdict_of(always(says("A", top=top)), tmp_path)
-    assert verdict.preference_of_first == pytest.approx(0.6 / 0.8)
+    assert shares([verdict])[0] == pytest.approx(0.6 / 0.8)
     request = stub.sent[0][1]
     assert (request["model"], request["temperature"], request["logprobs"]) == ("m", 0.0, True)
 
 
 def test_a_label_that_is_not_among_the_top_tokens_counts_as_impossible(tmp_path: Path) -> None:
     verdict, _ = verdict_of(always(says("B", top={"B": -0.01, "b": -5.0})), tmp_path)
-    assert verdict.preference_of_first == 0.0
+    assert shares([verdict])[0] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -45,41 +43,50 @@ def test_a_label_that_is_not_among_the_top_tokens_counts_as_impossible(tmp_path:
     [("A", 1.0), (" B.\n", 0.0), ("**B**", 0.0), ("[[A]]", 1.0), ("Answer: A", 1.0), ("The better answer is B", 0.0)],
 )
 def test_without_log_probs_the_label_is_read_from_the_text(tmp_path: Path, text: str, preference: float) -> None:
-    assert verdict_of(always(says(text)), tmp_path)[0].preference_of_first == preference
+    assert shares([verdict_of(always(says(text)), tmp_path)[0]]) == [preference]
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("answer", "reason", "readings"),
     [
-        (says("C"), "verdict outside the labels"),
-        (says("A or B"), "verdict outside the labels"),
-        (says("Both are fine. A tie."), "verdict outside the labels"),
-        (says("A bad answer is B"), "verdict outside the labels"),
-        (says("I'm sorry, but I can't help with that."), "verdict outside the labels"),
-        (says(None, refusal="I won't."), "refused"),
-        (says("", top={"A": -1.0}), "empty answer"),
-        (says(None), "empty answer"),
+        (says("C"), "verdict outside the labels", 3),
+        (says("A or B"), "verdict outside the labels", 3),
+        (says("Both are fine. A tie."), "verdict outside the labels", 3),
+        (says("A bad answer is B"), "verdict outside the labels", 3),
+        (says("I'm sorry, but I can't help with that."), "verdict outside the labels", 3),
+        (says("", top={"A": -1.0}), "empty answer", 3),
+        (says(None), "empty answer", 3),
+        (says(None, refusal="I won't."), "refused", 1),
         (
             completion([{"index": 0, "finish_reason": "content_filter", "message": {"content": "A"}}]),
             "stopped by the endpoint's content filter",
+            1,
         ),
     ],
 )
-def test_what_is_no_verdict_is_unscored_and_was_paid_for_once(tmp_path: Path, answer: Answer, reason: str) -> None:
+def test_what_is_no_verdict_is_read_again_then_unscored_and_was_paid_for_once(
+    tmp_path: Path, answer: Answer, reason: str, readings: int
+) -> None:
     with Stub(always(answer)) as stub:
         for _ in range(2):
-            judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=stub.url, patience=QUICK)
-            (verdict,) = compare(judge, item())
-            assert (verdict.preference_of_first, verdict.reason) == (None, reason)
-        assert len(stub.sent) == 1
+            (verdict,) = verdicts_on(judge(tmp_path, stub.url), item())
+            assert (verdict.shares, verdict.reason) == (None, reason)
+        assert len(stub.sent) == readings
+    temperatures = [request["temperature"] for _, request, _ in stub.sent]
+    assert temperatures[0] == 0.0 and len(set(temperatures)) == readings
+
+
+def test_a_later_reading_that_can_be_read_counts(tmp_path: Path) -> None:
+    verdict, stub = verdict_of(lambda request, before: says("B" if before == 2 else "hm"), tmp_path)
+    assert (verdict.shares, len(stub.sent)) == ((0.0, 1.0), 3)
 
 
 def test_equal_answers_are_one_question_in_both_orders(tmp_path: Path) -> None:
     told: list[int] = []
     with Stub(always(says("A"))) as stub:
-        judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=stub.url, patience=QUICK)
-        verdicts = judge.compare([item(0, "same", "same"), item(0, "same", "same"), item(1)], told.append)
-    assert [v.preference_of_first for v in verdicts] == [1.0] * 3
+        asked = judge(tmp_path, stub.url)
+        verdicts = asked.ask([item(0, "same", "same"), item(0, "same", "same"), item(1)], told.append)
+    assert shares(verdicts) == [1.0] * 3
     assert (len(stub.sent), sum(told)) == (2, 3)
 
 
@@ -102,7 +109,7 @@ def test_equal_answers_are_one_question_in_both_orders(tmp_path: Path) -> None:
 )
 def test_a_passing_fault_is_asked_again(tmp_path: Path, answer: Answer) -> None:
     verdict, stub = verdict_of(first_then(answer, answer, says("A")), tmp_path)
-    assert (verdict.preference_of_first, len(stub.sent)) == (1.0, 3)
+    assert (shares([verdict])[0], len(stub.sent)) == (1.0, 3)
 
 
 @pytest.mark.parametrize(
@@ -118,12 +125,12 @@ def test_a_lasting_fault_ends_unscored_after_the_limit_and_is_not_kept(
     tmp_path: Path, answer: Answer, reason: str
 ) -> None:
     with Stub(always(answer)) as stub:
-        judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=stub.url, patience=QUICK)
-        (verdict,) = compare(judge, item())
-        assert (verdict.preference_of_first, verdict.reason) == (None, reason)
-        assert len(stub.sent) == QUICK.attempts
+        asked = judge(tmp_path, stub.url)
+        (verdict,) = verdicts_on(asked, item())
+        assert (verdict.shares, verdict.reason) == (None, reason)
+        assert len(stub.sent) == QUICK["attempts"]
         stub.script = always(says("A"))  # the next run asks again
-        assert compare(judge, item())[0].preference_of_first == 1.0
+        assert shares(verdicts_on(asked, item())) == [1.0]
 
 
 @pytest.mark.parametrize("as_date", [False, True])
@@ -134,7 +141,7 @@ def test_retry_after_is_honoured(tmp_path: Path, as_date: bool) -> None:
         return says("A") if before else fault(429, headers={"Retry-After": value})
 
     verdict, stub = verdict_of(script, tmp_path)
-    assert verdict.preference_of_first == 1.0
+    assert shares([verdict])[0] == 1.0
     assert stub.sent[1][0] - stub.sent[0][0] >= 1.0
 
 
@@ -144,54 +151,18 @@ def test_an_endpoint_that_asks_for_an_hour_is_not_waited_for(tmp_path: Path) -> 
 
 
 def test_an_endpoint_that_hangs_is_given_up(tmp_path: Path) -> None:
-    patience = Patience(attempts=2, first_wait=0.01, timeout=1.0)
-    with Stub(lambda request, before: Answer(says("A").body, delay=3.0 if item_of(request) == "1" else 0)) as stub:
-        judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=stub.url, patience=patience)
-        fine, hung = [compare(judge, item(n))[0] for n in (0, 1)]
-    assert fine.preference_of_first == 1.0
-    assert (hung.preference_of_first, hung.reason) == (None, "no answer in time")
-
-
-def test_every_pair_ends_scored_or_unscored_when_a_fifth_of_the_answers_are_faults(tmp_path: Path) -> None:
-    faults = [
-        fault(500), fault(429, headers={"retry-after": "0"}), Answer(b"{"), completion([]), says("C"),
-        says(None, refusal="no"), Answer(says("A").body, cut=True),
-    ]  # fmt: skip
-
-    def script(request: dict[str, Any], before: int) -> Answer:
-        number = int(item_of(request)) + before
-        answer = faults[number // 5 % len(faults)] if number % 5 == 0 else prefers_good(request, before)
-        return replace(answer, delay=0.02)
-
-    with Stub(script) as stub:
-        judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=stub.url, patience=QUICK, concurrency=8)
-        verdicts = compare(judge, *(item(n, *order) for n in range(100) for order in GOOD_BAD))
-    scored = [v for v in verdicts if v.preference_of_first is not None]
-    assert len(verdicts) == 200
-    assert all((v.preference_of_first is None) == bool(v.reason) for v in verdicts)
-    # the order of the verdicts is the order of the questions, whatever came back when
-    expected = [1.0, 0.0] * 100
-    assert all(v.preference_of_first in (None, e) for v, e in zip(verdicts, expected, strict=True))
-    assert len(scored) == 200 - 2 * sum(n // 5 % 7 in (4, 5) for n in range(0, 100, 5))
+    with Stub(lambda request, before: replace(says("A"), delay=9.0 if item_of(request) == "1" else 0)) as stub:
+        asked = judge(tmp_path, stub.url, attempts=2, timeout=1.0)
+        fine, hung = [verdicts_on(asked, item(n))[0] for n in (0, 1)]
+    assert shares([fine, hung]) == [1.0, None]
+    assert (hung.reason, len(stub.sent)) == ("no answer in time", 3)
 
 
 def test_as_many_questions_as_allowed_are_on_their_way_at_once(tmp_path: Path) -> None:
-    together = threading.Barrier(8)
-
-    def script(request: dict[str, Any], before: int) -> Answer:
-        together.wait(timeout=30)  # breaks, and so fails every question, when fewer than eight ever come together
-        return says("A")
-
-    with Stub(script) as stub:
-        judge = EndpointJudge(
-            "m", tmp_path / "c.sqlite", base_url=stub.url, patience=Patience(attempts=1), concurrency=8
-        )
-        verdicts = compare(judge, *(item(n) for n in range(24)))
-    assert [v.preference_of_first for v in verdicts] == [1.0] * 24
+    with Stub(always(replace(says("A"), delay=0.2))) as stub:
+        verdicts = verdicts_on(judge(tmp_path, stub.url, concurrency=8), *(item(n) for n in range(24)))
+    assert shares(verdicts) == [1.0] * 24
     assert stub.most_busy == 8
-
-
-GOOD_BAD = (("good", "bad"), ("bad", "good"))
 
 
 def test_a_parameter_that_the_endpoint_does_not_support_is_left_out_and_said(tmp_path: Path) -> None:
@@ -208,7 +179,7 @@ def test_a_parameter_that_the_endpoint_does_not_support_is_left_out_and_said(tmp
             notes.append(text)
 
     verdict, stub = verdict_of(script, tmp_path, reporter=Notes())
-    assert verdict.preference_of_first == 1.0
+    assert shares([verdict])[0] == 1.0
     assert not {"logprobs", "top_logprobs", "max_tokens"} & stub.sent[-1][1].keys()
     assert [n for n in notes if "logprobs" in n] and [n for n in notes if "max_tokens" in n]
     assert [n for n in notes if "read from its text" in n]
@@ -221,8 +192,8 @@ def test_a_question_that_the_endpoint_rejects_is_unscored_alone(tmp_path: Path) 
         return too_long if item_of(request) == "1" else says("A")
 
     with Stub(script) as stub:
-        judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=stub.url, patience=QUICK)
-        verdicts = compare(judge, item(0), item(1), item(2))
-    assert [v.preference_of_first for v in verdicts] == [1.0, None, 1.0]
+        asked = judge(tmp_path, stub.url)
+        verdicts = verdicts_on(asked, item(0), item(1), item(2))
+    assert shares(verdicts) == [1.0, None, 1.0]
     assert verdicts[1].reason == "no answer: HTTP 400" and "maximum context" in verdicts[1].raw
     assert len(stub.sent) == 3  # no retry of what cannot succeed

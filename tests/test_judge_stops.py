@@ -15,16 +15,16 @@ import pytest
 
 from eval.answers import load_baseline, read_answers
 from eval.cache import Cache
-from eval.endpoint import EndpointJudge, Patience
-from eval.judge import open_judge, run_verdicts
+from eval.judge import open_judge
+from eval.pairwise import run_verdicts
 from eval.summary import summarise
 from icr.config import Judge as JudgeConfig
 from icr.errors import UserError
-from icr.files import read_rows, write_rows
+from icr.files import read_rows, write_json, write_rows
 from icr.progress import EventFile, Silent
 from icr.rundir import RESPONSES
-from tests.endpoints import KEY, QUICK, always, compare, item, item_of, prefers_good
-from tests.stub_server import Answer, Stub, fault, says
+from tests.endpoints import KEY, always, endpoint, item, item_of, judge, shares, verdicts_on
+from tests.stub_server import Answer, Stub, fault, prefers_good, says
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,9 +52,9 @@ def test_what_no_retry_can_mend_stops_with_what_to_do(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with Stub(always(answer)) as stub:
-        judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=stub.url, concurrency=2, patience=QUICK)
+        asked = judge(tmp_path, stub.url, concurrency=2)
         with pytest.raises(UserError, match=says_what) as caught:
-            compare(judge, *(item(n) for n in range(50)))
+            verdicts_on(asked, *(item(n) for n in range(50)))
         assert caught.value.do and KEY not in str(caught.value)
         assert len(stub.sent) <= 4
 
@@ -62,17 +62,17 @@ def test_what_no_retry_can_mend_stops_with_what_to_do(
 def test_an_endpoint_that_cannot_be_reached_stops_and_one_that_goes_down_too(tmp_path: Path) -> None:
     with Stub(prefers_good) as stub:
         url = stub.url
-    judge = EndpointJudge("m", tmp_path / "c.sqlite", base_url=url, patience=QUICK)
+    asked = judge(tmp_path, url)
     with pytest.raises(UserError, match="does not answer"):
-        compare(judge, item())
+        verdicts_on(asked, item())
     with Stub(lambda request, before: says("A") if int(item_of(request)) < 10 else fault(502)) as stub:
-        judge = EndpointJudge("m", tmp_path / "d.sqlite", base_url=stub.url, concurrency=1, patience=QUICK)
+        asked = judge(tmp_path, stub.url, name="d", concurrency=1)
         with pytest.raises(UserError, match=r"does not answer: HTTP 502"):
-            compare(judge, *(item(n) for n in range(100)))
+            verdicts_on(asked, *(item(n) for n in range(100)))
         assert len(stub.asked) == 30  # 10 answered, then 20 failures in a row
         stub.script = prefers_good
-        verdicts = compare(judge, *(item(n) for n in range(100)))
-        assert [v.preference_of_first for v in verdicts] == [1.0] * 100
+        verdicts = verdicts_on(asked, *(item(n) for n in range(100)))
+        assert shares(verdicts) == [1.0] * 100
         assert [stub.asked[q] for q in list(stub.asked)[:10]] == [1] * 10  # nothing that was judged is lost
 
 
@@ -81,11 +81,9 @@ def test_an_endpoint_that_fails_often_but_answers_between_is_not_taken_to_be_dow
         return fault(502) if int(item_of(request)) % 2 else says("A")
 
     with Stub(script) as stub:
-        judge = EndpointJudge(
-            "m", tmp_path / "c.sqlite", base_url=stub.url, concurrency=1, patience=Patience(attempts=1)
-        )
-        verdicts = compare(judge, *(item(n) for n in range(60)))
-    assert [v.preference_of_first for v in verdicts] == [1.0, None] * 30
+        asked = judge(tmp_path, stub.url, concurrency=1, attempts=1)
+        verdicts = verdicts_on(asked, *(item(n) for n in range(60)))
+    assert shares(verdicts) == [1.0, None] * 30
 
 
 @pytest.mark.parametrize("base_url", [None, "http://judge.example.org/v1"])
@@ -99,7 +97,7 @@ def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, base_url
 @pytest.mark.parametrize("base_url", ["localhost:8000/v1", "/v1", "ftp://localhost/v1"])
 def test_a_base_url_that_is_none_is_refused(tmp_path: Path, base_url: str) -> None:
     with pytest.raises(UserError, match="no web address"):
-        EndpointJudge("m", tmp_path / "c.sqlite", base_url=base_url)
+        endpoint(tmp_path, base_url)
 
 
 def test_no_model_is_refused(tmp_path: Path) -> None:
@@ -126,7 +124,8 @@ RUN = """
 import sys
 from pathlib import Path
 from eval.answers import load_baseline, read_answers
-from eval.judge import open_judge, run_verdicts
+from eval.judge import open_judge
+from eval.pairwise import run_verdicts
 from icr.config import Judge
 from icr.progress import Silent
 url, answers, baseline, out = sys.argv[1], *map(Path, sys.argv[2:])
@@ -135,15 +134,15 @@ run_verdicts(judge, answers, load_baseline(baseline, read_answers(answers)), out
 """
 
 
-def test_killed_with_sigkill_no_answered_question_is_asked_again(tmp_path: Path) -> None:
+def test_killed_three_times_with_sigkill_no_answered_question_is_asked_again(tmp_path: Path) -> None:
     answers, baseline = make_round(tmp_path, 200)
-    out = tmp_path / "judge"
+    out, under_way = tmp_path / "judge", 4
 
     def script(request: dict[str, Any], before: int) -> Answer:
         return replace(prefers_good(request, before), delay=0.02)
 
     with Stub(script) as stub:
-        for kill_at in (40, 270):  # within the first piece of 256, and within the second
+        for kill_at in (40, 160, 270):
             arguments = [stub.url, str(answers), str(baseline), str(out)]
             process = subprocess.Popen([sys.executable, "-c", RUN, *arguments], cwd=ROOT)
             while stub.answered < kill_at and process.poll() is None:
@@ -152,12 +151,14 @@ def test_killed_with_sigkill_no_answered_question_is_asked_again(tmp_path: Path)
             assert process.wait() == -signal.SIGKILL
             assert not (out / "verdicts" / "en.parquet").exists()
         kept, asked = len(Cache(out / "cache.sqlite")), sum(stub.asked.values())
-        assert stub.answered - 2 * 4 <= kept <= stub.answered  # answers on their way at a kill: 4 at most
+        assert stub.answered - 3 * under_way <= kept <= stub.answered  # but for answers on their way at a kill
         for more in (400 - kept, 0):  # what is missing; then, of a finished language, nothing
-            judge = EndpointJudge("m", out / "cache.sqlite", base_url=stub.url, patience=QUICK)
-            run_verdicts(judge, answers, load_baseline(baseline, read_answers(answers)), out, Silent())
+            again = judge(out, stub.url, name="cache")
+            run_verdicts(again, answers, load_baseline(baseline, read_answers(answers)), out, Silent())
             assert sum(stub.asked.values()) - asked == more
             asked += more
+        assert sum(count - 1 for count in stub.asked.values()) <= 3 * under_way
+        assert max(stub.asked.values()) <= 3
     assert [r["preference"] for r in read_rows(out / "verdicts" / "en.parquet")] == [1.0] * 400
     assert not (out / "verdicts" / "pieces").exists()
 
@@ -172,9 +173,11 @@ def test_the_key_is_sent_and_is_in_no_file(tmp_path: Path, monkeypatch: pytest.M
         return echo.get(item_of(request), says("A"))
 
     with Stub(script) as stub:
-        judge = EndpointJudge("m", out / "cache.sqlite", base_url=stub.url, patience=QUICK, reporter=events)
-        run_verdicts(judge, answers, load_baseline(baseline, read_answers(answers)), out, events)
+        asked = judge(out, stub.url, events, name="cache")
+        run_verdicts(asked, answers, load_baseline(baseline, read_answers(answers)), out, events)
         assert {headers["authorization"] for _, _, headers in stub.sent} == {f"Bearer {KEY}"}
+    joined = load_baseline(baseline, read_answers(answers))
+    write_json(out / "summary.json", summarise(answers, joined, out, asked.name, "b") | {"cost": asked.cost()})
     rows = read_rows(out / "verdicts" / "en.parquet")
     assert any("key ***" in row["raw"] for row in rows)
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
@@ -190,10 +193,10 @@ def test_verdicts_and_summary_through_http(tmp_path: Path) -> None:
         return replies.get(item_of(request)) or prefers_good(request, before)
 
     with Stub(script) as stub:
-        judge = EndpointJudge("m", out / "cache.sqlite", base_url=stub.url, patience=QUICK)
+        asked = judge(out, stub.url, name="cache")
         joined = load_baseline(baseline, read_answers(answers))
-        run_verdicts(judge, answers, joined, out, Silent())
-    row = summarise(answers, joined, out, judge.name, "round-0")["languages"]["en"]
+        run_verdicts(asked, answers, joined, out, Silent())
+    row = summarise(answers, joined, out, asked.name, "round-0")["languages"]["en"]
     assert (row["n"], row["unscored"], row["unscored_verdicts"]) == (10, 2, 4)
     assert row["reasons"] == {"verdict outside the labels": 2, "no answer: HTTP 500": 2}
     assert row["win_rate"] == pytest.approx(95.0)  # nine wins and one half

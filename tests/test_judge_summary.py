@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.judge import VERDICTS
+from eval.pairwise import VERDICTS
 from eval.summary import baseline_summary, summarise
 from icr.files import write_json, write_rows
 from tests.judging import write_answers

@@ -1,0 +1,128 @@
+"""Is one model better than another? The same items, judged alike: the difference with its paired bootstrap interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from eval.mtbench_summary import question_grades
+from eval.summary import item_preference
+from icr.errors import UserError
+from icr.files import read_json, read_rows
+
+Row = dict[str, Any]
+Items = dict[str, dict[str, float]]
+"""Language → item → value."""
+RESAMPLES = 10_000
+
+
+def compare(first: Path, second: Path, benchmark: str) -> Row:
+    """How `second` differs from `first` on the items that both have, per language and on average.
+
+    Args:
+        first, second: evaluation folders, of rounds or of single models.
+        benchmark: a key of READERS.
+
+    Returns:
+        {"benchmark", "unit", "languages": {LANG: {n, first, second, difference, low, high, left_out}}, "average"}; a
+        95 % interval; `low` and `high` are None for fewer than two items.
+
+    Raises:
+        UserError: a folder without that benchmark, no items in common, or two that were judged unlike.
+    """
+    read, unit = READERS[benchmark]
+    one, two = read(first), read(second)
+    _same_terms(first, second, benchmark)
+    languages, differences = {}, {}
+    for lang in [lang for lang in one if lang in two]:
+        shared = [item for item in one[lang] if item in two[lang]]
+        if not shared:
+            continue
+        a, b = (np.array([of[lang][item] for item in shared]) for of in (one, two))
+        differences[lang] = b - a
+        left_out = len(one[lang].keys() ^ two[lang].keys())
+        languages[lang] = {"n": len(shared), "first": float(a.mean()), "second": float(b.mean()), "left_out": left_out}
+        languages[lang] |= _interval([differences[lang]])
+    if not languages:
+        raise UserError(
+            "these two have no judged items in common", where=f"{first} and {second}", do="judge both on one prompt set"
+        )
+    average: Row = {key: float(np.mean([row[key] for row in languages.values()])) for key in ("first", "second")}
+    average |= {"n": sum(row["n"] for row in languages.values())} | _interval(list(differences.values()))
+    return {"benchmark": benchmark, "unit": unit, "languages": languages, "average": average}
+
+
+def _interval(strata: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> Row:
+    """The mean over languages of the mean differences, and its 95 % bootstrap interval: items drawn within each."""
+
+    def statistic(*samples: Any, axis: int = -1) -> Any:
+        return np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
+
+    value = float(statistic(*strata))
+    if min(map(len, strata)) < 2:
+        return {"difference": value, "low": None, "high": None}
+    if all(np.ptp(s) == 0 for s in strata):
+        return {"difference": value, "low": value, "high": value}
+    result = bootstrap(
+        strata, statistic, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=np.random.default_rng(0)
+    )
+    return {"difference": value, "low": float(result.confidence_interval.low),
+            "high": float(result.confidence_interval.high)}  # fmt: skip
+
+
+def _preferences(folder: Path) -> Items:
+    """Win rate: 100 × the policy's preference per prompt. Round 0 against itself has 50 everywhere."""
+    files = sorted((folder / "verdicts").glob("*.parquet"))
+    if files:
+        return {file.stem: _by_prompt(read_rows(file)) for file in files}
+    answers = sorted((folder / "answers").glob("*.parquet"))
+    if _summary(folder, "xalpaca").get("judge", "").startswith("none") and answers:
+        return {file.stem: {row["prompt_id"]: 50.0 for row in read_rows(file)} for file in answers}
+    raise UserError("there are no verdicts", where=str(folder), do="name a folder that icr judge xalpaca wrote")
+
+
+def _by_prompt(rows: Sequence[Row]) -> dict[str, float]:
+    orders: dict[str, list[float]] = {}
+    for row in rows:
+        if row["preference"] is not None:
+            orders.setdefault(row["prompt_id"], []).append(row["preference"])
+    return {item: 100 * item_preference(values) for item, values in orders.items()}
+
+
+def _grades(folder: Path) -> Items:
+    """MT-Bench: the mean grade of each question's scored turns."""
+    files = sorted((folder / "mtbench" / "verdicts").glob("*.parquet"))
+    if not files:
+        raise UserError("there are no grades", where=str(folder), do="name a folder that icr judge mtbench wrote")
+    return {file.stem: question_grades(read_rows(file)) for file in files}
+
+
+READERS: Mapping[str, tuple[Callable[[Path], Items], str]] = {
+    "xalpaca": (_preferences, "points of win rate"),
+    "mtbench": (_grades, "grade points"),
+}
+
+
+def _summary(folder: Path, benchmark: str) -> Row:
+    path = folder / ("summary.json" if benchmark == "xalpaca" else f"{benchmark}/summary.json")
+    summary: Row = read_json(path) if path.is_file() else {}
+    return summary
+
+
+def _same_terms(first: Path, second: Path, benchmark: str) -> None:
+    """Values by two judges, or against two baselines, cannot be subtracted."""
+    one, two = _summary(first, benchmark), _summary(second, benchmark)
+    for key in ("judge", "baseline"):
+        values = [str(s[key]) for s in (one, two) if s.get(key)]
+        if key == "judge":
+            values = [v for v in values if not v.startswith("none")]
+        if len(set(values)) > 1:
+            raise UserError(
+                f"the {key} differs: {values[0]} and {values[1]}",
+                where=f"{first} and {second}",
+                do=f"judge both with one {key}",
+            )

@@ -1,0 +1,98 @@
+"""What a judge is asked and what it says: one form for every benchmark."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+CUT = " […]"
+"""Ends a text that was cut to fit the judge's context."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A judge prompt, the texts of others that go into it, and the labels that it may be answered with."""
+
+    id: str
+    template: str
+    """Name of a template in `prompts/`. It holds {name} of every value and text, {fence}, {reply} (how to answer), and
+    {label_1}, {label_2}, …"""
+    labels: tuple[str, ...]
+    texts: tuple[tuple[str, str], ...]
+    """(name, text) of what others wrote: models, users. It is fenced in."""
+    values: tuple[tuple[str, str], ...] = ()
+    """(name, value) of our own words, such as the language's name."""
+    cut: tuple[str, ...] = ()
+    """Names of the texts that may be cut to fit the judge's context; all to the same length."""
+    explained: bool = False
+    """The judge may write before it decides, and sets its label in double brackets at the end."""
+
+    def prompt(
+        self, limit: int | None = None, labels: tuple[str, ...] | None = None, explained: bool | None = None
+    ) -> str:
+        """The text of the question, with the texts in `cut` cut to `limit` characters.
+
+        A judge that cannot write before it decides is asked with `explained=False`.
+
+        The fence that sets the texts apart is a hash of them: none can hold its own fence and so pretend to end early.
+        It does not depend on their order.
+        """
+        texts = {name: _cut(text, limit) if name in self.cut else text for name, text in self.texts}
+        values = dict(self.values) | texts
+        labels = labels or self.labels
+        values |= {f"label_{i}": label for i, label in enumerate(labels, 1)}
+        values["reply"] = _reply(labels, self.explained if explained is None else explained)
+        fence = hashlib.sha256(json.dumps(sorted(texts.values())).encode()).hexdigest()[:6]
+        return fill(template(self.template), values | {"fence": fence})
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest text that may be cut."""
+        return max((len(text) for name, text in self.texts if name in self.cut), default=0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of a `Question`: a share for each label, or the reason why there is none."""
+
+    shares: tuple[float, ...] | None
+    """In the order of the question's labels, of sum 1. None when unscored."""
+    reason: str | None = None
+    """Why it is unscored: one of few kinds, which are counted. What exactly happened stands in `raw`."""
+    raw: str = ""
+    """What the judge answered, for people to look up."""
+    shortened: bool = False
+
+    @classmethod
+    def of_label(cls, question: Question, label: str, raw: str) -> Verdict:
+        """All for one label."""
+        return cls(tuple(float(label == other) for other in question.labels), None, raw)
+
+
+def _reply(labels: tuple[str, ...], explained: bool) -> str:
+    choice = f"one of {', '.join(labels)}"
+    if explained:
+        return (
+            "First explain your judgment in a few sentences. "
+            f"Then end with your verdict, {choice}, set between double brackets: [[…]]"
+        )
+    return f"Reply with your verdict, {choice}, and nothing else."
+
+
+@cache
+def template(name: str) -> str:
+    return files("prompts").joinpath(name).read_text(encoding="utf-8")
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Put `values` in place of {name}, in one pass: what is put in is never searched and may hold "{name}" itself."""
+    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], text)
+
+
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else text[:limit] + CUT
