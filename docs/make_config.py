@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from pathlib import Path
@@ -61,6 +62,8 @@ def _values(annotation: Any) -> str:
         return " \\| ".join(_values(a) for a in args if a is not type(None))
     if origin is typing.Annotated:
         return _values(args[0])
+    if origin is dict:
+        return f"{_values(args[0])} → {_values(args[1])}"
     if origin is list:
         return f"list of {_values(args[0])}"
     names = {str: "text", int: "whole number", float: "number", bool: "`true` \\| `false`"}
@@ -68,11 +71,13 @@ def _values(annotation: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return (
-        {None: "none", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, float)
-        else f"{value:g}"
-    )
+    if isinstance(value, BaseModel):
+        return "see below"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return {None: "none", True: "true", False: "false"}.get(value, str(value))
 
 
 if __name__ == "__main__":

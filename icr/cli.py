@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from icr.cli_judge import judge_app
+from icr.cli_prompts import prompts_app
 from icr.errors import IcrError, UserError, explain_os_error
 
 if TYPE_CHECKING:
@@ -168,18 +170,27 @@ def _from_round(folder: Path) -> dict[str, Any]:
     return {"models.policy": policy, "models.reference": read_json(names)["reference"], "alignment": None}
 
 
+def run_stage(name: str, run: Path, number: int) -> None:
+    """One stage of one round.
+
+    Raises:
+        UserError: no such run, or a stage that its config does not have.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run} is not a run folder", where="--run", do="start one with icr iterate --run")
+    with _controller(None, run, None) as controller:
+        if (number, name) not in controller.plan():
+            raise UserError(
+                f"this run has no stage {name} in round {number}",
+                where=f"rounds: {controller.config.rounds}, judge.kind: {controller.config.judge.kind}",
+                do="choose another round or stage, or grow the run: icr iterate --rounds N",
+            )
+        controller.stage(number, name)  # type: ignore[arg-type]
+
+
 def _stage(name: str) -> Callable[..., None]:
     def command(run: Annotated[Path, typer.Option("--run", help="The run folder.")], round_: RoundOption) -> None:
-        if not (run / "config.yaml").is_file():
-            raise UserError(f"{run} is not a run folder", where="--run", do="start one with icr iterate --run")
-        with _controller(None, run, None) as controller:
-            if (round_, name) not in controller.plan():
-                raise UserError(
-                    f"this run has no stage {name} in round {round_}",
-                    where=f"rounds: {controller.config.rounds}, judge.kind: {controller.config.judge.kind}",
-                    do="choose another round or stage, or grow the run: icr iterate --rounds N",
-                )
-            controller.stage(round_, name)  # type: ignore[arg-type]
+        run_stage(name, run, round_)
 
     return command
 
@@ -189,9 +200,44 @@ for _name, _help in {
     "score": "Reward the responses, with the length penalty α fitted per language (Eq. 9, 15).",
     "pair": "Make best/worst pairs (Eq. 10).",
     "train": "Train the next policy on the pairs (Eq. 11 or 16).",
-    "judge": "Answer the held-out prompts and judge the answers.",
 }.items():
     app.command(_name, help=_help)(_stage(_name))
+app.add_typer(judge_app, name="judge")
+app.add_typer(prompts_app, name="prompts")
+
+
+@app.command()
+def compare(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
+    vary: Annotated[list[str], typer.Option("--vary", help="key=value,value,… ; several vary together.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the variants lie. The same command resumes.")],
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each variant.")] = None,
+    set_: SetOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Run variants of a config side by side; what they have in common is done once."""
+    from icr.compare import compare as compared
+    from icr.compare import make_variants, run_variants
+    from icr.configfile import find_config
+    from icr.tables_compare import compare_tables, write_page
+
+    changes = {} if rounds is None else {"rounds": rounds}
+    variants = make_variants(find_config(config), vary, out, set_ or [], changes)
+    failed = run_variants(variants, out, _stderr())
+    result = compared(variants, out)
+    page = write_page(result, out)
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        _stdout().print(compare_tables(result))
+        print(f"\npage: {page}")
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise UserError(
+            f"{len(failed)} of {len(variants)} variants did not finish: {', '.join(failed)}\n  {name}: {error}",
+            where=str(out),
+            do="the same command tries them again; what the others found stands above",
+        )
 
 
 @app.command()

@@ -72,17 +72,25 @@ class Sampling(Section):
 
 
 class Reward(Section):
-    kind: Literal["cross-lingual", "multilingual"] = "cross-lingual"
-    """What the reward is conditioned on: the prefixed English prompt (Eq. 9) or the prompt as asked (Eq. 12)."""
+    kind: (
+        Literal["cross-lingual", "multilingual", "translate", "model", "random", "lidr"]
+        | Annotated[str, Field(pattern=r"^.+:\w+$")]
+    ) = "cross-lingual"
+    """`cross-lingual`: log-ratio given the prefixed English prompt (Eq. 9). `multilingual`: given the prompt as asked
+    (Eq. 12). `translate`: of the response's translation by the policy, given the English prompt (Eq. 13). `model`: the
+    logit of the classifier `reward.model`. `random`: a control. `module:Class`: your own (docs/reward.md). `lidr`: no
+    reward but the baseline of arXiv 2410.08964, with one greedy response per prompt, whatever `sampling` says."""
+    model: str | None = None
+    """model: a sequence classifier with one logit, as a hub id or folder."""
     beta: Positive = 0.1
     length_penalty: Literal["fit", "none"] | float = "fit"
     """`fit`: α per language by Eq. 15; a number: that α for every language."""
     length_unit: Literal["characters", "tokens"] = "characters"
     reference: Literal["initial", "previous"] = "initial"
-    """π_ref of the reward: π_I, or the policy of the round before."""
+    """π_ref of the log-ratio: π_I, or the policy of the round before."""
     precision: Literal["auto", "fp32", "bf16"] = "bf16"
-    """Weights and forward pass of the scorer; log-sum-exp and sums are fp32 and fp64 in any case. `auto`: bf16 where
-    the hardware computes it, else fp32."""
+    """Weights and forward pass of the scorer or classifier; log-sum-exp and sums are fp32 and fp64 in any case.
+    `auto`: bf16 where the hardware computes it, else fp32."""
     batch_tokens: Count = 16384
     """Tokens, padding included, in one forward pass of the scorer."""
     flip_check: Annotated[int, Field(ge=0)] = 32
@@ -117,7 +125,11 @@ class Train(Section):
     deepspeed: str = "zero2"
     """`zero2` | `zero3` | `none` | a DeepSpeed JSON file."""
     processes: Literal["auto"] | Count = "auto"
-    """`auto`: one per GPU, or one on a machine without."""
+    """On each node. `auto`: one per GPU, or one on a machine without."""
+    nodes: Count = 1
+    """Machines that train together; they share the run folder. Sampling and scoring use the one that icr runs on."""
+    launcher: str = ""
+    """Several nodes: the command that starts a program once on each of them, such as `srun --ntasks-per-node=1`."""
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
     """`auto`: bf16 where the hardware computes it, else fp32."""
     gradient_checkpointing: bool = True
@@ -129,21 +141,98 @@ class Train(Section):
     """Tracker(s) of transformers: none, tensorboard, wandb, trackio, …"""
 
 
-class Judge(Section):
+class Endpoint(Section):
+    """An OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY."""
+
+    base_url: str | None = None
+    """The endpoint's address, such as http://localhost:8000/v1. Without it OPENAI_BASE_URL, else OpenAI's own."""
+    concurrency: Count = 16
+    """Requests under way at a time."""
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    """Prompt and completion tokens together."""
+    attempts: Count = 6
+    """How often a request is tried."""
+    timeout: Positive = 120.0
+    """Seconds until a request that has no answer counts as failed."""
+    budget: Positive | None = None
+    """US dollars of this command's own requests; at that sum it stops, and what was answered is kept."""
+    prices: str | None = None
+    """YAML of MODEL: {input: …, output: …}, US dollars per million tokens, before the known prices."""
+
+
+class MtBench(Section):
+    questions: str
+    """Folder of LANG.jsonl in FastChat's question format."""
+    references: str | None = None
+    """Folder of LANG.jsonl in FastChat's reference-answer format; `judge`: the judge writes what is missing. Without
+    it, the references in the question files."""
+    limit: Count | None = None
+    """Use only the first this-many questions of each category."""
+    max_tokens: Count = 1024
+
+
+class Accuracy(Section):
+    pairs: Count = 100
+    """Pairs per language out of a round's pairs."""
+
+
+class Nlp(Section):
+    """NLP benchmarks by lm-eval (Table 4)."""
+
+    tasks: Literal["paper"] | Annotated[list[str], Field(min_length=1)] = "paper"
+    """`paper`: ARC, HellaSwag, MMLU and TruthfulQA in every language that has them. Or a list of lm-eval's task names;
+    `{lang}` in a name stands for each language, `paper` for the paper's."""
+    include_path: str | None = None
+    """Folder of your own task files in lm-eval's form. Python functions that they name are run."""
+    few_shot: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Examples in the prompt by benchmark, such as {arc: 25}; else 5 for MMLU, 0 for the paper's others, and what its
+    own file says for any other task."""
+    limit: Count | None = None
+    """Use only the first this-many items of each task."""
+    backend: Literal["auto", "vllm", "transformers"] = "auto"
+    """`auto`: vLLM on a GPU where it is installed, else transformers."""
+    batch_size: Literal["auto"] | Count = "auto"
+    """transformers: texts in one forward pass; `auto`: what the GPU's memory holds, 16 without a GPU."""
+
+
+class Judge(Endpoint):
+    """Who judges what. The keys of an endpoint are for `kind: openai`."""
+
     kind: Literal["local", "openai", "none"] = "none"
     model: str | None = None
     """local: hub id, folder or .gguf; openai: the model's name at the endpoint."""
+    benchmarks: Annotated[list[Literal["xalpaca", "mtbench", "accuracy", "nlp"]], Field(min_length=1)] = ["xalpaca"]
+    """What is measured: win rates against the baseline, MT-Bench, agreement of the judge with the round's pairs, NLP
+    tasks."""
+    every: Count = 1
+    """Judge after every this-many rounds; round 0 and the last one in any case."""
     prompts: str | None = None
-    """Held-out prompts, in the form of `prompts.path`; joined by id, too."""
+    """xalpaca: held-out prompts, in the form of `prompts.path`; joined by id, too."""
     limit: Count | None = None
+    """xalpaca: use only the first this-many prompts, in the order of the English ones."""
     baseline: str = "round-0"
-    """`round-0`, or a folder of LANG.json / LANG.jsonl answers (`id`, `output`) to compare with."""
+    """xalpaca: `round-0`, or a folder of LANG.json / LANG.jsonl answers (`id`, `output`) to compare with."""
+    orders: Literal["both", "seeded"] = "both"
+    """xalpaca: every pair in both orders, or in one that a coin per prompt decides."""
+    preference: Literal["auto", "logprobs", "label"] = "auto"
+    """A label's share from its log-probabilities (`logprobs`; `auto`: where the judge returns them), or all for the
+    label that was written."""
+    difficulty: str | None = None
+    """xalpaca: csv of `index` (the prompt's number, from 0) and `difficulty`, for the length-controlled win rate."""
+    gamed: str | None = None
+    """xalpaca: csv of the two gamed baselines' judged pairs, which regularise it."""
     max_tokens: Count = 2048
     temperature: NonNegative = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
-    base_url: str | None = None
-    """openai: the endpoint; the key comes from OPENAI_API_KEY."""
-    concurrency: Count = 16
+    mtbench: MtBench | None = None
+    accuracy: Accuracy = Accuracy()
+    nlp: Nlp = Nlp()
+
+    @property
+    def active(self) -> bool:
+        """Whether a run has judge stages; NLP tasks need no judge."""
+        return self.kind != "none" or "nlp" in self.benchmarks
 
 
 class Config(Section):

@@ -19,19 +19,26 @@ PATHS: tuple[Keys, ...] = (
     ("run",),
     ("models", "chat_template"),
     ("alignment", "pairs"),
+    ("judge", "difficulty"),
+    ("judge", "gamed"),
+    ("judge", "prices"),
+    ("judge", "mtbench", "questions"),
+    ("judge", "nlp", "include_path"),
 )
 """Keys that can only be paths."""
 PATHS_OR_NAMES: tuple[Keys, ...] = (
     ("models", "policy"),
     ("models", "reference"),
     ("prompts", "path"),
+    ("reward", "model"),
     ("train", "deepspeed"),
     ("judge", "model"),
     ("judge", "prompts"),
     ("judge", "baseline"),
+    ("judge", "mtbench", "references"),
 )
 """Keys that are a path when such a file or folder exists, else a hub id or a word."""
-WORDS = ("round-0", "zero2", "zero3", "none")
+WORDS = ("round-0", "zero2", "zero3", "none", "judge")
 
 
 def find_config(name: str) -> Path:
@@ -68,6 +75,26 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, An
     if not isinstance(data, dict):
         raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
     _resolve_paths(data, path.resolve().parent)
+    return make_config(data, overrides, changes, path, _lines(text))
+
+
+def make_config(
+    data: dict[str, Any],
+    overrides: Sequence[str] = (),
+    changes: dict[str, Any] | None = None,
+    source: Path | str = "the command line",
+    lines: dict[Keys, int] | None = None,
+) -> Config:
+    """A config from plain data, with overrides on top.
+
+    Args:
+        overrides: `key=value` each, as in `--set`.
+        changes: key → value, over the overrides.
+        source, lines: where the data stood, for messages.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
     for override in overrides:
         key, sep, value = override.partition("=")
         if not sep:
@@ -81,7 +108,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, An
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_problems(error, path, _lines(text)), _without_faults(data, error)) from error
+        raise ConfigError(_problems(error, source, lines or {}), _without_faults(data, error)) from error
 
 
 def _without_faults(data: dict[str, Any], error: ValidationError) -> Config | None:
@@ -141,14 +168,17 @@ def _merge(data: dict[str, Any], extra: dict[str, Any]) -> None:
 
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> None:
+    """Paths are relative to `base`; those of a recipe, which users cannot add files beside, also to where they are."""
+    bases = [base, Path.cwd()] if base == CONFIGS else [base]
     for keys in PATHS + PATHS_OR_NAMES:
         section: Any = data
         for key in keys[:-1]:
             section = section.get(key) if isinstance(section, dict) else None
         value = section.get(keys[-1]) if isinstance(section, dict) else None
-        if not isinstance(value, str) or value.startswith("package:") or value in WORDS:
+        if not isinstance(value, str) or not value or value.startswith("package:") or value in WORDS:
             continue
-        path = base / Path(value).expanduser()
+        paths = [at / Path(value).expanduser() for at in bases]
+        path = next((p for p in paths if p.exists()), paths[-1])
         if keys in PATHS or path.exists() or value.startswith("."):
             section[keys[-1]] = str(path.resolve())
 
@@ -168,7 +198,7 @@ def _lines(text: str) -> dict[Keys, int]:
     return lines
 
 
-def _problems(error: ValidationError, path: Path, lines: dict[Keys, int]) -> list[UserError]:
+def _problems(error: ValidationError, path: Path | str, lines: dict[Keys, int]) -> list[UserError]:
     found: dict[Keys, UserError] = {}
     for item in error.errors():
         keys = tuple(str(k) for k in item["loc"])

@@ -26,6 +26,7 @@ class StageDisplay:
     def __init__(self, console: Console, label: str) -> None:
         self._console, self._label = console, label
         self._start = self._last = time.monotonic()
+        self._status = ""
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if console.is_terminal:
@@ -51,18 +52,22 @@ class StageDisplay:
         if self._bar:
             self._bar.stop()
 
-    def progress(self, done: int, total: int, tokens: int) -> None:
+    def progress(self, done: int, total: int, tokens: int = 0) -> None:
         now = time.monotonic()
         if not total:
             self._start = now  # the rate counts from when work begins, not from when loading began
             return
         rate = f"{tokens / (now - self._start):.0f} tok/s" if tokens and now > self._start else ""
+        rate = ", ".join(filter(None, (rate, self._status)))
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, rate=rate)
         elif done < total and now - self._last > PLAIN_SECONDS:
             self._last = now
             left = f", {(now - self._start) * (total - done) / done:.0f} s left" if done else ""
             self._console.print(f"  {self._label}: {done}/{total} {rate}{left}", highlight=False)
+
+    def status(self, text: str) -> None:
+        self._status = text
 
     def note(self, text: str) -> None:
         self._console.print(f"  note: {text}", highlight=False, style="yellow", markup=False)

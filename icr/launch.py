@@ -41,6 +41,8 @@ class Watcher(Protocol):
 
     def note(self, text: str) -> None: ...
 
+    def status(self, text: str) -> None: ...
+
 
 @dataclass
 class Worker:
@@ -81,6 +83,8 @@ class _Running:
             kind = event["event"]
             if kind == "progress":
                 self.done, self.total, self.tokens = event["done"], event["total"], event["tokens"]
+                if event.get("status"):
+                    watcher.status(event["status"])
             elif kind == "note":
                 watcher.note(event["text"])
             elif kind == "done":

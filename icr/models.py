@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,11 +183,16 @@ def _cannot_load(what: str, spec: str, error: Exception) -> UserError:
 
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The chat template around one user turn, ready for the answer.
+    """The chat template around one user turn, ready for the answer."""
+    return conversation_token_ids(tokenizer, [("user", prompt)])
+
+
+def conversation_token_ids(tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, str]]) -> list[int]:
+    """The chat template around a conversation of (role, text), ready for the next answer.
 
     The template writes its own BOS where the model wants one, so the tokenizer must not add a second.
     """
-    messages = [{"role": "user", "content": prompt}]
+    messages = [{"role": role, "content": text} for role, text in turns]
     text: Any = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.answers import Answer, load_baseline
-from icr.config import Config
+from eval.nlp_tasks import check_settings
+from icr.config import Config, MtBench
 from icr.configfile import load_config
 from icr.errors import ConfigError, UserError
 from icr.languages import english_name
 from icr.models import locate
-from prompts.load import Prompt, json_objects, load_prompts
+from icr.rewardkinds import check_kind
+from prompts.load import Prompt, json_objects, load_heldout, load_prompts
 
 T = TypeVar("T")
 ALIGNMENT_KEYS = ("prompt", "chosen", "rejected")
@@ -127,7 +129,13 @@ def _settings(config: Config, found: _Collector) -> None:
             do="set train.micro_batch_size to 2 or more",
         )
     if config.train.processes != "auto":
-        found.attempt(None, check_batch, config, config.train.processes)
+        found.attempt(None, check_batch, config, config.train.processes * config.train.nodes)
+    if config.train.nodes > 1 and not config.train.launcher:
+        found.add(
+            f"nothing says how to start the training on {config.train.nodes} nodes",
+            where="train.launcher",
+            do="write the command that starts a program once on each, such as srun --ntasks-per-node=1",
+        )
     deepspeed = config.train.deepspeed
     if deepspeed not in ("zero2", "zero3", "none") and not Path(deepspeed).is_file():
         found.add(
@@ -135,6 +143,7 @@ def _settings(config: Config, found: _Collector) -> None:
             where="train.deepspeed",
             do="write zero2, zero3, none, or the path of a JSON file",
         )
+    found.attempt(None, check_kind, config)
     if config.objective not in ("dpo", "kto"):
         found.attempt(None, _check_objective, config.objective)
 
@@ -164,19 +173,40 @@ def _check_objective(name: str) -> None:
 
 def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]:
     judge = config.judge
-    if judge.kind == "none":
+    if not judge.active:
         return [], None
-    if not judge.prompts:
+    if "nlp" in judge.benchmarks:
+        found.attempt(None, check_settings, judge.nlp)
+    if judge.kind == "none":
+        others = [name for name in judge.benchmarks if name != "nlp"]
+        if others:
+            found.add(
+                f"{', '.join(others)} need a judge",
+                where="judge.kind: none",
+                do="name a judge (local or openai), or take them out of judge.benchmarks",
+            )
+        return [], None
+    if not judge.prompts and "xalpaca" in judge.benchmarks:
         found.add(
             "the judge has no prompts", where="judge.prompts", do="name held-out prompts, or set judge.kind to none"
         )
+    if "mtbench" in judge.benchmarks and judge.mtbench is None:
+        found.add(
+            "MT-Bench has no questions",
+            where="judge.mtbench",
+            do="name their folder in judge.mtbench.questions, or take mtbench out of judge.benchmarks",
+        )
+    if "mtbench" in judge.benchmarks and judge.mtbench is not None:
+        found.attempt(None, _check_questions, judge.mtbench, config.prompts.languages)
+    for key in ("difficulty", "gamed", "prices"):
+        name = getattr(judge, key)
+        if name and not Path(name).is_file():
+            found.add(f"there is no file {name}", where=f"judge.{key}", do="check the path")
     if not judge.model:
         found.add("the judge has no model", where="judge.model", do="name a model, or set judge.kind to none")
     heldout: list[Prompt] = []
     if judge.prompts and "en" in config.prompts.languages:
-        heldout = found.attempt(
-            [], load_prompts, judge.prompts, config.prompts.languages, limit=judge.limit, key="judge.prompts"
-        )
+        heldout = found.attempt([], load_heldout, judge.prompts, config.prompts.languages, judge.limit)
     if judge.kind == "openai" and not judge.base_url and not os.environ.get("OPENAI_API_KEY"):
         found.add(
             "there is no key for the judge",
@@ -184,12 +214,18 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
             do="set the environment variable OPENAI_API_KEY, or name an endpoint of your own in judge.base_url",
         )
     if judge.baseline != "round-0":
-        found.attempt(None, _check_baseline, Path(judge.baseline), heldout)
+        found.attempt(None, check_baseline, Path(judge.baseline), heldout)
     model = found.attempt(None, locate, judge.model, "judge.model") if judge.kind == "local" and judge.model else None
     return heldout, model
 
 
-def _check_baseline(folder: Path, heldout: list[Prompt]) -> None:
+def _check_questions(settings: MtBench, languages: list[str]) -> None:
+    from eval.mtbench_questions import load_questions
+
+    load_questions(settings, languages)
+
+
+def check_baseline(folder: Path, heldout: list[Prompt]) -> None:
     """The baseline has to answer every held-out prompt; better said now than after the first round."""
     asked: dict[str, list[Answer]] = defaultdict(list)
     for prompt in heldout:

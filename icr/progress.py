@@ -20,6 +20,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """One line the user must see (a fallback taken, something dropped)."""
 
+    def status(self, text: str) -> None:
+        """A few words that stand beside the progress until others do (what it costs, a running result)."""
+
 
 class Silent:
     """Reports to nobody."""
@@ -30,6 +33,9 @@ class Silent:
     def note(self, text: str) -> None:
         pass
 
+    def status(self, text: str) -> None:
+        pass
+
 
 class EventFile:
     """The writing end: appends events to `path`. `progress` writes at most five lines a second."""
@@ -37,6 +43,7 @@ class EventFile:
     def __init__(self, path: Path) -> None:
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the process
         self._last = 0.0
+        self._status = ""
 
     def send(self, **event: Any) -> None:
         self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
@@ -45,7 +52,11 @@ class EventFile:
         now = time.monotonic()
         if done >= total or now - self._last > 0.2:
             self._last = now
-            self.send(event="progress", done=done, total=total, tokens=tokens)
+            self.send(event="progress", done=done, total=total, tokens=tokens, status=self._status)
 
     def note(self, text: str) -> None:
         self.send(event="note", text=text)
+
+    def status(self, text: str) -> None:
+        """Goes with the next line of progress."""
+        self._status = text

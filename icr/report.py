@@ -15,7 +15,8 @@ from markupsafe import Markup
 
 from icr import plots
 from icr.files import write_text
-from icr.results import Language, Results, Round, collect, interval
+from icr.measured import Measured, measure
+from icr.results import Language, Results, Round, collect, interval, reward_name, scale_words
 from icr.rundir import RunDir
 from icr.tables import STAGES, duration, gains, number, section, share, significant
 
@@ -200,7 +201,8 @@ def _words(key: str) -> str:
     return WORDS.get(key, key.replace("_", " "))
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates with escaping on, and the filters that they use."""
     environment = Environment(
         loader=PackageLoader("icr"),
         autoescape=True,
@@ -225,8 +227,9 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.get("dropped", {})))
 
 
-def render(results: Results) -> str:
+def render(results: Results, measured: Measured | None = None) -> str:
     """The page."""
+    measured = measured or Measured()
     fits = [fit for r in results.rounds for fit in r.lengths.values()]
     unit = fits[-1]["unit"] if fits else section(results.config, "reward").get("length_unit", "characters")
     scored = [r.of("score", x.code) for r in results.rounds for x in results.languages]
@@ -240,7 +243,7 @@ def render(results: Results) -> str:
         for reason, count in r.judged(language.code).get("reasons", {}).items()
     ]
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             run=results,
@@ -252,6 +255,8 @@ def render(results: Results) -> str:
             interval=interval,
             figures=_figures(results, unit),
             unit=unit,
+            scale=scale_words(fits),
+            reward_name=reward_name(section(results.config, "reward")),
             judge=section(results.config, "judge"),
             reward=section(results.config, "reward"),
             response_drops=_columns(scored),
@@ -262,6 +267,9 @@ def render(results: Results) -> str:
             stages=[stage for stage in STAGES if any(s.stage == stage for s in results.status.stages)],
             long_training=any(len(r.metrics) > plots.MOST_POINTS for r in results.rounds),
             most_points=plots.MOST_POINTS,
+            measured=measured,
+            codes=[*((x.code, x.name) for x in results.languages), ("average", "Average")],
+            labels={x.code: x.name for x in results.languages} | {"average": "Average"},
         )
     )
 
@@ -272,5 +280,7 @@ def write_report(run: RunDir) -> Path:
     Raises:
         UserError: the run's config or a round's record cannot be read.
     """
-    write_text(run.report, render(collect(run)))
+    results, measured = collect(run), measure(run)
+    results.missing.extend(measured.missing)
+    write_text(run.report, render(results, measured))
     return run.report

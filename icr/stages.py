@@ -7,24 +7,27 @@ deterministic functions of finished files.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow.parquet as pq
 
+from icr import lidr
 from icr.config import Config
 from icr.errors import UserError
 from icr.files import read_rows, write_json, write_rows
 from icr.flips import pair_flips
-from icr.job import Job, Pass, Precision
+from icr.job import Job, Precision
 from icr.pairs import Row, build_pairs, candidates
 from icr.preflight import Inputs
-from icr.rewards import cross_lingual_reward
+from icr.rewardkinds import RewardKind, open_kind
+from icr.rewards import penalised
 from icr.rundir import PAIRS, REWARDS, RoundDir, RunDir, Stage
 from icr.sampling import choose_backend, merge_shards
-from icr.scoretable import score_language
+from icr.scoretable import reward_language
 
 Counts = dict[str, Any]
 
@@ -63,6 +66,8 @@ class Context:
     """The policy one round earlier: π_θ^{t-2}, and π_I in round 1."""
     judge_model: str | None
     runner: Runner
+    shared: Callable[[str], str] = lambda name: ""
+    """Where several runs share what is measured of the responses, by the measurement's name; "": nothing is shared."""
 
     @property
     def languages(self) -> list[str]:
@@ -75,19 +80,20 @@ class Context:
 def sample(context: Context) -> Counts:
     """Eq. 7: N responses of the policy for every prompt of every language."""
     job = context.job(task="sample", model=context.policy)
-    counts = _sample(context, job, "responses", context.round.responses)
+    counts = run_sampling(context.runner, job, "responses", context.round.responses)
     return {"prompts": len(context.inputs.prompts), **counts}
 
 
-def _sample(context: Context, job: Job, label: str, folder: Path) -> Counts:
-    settings = context.config.sampling
+def run_sampling(runner: Runner, job: Job, label: str, folder: Path) -> Counts:
+    """Sample the job's shards into `folder`/LANG.parquet."""
+    settings = job.config.sampling
     shards = job.sampling().shards
     backend = choose_backend(settings.backend)
     if backend != settings.backend and backend == "transformers":
-        context.runner.note("vLLM is not installed: sampling with transformers' generate, several times slower")
+        runner.note("vLLM is not installed: sampling with transformers' generate, several times slower")
     if shards.of_worker(0, 1):
-        context.runner.work(job, label, spread=True, gpus_each=settings.tensor_parallel)
-    languages = merge_shards(shards, folder, context.languages)
+        runner.work(job, label, spread=True, gpus_each=settings.tensor_parallel)
+    languages = merge_shards(shards, folder, job.config.prompts.languages)
     return {
         "backend": backend,
         "responses": sum(c["responses"] for c in languages.values()),
@@ -97,56 +103,21 @@ def _sample(context: Context, job: Job, label: str, folder: Path) -> Counts:
 
 
 def score(context: Context) -> Counts:
-    """Eq. 9 (or 12) for every response, with α of Eq. 15 per language."""
+    """Every response's reward, of the kind that the config says, with α of Eq. 15 per language."""
     reward = context.config.reward
-    reference = context.reference if reward.reference == "initial" else context.previous
-    precision = context.runner.precision(reward.precision)
-    checked = _sample_of_prompts(context) if precision == "bf16" else []
-    logps = _logps(context, reference, precision, checked)
+    if reward.kind == "lidr":
+        return lidr.score(context, {lang: _responses(context, lang) for lang in context.languages})
+    kind = open_kind(context)
     lengths, counts = {}, {}
     for lang in context.languages:
         responses = _responses(context, lang)
-        keys = [(r["prompt_id"], lang, r["sample"]) for r in responses]
-        scored = score_language(
-            responses, [logps["policy"][k] for k in keys], [logps["reference"][k] for k in keys], reward, lang
-        )
+        scored = reward_language(responses, kind.scores(responses, lang), reward, lang)
         write_rows(context.round.rewards / f"{lang}.parquet", scored.rows, REWARDS)
         lengths[lang], counts[lang] = scored.length_penalty, scored.counts
     write_json(context.round.lengths, lengths)
-    flips = _flips(context, logps, lengths, checked) if checked else None
-    return {
-        "responses": sum(c["responses"] for c in counts.values()),
-        "precision": precision,
-        "reference": reference,
-        "flips": flips,
-        "languages": counts,
-    }
-
-
-Logps = dict[tuple[str, str, int], float]
-"""(prompt id, language, sample) → sum of log-probs in nats."""
-
-
-def _sample_of_prompts(context: Context) -> list[tuple[str, str]]:
-    """Evenly spread prompts on which bf16 is compared with fp32."""
-    every = context.inputs.prompts
-    wanted = min(context.config.reward.flip_check, len(every))
-    return [(p.id, p.lang) for p in (every[i * len(every) // wanted] for i in range(wanted))]
-
-
-def _logps(context: Context, reference: str, precision: Precision, checked: list[tuple[str, str]]) -> dict[str, Logps]:
-    """Log-probs of the responses by the name of the pass: policy, reference, and of `checked` also in fp32."""
-    models = (("policy", context.policy), ("reference", reference))
-    passes = [Pass(name=name, model=model, precision=precision) for name, model in models]
-    if checked:
-        passes += [Pass(name=f"{name}-fp32", model=model, precision="fp32", only=checked) for name, model in models]
-    job = context.job(task="logps", passes=passes)
-    if any(job.scoring(part).of_worker(0, 1) for part in passes):
-        context.runner.work(job, "log-probs", spread=True)
-    return {
-        part.name: {(r["prompt_id"], r["lang"], r["sample"]): r["logp"] for r in job.scoring(part).rows()}
-        for part in passes
-    }
+    flips = _flips(context, kind, lengths) if kind.checked else None
+    total = sum(c["responses"] for c in counts.values())
+    return {"responses": total, **kind.facts, "flips": flips, "languages": counts}
 
 
 def _responses(context: Context, lang: str, columns: Sequence[str] = ()) -> list[Row]:
@@ -155,25 +126,19 @@ def _responses(context: Context, lang: str, columns: Sequence[str] = ()) -> list
     return rows
 
 
-def _flips(
-    context: Context, logps: dict[str, Logps], lengths: dict[str, Any], checked: list[tuple[str, str]]
-) -> Counts:
+def _flips(context: Context, kind: RewardKind, lengths: dict[str, Any]) -> Counts:
     """On how many of the checked prompts the (best, worst) pair changes when the forward pass is fp32, not bf16."""
     flipped = compared = 0
-    for lang in {lang for _, lang in checked}:
-        ids = {prompt_id for prompt_id, of_lang in checked if of_lang == lang}
+    for lang in {lang for _, lang in kind.checked}:
+        ids = {prompt_id for prompt_id, of_lang in kind.checked if of_lang == lang}
         responses = [r for r in _responses(context, lang) if r["prompt_id"] in ids]
         rewards = [r for r in read_rows(context.round.rewards / f"{lang}.parquet") if r["prompt_id"] in ids]
         for group in candidates(responses, rewards).values():
             if len(group) < 2:
                 continue
-            keys = [(c.response["prompt_id"], lang, c.response["sample"]) for c in group]
-            again = cross_lingual_reward(
-                [logps["policy-fp32"][k] for k in keys],
-                [logps["reference-fp32"][k] for k in keys],
-                [c.reward["length"] for c in group],
-                context.config.reward.beta,
-                lengths[lang]["alpha"],
+            scores = kind.scores([c.response for c in group], lang, again=True)
+            again = penalised(
+                np.asarray(scores.rewards, np.float64), [c.reward["length"] for c in group], lengths[lang]["alpha"]
             )
             flipped += pair_flips([c.reward["reward"] for c in group], again, [0] * len(group))
             compared += 1
@@ -181,15 +146,12 @@ def _flips(
 
 
 def pair(context: Context) -> Counts:
-    """Eq. 10: best and worst response of every prompt, under the prompt as asked."""
-    pairs: list[Row] = []
-    counts = {}
-    for lang in context.languages:
-        responses = _responses(context, lang, ["prompt_ids"])
-        prompt_ids = {r["prompt_id"]: r["prompt_ids"] for r in responses}
-        result = build_pairs(responses, read_rows(context.round.rewards / f"{lang}.parquet"), prompt_ids)
-        pairs.extend(result.pairs)
-        counts[lang] = result.counts
+    """Eq. 10: best and worst response of every prompt, under the prompt as asked; or the pairs of LIDR."""
+    if context.config.reward.kind == "lidr":
+        responses = {lang: _responses(context, lang, ["prompt_ids"]) for lang in context.languages}
+        pairs, counts = lidr.pairs(context, responses)
+    else:
+        pairs, counts = _best_and_worst(context)
     if not pairs:
         raise UserError(
             "no prompt makes a pair: all responses are alike, empty or dropped",
@@ -200,36 +162,24 @@ def pair(context: Context) -> Counts:
     return {"pairs": len(pairs), "languages": counts}
 
 
-def judge(context: Context) -> Counts:
-    """The policy's answers to the held-out prompts, against the baseline's, by the judge; both orders."""
-    from eval.answers import load_baseline, read_answers
-    from eval.summary import baseline_summary, summarise
-
-    config, folder = context.config.judge, context.round.judge
-    answers = folder / "answers"
-    _sample(context, context.job(task="answers", model=context.trained), "answers", answers)
-    if context.round.number == 0 and config.baseline == "round-0":
-        summary = baseline_summary(answers)
-    else:
-        job = context.job(task="verdicts", model=context.judge_model or "")
-        name = context.runner.work(job, "verdicts")[0]["judge"]
-        baseline = load_baseline(job.baseline(), read_answers(answers))
-        summary = summarise(answers, baseline, folder, name, config.baseline)
-    write_json(context.round.summary, summary)
-    average = summary["average"]
-    return {
-        "win_rate": average["win_rate"],
-        "lc_win_rate": average["lc_win_rate"],
-        "unscored": sum(lang["unscored"] for lang in summary["languages"].values()),
-    }
+def _best_and_worst(context: Context) -> tuple[list[Row], Counts]:
+    pairs: list[Row] = []
+    counts = {}
+    for lang in context.languages:
+        responses = _responses(context, lang, ["prompt_ids"])
+        prompt_ids = {r["prompt_id"]: r["prompt_ids"] for r in responses}
+        result = build_pairs(responses, read_rows(context.round.rewards / f"{lang}.parquet"), prompt_ids)
+        pairs.extend(result.pairs)
+        counts[lang] = result.counts
+    return pairs, counts
 
 
 def tidy(folder: RoundDir, stage: Stage) -> None:
     """Remove what a stage needed only until its record said that it is done."""
     leftovers = {
         "sample": [folder.responses / "shards"],
-        "score": [folder.rewards / "shards"],
-        "judge": [folder.judge / "answers" / "shards"],
+        "score": [folder.rewards / "shards", folder.translations / "shards"],
+        "judge": [folder.judge / "answers" / "shards", folder.judge / "mtbench" / "answers" / "shards"],
         "align": [folder.train / "reference"],
         "train": [folder.train / "reference"],
     }

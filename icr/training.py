@@ -37,7 +37,7 @@ def train(context: Context) -> Counts:
         "round": context.round.number,
         "languages": context.languages,
         "pairs": {lang: by_language[lang]["pairs"] for lang in context.languages},
-        "alpha": {lang: lengths[lang]["alpha"] for lang in context.languages},
+        "alpha": {lang: fit["alpha"] for lang, fit in lengths.items()},
         "length_unit": context.config.reward.length_unit,
     }
     return _train(context, context.config, context.policy, context.round.pairs, facts)

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from icr.errors import UserError, explain_os_error
 from icr.files import write_rows
-from icr.job import Job, Precision
+from icr.job import Job
 from icr.launch import die_with_parent
+from icr.passes import Sum, classify, custom, load_scorer, logps, score
 from icr.preflight import read_alignment
 from icr.progress import EventFile
 from icr.rundir import PAIRS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-LOGPS = pa.schema([("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32()), ("logp", pa.float64())])
+    from eval.judge import Judge
 
 SUMS = pa.schema([("logp", pa.float64())])
 
@@ -72,71 +70,11 @@ def sample(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     return {}
 
 
-def logps(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """Sums of log-probs of the round's responses, conditioned as the reward kind says; one model in memory at once."""
-    from icr.models import load_tokenizer, prompt_token_ids
-    from icr.rewards import condition
+def translate(job: Job, index: int, events: EventFile) -> dict[str, Any]:
+    """The policy translates responses."""
+    from icr.translation import translate
 
-    work = [(part, shards, shards.of_worker(index, job.of)) for part in job.passes for shards in [job.scoring(part)]]
-    work = [(part, shards, todo) for part, shards, todo in work if todo]
-    if not work:
-        return {}
-    tokenizer = load_tokenizer(job.passes[0].model, job.config.models.chat_template)
-    kind = job.config.reward.kind
-    progress = _Sum(events, sum(len(shards.part(s)) for _, shards, todo in work for s in todo) * job.config.sampling.n)
-    for part, shards, todo in work:
-        model = _scorer(part.model, part.precision)
-        for shard in todo:
-            prompts = {(p.id, p.lang): p for p in shards.part(shard)}
-            asked = {
-                key: prompt_token_ids(tokenizer, condition(kind, p.lang, p.text, p.english))
-                for key, p in prompts.items()
-            }
-            rows = _responses(job, set(prompts))
-            conditions = [asked[r["prompt_id"], r["lang"]] for r in rows]
-            sums = _score(job, model, conditions, [r["token_ids"] for r in rows], progress)
-            out = [
-                {"prompt_id": r["prompt_id"], "lang": r["lang"], "sample": r["sample"], "logp": s}
-                for r, s in zip(rows, sums, strict=True)
-            ]
-            write_rows(shards.path(shard), out, LOGPS)
-        _free(model)
-    return {}
-
-
-class _Sum:
-    """Progress of pieces, each told from its own start, as progress of the whole."""
-
-    def __init__(self, events: EventFile, total: int) -> None:
-        self._events, self._total = events, total
-        self._done = self._tokens = 0
-        events.progress(0, total)
-
-    def progress(self, done: int, total: int, tokens: int = 0) -> None:
-        self._events.progress(self._done + done, self._total, self._tokens + tokens)
-        if done == total:
-            self._done += done
-            self._tokens += tokens
-
-    def note(self, text: str) -> None:
-        self._events.note(text)
-
-
-def _responses(job: Job, keys: set[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The rows of these (prompt id, language), read without holding the whole round in memory."""
-    ids_of: dict[str, set[str]] = defaultdict(set)
-    for prompt_id, lang in keys:
-        ids_of[lang].add(prompt_id)
-    rows: list[dict[str, Any]] = []
-    for lang in job.config.prompts.languages:
-        if lang in ids_of:
-            table = pq.read_table(
-                job.folder.responses / f"{lang}.parquet",
-                columns=["prompt_id", "lang", "sample", "token_ids"],
-                filters=[("prompt_id", "in", sorted(ids_of[lang]))],
-            )
-            rows.extend(table.to_pylist())
-    return rows
+    return translate(job, index, events)
 
 
 def requests(job: Job, index: int, events: EventFile) -> dict[str, Any]:
@@ -145,11 +83,11 @@ def requests(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     todo = work.of_worker(index, job.of)
     if not todo:
         return {}
-    model = _scorer(job.model, job.precision)
-    progress = _Sum(events, sum(len(work.part(s)) for s in todo))
+    model = load_scorer(job.model, job.precision)
+    progress = Sum(events, sum(len(work.part(s)) for s in todo))
     for shard in todo:
         part = work.part(shard)
-        sums = _score(job, model, [p for p, _ in part], [r for _, r in part], progress)
+        sums = score(job, model, [p for p, _ in part], [r for _, r in part], progress)
         write_rows(work.path(shard), [{"logp": s} for s in sums], SUMS)
     return {}
 
@@ -181,42 +119,67 @@ def alignment(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     return {"pairs": len(rows)}
 
 
-def _scorer(name: str, precision: Precision) -> PreTrainedModel:
-    import torch
-
-    from icr.models import load_model
-
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return load_model(name, dtype, "cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _free(model: PreTrainedModel) -> None:
-    """Give the device's memory back before the next model is loaded."""
-    import torch
-
-    model.to(torch.device("meta"))  # type: ignore[arg-type]
-    torch.cuda.empty_cache()
-
-
-def _score(
-    job: Job, model: PreTrainedModel, prompts: list[list[int]], responses: list[list[int]], reporter: Any
-) -> list[float]:
-    from icr.scoring import sequence_logprobs
-
-    sums = sequence_logprobs(model, prompts, responses, batch_tokens=job.config.reward.batch_tokens, reporter=reporter)
-    return [float(s) for s in sums]
-
-
 def verdicts(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """The judge's verdicts on the held-out answers of this round against the baseline's."""
+    """The judge's verdicts on the held-out answers against the baseline's."""
     from eval.answers import load_baseline, read_answers
-    from eval.judge import open_judge, run_verdicts
+    from eval.pairwise import run_verdicts
 
-    out = job.folder.judge
-    judge = open_judge(job.config.judge, out / "cache.sqlite", events, job.model)
+    out = job.evaluation
     baseline = load_baseline(job.baseline(), read_answers(out / "answers"), events)
-    run_verdicts(judge, out / "answers", baseline, out, events)
-    return {"judge": judge.name}
+    judge = _judge(job, events)
+    run_verdicts(judge, out / "answers", baseline, out, events, job.config.judge.orders)
+    return _judged(judge)
+
+
+def agreement(job: Job, index: int, events: EventFile) -> dict[str, Any]:
+    """The judge's verdicts on pairs of the round."""
+    from eval.accuracy import pick_pairs, run_agreement
+
+    judge = _judge(job, events)
+    run_agreement(
+        judge, pick_pairs(job.folder.pairs, job.config.judge.accuracy.pairs), job.evaluation / "accuracy", events
+    )
+    return _judged(judge)
+
+
+def mtbench_answers(job: Job, index: int, events: EventFile) -> dict[str, Any]:
+    """The model's answers to MT-Bench's questions: this worker's share of the shards."""
+    from eval.mtbench_answers import answer
+
+    answer(job.config, job.model, job.evaluation / "mtbench", events, index, job.of)
+    return {}
+
+
+def mtbench_verdicts(job: Job, index: int, events: EventFile) -> dict[str, Any]:
+    """The judge's references, where it is to write some, and its grades of the answers to MT-Bench's questions."""
+    from eval.mtbench import judge_answers
+    from eval.mtbench_questions import load_questions
+
+    config = job.config.judge
+    assert config.mtbench is not None
+    questions = load_questions(config.mtbench, job.config.prompts.languages, events)
+    cache = job.evaluation / "cache.sqlite"
+    return _judged(judge_answers(config, questions, job.evaluation / "mtbench", cache, events, job.model))
+
+
+def nlp(job: Job, index: int, events: EventFile) -> dict[str, Any]:
+    """lm-eval's tasks on the model: this worker's share of them."""
+    from eval.nlp import run_nlp
+
+    config = job.config
+    run_nlp(config.judge.nlp, job.model, config.prompts.languages, job.evaluation, events, index, job.of)
+    return {}
+
+
+def _judge(job: Job, events: EventFile) -> Judge:
+    from eval.judge import open_judge
+
+    return open_judge(job.config.judge, job.evaluation / "cache.sqlite", events, job.model)
+
+
+def _judged(judge: Judge) -> dict[str, Any]:
+    """Who judged, and what it has cost so far: US dollars, or None where no price is known."""
+    return {"judge": judge.name, "cost": judge.cost()}
 
 
 TASKS = {
@@ -224,9 +187,16 @@ TASKS = {
     "alignment": alignment,
     "sample": sample,
     "answers": sample,
+    "translate": translate,
     "logps": logps,
+    "classify": classify,
+    "custom": custom,
     "requests": requests,
     "verdicts": verdicts,
+    "agreement": agreement,
+    "mtbench-answers": mtbench_answers,
+    "mtbench-verdicts": mtbench_verdicts,
+    "nlp": nlp,
 }
 
 
@@ -234,9 +204,18 @@ def main() -> int:
     die_with_parent()
     job_path, index, events_path = sys.argv[1:]
     events = EventFile(Path(events_path))
-    try:
+
+    def work() -> dict[str, Any]:
         job = Job.model_validate_json(Path(job_path).read_text(encoding="utf-8"))
-        events.send(event="done", counts=TASKS[job.task](job, int(index), events))
+        return TASKS[job.task](job, int(index), events)
+
+    return reported(work, events)
+
+
+def reported(work: Callable[[], dict[str, Any]], events: EventFile) -> int:
+    """Do a worker's work and send how it ended; returns the exit status."""
+    try:
+        events.send(event="done", counts=work())
         return 0
     except UserError as error:
         events.send(event="error", kind="user", what=str(error.what), where=error.where, do=error.do)

@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from eval.mtbench import VERDICTS as MT_VERDICTS
+from eval.mtbench_answers import ANSWERS as MT_ANSWERS
+from eval.mtbench_summary import summarise as summarise_mtbench
+from eval.pairwise import ORDERS, VERDICTS
 from eval.summary import macro_average
 from icr.files import read_rows, write_json, write_rows, write_text
 from icr.length import fit_length_penalty
@@ -208,6 +212,8 @@ def _judge(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
             "n": HELD_OUT - (i if t else 0),
             "win_rate": rate,
             "win_rate_se": se,
+            "discrete_win_rate": rate,
+            "discrete_win_rate_se": se,
             "lc_win_rate": rate - 1.4 * t,
             "lc_win_rate_se": se,
             "unscored": i if t else 0,
@@ -226,7 +232,47 @@ def _judge(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
     judge = "SmolLM2-135M-Instruct (local)" if at.number else "none (baseline)"
     summary = {"judge": judge, "baseline": "round-0", "orders": "both", "languages": languages}
     write_json(at.summary, summary | {"average": macro_average(languages)})
+    _verdicts(at, {lang: row["win_rate"] / 100 for lang, row in languages.items()}, rng)
+    _other_benchmarks(at, rng)
     return {"judged": HELD_OUT * len(LANGUAGES)}
+
+
+def _verdicts(at: RoundDir, rates: dict[str, float], rng: np.random.Generator) -> None:
+    """Per prompt: in round 0 the answers alone, later the verdicts of both orders."""
+    ids = [f"h{n}" for n in range(HELD_OUT)]
+    answer = {"sample": 0, "prompt": "?", "response": "!", "token_ids": [1], "finish_reason": "stop"}
+    verdict = {"reason": None, "raw": "A", "shortened": False}
+    for lang, rate in rates.items():
+        rows = [{"prompt_id": id, "lang": lang, **answer} for id in ids]
+        write_rows(at.judge / "answers" / f"{lang}.parquet", rows, RESPONSES)
+        if at.number:
+            values = np.clip(rate + 0.2 * rng.standard_normal(HELD_OUT), 0, 1).tolist()
+            verdicts = [
+                {"prompt_id": id, "order": order, "preference": value, **verdict}
+                for id, value in zip(ids, values, strict=True)
+                for order in ORDERS
+            ]
+            write_rows(at.judge / "verdicts" / f"{lang}.parquet", verdicts, VERDICTS)
+
+
+def _other_benchmarks(at: RoundDir, rng: np.random.Generator) -> None:
+    """Grades of MT-Bench and, where there are pairs, the reward's accuracy."""
+    same = {"category": "writing", "reason": None, "raw": "", "shortened": False, "reference": None, "judge": "grader"}
+    grades = [
+        {"question_id": str(81 + n), "key": str(81 + n), "turn": turn, "grade": grade, **same}
+        for n in range(6)
+        for turn in (1, 2)
+        for grade in [float(np.clip(4 + at.number + rng.standard_normal(), 1, 10))]
+    ]
+    folder = at.judge / "mtbench"
+    answers = [{"response": "Der Wal lebt im Meer.", "finish_reason": "stop", "model": "m"}]
+    write_rows(folder / "verdicts" / "de.parquet", grades, MT_VERDICTS)
+    write_rows(folder / "answers" / "de.parquet", answers, MT_ANSWERS)
+    summarise_mtbench(folder, ["de"])
+    if at.number:
+        row = {"n": 20, "unscored": 0, "reasons": {}, "accuracy": 61.0 + at.number, "accuracy_se": 9.5, "ties": 0.1}
+        average = {"accuracy": 61.0 + at.number, "accuracy_se": 9.5}
+        write_json(at.judge / "accuracy" / "summary.json", {"judge": "j", "languages": {"de": row}, "average": average})
 
 
 WORK = {"align": _align, "sample": _sample, "score": _score, "pair": _pair, "train": _train, "judge": _judge}

@@ -175,3 +175,18 @@ def test_the_documentation_lists_every_key() -> None:
 
     committed = Path(__file__).parent.parent / "docs" / "config.md"
     assert committed.read_text(encoding="utf-8") == render(), "run: python -m docs.make_config"
+
+
+@pytest.mark.parametrize("recipe", sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+def test_every_recipe_validates(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("ultrafeedback", "x_alpacaeval"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for lang in ("en", "es", "ru", "de", "fr", "bn", "sw", "th"):
+            (tmp_path / "data" / folder / f"{lang}.jsonl").write_text('{"id": 1, "instruction": "?"}\n')
+    (tmp_path / "data" / "english_pairs.jsonl").write_text('{"prompt": "?", "chosen": "a", "rejected": "b"}\n')
+    monkeypatch.chdir(tmp_path)  # where a user of a recipe keeps the data that it names
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    config = load_checked(CONFIGS / f"{recipe}.yaml")
+    assert preflight(config).prompts
+    text = (CONFIGS / f"{recipe}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# ")  # says what it is for

@@ -306,3 +306,15 @@ def test_findings_take_sides_only_where_the_interval_does(short: RunDir) -> None
 def test_intervals_stay_within_what_a_rate_can_be() -> None:
     assert interval({"win_rate": 97.0, "win_rate_se": 4.0}, "win_rate") == pytest.approx((89.16, 100.0), abs=0.01)
     assert interval({"win_rate": 97.0, "win_rate_se": None}, "win_rate") is None
+
+
+def test_page_shows_what_was_measured_besides_win_rates(finished: RunDir, report: Page) -> None:
+    text = " ".join(report.text.split())
+    assert "Round 0 → 1 points of win rate" in text and "Round 1 → 2 grade points" in text
+    from eval.difference import compare
+
+    row = compare(finished.round(1).judge, finished.round(2).judge, "xalpaca")["languages"]["es"]
+    assert f"{row['difference']:+.2f}".replace("-", "−") in text
+    grade = read_json(finished.round(2).judge / "mtbench" / "summary.json")["average"]["average"]
+    assert f"{grade:.2f}" in text and "graded from 1 to 10 by grader" in text
+    assert "Reward accuracy" in text and "63.0" in text

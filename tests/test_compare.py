@@ -1,0 +1,183 @@
+"""`icr compare`: what is shared, and that a variant is the run that it would have been alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.stats import spearmanr
+
+from icr.compare import compare, make_variants, run_variants
+from icr.controller import Controller
+from icr.errors import ConfigError, UserError
+from icr.files import read_json
+from icr.preflight import load_checked
+from icr.rundir import RunDir
+from icr.sharing import Lineage
+from icr.tables_compare import rows as rows_of
+from icr.tables_compare import write_page
+from icr.translation import translation_of
+from tests.conftest import TEXTS
+from tests.independent import rows
+from tests.inline import run_inline, silent
+
+KINDS = ("cross-lingual", "multilingual", "translate", "random")
+
+
+@pytest.mark.timeout(900)
+def test_four_kinds_sample_once_and_equal_four_separate_runs(
+    tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = run_inline(monkeypatch)
+    # an untrained model's translations are in no language: here any text counts as one
+    monkeypatch.setattr("icr.translation.failure", lambda text, *rest: None if translation_of(text) else "empty")
+    config = tiny_config(tmp_path, rounds=1, prompts={"limit": 3}, judge={"limit": 2})
+    vary, out = [f"reward.kind={','.join(KINDS)}"], tmp_path / "out"
+    variants = make_variants(config, vary, out, [], {})
+    assert not run_variants(variants, out, silent())
+    assert tasks.count("sample") == 1 and tasks.count("train") == len(KINDS)
+    result = json.loads(json.dumps(compare(variants, out)))
+    assert list(result["variants"]) == [f"kind={kind}" for kind in KINDS]
+    for kind in KINDS[1:]:
+        shared = result["shared"][f"kind={kind}"]
+        assert shared == {"round 0 judge": "kind=cross-lingual", "round 1 sample": "kind=cross-lingual"}
+        counts = next(v for v in variants if v.name == f"kind={kind}").run.round(1).record.stages["sample"].counts
+        assert counts["shared_with"] == "kind=cross-lingual"
+    for kind in KINDS:
+        alone = RunDir(tmp_path / f"alone-{kind}")
+        settings = {"run": str(alone.path), "reward.kind": kind}
+        controller = Controller(alone, load_checked(config, [], settings), silent())
+        controller.iterate()
+        controller.close()
+        assert_same(alone.round(1).path, out / "variants" / f"kind={kind}" / "round-1")
+        row = next(r for r in rows_of(result) if (r["language"], r["variant"]) == ("average", f"kind={kind}"))
+        summary = read_json(alone.round(1).summary)
+        assert row["win_rate"] == summary["average"]["win_rate"]
+        assert row["mean_length"] == summary["average"]["mean_length"]
+    one, two = (out / "variants" / f"kind={kind}" / "round-1" for kind in KINDS[:2])
+    pair = result["agreement"][0]
+    assert pair["variants"] == [f"kind={kind}" for kind in KINDS[:2]]
+    assert pair["languages"]["es"] == pytest.approx(agreement_by_hand(one, two, "es"))
+    page = write_page(result, out).read_text(encoding="utf-8")
+    assert "Do the rewards agree?" in page and all(kind in page for kind in KINDS)
+    before = len(tasks)
+    run_variants(variants, out, silent())
+    assert len(tasks) == before  # nothing is done twice
+
+
+def test_what_is_measured_of_shared_responses_is_measured_once(
+    tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = run_inline(monkeypatch)
+    config = tiny_config(tmp_path, rounds=1, judge={"kind": "none"})
+    variants = make_variants(config, ["reward.length_penalty=fit,none"], tmp_path / "out", [], {})
+    run_variants(variants, tmp_path / "out", silent())
+    assert (tasks.count("sample"), tasks.count("logps"), tasks.count("train")) == (1, 1, 2)
+    assert not list((tmp_path / "out").glob("measured/*"))  # gone once every variant is done
+    alphas = [set(found["1"]["alpha"].values()) for found in compare(variants, tmp_path / "out")["variants"].values()]
+    assert alphas[1] == {0.0} and alphas[0] != {0.0}
+
+
+def test_a_variant_that_cannot_go_on_does_not_hold_up_the_others(
+    tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(monkeypatch)
+    monkeypatch.setattr("icr.translation.failure", lambda *answer: "wrong_language")
+    config = tiny_config(tmp_path, rounds=1, prompts={"limit": 2}, judge={"limit": 1})
+    variants = make_variants(config, ["reward.kind=translate,random"], tmp_path / "out", [], {})
+    failed = run_variants(variants, tmp_path / "out", silent())
+    assert list(failed) == ["kind=translate"] and "translation" in str(failed["kind=translate"])
+    result = compare(variants, tmp_path / "out")
+    done = next(r for r in rows_of(result) if (r["language"], r["variant"]) == ("average", "kind=random"))
+    left = next(r for r in rows_of(result) if (r["language"], r["variant"]) == ("average", "kind=translate"))
+    assert done["win_rate"] is not None and left["win_rate"] is None and done["difference"] is None
+    assert "kind=translate" in write_page(result, tmp_path / "out").read_text(encoding="utf-8")
+
+
+def assert_same(one: Path, two: Path) -> None:
+    for name in ("pairs.parquet", *(f"{kind}/{lang}.parquet" for kind in ("responses", "rewards") for lang in TEXTS)):
+        assert rows(one / name) == rows(two / name), name
+    a, b = (load_file(f / "model" / "model.safetensors") for f in (one, two))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert read_json(one / "judge/summary.json") == read_json(two / "judge/summary.json")
+
+
+def agreement_by_hand(one: Path, two: Path, lang: str) -> dict[str, float]:
+    rewards = []
+    for folder in (one, two):
+        by_prompt: dict[str, list[float]] = {}
+        for row in rows(folder / "rewards" / f"{lang}.parquet"):
+            by_prompt.setdefault(row["prompt_id"], []).append(row["reward"])
+        rewards.append(by_prompt)
+    correlations = [spearmanr(rewards[0][id], rewards[1][id]).statistic for id in rewards[0]]
+    pairs = [{r["prompt_id"]: (r["chosen"], r["rejected"]) for r in rows(f / "pairs.parquet") if r["lang"] == lang}
+             for f in (one, two)]  # fmt: skip
+    both = pairs[0].keys() & pairs[1].keys()
+    equal = sum(pairs[0][id] == pairs[1][id] for id in both) / len(both)
+    return {"rank_correlation": sum(correlations) / len(correlations), "equal_pairs": equal, "prompts": len(both)}
+
+
+def lineage(config: Path, **changes: Any) -> Lineage:
+    from icr.configfile import load_config
+
+    return Lineage(load_config(config, [], {key.replace("__", "."): value for key, value in changes.items()}))
+
+
+def test_stages_have_one_name_exactly_when_their_inputs_are_one(
+    tiny_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = tiny_config(tmp_path)
+    base, none = lineage(config), lineage(config, reward__length_penalty="none")
+    previous, kto = lineage(config, reward__reference="previous"), lineage(config, objective="kto")
+    sampled = lineage(config, sampling__temperature=0.5)
+    assert base.key(1, "sample") == none.key(1, "sample") == previous.key(1, "sample") == kto.key(1, "sample")
+    assert base.key(1, "sample") != base.key(2, "sample") and base.key(1, "sample") != sampled.key(1, "sample")
+    assert base.key(1, "score") != none.key(1, "score")
+    assert base.measurement(1, "policy") == none.measurement(1, "policy")  # α comes off afterwards
+    assert base.measurement(1, "policy") != base.measurement(1, "reference")
+    assert base.key(2, "sample") != none.key(2, "sample")  # other pairs, another policy
+    # in round 1 the previous policy is π_I: the two references part in round 2
+    assert base.key(1, "train") == previous.key(1, "train")
+    assert base.key(2, "sample") == previous.key(2, "sample") and base.key(2, "score") != previous.key(2, "score")
+    assert base.measurement(2, "policy") == previous.measurement(2, "policy")
+    assert base.measurement(2, "reference") != previous.measurement(2, "reference")
+    assert base.key(1, "pair") == kto.key(1, "pair") and base.key(1, "train") != kto.key(1, "train")
+    assert base.key(0, "judge") == kto.key(0, "judge") and base.key(1, "judge") != kto.key(1, "judge")
+
+
+def test_variants_are_all_combinations_and_the_first_is_the_baseline(
+    tiny_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    vary = ["reward.kind=cross-lingual,random", "reward.length_penalty=fit,none,0.01"]
+    variants = make_variants(tiny_config(tmp_path), vary, tmp_path / "out", [], {})
+    assert [v.name for v in variants][:2] == [
+        "kind=cross-lingual, length_penalty=fit",
+        "kind=cross-lingual, length_penalty=none",
+    ]
+    assert len({str(v.run.path) for v in variants}) == 6
+    assert variants[-1].config.reward.length_penalty == 0.01 and variants[-1].config.reward.kind == "random"
+
+
+@pytest.mark.parametrize(
+    ("vary", "says"),
+    [
+        (["reward.kind"], "no values"),
+        (["reward.kind=random,random"], "a value is there twice"),
+        (["reward.kind=random", "reward.kind=translate"], "varied twice"),
+        (["judge.model=a,b"], "cannot be varied"),
+    ],
+)
+def test_what_cannot_be_varied(tiny_config: Callable[..., Path], tmp_path: Path, vary: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        make_variants(tiny_config(tmp_path), vary, tmp_path / "out", [], {})
+
+
+def test_the_problems_of_all_variants_are_told_at_once(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_variants(tiny_config(tmp_path), ["reward.kid=random,x", "sampling.n=1,4"], tmp_path / "out", [], {})
+    assert "reward.kind" in str(caught.value) and "sampling.n" in str(caught.value)
