@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ class _Row:
 
 
 def load_prompts(
-    path: str, languages: list[str], *, limit: int | None = None, key: str = "prompts.path"
+    path: str, languages: list[str], *, limit: int | None = None, key: str = "prompts.path", pivot: str = "en"
 ) -> list[Prompt]:
     """The prompts of `languages`, by English order and then by language.
 
@@ -41,6 +43,7 @@ def load_prompts(
         languages: ISO 639-1 codes; `en` among them.
         limit: keep the first this-many English prompts and their translations.
         key: the config key, for messages.
+        pivot: the language that every prompt needs a partner in; "": none, and `Prompt.english` is empty.
 
     Raises:
         ConfigError: all defects at once (the first 20): not UTF-8, not JSON, no id, no instruction, duplicate ids,
@@ -60,7 +63,8 @@ def load_prompts(
             )
         else:
             by_lang[row.lang][row.id] = row
-    english = by_lang["en"]
+    english = by_lang[pivot] if pivot else {}
+    order = english or {id: row for lang in languages for id, row in by_lang[lang].items()}
     for lang in languages:
         if not by_lang[lang] and not problems:
             problems.append(
@@ -77,19 +81,105 @@ def load_prompts(
                 do="add the English prompt with this id, or remove the line",
             )
             for row in by_lang[lang].values()
-            if row.id not in english
+            if pivot and row.id not in english
         )
     if problems:
-        raise ConfigError(_capped(problems))
+        raise ConfigError(capped(problems))
     return [
-        Prompt(id, lang, by_lang[lang][id].text, english[id].text)
-        for id in list(english)[:limit]
+        Prompt(id, lang, by_lang[lang][id].text, english[id].text if pivot else "")
+        for id in list(order)[:limit]
         for lang in languages
         if id in by_lang[lang]
     ]
 
 
-def _capped(problems: list[UserError]) -> list[UserError]:
+@dataclass(frozen=True)
+class EnglishPrompts:
+    """Prompts to translate: id → text, in the source's order, and how many were left out for which reason."""
+
+    texts: dict[str, str]
+    left_out: Counter[str]
+
+
+def load_english(path: str, *, limit: int | None = None, key: str = "--source") -> EnglishPrompts:
+    """English prompts alone, as the source of translations.
+
+    Beyond `load_prompts` it takes tables without a `lang` column as English, `prompt` and `prompt_id` as names of the
+    columns, and prompts without an id, which get the SHA-256 of their text as id. Empty prompts and repeated ones
+    (same id, same text) are left out and counted: data sets have some, and nobody can mend a data set.
+
+    Args:
+        path: a folder with en.jsonl, a jsonl or parquet file, or a hub data set (`org/name`, `org/name:split`).
+        limit: keep the first this-many prompts; no more are read.
+
+    Raises:
+        ConfigError: not UTF-8, not JSON, a prompt that is not text, one id with two texts, or no prompts at all.
+        UserError: there is no such source.
+    """
+    problems: list[UserError] = []
+    texts: dict[str, str] = {}
+    left_out: Counter[str] = Counter()
+    for where, value in _english_values(path, key, problems):
+        if len(texts) == limit:
+            break
+        if not isinstance(value, dict):
+            problems.append(UserError("not a JSON object", where=where, do='write {"id": …, "instruction": …}'))
+        elif value.get("lang", "en") == "en":
+            _add_english(value, where, texts, left_out, problems)
+    if not texts and not problems:
+        problems.append(UserError("no English prompts", where=f"{key}: {path}", do="name a source that has some"))
+    if problems:
+        raise ConfigError(capped(problems))
+    return EnglishPrompts(texts, left_out)
+
+
+def _add_english(
+    value: dict[str, Any], where: str, texts: dict[str, str], left_out: Counter[str], problems: list[UserError]
+) -> None:
+    text = value.get("instruction", value.get("prompt"))
+    if not isinstance(text, str):
+        problems.append(
+            UserError("a prompt without text", where=where, do="add `instruction` or `prompt`, as a string")
+        )
+        return
+    given = (value.get(name) for name in ("instruction_id", "id", "prompt_id"))
+    id = next((str(v) for v in given if v not in (None, "")), hashlib.sha256(text.encode()).hexdigest())
+    if not text.strip():
+        left_out["empty"] += 1
+    elif id not in texts:
+        texts[id] = text
+    elif texts[id] == text:
+        left_out["repeated"] += 1
+    else:
+        problems.append(UserError(f"id {id} has two texts", where=where, do="give every prompt an id of its own"))
+
+
+def _english_values(path: str, key: str, problems: list[UserError]) -> Iterator[tuple[str, Any]]:
+    source = Path(path)
+    if not source.is_dir():
+        return _table(path, key, problems)
+    file = language_file(source, "en")
+    if file is None:
+        raise UserError("the folder has no en.jsonl", where=f"{key}: {path}", do="name a folder of English prompts")
+    return json_objects(file, problems)
+
+
+def language_file(folder: Path, lang: str) -> Path | None:
+    """The file of a language in a folder of prompts."""
+    return next((f for f in (folder / f"{lang}.jsonl", folder / f"{lang}.json") if f.is_file()), None)
+
+
+def load_heldout(path: str, languages: list[str], limit: int | None = None) -> list[Prompt]:
+    """Prompts that a model is judged on. Where English is not among the languages, they need no English partner.
+
+    Raises:
+        ConfigError: as `load_prompts`.
+    """
+    return load_prompts(path, languages, limit=limit, key="judge.prompts", pivot="en" if "en" in languages else "")
+
+
+def capped(problems: list[UserError]) -> list[UserError]:
+    """The first problems, and how many more there are."""
     if len(problems) <= MAX_PROBLEMS:
         return problems
     rest = len(problems) - MAX_PROBLEMS
@@ -100,7 +190,7 @@ def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) 
     source = Path(path)
     if source.is_dir():
         for lang in languages:
-            file = next((f for f in (source / f"{lang}.jsonl", source / f"{lang}.json") if f.is_file()), None)
+            file = language_file(source, lang)
             if file is None:
                 problems.append(
                     UserError(
@@ -113,22 +203,25 @@ def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) 
             for where, value in json_objects(file, problems):
                 yield from _row(value, lang, where, problems)
         return
-    if source.is_file():
-        values = _parquet(source) if source.suffix == ".parquet" else json_objects(source, problems)
-    elif path.count("/") == 1 and not path.startswith((".", "/", "~")):
-        values = _hub(path, key)
-    else:
-        raise UserError(
-            f"there is no file or folder {path}",
-            where=key,
-            do="name a folder of LANG.jsonl, a table with a `lang` column, or a hub data set",
-        )
-    for where, value in values:
+    for where, value in _table(path, key, problems):
         code = value.get("lang") if isinstance(value, dict) else None
         if not isinstance(code, str):
             problems.append(UserError("a prompt without `lang`", where=where, do="add its ISO 639-1 code"))
         elif code in languages:
             yield from _row(value, code, where, problems)
+
+
+def _table(path: str, key: str, problems: list[UserError]) -> Iterator[tuple[str, Any]]:
+    source = Path(path)
+    if source.is_file():
+        return _parquet(source) if source.suffix == ".parquet" else json_objects(source, problems)
+    if path.count("/") == 1 and not path.startswith((".", "/", "~")):
+        return _hub(path, key)
+    raise UserError(
+        f"there is no file or folder {path}",
+        where=key,
+        do="name a folder of LANG.jsonl, a table with a `lang` column, or a hub data set",
+    )
 
 
 def _row(value: Any, lang: str, where: str, problems: list[UserError]) -> Iterator[_Row]:
@@ -174,16 +267,23 @@ def json_objects(file: Path, problems: list[UserError]) -> Iterator[tuple[str, A
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    yield from ((f"{file}, row {i}", row) for i, row in enumerate(pq.read_table(file).to_pylist(), 1))
+    try:
+        rows = pq.read_table(file).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise UserError(f"not parquet: {error}", where=str(file), do="write the file anew") from error
+    yield from ((f"{file}, row {i}", row) for i, row in enumerate(rows, 1))
 
 
 def _hub(name: str, key: str) -> Iterator[tuple[str, Any]]:
+    """Rows of a hub data set: `org/name`, or `org/name:split` where the split is not called train."""
     import datasets
 
+    repository, _, split = name.partition(":")
     try:
-        data = datasets.load_dataset(name, split="train")
+        data = datasets.load_dataset(repository, split=split or "train")
     except Exception as error:  # datasets raises many kinds; each means that the user cannot have this data set
         raise UserError(
             f"the data set {name} cannot be loaded: {str(error).splitlines()[0]}",
