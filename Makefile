@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench bench-transfer clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +26,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# Real models, hours on two CPU cores; MODEL=gemma for the multilingual one.
+bench-transfer: setup
+	$(BIN)/python -m benchmarks.transfer --model $(or $(MODEL),smollm2)
 
 clean:
 	rm -rf $(VENV) runs
