@@ -32,7 +32,8 @@ def estimate(benchmark: str, config: Config, out: Path) -> str:
     from eval.remote import EndpointJudge
 
     assert judge.model is not None
-    endpoint = Endpoint(judge.model, out / "cache.sqlite", judge, dry=True)
+    folder = out if benchmark == "xalpaca" else out / benchmark
+    endpoint = Endpoint(judge.model, folder / "cache.sqlite", judge, dry=True)
     found = EndpointJudge(endpoint, judge.preference).estimate(questions)
     money = (
         "its price is not known (judge.prices takes one)" if found.usd is None else f"at most {found.usd:.2f} dollars"

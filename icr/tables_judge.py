@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -17,7 +18,7 @@ Row = dict[str, Any]
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in columns:
         table.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
     return table
@@ -46,9 +47,8 @@ def _money(cost: Row) -> str:
 
 def xalpaca_table(summary: Row) -> RenderableType:
     """Win rates per language with standard errors, and what stands beside them."""
-    table = _table(
-        "language", "n", "win rate", "discrete", "LC", "length", "baseline's", "right\nlanguage", "order\ndecided"
-    )
+    heads = ("win rate\n± se", "discrete\n± se", "LC\n± se", "length", "theirs", "right\nlang.", "by\norder")
+    table = _table("lang.", "n", *heads)
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
         whole = code != "average"
         table.add_row(
@@ -65,7 +65,8 @@ def xalpaca_table(summary: Row) -> RenderableType:
     variants = sorted({row["lc_variant"] for row in summary["languages"].values() if row.get("lc_variant")})
     fitted = f"\nLC fitted as {', '.join(variants)}" if variants else ""
     head = Text(
-        f"rates in percent ± standard error, against {summary['baseline']}, orders: {summary['orders']}{fitted}"
+        f"Rates in percent against {Path(summary['baseline']).name}, orders: {summary['orders']}; "
+        f"lengths in characters; by order: items that the other order decides otherwise.{fitted}"
     )
     return Group(table, head, _asides(summary))
 
@@ -95,16 +96,18 @@ def difference_table(result: Row, first: str, second: str) -> RenderableType:
 
 
 def mtbench_table(summary: Row) -> RenderableType:
-    """Grades per language with 95 % intervals, by turn and category."""
+    """Grades per language with 95 % intervals, by turn and by category."""
     rows = mtbench_rows({"": summary})
-    categories = list(rows[0]["categories"])
-    table = _table("language", "n", "average", "95 %", "turn 1", "turn 2", *categories)
+    table = _table("language", "n", "average", "95 %", "turn 1", "turn 2")
     for row in rows:
         bounds = "" if row["low"] is None else f"{number(row['low'])}–{number(row['high'])}"
-        cells = [row["language"], number(row["n"], 0), number(row["average"], 2), bounds]
-        cells += [number(row["turn_1"], 1), number(row["turn_2"], 1)]
-        table.add_row(*cells, *(number(row["categories"].get(name)) for name in categories))
-    return Group(table, Text("grades from 1 to 10, intervals over questions"), _asides(summary))
+        turns = [number(row["turn_1"], 2), number(row["turn_2"], 2)]
+        n = number(row["n"], 0) if row["language"] != "average" else ""
+        table.add_row(row["language"], n, number(row["average"], 2), bounds, *turns)
+    categories = _table("category", *(row["language"] for row in rows))
+    for name in rows[0]["categories"]:
+        categories.add_row(name, *(number(row["categories"].get(name), 1) for row in rows))
+    return Group(table, categories, Text("Grades from 1 to 10; intervals over questions."), _asides(summary))
 
 
 def nlp_result(summary: Row) -> RenderableType:

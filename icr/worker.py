@@ -126,7 +126,7 @@ def verdicts(job: Job, index: int, events: EventFile) -> dict[str, Any]:
 
     out = job.evaluation
     baseline = load_baseline(job.baseline(), read_answers(out / "answers"), events)
-    judge = _judge(job, events)
+    judge = _judge(job, out, events)
     run_verdicts(judge, out / "answers", baseline, out, events, job.config.judge.orders)
     return _judged(judge)
 
@@ -135,10 +135,9 @@ def agreement(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     """The judge's verdicts on pairs of the round."""
     from eval.accuracy import pick_pairs, run_agreement
 
-    judge = _judge(job, events)
-    run_agreement(
-        judge, pick_pairs(job.folder.pairs, job.config.judge.accuracy.pairs), job.evaluation / "accuracy", events
-    )
+    out = job.evaluation / "accuracy"
+    judge = _judge(job, out, events)
+    run_agreement(judge, pick_pairs(job.folder.pairs, job.config.judge.accuracy.pairs), out, events)
     return _judged(judge)
 
 
@@ -158,8 +157,8 @@ def mtbench_verdicts(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     config = job.config.judge
     assert config.mtbench is not None
     questions = load_questions(config.mtbench, job.config.prompts.languages, events)
-    cache = job.evaluation / "cache.sqlite"
-    return _judged(judge_answers(config, questions, job.evaluation / "mtbench", cache, events, job.model))
+    out = job.evaluation / "mtbench"
+    return _judged(judge_answers(config, questions, out, out / "cache.sqlite", events, job.model))
 
 
 def nlp(job: Job, index: int, events: EventFile) -> dict[str, Any]:
@@ -171,10 +170,11 @@ def nlp(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     return {}
 
 
-def _judge(job: Job, events: EventFile) -> Judge:
+def _judge(job: Job, out: Path, events: EventFile) -> Judge:
+    """The judge, with a cache of its own for each benchmark, so that each knows what it cost."""
     from eval.judge import open_judge
 
-    return open_judge(job.config.judge, job.evaluation / "cache.sqlite", events, job.model)
+    return open_judge(job.config.judge, out / "cache.sqlite", events, job.model)
 
 
 def _judged(judge: Judge) -> dict[str, Any]:
