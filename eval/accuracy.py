@@ -57,7 +57,7 @@ def pick_pairs(pairs: Path, count: int) -> dict[str, list[Row]]:
 
 def run_agreement(judge: Judge, picked: Mapping[str, Sequence[Row]], out: Path, reporter: Reporter) -> None:
     """Ask the judge about every pair: `out`/LANG.parquet, rows of AGREEMENT."""
-    asking = Asking(judge, out, reporter, sum(map(len, picked.values())))
+    asking = Asking(judge, out, reporter, sum(map(len, picked.values())), "accuracy")
     for lang, rows in picked.items():
 
         def row(number: int, verdict: Verdict, rows: Sequence[Row] = rows) -> Row:
@@ -74,7 +74,11 @@ def run_agreement(judge: Judge, picked: Mapping[str, Sequence[Row]], out: Path, 
                 "shortened": verdict.shortened,
             }
 
-        asking.language(lang, [_question(lang, pair) for pair in rows], AGREEMENT, row)
+        def value(number: int, verdict: Verdict, rows: Sequence[Row] = rows) -> float | None:
+            agreement, _ = agreement_of(verdict, chosen_first(rows[number]))
+            return None if agreement is None else 100 * agreement
+
+        asking.language(lang, [_question(lang, pair) for pair in rows], AGREEMENT, row, value)
     asking.close()
 
 

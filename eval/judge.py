@@ -34,14 +34,25 @@ PIECE = pa.schema(
 )
 
 
+Running = Callable[[int, Verdict], str]
+"""(a question's number, its verdict so far) → the result until now, in words for the user."""
+Value = Callable[[int, Verdict], float | None]
+"""(a question's number, its verdict) → what it adds to the result; None when unscored."""
+
+
 class Judge(Protocol):
     name: str
     """Kind, model and how it is read. Verdicts under another name are made anew."""
     shard_size: int
     """Questions to a piece: what a kill loses at most, and what `ask` is given at a time."""
 
-    def ask(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[Verdict]:
-        """One verdict per question, in order; `done(k)` is called when k more of them are ready."""
+    def ask(
+        self, questions: Sequence[Question], done: Callable[[int], None], running: Running | None = None
+    ) -> list[Verdict]:
+        """One verdict per question, in order; `done(k)` is called when k more of them are ready.
+
+        `running` is told each verdict as it comes; what it returns is shown beside the progress.
+        """
 
     def cost(self) -> dict[str, Any] | None:
         """What the answers to all questions so far cost, whoever paid: calls, tokens, usd. None: nothing is paid."""
@@ -73,14 +84,21 @@ def open_judge(config: JudgeConfig, cache: Path, reporter: Reporter, folder: str
 class Asking:
     """One benchmark's questions to one judge, with the progress over all its languages."""
 
-    def __init__(self, judge: Judge, folder: Path, reporter: Reporter, total: int) -> None:
-        """`folder` takes LANG.parquet, and `folder`/pieces what is not whole yet."""
-        self._judge, self._folder, self._reporter = judge, folder, reporter
+    def __init__(self, judge: Judge, folder: Path, reporter: Reporter, total: int, result: str) -> None:
+        """`folder` takes LANG.parquet, and `folder`/pieces what is not whole yet; `result` names what is averaged."""
+        self._judge, self._folder, self._reporter, self._result = judge, folder, reporter, result
+        self._values: dict[tuple[str, int], float] = {}
+        self._sum = 0.0
         self._done, self._total = 0, total
         reporter.progress(0, total)
 
     def language(
-        self, lang: str, questions: Sequence[Question], schema: pa.Schema, row: Callable[[int, Verdict], dict[str, Any]]
+        self,
+        lang: str,
+        questions: Sequence[Question],
+        schema: pa.Schema,
+        row: Callable[[int, Verdict], dict[str, Any]],
+        value: Value,
     ) -> Path:
         """Judge one language's questions into LANG.parquet, a row each.
 
@@ -89,6 +107,7 @@ class Asking:
 
         Args:
             row: from a question's number and its verdict to a row of `schema`.
+            value: of a verdict, for the result that is shown while this runs.
 
         Raises:
             UserError: an endpoint that cannot be used; nothing judged before is lost.
@@ -101,7 +120,8 @@ class Asking:
         verdicts: list[Verdict] = []
         for start in range(0, len(questions), self._judge.shard_size):
             piece = self._folder / "pieces" / f"{lang}-{start // self._judge.shard_size:05d}.parquet"
-            verdicts += self._piece(questions[start : start + self._judge.shard_size], piece)
+            running = self._running(lang, start, value)
+            verdicts += self._piece(questions[start : start + self._judge.shard_size], piece, running)
         rows = [row(number, verdict) for number, verdict in enumerate(verdicts)]
         write_rows(whole, rows, schema.with_metadata({FINGERPRINT: fingerprint}))
         return whole
@@ -110,7 +130,18 @@ class Asking:
         """All languages are whole: their pieces go."""
         shutil.rmtree(self._folder / "pieces", ignore_errors=True)
 
-    def _piece(self, questions: Sequence[Question], path: Path) -> list[Verdict]:
+    def _running(self, lang: str, start: int, value: Value) -> Running:
+        def running(number: int, verdict: Verdict) -> str:
+            key, found = (lang, start + number), value(start + number, verdict)
+            self._sum -= self._values.pop(key, 0.0)  # an unreadable answer is asked for again
+            if found is not None:
+                self._values[key] = found
+                self._sum += found
+            return f"{self._result} {self._sum / len(self._values):.1f}" if self._values else ""
+
+        return running
+
+    def _piece(self, questions: Sequence[Question], path: Path, running: Running) -> list[Verdict]:
         fingerprint = _fingerprint(self._judge, questions)
         if _is_of(path, fingerprint):
             self._add(len(questions))
@@ -118,7 +149,7 @@ class Asking:
                 Verdict(tuple(r["shares"]) if r["shares"] is not None else None, r["reason"], r["raw"], r["shortened"])
                 for r in read_rows(path)
             ]
-        verdicts = self._judge.ask(questions, self._add)
+        verdicts = self._judge.ask(questions, self._add, running)
         rows = [{"shares": v.shares, "reason": v.reason, "raw": v.raw, "shortened": v.shortened} for v in verdicts]
         write_rows(path, rows, PIECE.with_metadata({FINGERPRINT: fingerprint}))
         return verdicts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.judge import Running
 from eval.question import Question, Verdict
 from icr.errors import UserError
 from icr.models import end_of_turn_id, load_model, load_tokenizer, locate, materialise, prompt_token_ids
@@ -45,7 +46,9 @@ class LocalJudge:
         dtype, device = (torch.bfloat16, "cuda") if torch.cuda.is_available() else (torch.float32, "cpu")
         return cls(load_model(folder, dtype, device), load_tokenizer(folder), name or spec, reporter)
 
-    def ask(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[Verdict]:
+    def ask(
+        self, questions: Sequence[Question], done: Callable[[int], None], running: Running | None = None
+    ) -> list[Verdict]:
         """One batch of forward passes: the share of a label is its probability among the question's labels.
 
         No explanation is asked for: a label's probability is that of it being the whole answer. Questions that no cut
@@ -68,6 +71,9 @@ class LocalJudge:
             else:
                 own = np.array([next(of_label) for _ in question.labels])
                 verdicts.append(_verdict(self._of(question).shown, own, limit))
+        for number, verdict in enumerate(verdicts):
+            if running is not None:
+                self._reporter.status(running(number, verdict))
         done(len(verdicts))
         return verdicts
 
@@ -108,6 +114,9 @@ class _Notes(Silent):
 
     def note(self, text: str) -> None:
         self._reporter.note(text)
+
+    def status(self, text: str) -> None:
+        self._reporter.status(text)
 
 
 def _verdict(labels: tuple[str, ...], logps: NDArray[np.float64], limit: int | None) -> Verdict:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from eval.judge import Asking, Judge, open_judge
+from eval.judge import Asking, Judge, Running, open_judge
 from eval.mtbench_answers import NO_ROOM, file_name, write_lines
 from eval.mtbench_questions import BY_JUDGE, MtQuestion, Questions
 from eval.mtbench_references import EndpointWriter, LocalWriter, complete_references, incomplete
@@ -93,7 +93,7 @@ def grade(judge: Judge, questions: Questions, out: Path, reporter: Reporter) -> 
     """
     asked = {lang: grading_questions(of_lang, out / "answers") for lang, of_lang in questions.items()}
     known = {q: verdict for pairs in asked.values() for q, verdict in pairs if verdict is not None}
-    asking = Asking(_Knowing(judge, known), out / "verdicts", reporter, sum(map(len, asked.values())))
+    asking = Asking(_Knowing(judge, known), out / "verdicts", reporter, sum(map(len, asked.values())), "mean grade")
     for lang, pairs in asked.items():
         turns = [(q, turn) for q in questions[lang] for turn in (1, 2)]
 
@@ -112,7 +112,9 @@ def grade(judge: Judge, questions: Questions, out: Path, reporter: Reporter) -> 
                 "judge": judge.name,
             }
 
-        file = asking.language(lang, [q for q, _ in pairs], VERDICTS, row)
+        file = asking.language(
+            lang, [q for q, _ in pairs], VERDICTS, row, lambda number, verdict: expected_grade(verdict)
+        )
         _write_judgments(out, lang, turns, [q for q, _ in pairs], file, judge.name)
     asking.close()
 
@@ -186,10 +188,17 @@ class _Knowing:
         self.name, self.shard_size = judge.name, judge.shard_size
         self._judge, self._known = judge, known
 
-    def ask(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[Verdict]:
+    def ask(
+        self, questions: Sequence[Question], done: Callable[[int], None], running: Running | None = None
+    ) -> list[Verdict]:
         unknown = [q for q in questions if q not in self._known]
         done(len(questions) - len(unknown))
-        new = iter(self._judge.ask(unknown, done) if unknown else [])
+        places = [n for n, q in enumerate(questions) if q not in self._known]
+
+        def told(number: int, verdict: Verdict) -> str:
+            return running(places[number], verdict) if running is not None else ""
+
+        new = iter(self._judge.ask(unknown, done, told) if unknown else [])
         return [self._known[q] if q in self._known else next(new) for q in questions]
 
     def cost(self) -> dict[str, Any] | None:

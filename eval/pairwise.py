@@ -66,7 +66,7 @@ def run_verdicts(
         UserError: no answers, or an endpoint that cannot be used (nothing judged before is lost).
     """
     work = {lang: comparisons(lang, rows, baseline[lang], orders) for lang, rows in read_answers(answers).items()}
-    asking = Asking(judge, out / "verdicts", reporter, sum(map(len, work.values())))
+    asking = Asking(judge, out / "verdicts", reporter, sum(map(len, work.values())), "win rate")
     for lang, pairs in work.items():
 
         def row(number: int, verdict: Verdict, pairs: list[_Pair] = pairs) -> dict[str, Any]:
@@ -80,7 +80,11 @@ def run_verdicts(
                 "shortened": verdict.shortened,
             }
 
-        asking.language(lang, [c.question() for _, c in pairs], VERDICTS, row)
+        def value(number: int, verdict: Verdict, pairs: list[_Pair] = pairs) -> float | None:
+            preference = _policy_preference(pairs[number][0], verdict)
+            return None if preference is None else 100 * preference
+
+        asking.language(lang, [c.question() for _, c in pairs], VERDICTS, row, value)
     asking.close()
 
 

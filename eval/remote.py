@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eval.endpoint import Ask, Endpoint, Estimate, NoAnswer
+from eval.judge import Running
 from eval.prices import Cost
 from eval.question import Question, Verdict
 from eval.reply import Reply, read_reply
@@ -30,12 +31,14 @@ class EndpointJudge:
         self._preference = preference
         self._unscored = 0
 
-    def ask(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[Verdict]:
+    def ask(
+        self, questions: Sequence[Question], done: Callable[[int], None], running: Running | None = None
+    ) -> list[Verdict]:
         """Raises UserError when the endpoint cannot be used at all; answers until then are in the cache."""
         verdicts: dict[int, Verdict] = {}
         todo = list(range(len(questions)))
         for reading in range(READINGS):
-            self._read(questions, todo, reading, verdicts, done if reading == 0 else lambda more: None)
+            self._read(questions, todo, reading, verdicts, done if reading == 0 else lambda more: None, running)
             todo = [n for n in todo if verdicts[n].reason in UNREADABLE]
         return [verdicts[n] for n in range(len(questions))]
 
@@ -46,6 +49,7 @@ class EndpointJudge:
         reading: int,
         verdicts: dict[int, Verdict],
         done: Callable[[int], None],
+        running: Running | None,
     ) -> None:
         """Ask the questions of the numbers `todo` and put their verdicts in `verdicts`, as they come."""
 
@@ -55,7 +59,9 @@ class EndpointJudge:
             was_unscored = number in verdicts and verdicts[number].shares is None
             self._unscored += (verdict.shares is None) - was_unscored
             verdicts[number] = verdict
-            self.endpoint.reporter.status(f"{self.endpoint.cost}, {self._unscored} unscored")
+            result = running(number, verdict) if running is not None else ""
+            parts = (result, str(self.endpoint.cost), f"{self._unscored} unscored")
+            self.endpoint.reporter.status(", ".join(filter(None, parts)))
 
         self.endpoint.ask(_Asks(lambda place: self.ask_of(questions[todo[place]], reading), len(todo)), done, heard)
 

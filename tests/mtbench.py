@@ -96,7 +96,7 @@ class Scripted:
     def __init__(self, of: Callable[[Question], int | None], limit: int = 10**9) -> None:
         self.of, self.limit, self.seen = of, limit, list[Question]()
 
-    def ask(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[Verdict]:
+    def ask(self, questions: Sequence[Question], done: Callable[[int], None], running: Any = None) -> list[Verdict]:
         if len(self.seen) >= self.limit:
             raise KeyboardInterrupt
         self.seen.extend(questions)

@@ -35,7 +35,7 @@ class Rater:
     def __init__(self, label: Callable[[str, str], str | None]) -> None:
         self.label, self.asked = label, list[Question]()
 
-    def ask(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[Verdict]:
+    def ask(self, questions: Sequence[Question], done: Callable[[int], None], running: Any = None) -> list[Verdict]:
         self.asked += questions
         verdicts = []
         for question in questions:

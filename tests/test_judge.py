@@ -32,7 +32,7 @@ class Scripted:
     def __init__(self, preference: Callable[[str, str], float | None], limit: int = 10**9) -> None:
         self.preference, self.limit, self.seen = preference, limit, list[Question]()
 
-    def ask(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[Verdict]:
+    def ask(self, questions: Sequence[Question], done: Callable[[int], None], running: Any = None) -> list[Verdict]:
         if len(self.seen) >= self.limit:
             raise KeyboardInterrupt
         self.seen.extend(questions)
@@ -181,6 +181,16 @@ def test_local_is_deterministic_and_swapping_the_sides_gives_one_minus(local: Lo
     assert means[1] == pytest.approx([1 - x for x in means[0]], abs=1e-6)
     assert means[2] == means[0]
     assert any(abs(x - 0.5) > 1e-3 for x in means[0])
+
+
+def test_the_result_so_far_is_told_while_it_runs(folder: Path, tmp_path: Path) -> None:
+    steps = Steps()
+    judge = LocalJudge.load(str(folder), reporter=steps)
+    answers = write_answers(tmp_path / "answers", "de", {c.id: c.first for c in ITEMS})
+    run_verdicts(judge, answers, {"de": {c.id: c.second for c in ITEMS}}, tmp_path / "judge", steps)
+    rows = read_rows(tmp_path / "judge" / "verdicts" / "de.parquet")
+    mean = 100 * sum(row["preference"] for row in rows) / len(rows)
+    assert steps.statuses[-1] == f"win rate {mean:.1f}" and len(steps.statuses) == 6
 
 
 def test_long_answers_are_cut_alike_and_counted_and_what_never_fits_is_unscored(tmp_path: Path) -> None:
