@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from icr.cli_compare import compare
 from icr.cli_judge import judge_app
 from icr.cli_prompts import prompts_app
+from icr.cli_streams import stderr, stdout
 from icr.errors import IcrError, UserError, explain_os_error
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def iterate(
     with _controller(config, run, set_, changes, from_round) as controller:
         controller.iterate()
         report = write_report(controller.run)
-        print_summary(controller.run, _stdout())
+        print_summary(controller.run, stdout())
         print(f"\nreport: {report}")
 
 
@@ -116,7 +118,7 @@ def _controller(
 
     resolved = _resolve(config, run, overrides, changes or {}, from_round)
     assert resolved.run is not None
-    controller = Controller(RunDir(Path(resolved.run)), resolved, _stderr())
+    controller = Controller(RunDir(Path(resolved.run)), resolved, stderr())
     try:
         yield controller
     finally:
@@ -206,38 +208,7 @@ app.add_typer(judge_app, name="judge")
 app.add_typer(prompts_app, name="prompts")
 
 
-@app.command()
-def compare(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
-    vary: Annotated[list[str], typer.Option("--vary", help="key=value,value,… ; several vary together.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the variants lie. The same command resumes.")],
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each variant.")] = None,
-    set_: SetOption = None,
-    json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """Run variants of a config side by side; what they have in common is done once."""
-    from icr.compare import compare as compared
-    from icr.compare import make_variants, run_variants
-    from icr.configfile import find_config
-    from icr.tables_compare import compare_tables, write_page
-
-    changes = {} if rounds is None else {"rounds": rounds}
-    variants = make_variants(find_config(config), vary, out, set_ or [], changes)
-    failed = run_variants(variants, out, _stderr())
-    result = compared(variants, out)
-    page = write_page(result, out)
-    if json_:
-        print(json.dumps(result, ensure_ascii=False))
-    else:
-        _stdout().print(compare_tables(result))
-        print(f"\npage: {page}")
-    if failed:
-        name, error = next(iter(failed.items()))
-        raise UserError(
-            f"{len(failed)} of {len(variants)} variants did not finish: {', '.join(failed)}\n  {name}: {error}",
-            where=str(out),
-            do="the same command tries them again; what the others found stands above",
-        )
+app.command()(compare)
 
 
 @app.command()
@@ -251,7 +222,7 @@ def status(run: RunArgument, json_: Annotated[bool, typer.Option("--json", help=
     if json_:
         print(json.dumps(status_json(folder, held), indent=2))
     else:
-        _stdout().print(status_table(folder, held))
+        stdout().print(status_table(folder, held))
 
 
 @app.command()
@@ -262,7 +233,7 @@ def report(run: RunArgument) -> None:
 
     folder = _run_folder(run)
     path = write_report(folder)
-    print_summary(folder, _stdout())
+    print_summary(folder, stdout())
     print(f"\nreport: {path}")
 
 
@@ -316,18 +287,6 @@ def _run_folder(run: Path) -> Any:
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run} is not a run folder", do="name a folder that icr iterate made")
     return RunDir(run)
-
-
-def _stdout() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 if __name__ == "__main__":

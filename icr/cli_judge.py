@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from icr.cli_streams import stderr, stdout
 from icr.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def accuracy(
     """How often a judge prefers, head to head, what a round's reward chose (Table 1)."""
     from icr.evaluate import agreement
 
-    summary = agreement(run, round_, judge, pairs, set_ or [], _stderr())
+    summary = agreement(run, round_, judge, pairs, set_ or [], stderr())
     _show("accuracy", summary, json_)
 
 
@@ -149,7 +150,7 @@ def diff(
     if json_:
         print(json.dumps(result, ensure_ascii=False))
     else:
-        _stdout().print(difference_table(result, str(first), str(second)))
+        stdout().print(difference_table(result, str(first), str(second)))
 
 
 def _evaluate(benchmark: str, config: Config, out: Path, dry_run: bool, json_: bool) -> None:
@@ -159,7 +160,7 @@ def _evaluate(benchmark: str, config: Config, out: Path, dry_run: bool, json_: b
     if dry_run:
         print(estimate(benchmark, config, out))
         return
-    _show(benchmark, evaluate(benchmark, config, out.resolve(), _stderr()), json_)
+    _show(benchmark, evaluate(benchmark, config, out.resolve(), stderr()), json_)
     if not json_:
         print(f"\nall files: {out}")
 
@@ -170,7 +171,7 @@ def _show(benchmark: str, summary: dict[str, Any], json_: bool) -> None:
     if json_:
         print(json.dumps(summary, ensure_ascii=False))
     else:
-        _stdout().print(TABLES[benchmark](summary))
+        stdout().print(TABLES[benchmark](summary))
 
 
 def _codes(languages: str) -> list[str]:
@@ -182,15 +183,3 @@ def _codes(languages: str) -> list[str]:
 
 def _path(path: Path | None) -> str | None:
     return str(path.resolve()) if path is not None else None
-
-
-def _stdout() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

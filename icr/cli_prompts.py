@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from icr.cli_streams import stderr
 from icr.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _work(job: TranslateJob) -> None:
     try:
         path, events, log = (folder / name for name in ("job.json", "events.jsonl", "log.txt"))
         write_text(path, job.model_dump_json(indent=2))
-        with StageDisplay(_stderr(), "translate") as display:
+        with StageDisplay(stderr(), "translate") as display:
             argv = [sys.executable, "-m", "icr.translator", str(path), str(events)]
             run_workers([Worker(argv, events, log)], display, [lock.fd])
     finally:
@@ -161,9 +162,3 @@ def _print_tallies(tallies: dict[str, Tally], fine: str, missing: dict[str, int]
         why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common())
         table.add_row(lang, *(str(n) if n else "–" for n in numbers), why or "–")
     Console().print(table)
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
