@@ -40,8 +40,8 @@ def _import(module_name: str, key: str) -> ModuleType:
     try:
         if module_name.endswith(".py"):
             return _import_file(Path(module_name))
-        if os.getcwd() not in sys.path:  # a console script does not have the current folder on its path
-            sys.path.insert(0, os.getcwd())
+        if os.getcwd() not in sys.path:  # neither a console script nor a worker has the current folder on its path
+            sys.path.append(os.getcwd())  # last, so that a folder `eval` or `prompts` there is not taken for ours
         return importlib.import_module(module_name)
     except Exception as error:  # a user's file may fail in any way while it is imported
         at = ""

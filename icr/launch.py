@@ -21,6 +21,15 @@ from icr.errors import StageFailed, UserError
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
 LOW_DISK = 32 * 2**20
+WORKER_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONSAFEPATH": "1",
+}
+"""Environment of every worker: nothing is sent out unasked, and folders of the user's that are named like our packages
+(`eval`, `prompts`) are not taken for them."""
 
 
 def die_with_parent() -> None:
@@ -71,7 +80,7 @@ class _Running:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **worker.env},
+                env={**os.environ, **WORKER_ENVIRONMENT, **worker.env},
                 start_new_session=True,  # Ctrl-C reaches the controller alone, which then ends the group
                 pass_fds=keep_fds,
             )

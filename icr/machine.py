@@ -18,14 +18,6 @@ from icr.launch import Worker, run_workers
 if TYPE_CHECKING:
     from rich.console import Console
 
-QUIET = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""Environment of every worker: nothing is sent out unasked."""
-
 
 class Machine:
     """Runs jobs in processes of their own; their files and logs lie in `folder`/jobs and `folder`/logs."""
@@ -87,8 +79,6 @@ class Machine:
         self._console.print(f"  note: {text}", style="yellow", markup=False, highlight=False)
 
     def _run(self, workers: list[Worker], label: str) -> list[dict[str, Any]]:
-        for worker in workers:
-            worker.env.update(QUIET)
         with StageDisplay(self._console, label) as display:
             return run_workers(workers, display, keep_fds=self._keep_fds)
 

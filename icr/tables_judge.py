@@ -34,7 +34,9 @@ def _asides(summary: Row) -> Text:
     cost = summary.get("cost")
     lines = [f"judge: {summary['judge']}" + (f", {_money(cost)}" if cost else "")]
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
-        lines += [f"{code}: no {field.replace('_', ' ')}: {reason}" for field, reason in row.get("why", {}).items()]
+        why = row.get("why", {})
+        told = {k: v for k, v in why.items() if not (k.endswith("_se") and why.get(k.removesuffix("_se")) == v)}
+        lines += [f"{code}: no {field.replace('_', ' ')}: {reason}" for field, reason in told.items()]
         lines += [f"{code}: {count} unscored: {reason}" for reason, count in (row.get("reasons") or {}).items()]
     return Text("\n".join(lines))
 

@@ -107,8 +107,11 @@ def test_accuracy_by_another_judge_than_the_runs(
 
 def test_nlp_tasks_alone(tmp_path: Path, tiny_pair: tuple[Path, Path]) -> None:
     tasks = write_tasks(tmp_path / "tasks")
-    command = [sys.executable, "-m", "icr.cli", "judge", "nlp", str(tiny_pair[0]), "--languages", "en,es"]
+    for name in ("eval", "prompts", "configs", "loops"):  # a user's folders are not taken for our packages
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-P", "-m", "icr.cli", "judge", "nlp", str(tiny_pair[0]), "--languages", "en,es"]
     command += ["--tasks", "quiz_{lang}", "--include-path", str(tasks), "--out", str(tmp_path / "out"), "--limit", "3"]
-    done = subprocess.run([*command, "--set", "judge.nlp.backend=transformers"], capture_output=True, text=True)
+    command += ["--set", "judge.nlp.backend=transformers"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "quiz_es" in done.stdout and "acc" in done.stdout
