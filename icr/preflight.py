@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -152,17 +153,23 @@ def check_batch(config: Config, processes: int) -> None:
     """A batch has to be whole micro-batches on every process; KTO makes two rows of a pair.
 
     Raises:
-        UserError: it is not.
+        ConfigError: the training's or the alignment's is not.
     """
-    train, rows = config.train, 2 if config.objective == "kto" else 1
-    share = train.micro_batch_size * processes
-    if train.batch_size * rows % share:
-        raise UserError(
-            f"a batch of {train.batch_size} pairs cannot be split into micro-batches of {train.micro_batch_size} "
-            f"on {processes} processes",
-            where="train.batch_size",
-            do=f"make it a multiple of {share // rows if share % rows == 0 else share}",
+    micro = config.train.micro_batch_size
+    batches = [("train.batch_size", config.train.batch_size, 2 if config.objective == "kto" else 1)]
+    if config.alignment and not config.models.policy:
+        batches.append(("alignment.batch_size", config.alignment.batch_size, 1))  # the alignment is DPO
+    problems = [
+        UserError(
+            f"a batch of {size} pairs cannot be split into micro-batches of {micro} on {processes} processes",
+            where=key,
+            do=f"make it a multiple of {micro * processes // math.gcd(micro * processes, rows)}",
         )
+        for key, size, rows in batches
+        if size * rows % (micro * processes)
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_objective(name: str) -> None:

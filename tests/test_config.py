@@ -9,7 +9,7 @@ import yaml
 from icr.config import CONFIGS, Config
 from icr.configfile import differences, dump_config, load_config
 from icr.errors import ConfigError, UserError
-from icr.preflight import load_checked, preflight
+from icr.preflight import check_batch, load_checked, preflight
 
 MINIMAL = "models: {policy: a/b, reference: a/c}\nprompts: {path: p, languages: [en]}\n"
 
@@ -188,5 +188,15 @@ def test_every_recipe_validates(recipe: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     config = load_checked(CONFIGS / f"{recipe}.yaml")
     assert preflight(config).prompts
+    check_batch(config, config.train.nodes * (8 if config.train.processes == "auto" else config.train.processes))
     text = (CONFIGS / f"{recipe}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# ")  # says what it is for
+
+
+def test_batches_have_to_be_whole_micro_batches_on_every_process(tmp_path: Path) -> None:
+    text = MINIMAL.replace("policy: a/b, ", "") + "alignment: {pairs: p, batch_size: 8}\n"
+    config = load_config(write(tmp_path, text + "train: {batch_size: 10, micro_batch_size: 3}\nobjective: kto\n"))
+    with pytest.raises(ConfigError) as caught:
+        check_batch(config, 2)
+    assert [problem.where for problem in caught.value.problems] == ["train.batch_size", "alignment.batch_size"]
+    assert [problem.do for problem in caught.value.problems] == ["make it a multiple of 3", "make it a multiple of 6"]
