@@ -52,7 +52,8 @@ class EventFile:
         now = time.monotonic()
         if done >= total or now - self._last > 0.2:
             self._last = now
-            self.send(event="progress", done=done, total=total, tokens=tokens, status=self._status)
+            status = {"status": self._status} if self._status else {}
+            self.send(event="progress", done=done, total=total, tokens=tokens, **status)
 
     def note(self, text: str) -> None:
         self.send(event="note", text=text)

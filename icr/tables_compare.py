@@ -62,13 +62,13 @@ def compare_tables(result: Row) -> RenderableType:
 
 
 def _judged(result: Row) -> Table:
-    table = _table("language", "variant", "win rate", "LC", "length", "difference", "95 % interval")
+    table = _table("lang.", "variant", "win rate\n± se", "LC\n± se", "length", "differ-\nence", "95 %\ninterval")
     before = ""
     for row in rows(result):
         bounds = ""
         if row["low"] is not None:
             bounds = f"{number(row['low'], sign=True)} … {number(row['high'], sign=True)}"
-        cells = [row["language"] if row["language"] != before else "", row["variant"]]
+        cells = [row["language"] if row["language"] != before else "", _short(row["variant"])]
         cells += [_with_error(row, "win_rate"), _with_error(row, "lc_win_rate"), number(row["mean_length"], 0)]
         table.add_row(*cells, number(row["difference"], sign=True) if row["difference"] is not None else "", bounds)
         before = row["language"]
@@ -85,7 +85,7 @@ def _made(result: Row) -> Table:
             of = list((found.get("pairs") or {}).values())
             if not of:
                 continue
-            cells = [name, str(n), number(sum(p["pairs"] for p in of), 0)]
+            cells = [_short(name), str(n), number(sum(p["pairs"] for p in of), 0)]
             for key, digits in (("chosen_length", 0), ("rejected_length", 0), ("reward_margin", 2)):
                 values = [p[key] for p in of if p.get(key) is not None]
                 cells.append(number(sum(values) / len(values), digits) if values else number(None))
@@ -95,22 +95,31 @@ def _made(result: Row) -> Table:
 
 
 def _agreement(result: Row) -> Table:
-    table = _table("variants", "language", "rank correlation", "equal pairs", "prompts")
+    table = _table("variants", "lang.", "rank\ncorrelation", "equal\npairs", "prompts")
     for pair in result["agreement"]:
         one, two = pair["variants"]
         for code, row in [*pair["languages"].items(), ("average", pair["average"])]:
-            name = f"{one} / {two}" if code == next(iter(pair["languages"])) else ""
+            name = f"{_short(one)} / {_short(two)}" if code == next(iter(pair["languages"])) else ""
             table.add_row(
-                name, code, number(row["rank_correlation"], 2), share(row["equal_pairs"]), number(row.get("prompts"), 0)
+                name,
+                code,
+                number(row["rank_correlation"], 2),
+                share(row["equal_pairs"]),
+                number(row.get("prompts"), 0) if code != "average" else "",
             )
     table.caption = "round 1, on the same responses: Spearman's ρ within a prompt, share of prompts with the same pair"
     return table
 
 
+def _short(variant: str) -> str:
+    """The value alone, where one setting varies."""
+    return variant if ", " in variant else variant.partition("=")[2]
+
+
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", collapse_padding=True, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("language", "variant", "variants") else "right")
+        table.add_column(name, justify="left" if name in ("lang.", "variant", "variants") else "right", no_wrap=True)
     return table
 
 

@@ -22,7 +22,6 @@ from icr.sharing import Lineage
 from icr.tables_compare import rows as rows_of
 from icr.tables_compare import write_page
 from icr.translation import translation_of
-from tests.conftest import TEXTS
 from tests.independent import rows
 from tests.inline import run_inline, silent
 
@@ -36,7 +35,7 @@ def test_four_kinds_sample_once_and_equal_four_separate_runs(
     tasks = run_inline(monkeypatch)
     # an untrained model's translations are in no language: here any text counts as one
     monkeypatch.setattr("icr.translation.failure", lambda text, *rest: None if translation_of(text) else "empty")
-    config = tiny_config(tmp_path, rounds=1, prompts={"limit": 3}, judge={"limit": 2})
+    config = tiny_config(tmp_path, rounds=1, prompts={"limit": 3, "languages": ["en", "es"]}, judge={"limit": 1})
     vary, out = [f"reward.kind={','.join(KINDS)}"], tmp_path / "out"
     variants = make_variants(config, vary, out, [], {})
     assert not run_variants(variants, out, silent())
@@ -100,7 +99,8 @@ def test_a_variant_that_cannot_go_on_does_not_hold_up_the_others(
 
 
 def assert_same(one: Path, two: Path) -> None:
-    for name in ("pairs.parquet", *(f"{kind}/{lang}.parquet" for kind in ("responses", "rewards") for lang in TEXTS)):
+    tables = [f"{kind}/{lang}.parquet" for kind in ("responses", "rewards") for lang in ("en", "es")]
+    for name in ("pairs.parquet", *tables):
         assert rows(one / name) == rows(two / name), name
     a, b = (load_file(f / "model" / "model.safetensors") for f in (one, two))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
