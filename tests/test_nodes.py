@@ -18,7 +18,8 @@ from icr.preflight import load_checked
 from icr.rundir import RunDir
 from tests.inline import silent
 
-LAUNCHER = f"{sys.executable} -m tests.two_nodes"
+# by its path: workers do not look for modules in the working directory
+LAUNCHER = f"{sys.executable} {Path(__file__).with_name('two_nodes.py')}"
 
 
 @pytest.mark.timeout(600)
