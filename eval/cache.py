@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+
 from icr.errors import UserError
 
 SECONDS_FOR_OTHERS = 60.0
@@ -31,12 +33,21 @@ class Cache:
         with self._explained():
             # autocommit, but for `put_all`
             self._db = sqlite3.connect(path, timeout=SECONDS_FOR_OTHERS, isolation_level=None)
-            # in WAL mode NORMAL survives the death of the process; only a power cut may take the last answers
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._use_wal()
             self._db.execute("PRAGMA synchronous=NORMAL")
             # a checkpoint waits for the disk, and with it all requests: seldom, then
             self._db.execute("PRAGMA wal_autocheckpoint=8000")
             self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+
+    @retry(retry=retry_if_exception(lambda error: _code(error) == sqlite3.SQLITE_BUSY), wait=wait_random(0.005, 0.05),
+           stop=stop_after_delay(SECONDS_FOR_OTHERS), reraise=True)  # fmt: skip
+    def _use_wal(self) -> None:
+        """In WAL mode NORMAL survives the death of the process; only a power cut may take the last answers.
+
+        Two processes that turn a new file to WAL at once would wait for each other, so sqlite does not let them wait:
+        one is told at once that the file is busy, whatever its timeout.
+        """
+        self._db.execute("PRAGMA journal_mode=WAL")
 
     def get(self, key: str) -> str | None:
         row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
@@ -79,13 +90,24 @@ class Cache:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            if _code(error) == sqlite3.SQLITE_FULL:
                 raise UserError("the disk is full", where=str(self._path),
                                 do="free some space; the same command then goes on") from None  # fmt: skip
-            if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            if _code(error) == sqlite3.SQLITE_BUSY:
+                raise UserError(
+                    f"another process has held the cache of answers for {SECONDS_FOR_OTHERS:.0f} seconds",
+                    where=str(self._path),
+                    do="end it; the same command then goes on",
+                ) from None
+            if _code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 raise UserError(f"the cache of answers cannot be read: {error}", where=str(self._path),
                                 do="move the file away; its answers are then asked for again") from None  # fmt: skip
             raise
+
+
+def _code(error: BaseException) -> int | None:
+    """sqlite's primary result code: BUSY also for its kinds, such as BUSY_SNAPSHOT."""
+    return error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.DatabaseError) else None
 
 
 class Writer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +68,24 @@ def test_two_processes_at_once_share_what_either_has_paid_for(tmp_path: Path) ->
     assert len(stub.asked) == 500 == len(Cache(tmp_path / "c.sqlite"))
     assert first[100:] == second[:300]  # also where both paid: one answer stays
     assert twice <= 2 * CONCURRENCY
+
+
+def test_a_new_cache_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Who comes while another turns the new file to WAL is refused by sqlite at once, and has to come again."""
+    other = sqlite3.connect(tmp_path / "c.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, other.close).start()
+    Cache(tmp_path / "c.sqlite").put("key", "A")
+    assert Cache(tmp_path / "c.sqlite").get("key") == "A"
+
+
+def test_a_cache_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Cache(tmp_path / "c.sqlite")
+    holder = sqlite3.connect(tmp_path / "c.sqlite", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr("eval.cache.SECONDS_FOR_OTHERS", 0.1)
+    with pytest.raises(UserError, match="another process has held the cache"):
+        Cache(tmp_path / "c.sqlite").put("key", "A")
 
 
 def _list(text: str) -> list[str]:
