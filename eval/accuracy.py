@@ -6,18 +6,19 @@ The wording of the rubric is ours, after the form of the paper's Appendix E.3: a
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eval.judge import Asking, Judge
+from eval.judge import Asking, Judge, Shown
+from eval.lc import win_rate
 from eval.question import Question, Verdict
+from eval.summary import macro_average
 from icr.errors import UserError
 from icr.files import read_rows
 from icr.languages import english_name
@@ -57,7 +58,7 @@ def pick_pairs(pairs: Path, count: int) -> dict[str, list[Row]]:
 
 def run_agreement(judge: Judge, picked: Mapping[str, Sequence[Row]], out: Path, reporter: Reporter) -> None:
     """Ask the judge about every pair: `out`/LANG.parquet, rows of AGREEMENT."""
-    asking = Asking(judge, out, reporter, sum(map(len, picked.values())), "accuracy")
+    asking = Asking(judge, out, reporter, sum(map(len, picked.values())), Shown("accuracy", "agreement", 100))
     for lang, rows in picked.items():
 
         def row(number: int, verdict: Verdict, rows: Sequence[Row] = rows) -> Row:
@@ -74,11 +75,7 @@ def run_agreement(judge: Judge, picked: Mapping[str, Sequence[Row]], out: Path, 
                 "shortened": verdict.shortened,
             }
 
-        def value(number: int, verdict: Verdict, rows: Sequence[Row] = rows) -> float | None:
-            agreement, _ = agreement_of(verdict, chosen_first(rows[number]))
-            return None if agreement is None else 100 * agreement
-
-        asking.language(lang, [_question(lang, pair) for pair in rows], AGREEMENT, row, value)
+        asking.language(lang, [_question(lang, pair) for pair in rows], AGREEMENT, row)
     asking.close()
 
 
@@ -98,13 +95,8 @@ def agreement_of(verdict: Verdict, first: bool) -> tuple[float | None, float | N
 def summarise(out: Path, judge: str) -> Row:
     """Accuracy in percent per language and on average, with standard errors; None with a `why` without verdicts."""
     languages = {file.stem: _language(read_rows(file)) for file in sorted(out.glob("*.parquet"))}
-    rates = [row["accuracy"] for row in languages.values()]
-    errors = [row["accuracy_se"] for row in languages.values()]
-    average: Row = {"accuracy": None, "accuracy_se": None}
-    if rates and None not in rates:
-        average["accuracy"] = sum(rates) / len(rates)
-        if None not in errors:
-            average["accuracy_se"] = math.sqrt(sum(e**2 for e in errors)) / len(errors)
+    average = macro_average(languages, ("accuracy", "accuracy_se"))
+    del average["why"]  # it stands in the language that has none
     return {"judge": judge, "languages": languages, "average": average}
 
 
@@ -114,10 +106,8 @@ def _language(rows: Sequence[Row]) -> Row:
     row: Row = {"n": len(scored), "unscored": len(rows) - len(scored), "reasons": reasons}
     if not scored:
         return row | {"accuracy": None, "accuracy_se": None, "ties": None, "why": {"accuracy": "no pair has a verdict"}}
-    agreement = np.array([r["agreement"] for r in scored])
-    error = float(100 * agreement.std(ddof=1) / math.sqrt(len(scored))) if len(scored) > 1 else None
-    ties = float(np.mean([r["tie"] for r in scored]))
-    return row | {"accuracy": float(100 * agreement.mean()), "accuracy_se": error, "ties": ties}
+    rate, error = win_rate([r["agreement"] for r in scored])
+    return row | {"accuracy": rate, "accuracy_se": error, "ties": fmean(r["tie"] for r in scored)}
 
 
 def _question(lang: str, pair: Row) -> Question:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
+from eval.folders import summary_path
 from eval.mtbench_summary import question_grades
-from eval.summary import item_preference
+from eval.summary import item_preference, orders_of_items
 from icr.errors import UserError
 from icr.files import read_json, read_rows
 
@@ -86,11 +87,7 @@ def _preferences(folder: Path) -> Items:
 
 
 def _by_prompt(rows: Sequence[Row]) -> dict[str, float]:
-    orders: dict[str, list[float]] = {}
-    for row in rows:
-        if row["preference"] is not None:
-            orders.setdefault(row["prompt_id"], []).append(row["preference"])
-    return {item: 100 * item_preference(values) for item, values in orders.items()}
+    return {item: 100 * item_preference(orders) for item, orders in orders_of_items(rows).items()}
 
 
 def _grades(folder: Path) -> Items:
@@ -108,7 +105,7 @@ READERS: Mapping[str, tuple[Callable[[Path], Items], str]] = {
 
 
 def _summary(folder: Path, benchmark: str) -> Row:
-    path = folder / ("summary.json" if benchmark == "xalpaca" else f"{benchmark}/summary.json")
+    path = summary_path(folder, benchmark)
     summary: Row = read_json(path) if path.is_file() else {}
     return summary
 

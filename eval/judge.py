@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,8 +37,18 @@ PIECE = pa.schema(
 
 Running = Callable[[int, Verdict], str]
 """(a question's number, its verdict so far) → the result until now, in words for the user."""
-Value = Callable[[int, Verdict], float | None]
-"""(a question's number, its verdict) → what it adds to the result; None when unscored."""
+Row = Callable[[int, Verdict], dict[str, Any]]
+"""(a question's number, its verdict) → a row of the benchmark's table."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The result that is shown while a benchmark runs: the mean of a column of its rows."""
+
+    name: str
+    column: str
+    """None in a row that is unscored."""
+    scale: float = 1.0
 
 
 class Judge(Protocol):
@@ -84,9 +95,9 @@ def open_judge(config: JudgeConfig, cache: Path, reporter: Reporter, folder: str
 class Asking:
     """One benchmark's questions to one judge, with the progress over all its languages."""
 
-    def __init__(self, judge: Judge, folder: Path, reporter: Reporter, total: int, result: str) -> None:
-        """`folder` takes LANG.parquet, and `folder`/pieces what is not whole yet; `result` names what is averaged."""
-        self._judge, self._folder, self._reporter, self._result = judge, folder, reporter, result
+    def __init__(self, judge: Judge, folder: Path, reporter: Reporter, total: int, shown: Shown) -> None:
+        """`folder` takes LANG.parquet, and `folder`/pieces what is not whole yet; `total` counts all questions."""
+        self._judge, self._folder, self._reporter, self._shown = judge, folder, reporter, shown
         self._values: dict[tuple[str, int], float] = {}
         self._sum = 0.0
         self._done, self._total = 0, total
@@ -97,8 +108,7 @@ class Asking:
         lang: str,
         questions: Sequence[Question],
         schema: pa.Schema,
-        row: Callable[[int, Verdict], dict[str, Any]],
-        value: Value,
+        row: Row,
     ) -> Path:
         """Judge one language's questions into LANG.parquet, a row each.
 
@@ -107,7 +117,6 @@ class Asking:
 
         Args:
             row: from a question's number and its verdict to a row of `schema`.
-            value: of a verdict, for the result that is shown while this runs.
 
         Raises:
             UserError: an endpoint that cannot be used; nothing judged before is lost.
@@ -120,7 +129,7 @@ class Asking:
         verdicts: list[Verdict] = []
         for start in range(0, len(questions), self._judge.shard_size):
             piece = self._folder / "pieces" / f"{lang}-{start // self._judge.shard_size:05d}.parquet"
-            running = self._running(lang, start, value)
+            running = self._running(lang, start, row)
             verdicts += self._piece(questions[start : start + self._judge.shard_size], piece, running)
         rows = [row(number, verdict) for number, verdict in enumerate(verdicts)]
         write_rows(whole, rows, schema.with_metadata({FINGERPRINT: fingerprint}))
@@ -130,14 +139,15 @@ class Asking:
         """All languages are whole: their pieces go."""
         shutil.rmtree(self._folder / "pieces", ignore_errors=True)
 
-    def _running(self, lang: str, start: int, value: Value) -> Running:
+    def _running(self, lang: str, start: int, row: Row) -> Running:
         def running(number: int, verdict: Verdict) -> str:
-            key, found = (lang, start + number), value(start + number, verdict)
+            key, found = (lang, start + number), row(start + number, verdict)[self._shown.column]
             self._sum -= self._values.pop(key, 0.0)  # an unreadable answer is asked for again
             if found is not None:
                 self._values[key] = found
                 self._sum += found
-            return f"{self._result} {self._sum / len(self._values):.1f}" if self._values else ""
+            mean = self._sum / len(self._values) if self._values else None
+            return "" if mean is None else f"{self._shown.name} {self._shown.scale * mean:.1f}"
 
         return running
 

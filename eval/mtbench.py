@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from eval.judge import Asking, Judge, Running, open_judge
+from eval.judge import Asking, Judge, Running, Shown, open_judge
 from eval.mtbench_answers import NO_ROOM, file_name, write_lines
 from eval.mtbench_questions import BY_JUDGE, MtQuestion, Questions
 from eval.mtbench_references import EndpointWriter, LocalWriter, complete_references, incomplete
@@ -93,7 +93,8 @@ def grade(judge: Judge, questions: Questions, out: Path, reporter: Reporter) -> 
     """
     asked = {lang: grading_questions(of_lang, out / "answers") for lang, of_lang in questions.items()}
     known = {q: verdict for pairs in asked.values() for q, verdict in pairs if verdict is not None}
-    asking = Asking(_Knowing(judge, known), out / "verdicts", reporter, sum(map(len, asked.values())), "mean grade")
+    shown = Shown("mean grade", "grade")
+    asking = Asking(_Knowing(judge, known), out / "verdicts", reporter, sum(map(len, asked.values())), shown)
     for lang, pairs in asked.items():
         turns = [(q, turn) for q in questions[lang] for turn in (1, 2)]
 
@@ -112,9 +113,7 @@ def grade(judge: Judge, questions: Questions, out: Path, reporter: Reporter) -> 
                 "judge": judge.name,
             }
 
-        file = asking.language(
-            lang, [q for q, _ in pairs], VERDICTS, row, lambda number, verdict: expected_grade(verdict)
-        )
+        file = asking.language(lang, [q for q, _ in pairs], VERDICTS, row)
         _write_judgments(out, lang, turns, [q for q, _ in pairs], file, judge.name)
     asking.close()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from eval.folders import summary_path
 from eval.nlp_result import ITEMS, average, read_result
 from eval.nlp_tasks import SEED, Catalogue, NlpTask, Plan, check_settings, plan_tasks
 from icr.config import Nlp
@@ -66,7 +67,7 @@ def run_nlp(
     summary = read_summary(out)
     if summary.get("fingerprint") == whole:
         return summary
-    summary_path(out).unlink(missing_ok=True)  # it is of other terms
+    summary_path(out, "nlp").unlink(missing_ok=True)  # it is of other terms
     catalogue = Catalogue(settings.include_path)
     plan = plan_tasks(settings, languages, catalogue)
     if index == 0:
@@ -79,17 +80,13 @@ def run_nlp(
     if not all(rows):
         return {}
     summary = _summary([row for row in rows if row], plan, settings, model) | {"fingerprint": whole}
-    write_json(summary_path(out), summary)
+    write_json(summary_path(out, "nlp"), summary)
     return summary
-
-
-def summary_path(out: Path) -> Path:
-    return out / "nlp" / "summary.json"
 
 
 def read_summary(out: Path) -> Row:
     """What `run_nlp` has written; {} when there is nothing yet."""
-    path = summary_path(out)
+    path = summary_path(out, "nlp")
     summary: Row = read_json(path) if path.is_file() else {}
     return summary
 

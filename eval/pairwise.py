@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from eval.answers import Answer, Baseline, read_answers
-from eval.judge import Asking, Judge
+from eval.judge import Asking, Judge, Shown
 from eval.question import Question, Verdict
 from icr.languages import english_name
 from icr.progress import Reporter
@@ -66,7 +66,9 @@ def run_verdicts(
         UserError: no answers, or an endpoint that cannot be used (nothing judged before is lost).
     """
     work = {lang: comparisons(lang, rows, baseline[lang], orders) for lang, rows in read_answers(answers).items()}
-    asking = Asking(judge, out / "verdicts", reporter, sum(map(len, work.values())), "win rate")
+    asking = Asking(
+        judge, out / "verdicts", reporter, sum(map(len, work.values())), Shown("win rate", "preference", 100)
+    )
     for lang, pairs in work.items():
 
         def row(number: int, verdict: Verdict, pairs: list[_Pair] = pairs) -> dict[str, Any]:
@@ -80,11 +82,7 @@ def run_verdicts(
                 "shortened": verdict.shortened,
             }
 
-        def value(number: int, verdict: Verdict, pairs: list[_Pair] = pairs) -> float | None:
-            preference = _policy_preference(pairs[number][0], verdict)
-            return None if preference is None else 100 * preference
-
-        asking.language(lang, [c.question() for _, c in pairs], VERDICTS, row, value)
+        asking.language(lang, [c.question() for _, c in pairs], VERDICTS, row)
     asking.close()
 
 

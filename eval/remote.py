@@ -8,7 +8,6 @@ from typing import Any
 
 from eval.endpoint import Ask, Endpoint, Estimate, NoAnswer
 from eval.judge import Running
-from eval.prices import Cost
 from eval.question import Question, Verdict
 from eval.reply import Reply, read_reply
 
@@ -68,10 +67,6 @@ class EndpointJudge:
     def cost(self) -> dict[str, Any]:
         """What the answers in this evaluation's cache cost, whichever command paid: the fields of `Cost`."""
         return asdict(self.endpoint.cost_of())
-
-    def cost_of(self, questions: Sequence[Question]) -> Cost:
-        """What the answers to these questions cost, further readings included, whichever command paid."""
-        return self.endpoint.cost_of([self.ask_of(q, reading) for q in questions for reading in range(READINGS)])
 
     def estimate(self, questions: Sequence[Question]) -> Estimate:
         """What asking these would take; nothing is sent. Further readings of unreadable answers come on top."""

@@ -120,10 +120,7 @@ def _language(
     verdicts: Sequence[Row],
     difficulty: Difficulty | None,
 ) -> Row:
-    orders: dict[str, list[float]] = defaultdict(list)
-    for row in verdicts:
-        if row["preference"] is not None:
-            orders[row["prompt_id"]].append(row["preference"])
+    orders = orders_of_items(verdicts)
     facts = _facts(lang, answers, baseline)
     preferences = {id: item_preference(of_item) for id, of_item in orders.items()}
     rates = _rates(answers, baseline, preferences, difficulty)
@@ -140,6 +137,15 @@ def _language(
         "position_bias": bias,
         "why": rates["why"] | facts["why"] | no_bias,
     }
+
+
+def orders_of_items(verdicts: Sequence[Row]) -> dict[str, list[float]]:
+    """Prompt id → preferences of its scored orders; items without one are left out."""
+    orders: dict[str, list[float]] = defaultdict(list)
+    for row in verdicts:
+        if row["preference"] is not None:
+            orders[row["prompt_id"]].append(row["preference"])
+    return dict(orders)
 
 
 def item_preference(orders: Sequence[float]) -> float:
@@ -218,13 +224,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def macro_average(languages: Mapping[str, Row]) -> Row:
+def macro_average(languages: Mapping[str, Row], names: Sequence[str] = (*RATES, *DISCRETE, "mean_length")) -> Row:
     """Unweighted means over the languages; of independent languages, so the error is sqrt(sum of se²) / k.
 
     A mean over some of the languages could not be compared with one over all: it is None when one language has none.
     """
     average: Row = {"why": {}}
-    for name in (*RATES, *DISCRETE, "mean_length"):
+    for name in names:
         values = [row[name] for row in languages.values()]
         missing = [lang for lang, row in languages.items() if row[name] is None]
         if missing:

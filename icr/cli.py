@@ -15,6 +15,7 @@ import typer
 
 from icr.cli_compare import compare
 from icr.cli_judge import judge_app
+from icr.cli_options import JsonOption, SetOption
 from icr.cli_prompts import prompts_app
 from icr.cli_streams import stderr, stdout
 from icr.errors import IcrError, UserError, explain_os_error
@@ -34,7 +35,6 @@ app = typer.Typer(
 
 ConfigOption = Annotated[str | None, typer.Option("--config", help="A YAML file, or the name of a recipe in configs/.")]
 RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder.", show_default=False)]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, over the config; may be repeated.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
 RoundOption = Annotated[int, typer.Option("--round", min=0, help="The round.")]
 
@@ -178,8 +178,9 @@ def run_stage(name: str, run: Path, number: int) -> None:
     Raises:
         UserError: no such run, or a stage that its config does not have.
     """
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"{run} is not a run folder", where="--run", do="start one with icr iterate --run")
+    from icr.rundir import open_run
+
+    open_run(run)
     with _controller(None, run, None) as controller:
         if (number, name) not in controller.plan():
             raise UserError(
@@ -212,12 +213,13 @@ app.command()(compare)
 
 
 @app.command()
-def status(run: RunArgument, json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+def status(run: RunArgument, json_: JsonOption = False) -> None:
     """Where a run stands: rounds × stages, seconds, and what is next."""
     from icr.lock import is_held
+    from icr.rundir import open_run
     from icr.tables import status_json, status_table
 
-    folder = _run_folder(run)
+    folder = open_run(run)
     held = is_held(folder.lock)
     if json_:
         print(json.dumps(status_json(folder, held), indent=2))
@@ -229,9 +231,10 @@ def status(run: RunArgument, json_: Annotated[bool, typer.Option("--json", help=
 def report(run: RunArgument) -> None:
     """Write RUN/report.html and print the tables."""
     from icr.report import write_report
+    from icr.rundir import open_run
     from icr.tables import print_summary
 
-    folder = _run_folder(run)
+    folder = open_run(run)
     path = write_report(folder)
     print_summary(folder, stdout())
     print(f"\nreport: {path}")
@@ -279,14 +282,6 @@ def lc(
     print(f"{result.n} judged pairs, {result.unscored} unscored, fitted as {result.variant}")
     if result.note:
         print(result.note)
-
-
-def _run_folder(run: Path) -> Any:
-    from icr.rundir import RunDir
-
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"{run} is not a run folder", do="name a folder that icr iterate made")
-    return RunDir(run)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
+from icr.cli_options import JsonOption, SetOption
 from icr.cli_streams import stderr, stdout
 from icr.errors import UserError
-
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, over the config; may be repeated.")]
 
 
 def compare(
@@ -20,7 +19,7 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Where the variants lie. The same command resumes.")],
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each variant.")] = None,
     set_: SetOption = None,
-    json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Run variants of a config side by side; what they have in common is done once."""
     from icr.compare import compare as compared

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from icr.cli_options import JsonOption, SetOption
 from icr.cli_streams import stderr, stdout
 from icr.errors import UserError
-
-if TYPE_CHECKING:
-    from icr.config import Config
 
 judge_app = typer.Typer(
     help="Judge a round of a run (--run, --round), or measure any model with one benchmark.",
@@ -25,11 +23,7 @@ JudgeOption = Annotated[str, typer.Option("--judge", help="local:MODEL or openai
 LanguagesOption = Annotated[str, typer.Option("--languages", help="ISO 639-1 codes, with commas between them.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where the evaluation lies. The same command resumes it.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first this-many items.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value of the config, such as judge.budget=5; may be repeated.")
-]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Estimate calls, tokens and money; ask nothing.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @judge_app.callback()
@@ -65,11 +59,9 @@ def xalpaca(
     json_: JsonOption = False,
 ) -> None:
     """Win rates against a baseline's answers, raw and length-controlled, per language."""
-    from icr.evaluate import evaluation_config
-
     section = {"baseline": _path(baseline), "prompts": _path(prompts), "limit": limit}
     data = {"prompts": {"path": _path(prompts) or "", "languages": _codes(languages)}, "judge": section}
-    _evaluate("xalpaca", evaluation_config("xalpaca", model, judge, data, set_ or []), out, dry_run, json_)
+    _evaluate("xalpaca", model, judge, data, set_, out, dry_run, json_)
 
 
 @judge_app.command()
@@ -104,11 +96,9 @@ def mtbench(
     json_: JsonOption = False,
 ) -> None:
     """Two-turn questions, each answer graded from 1 to 10."""
-    from icr.evaluate import evaluation_config
-
     section = {"questions": _path(questions), "references": references, "limit": limit}
     data = {"prompts": {"path": "", "languages": _codes(languages)}, "judge": {"mtbench": section}}
-    _evaluate("mtbench", evaluation_config("mtbench", model, judge, data, set_ or []), out, dry_run, json_)
+    _evaluate("mtbench", model, judge, data, set_, out, dry_run, json_)
 
 
 @judge_app.command()
@@ -125,12 +115,10 @@ def nlp(
     json_: JsonOption = False,
 ) -> None:
     """ARC, HellaSwag, MMLU and TruthfulQA per language, or tasks of your own, by lm-eval (Table 4)."""
-    from icr.evaluate import evaluation_config
-
     names = "paper" if tasks == "paper" else [name.strip() for name in tasks.split(",") if name.strip()]
     section = {"tasks": names, "include_path": _path(include_path), "limit": limit}
     data = {"prompts": {"path": "", "languages": _codes(languages)}, "judge": {"nlp": section}}
-    _evaluate("nlp", evaluation_config("nlp", model, None, data, set_ or []), out, False, json_)
+    _evaluate("nlp", model, None, data, set_, out, False, json_)
 
 
 @judge_app.command()
@@ -153,10 +141,20 @@ def diff(
         stdout().print(difference_table(result, str(first), str(second)))
 
 
-def _evaluate(benchmark: str, config: Config, out: Path, dry_run: bool, json_: bool) -> None:
+def _evaluate(
+    benchmark: str,
+    model: str,
+    judge: str | None,
+    data: dict[str, Any],
+    overrides: list[str] | None,
+    out: Path,
+    dry_run: bool,
+    json_: bool,
+) -> None:
     from icr.estimate import estimate
-    from icr.evaluate import evaluate
+    from icr.evaluate import evaluate, evaluation_config
 
+    config = evaluation_config(benchmark, model, judge, data, overrides or [])
     if dry_run:
         print(estimate(benchmark, config, out))
         return

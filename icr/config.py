@@ -230,6 +230,11 @@ class Judge(Endpoint):
     nlp: Nlp = Nlp()
 
     @property
+    def local_model(self) -> str | None:
+        """The model that is loaded to judge; None where an endpoint does, or nobody."""
+        return self.model if self.kind == "local" else None
+
+    @property
     def active(self) -> bool:
         """Whether a run has judge stages; NLP tasks need no judge."""
         return self.kind != "none" or "nlp" in self.benchmarks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,24 @@ def differences(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
         for key in before | after
         if before.get(key) != after.get(key) and key != "run" and not (key == "rounds" and new.rounds > old.rounds)
     ]
+
+
+def refuse_changes(path: Path, config: Config, what: str, do: str, may_change: Collection[str] = ()) -> None:
+    """A folder is one config's: results under different settings are not mixed.
+
+    Args:
+        path: where the folder's config lies, when it has one yet.
+        what, do: the message's, should a key differ that is not in `may_change`.
+
+    Raises:
+        UserError: one differs.
+    """
+    if not path.exists():
+        return
+    changed = [change for change in differences(load_config(path), config) if change[0] not in may_change]
+    if changed:
+        lines = "\n".join(f"    {key}: {old!r} → {new!r}" for key, old, new in changed)
+        raise UserError(f"{what}:\n{lines}", where=str(path), do=do)
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

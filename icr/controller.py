@@ -12,10 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from icr.config import Config
-from icr.configfile import differences, dump_config, load_config
+from icr.configfile import dump_config, refuse_changes
 from icr.errors import UserError
 from icr.files import write_json, write_text
-from icr.job import Job
 from icr.judging import judge
 from icr.lock import RunLock
 from icr.machine import Machine
@@ -74,16 +73,8 @@ class Controller:
                 left.unlink(missing_ok=True)
 
     def _settle_config(self) -> None:
-        if self.run.config.exists():
-            before = load_config(self.run.config)
-            changed = differences(before, self.config)
-            if changed:
-                lines = "\n".join(f"    {key}: {old!r} → {new!r}" for key, old, new in changed)
-                raise UserError(
-                    f"this run was started with another config:\n{lines}",
-                    where=str(self.run.config),
-                    do="use the old values (only rounds may grow), or another --run folder",
-                )
+        do = "use the old values (only rounds may grow), or another --run folder"
+        refuse_changes(self.run.config, self.config, "this run was started with another config", do)
         write_text(self.run.config, dump_config(self.config))
 
     def iterate(self) -> None:
@@ -172,12 +163,8 @@ class Controller:
     def _materialised(self) -> dict[str, str]:
         """Every model of the config as a folder; checks that policy and reference share a vocabulary."""
         if not self._folders:
-            names = sorted({m for m in (self.inputs.policy, self.inputs.reference, self.inputs.judge) if m})
-            if any(name.endswith(".gguf") for name in names):
-                job = Job(task="prepare", config=self.config, run=str(self.run.path), round=0, models=names)
-                self._folders = self.machine.work(job, "preparing models")[0]["folders"]
-            else:
-                self._folders = {name: name for name in names}
+            names = {m for m in (self.inputs.policy, self.inputs.reference, self.inputs.judge) if m}
+            self._folders = self.machine.folders(self.config, names)
             if self.inputs.policy:
                 check_same_vocabulary(self._folders[self.inputs.policy], self._folders[self.inputs.reference])
         return self._folders
@@ -202,5 +189,6 @@ def _versions() -> dict[str, str]:
 
 
 def _headline(stage: str, counts: dict[str, Any]) -> str:
-    shown = {k: v for k, v in counts.items() if isinstance(v, int | float | str)}
-    return "(" + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown.items()) + ")" if shown else ""
+    told = {k.replace("_", " "): v for k, v in counts.items() if isinstance(v, int | float | str)}
+    words = (f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items())
+    return f"({', '.join(words)})" if told else ""

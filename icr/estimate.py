@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eval.answers import Answer, load_baseline, read_answers, read_outputs
+from eval.folders import cache_path
 from eval.mtbench_questions import load_questions
 from eval.pairwise import comparisons
 from eval.question import Question
 from icr.config import Config
-from icr.errors import UserError
-from icr.evaluate import is_answers
+from icr.evaluate import heldout_prompts, is_answers
 
 Planned = tuple[list[Question], str]
 """The questions, and what was assumed about answers that there are not yet."""
@@ -32,8 +32,7 @@ def estimate(benchmark: str, config: Config, out: Path) -> str:
     from eval.remote import EndpointJudge
 
     assert judge.model is not None
-    folder = out if benchmark == "xalpaca" else out / benchmark
-    endpoint = Endpoint(judge.model, folder / "cache.sqlite", judge, dry=True)
+    endpoint = Endpoint(judge.model, cache_path(out, benchmark), judge, dry=True)
     found = EndpointJudge(endpoint, judge.preference).estimate(questions)
     money = (
         "its price is not known (judge.prices takes one)" if found.usd is None else f"at most {found.usd:.2f} dollars"
@@ -61,11 +60,7 @@ def _answers(config: Config, out: Path) -> tuple[dict[str, list[Answer]], str]:
         return {lang: read_outputs(source, lang) for lang in languages}, ""
     if (out / "answers").is_dir() and any((out / "answers").glob("*.parquet")):
         return read_answers(out / "answers"), ""
-    if not config.judge.prompts:
-        raise UserError("there are no prompts", where="--prompts", do="name a folder of LANG.json(l)")
-    from prompts.load import load_heldout
-
-    prompts = load_heldout(config.judge.prompts, languages, config.judge.limit)
+    prompts = heldout_prompts(config)
     found = {lang: [Answer(p.id, p.text, "", False) for p in prompts if p.lang == lang] for lang in languages}
     return found, "; the model's answers are taken to be as long as the baseline's"
 

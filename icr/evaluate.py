@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.accuracy import pick_pairs
 from eval.answers import load_baseline, read_answers
+from eval.folders import summary_path
 from icr.config import Config
-from icr.configfile import differences, dump_config, load_config, make_config
-from icr.errors import ConfigError, UserError
+from icr.configfile import dump_config, load_config, make_config, refuse_changes
+from icr.errors import UserError
 from icr.files import read_json, write_rows, write_text
-from icr.job import Job
 from icr.judging import BENCHMARKS, Evaluation
 from icr.lock import RunLock
 from icr.machine import Machine
 from icr.models import locate
-from icr.rundir import RESPONSES
+from icr.rundir import RESPONSES, open_run
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from prompts.load import Prompt
 
 Row = dict[str, Any]
 
@@ -57,26 +60,27 @@ def evaluate(benchmark: str, config: Config, out: Path, console: Console) -> Row
         UserError: the folder is in use or holds an evaluation under other settings; missing files; no key.
     """
     out.mkdir(parents=True, exist_ok=True)
+    settings = out / "evaluation.yaml"
     lock = RunLock(out / ".lock")
     try:
-        _refuse_other_settings(out / "evaluation.yaml", config)
+        refuse_changes(settings, config, "this folder holds an evaluation under other settings",
+                       "use the old values, or another --out folder", MAY_CHANGE)  # fmt: skip
         machine = Machine(out, console, [lock.fd])
         given = config.models.reference
         answers = benchmark in GIVEN_ANSWERS and is_answers(Path(given))
         if answers:
             GIVEN_ANSWERS[benchmark](config, out)
-        names = [] if answers else [given]
-        names += [config.judge.model] if config.judge.kind == "local" and config.judge.model else []
-        folders = _folders(config, out, machine, names)
+        model = "" if answers else _loadable(given, config, machine)
+        judge = config.judge.local_model and _loadable(config.judge.local_model, config, machine)
         if benchmark == "xalpaca":
             _check_baseline(config, out if answers else None)
-        write_text(out / "evaluation.yaml", dump_config(config))
+        write_text(settings, dump_config(config))
         evaluation = Evaluation(
             config=config,
-            model="" if answers else folders[given],
+            model=model,
             name=Path(given).name,
             out=out,
-            judge_model=folders.get(config.judge.model or ""),
+            judge_model=judge,
             runner=machine,
         )
         BENCHMARKS[benchmark](evaluation)
@@ -84,11 +88,6 @@ def evaluate(benchmark: str, config: Config, out: Path, console: Console) -> Row
         return summary
     finally:
         lock.release()
-
-
-def summary_path(out: Path, benchmark: str) -> Path:
-    """Where a benchmark's summary lies in an evaluation folder."""
-    return out / "summary.json" if benchmark == "xalpaca" else out / benchmark / "summary.json"
 
 
 def is_answers(folder: Path) -> bool:
@@ -132,34 +131,11 @@ GIVEN_ANSWERS = {"xalpaca": _xalpaca_answers, "mtbench": _mtbench_answers}
 """Benchmarks that take a folder of answers in the place of a model."""
 
 
-def _refuse_other_settings(path: Path, config: Config) -> None:
-    """One folder is one evaluation: what was judged under other settings is not mixed with this."""
-    if path.exists():
-        changed = [d for d in differences(load_config(path), config) if d[0] not in MAY_CHANGE]
-        if changed:
-            lines = "\n".join(f"    {key}: {old!r} → {new!r}" for key, old, new in changed)
-            raise UserError(
-                f"this folder holds an evaluation under other settings:\n{lines}",
-                where=str(path),
-                do="use the old values, or another --out folder",
-            )
-
-
 MAY_CHANGE = {
     f"judge.{key}"
     for key in ("budget", "prices", "concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "timeout")
 } | {"judge.benchmarks"}
 """Settings that change no result."""
-
-
-def _folders(config: Config, out: Path, machine: Machine, names: Sequence[str]) -> dict[str, str]:
-    """Every model as a folder or hub id that loads."""
-    found = {name: locate(name, "the model") for name in names}
-    if not any(place.endswith(".gguf") for place in found.values()):
-        return found
-    job = Job(task="prepare", config=config, run=str(out), round=0, models=sorted(found.values()))
-    folders = machine.work(job, "preparing models")[0]["folders"]
-    return {name: folders[place] for name, place in found.items()}
 
 
 def _check_baseline(config: Config, out: Path | None) -> None:
@@ -169,50 +145,49 @@ def _check_baseline(config: Config, out: Path | None) -> None:
     source = Path(config.judge.baseline)
     if out is not None:
         load_baseline(source, read_answers(out / "answers"))
-        return
-    if not config.judge.prompts:
-        raise ConfigError([UserError("there are no prompts", where="--prompts", do="name a folder of LANG.json(l)")])
+    else:
+        check_baseline(source, heldout_prompts(config))
+
+
+def heldout_prompts(config: Config) -> list[Prompt]:
+    """The prompts that the model is to answer. Raises UserError when none are named, ConfigError for faulty ones."""
     from prompts.load import load_heldout
 
-    check_baseline(source, load_heldout(config.judge.prompts, config.prompts.languages, config.judge.limit))
+    if not config.judge.prompts:
+        raise UserError("there are no prompts", where="--prompts", do="name a folder of LANG.json(l)")
+    return load_heldout(config.judge.prompts, config.prompts.languages, config.judge.limit)
 
 
 def agreement(run: Path, number: int, judge: str | None, pairs: int, overrides: Sequence[str], console: Console) -> Row:
-    """Reward accuracy of a round of a run, by the run's judge or another: RUN/round-N/judge/accuracy[-JUDGE].
+    """Reward accuracy of a round of a run: RUN/round-N/judge/accuracy, or judge/JUDGE/accuracy by another judge.
 
     Raises:
         UserError: no such run or round, no pairs, no judge.
     """
-    from icr.rundir import RunDir
-
-    folder = RunDir(run.resolve())
-    if not folder.config.is_file():
-        raise UserError(f"{run} is not a run folder", where="--run", do="name a folder that icr iterate made")
+    folder = open_run(run.resolve())
     config = load_config(folder.config, overrides)
     if judge is not None:
-        config = evaluation_config("accuracy", config.models.reference, judge, _judge_data(config), overrides)
+        data = {"prompts": config.prompts.model_dump(mode="json")}
+        config = evaluation_config("accuracy", config.models.reference, judge, data, overrides)
     elif config.judge.kind == "none":
         raise UserError("this run has no judge", where="judge.kind: none", do="name one: --judge openai:MODEL")
     judging = config.judge.model_copy(update={"accuracy": config.judge.accuracy.model_copy(update={"pairs": pairs})})
     config = config.model_copy(update={"judge": judging})
-    if not folder.round(number).pairs.is_file():
-        raise UserError(f"round {number} has no pairs", where=str(folder.round(number).path),
-                        do="name a round that has been paired")  # fmt: skip
-    out = folder.round(number).judge if judge is None else folder.round(number).judge / judge.replace("/", "_")
+    round_ = folder.round(number)
+    pick_pairs(round_.pairs, pairs)  # before a judge is loaded
+    out = round_.judge if judge is None else round_.judge / judge.replace("/", "_")
     lock = RunLock(folder.lock)
     try:
         machine = Machine(folder.path, console, [lock.fd])
-        names = [config.judge.model] if config.judge.kind == "local" and config.judge.model else []
-        folders = _folders(config, out, machine, names)
-        evaluation = Evaluation(
-            config, "", "", out, folders.get(config.judge.model or ""), machine, number, folder.path
-        )
-        BENCHMARKS["accuracy"](evaluation)
+        local = config.judge.local_model and _loadable(config.judge.local_model, config, machine)
+        BENCHMARKS["accuracy"](Evaluation(config, "", "", out, local, machine, number, folder.path))
     finally:
         lock.release()
     summary: Row = read_json(summary_path(out, "accuracy"))
     return summary
 
 
-def _judge_data(config: Config) -> Row:
-    return {"prompts": config.prompts.model_dump(mode="json")}
+def _loadable(model: str, config: Config, machine: Machine) -> str:
+    """A model as the user names it → hub id or folder."""
+    place = locate(model, "the model")
+    return machine.folders(config, [place])[place]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from eval.folders import summary_path
 from icr.config import Config
 from icr.files import write_json
 from icr.job import Job
 from icr.stages import Context, Counts, Runner, run_sampling
+
+if TYPE_CHECKING:
+    from eval.answers import Answer
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,12 @@ def xalpaca(evaluation: Evaluation) -> Counts:
         verdicts = evaluation.runner.work(job, "verdicts")[0]
         given = read_answers(answers)
         baseline = load_baseline(job.baseline(), given)
-        ids = list(dict.fromkeys(p.id for p in job.heldout(every=True))) if config.prompts else []
-        difficulty = read_difficulties(config, ids or list(dict.fromkeys(a.id for of in given.values() for a in of)))
+        difficulty = read_difficulties(config, _ids(job, given) if config.difficulty else [])
         summary = summarise(answers, baseline, out, verdicts["judge"], config.baseline, config.orders, difficulty) | {
             "cost": verdicts["cost"]
         }
         write_alpaca_files(out, baseline, evaluation.name, Path(config.baseline).name, verdicts["judge"])
-    write_json(out / "summary.json", summary)
+    write_json(summary_path(out, "xalpaca"), summary)
     average = summary["average"]
     return {
         "win_rate": average["win_rate"],
@@ -84,17 +87,22 @@ def xalpaca(evaluation: Evaluation) -> Counts:
     }
 
 
+def _ids(job: Job, answers: dict[str, list[Answer]]) -> list[str]:
+    """Of all prompts of the prompt file, in its order; without one, of the answers."""
+    heldout = job.heldout(every=True) if job.config.judge.prompts else []
+    return list(dict.fromkeys([p.id for p in heldout] or [a.id for of in answers.values() for a in of]))
+
+
 def accuracy(evaluation: Evaluation) -> Counts:
     """How often the judge prefers what the reward chose, on pairs of the round; round 0 has none."""
     from eval.accuracy import summarise
 
     if evaluation.round == 0:
         return {}
-    out = evaluation.out / "accuracy"
     job = evaluation.job(task="agreement", model=evaluation.judge_model or "")
     verdicts = evaluation.runner.work(job, "reward accuracy")[0]
-    summary = summarise(out, verdicts["judge"]) | {"cost": verdicts["cost"]}
-    write_json(out / "summary.json", summary)
+    summary = summarise(evaluation.out / "accuracy", verdicts["judge"]) | {"cost": verdicts["cost"]}
+    write_json(summary_path(evaluation.out, "accuracy"), summary)
     return {"reward_accuracy": summary["average"]["accuracy"]}
 
 

@@ -6,10 +6,11 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from icr.config import Config
 from icr.console import StageDisplay
 from icr.files import write_text
 from icr.job import Job, Precision
@@ -62,6 +63,14 @@ class Machine:
             argv = [sys.executable, "-m", "icr.worker", str(path), str(index), str(events)]
             workers.append(Worker(argv, events, self.folder / "logs" / f"{name}-{index}.log", env))
         return self._run(workers, label)
+
+    def folders(self, config: Config, models: Collection[str]) -> dict[str, str]:
+        """Every model (hub id, folder or .gguf) → the hub id or folder that transformers and vLLM load."""
+        if not any(model.endswith(".gguf") for model in models):
+            return {model: model for model in models}
+        job = Job(task="prepare", config=config, run=str(self.folder), round=0, models=sorted(models))
+        folders: dict[str, str] = self.work(job, "preparing models")[0]["folders"]
+        return folders
 
     def train(self, spec: Any, label: str) -> dict[str, Any]:
         """Run a TrainSpec under torchrun."""

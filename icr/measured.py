@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from eval.difference import READERS, compare
+from eval.folders import summary_path
 from eval.mtbench_summary import mtbench_rows
 from eval.nlp_table import nlp_table
 from icr.errors import UserError
@@ -39,7 +40,7 @@ def measure(run: RunDir) -> Measured:
     grades: dict[int, Row] = {}
     for number, folder in folders.items():
         for name, summaries in (("mtbench", grades), ("accuracy", found.accuracy)):
-            path = folder / name / "summary.json"
+            path = summary_path(folder, name)
             if path.is_file():
                 try:
                     summaries[number] = read_json(path)
@@ -48,12 +49,11 @@ def measure(run: RunDir) -> Measured:
     if grades:
         found.mtbench = mtbench_rows(grades)
         found.mtbench_judge = next(iter(grades.values()))["judge"]
-    nlp = {f"round {n}": folder for n, folder in folders.items() if (folder / "nlp" / "summary.json").is_file()}
+    nlp = {f"round {n}": folder for n, folder in folders.items() if summary_path(folder, "nlp").is_file()}
     if nlp:
         found.nlp = nlp_table(nlp)
     for benchmark in READERS:
-        name = "summary.json" if benchmark == "xalpaca" else f"{benchmark}/summary.json"
-        judged = [n for n, folder in folders.items() if (folder / name).is_file()]
+        judged = [n for n, folder in folders.items() if summary_path(folder, benchmark).is_file()]
         for before, after in pairwise(judged):
             try:
                 found.differences.append((before, after, compare(folders[before], folders[after], benchmark)))

@@ -222,8 +222,8 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
         )
     if judge.baseline != "round-0":
         found.attempt(None, check_baseline, Path(judge.baseline), heldout)
-    model = found.attempt(None, locate, judge.model, "judge.model") if judge.kind == "local" and judge.model else None
-    return heldout, model
+    model = judge.local_model
+    return heldout, found.attempt(None, locate, model, "judge.model") if model else None
 
 
 def _check_questions(settings: MtBench, languages: list[str]) -> None:

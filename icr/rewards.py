@@ -41,7 +41,7 @@ def condition(kind: str, lang: str, prompt: str, english_prompt: str) -> str:
 
 
 def implicit_reward(policy_logp: ArrayLike, reference_logp: ArrayLike, beta: float) -> NDArray[np.float64]:
-    """β·[log π_θ(y|·) − log π_ref(y|·)]: Eq. 9 and 12 before their length penalty, and what α is fitted on (Eq. 15).
+    """β·[log π_θ(y|·) − log π_ref(y|·)]: the implicit reward of Eq. 9, 12 and 13, and what α is fitted on (Eq. 15).
 
     Args:
         policy_logp: any shape; sums over the response's tokens, in nats.
@@ -50,28 +50,16 @@ def implicit_reward(policy_logp: ArrayLike, reference_logp: ArrayLike, beta: flo
     return beta * (np.asarray(policy_logp, dtype=np.float64) - np.asarray(reference_logp, dtype=np.float64))
 
 
-def cross_lingual_reward(
-    policy_logp: ArrayLike, reference_logp: ArrayLike, length: ArrayLike, beta: float, alpha: float
-) -> NDArray[np.float64]:
-    """Eq. 9: R_c = β·[log π_θ(y|G(x^ℓ)) − log π_ref(y|G(x^ℓ))] − α^ℓ·|y|.
-
-    Eq. 12 (R_m, multilingual) and Eq. 13 (R_t, translate) are the same sum over other log-probs: see `condition`.
-    |y| is the length of the response itself, also where its translation is scored.
-
-    Args:
-        policy_logp, reference_logp: as in `implicit_reward`.
-        length: |y| of the same shape, in the unit that `alpha` was fitted in.
-        alpha: reward units per length unit. The authors' α has no β in it: theirs is alpha/beta.
-    """
-    return penalised(implicit_reward(policy_logp, reference_logp, beta), length, alpha)
-
-
 def penalised(reward: ArrayLike, length: ArrayLike, alpha: float) -> NDArray[np.float64]:
-    """r − α·|y|: the last term of Eq. 9, for a reward r of any kind.
+    """Eq. 9: R_c = r − α^ℓ·|y|, with r of `implicit_reward` under the condition G(x^ℓ).
+
+    Eq. 12 (R_m, multilingual) and Eq. 13 (R_t, translate) are the same over other log-probs (see `condition`), and
+    other kinds put their own reward in the place of r. |y| is the length of the response itself, also where its
+    translation is scored.
 
     Args:
-        reward, length: any one shape.
-        alpha: in units of `reward` per unit of `length`.
+        reward, length: any one shape; |y| in the unit that `alpha` was fitted in.
+        alpha: reward units per length unit. The authors' α has no β in it: theirs is alpha/beta.
     """
     return np.asarray(reward, dtype=np.float64) - alpha * np.asarray(length, dtype=np.float64)
 

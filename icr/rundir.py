@@ -156,3 +156,11 @@ class RunDir:
             if p.is_dir() and p.name.removeprefix("round-").isdigit()
         )
         return [self.round(n) for n in numbers]
+
+
+def open_run(path: Path) -> RunDir:
+    """The run folder `path`. Raises UserError when it is none."""
+    run = RunDir(path)
+    if not run.config.is_file():
+        raise UserError(f"{path} is not a run folder", do="name a folder that icr iterate made")
+    return run

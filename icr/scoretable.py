@@ -63,14 +63,6 @@ class ScoredLanguage:
     and applies."""
 
 
-def score_language(
-    responses: Sequence[Row], policy_logps: ArrayLike, reference_logps: ArrayLike, reward_config: Reward, lang: str
-) -> ScoredLanguage:
-    """`reward_language` of implicit rewards: one sum of log-probs per response and model, in nats."""
-    scores = Scores.implicit(policy_logps, reference_logps, reward_config.beta)
-    return reward_language(responses, scores, reward_config, lang)
-
-
 def reward_language(responses: Sequence[Row], scores: Scores, reward_config: Reward, lang: str) -> ScoredLanguage:
     """Rewards of one language's responses, with α fitted over those that compete (icr.pairs.candidates).
 

@@ -126,7 +126,7 @@ def verdicts(job: Job, index: int, events: EventFile) -> dict[str, Any]:
 
     out = job.evaluation
     baseline = load_baseline(job.baseline(), read_answers(out / "answers"), events)
-    judge = _judge(job, out, events)
+    judge = _judge(job, "xalpaca", events)
     run_verdicts(judge, out / "answers", baseline, out, events, job.config.judge.orders)
     return _judged(judge)
 
@@ -135,9 +135,9 @@ def agreement(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     """The judge's verdicts on pairs of the round."""
     from eval.accuracy import pick_pairs, run_agreement
 
-    out = job.evaluation / "accuracy"
-    judge = _judge(job, out, events)
-    run_agreement(judge, pick_pairs(job.folder.pairs, job.config.judge.accuracy.pairs), out, events)
+    pairs = pick_pairs(job.folder.pairs, job.config.judge.accuracy.pairs)
+    judge = _judge(job, "accuracy", events)
+    run_agreement(judge, pairs, job.evaluation / "accuracy", events)
     return _judged(judge)
 
 
@@ -151,14 +151,15 @@ def mtbench_answers(job: Job, index: int, events: EventFile) -> dict[str, Any]:
 
 def mtbench_verdicts(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     """The judge's references, where it is to write some, and its grades of the answers to MT-Bench's questions."""
+    from eval.folders import cache_path
     from eval.mtbench import judge_answers
     from eval.mtbench_questions import load_questions
 
     config = job.config.judge
     assert config.mtbench is not None
     questions = load_questions(config.mtbench, job.config.prompts.languages, events)
-    out = job.evaluation / "mtbench"
-    return _judged(judge_answers(config, questions, out, out / "cache.sqlite", events, job.model))
+    cache = cache_path(job.evaluation, "mtbench")
+    return _judged(judge_answers(config, questions, job.evaluation / "mtbench", cache, events, job.model))
 
 
 def nlp(job: Job, index: int, events: EventFile) -> dict[str, Any]:
@@ -170,11 +171,11 @@ def nlp(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     return {}
 
 
-def _judge(job: Job, out: Path, events: EventFile) -> Judge:
-    """The judge, with a cache of its own for each benchmark, so that each knows what it cost."""
+def _judge(job: Job, benchmark: str, events: EventFile) -> Judge:
+    from eval.folders import cache_path
     from eval.judge import open_judge
 
-    return open_judge(job.config.judge, out / "cache.sqlite", events, job.model)
+    return open_judge(job.config.judge, cache_path(job.evaluation, benchmark), events, job.model)
 
 
 def _judged(judge: Judge) -> dict[str, Any]:

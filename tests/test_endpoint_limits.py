@@ -161,7 +161,7 @@ def test_an_evaluations_cost_counts_further_readings(tmp_path: Path) -> None:
         verdicts_on(asked, item(0), item(1))
         again = judge(tmp_path, stub.url, prices=priced(tmp_path))
     total = 2 * (0.007 + 0.01) + 2 * 0.12
-    assert asked.cost_of([item(0), item(1)]).usd == pytest.approx(total)
+    assert asked.cost()["usd"] == pytest.approx(total)
     assert again.cost()["usd"] == pytest.approx(total) and again.cost()["calls"] == 4
 
 

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 import eval.nlp
-from eval.nlp import items_path, model_fingerprint, read_summary, run_nlp, summary_path
+from eval.folders import summary_path
+from eval.nlp import items_path, model_fingerprint, read_summary, run_nlp
 from eval.nlp_table import items, nlp_table
 from icr.config import Config
 from icr.files import read_rows
@@ -125,7 +126,7 @@ def test_what_is_measured_stays_and_is_not_measured_again(
     with monkeypatch.context() as nothing:
         nothing.setattr(eval.nlp, "Catalogue", None)  # not even the list of tasks is read
         assert run(models[0], batch_size=3) == first and spy.measured == []
-    summary_path(out).unlink()
+    summary_path(out, "nlp").unlink()
     assert run(models[0]) == first and spy.measured == []
     assert run(models[0], limit=5) != first and spy.measured == ["quiz_en", "quiz_es"]
     assert run(models[1]) != first and spy.measured == ["quiz_en", "quiz_es"]

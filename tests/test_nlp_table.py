@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.nlp import items_path, summary_path
+from eval.folders import summary_path
+from eval.nlp import items_path
 from eval.nlp_result import ITEMS
 from eval.nlp_table import nlp_table
 from icr.errors import UserError
@@ -27,7 +28,7 @@ def write_results(folder: Path, values: dict[str, list[float]], **changes: Any) 
         row = {"task": task, "benchmark": "quiz", "language": lang, "metric": "acc", "value": float(np.mean(numbers)),
                "se": error, "n": len(numbers), "few_shot": 1, "version": 1.0}  # fmt: skip
         rows.append(row | changes)
-    write_json(summary_path(folder), {"tasks": rows})
+    write_json(summary_path(folder, "nlp"), {"tasks": rows})
     return folder
 
 

@@ -12,11 +12,17 @@ from icr.config import Reward
 from icr.errors import UserError
 from icr.pairs import build_pairs, candidates
 from icr.rundir import PAIRS, RESPONSES, REWARDS
-from icr.scoretable import score_language
+from icr.scoretable import ScoredLanguage, Scores, reward_language
 
 Row = dict[str, Any]
 SPANISH = "El tren sale al mediodía, así que deberíamos llegar un poco antes a la estación."
 ENGLISH = "The train leaves at noon, so we should be at the station a little earlier."
+
+
+def score_language(
+    responses: list[dict[str, Any]], policy: Any, reference: Any, config: Reward, lang: str
+) -> ScoredLanguage:
+    return reward_language(responses, Scores.implicit(policy, reference, config.beta), config, lang)
 
 
 def response(prompt_id: str, sample: int, text: str, finish_reason: str = "stop", tokens: int = 3) -> Row:
