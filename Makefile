@@ -16,8 +16,9 @@ $(VENV)/.ready: requirements/cpu.txt pyproject.toml
 demo: setup
 	$(BIN)/icr iterate --rounds 2
 
+# A file's tests stay in one process, which shares their slow fixtures; tests/conftest.py puts the longest files first.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

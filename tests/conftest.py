@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,21 @@ import yaml
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+Config = Callable[..., Path]
+"""What `tiny_config` gives: a folder and changes to the config → its file."""
 TEXTS = {
     "en": "Name {n} animals that live in the sea.",
     "es": "Nombra {n} animales que viven en el mar.",
     "ru": "Назовите {n} животных, которые живут в море.",
 }
+
+
+LONGEST = ("test_loop", "test_resume", "test_judging", "test_judge_cli", "test_nodes", "test_train")
+"""Test files of minutes. Begun last, one of them would go on alone while the other processes wait."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def write_prompts(folder: Path, ids: range) -> Path:
@@ -49,7 +60,7 @@ def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def tiny_config(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Writes a config of a small run on the tiny models; keyword arguments replace whole sections or keys."""
     policy, reference = tiny_pair
     root = tmp_path_factory.mktemp("prompts")
@@ -87,7 +98,7 @@ def tiny_config(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def make_round(tiny_config: Callable[..., Path], tiny_pair: tuple[Path, Path], tmp_path: Path) -> Callable[..., Any]:
+def make_round(tiny_config: Config, tiny_pair: tuple[Path, Path], tmp_path: Path) -> Callable[..., Any]:
     """Makes `tests.kinds.make_context` of a reward kind; keyword arguments are keys of `reward`."""
     from tests.kinds import ALPHA, make_context
 
@@ -96,3 +107,46 @@ def make_round(tiny_config: Callable[..., Path], tiny_pair: tuple[Path, Path], t
         return make_context(tmp_path / folder, tiny_config, tiny_pair, samples, previous, reward=settings)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model that trainings start from."""
+    from tests.tiny_models import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with room for a conversation of MT-Bench and its judge."""
+    from tests.tiny_models import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("model"), context=4096)
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the lm-eval tasks of `tests.quiz`."""
+    from tests.quiz import write_tasks
+
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture
+def own_data_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lm-eval's data sets leave behind goes away with the tests."""
+    import datasets
+
+    folder = str(tmp_path_factory.getbasetemp() / "datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    monkeypatch.setenv("HF_DATASETS_CACHE", folder)
+
+
+@pytest.fixture
+def quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Nothing warns and nothing is printed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    assert capfd.readouterr() == ("", "")
