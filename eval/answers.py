@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icr.errors import UserError
+from icr.errors import UserError, some
 from icr.files import read_rows
 from icr.progress import Reporter, Silent
-
-SHOWN = 5
-"""Ids that a message names before it says "…"."""
 
 Baseline = dict[str, dict[str, str]]
 """Language → prompt id → the baseline's answer."""
@@ -106,7 +103,7 @@ def _baseline_of(source: Path, lang: str, answers: Sequence[Answer], reporter: R
     missing = [id for id, text in joined.items() if text is None]
     if missing:
         raise UserError(
-            f"the baseline has no answer to {len(missing)} of {len(answers)} prompts in {lang}: {_some(missing)}",
+            f"the baseline has no answer to {len(missing)} of {len(answers)} prompts in {lang}: {some(missing)}",
             where=str(file),
             do="add these answers, or judge only prompts that the baseline answered",
         )
@@ -115,7 +112,7 @@ def _baseline_of(source: Path, lang: str, answers: Sequence[Answer], reporter: R
     if other:
         reporter.note(
             f"{lang}: {len(other)} of {len(answers)} baseline answers carry another instruction than the prompt "
-            f"of the same id ({_some(other)}): check that both name the same prompts by these ids"
+            f"of the same id ({some(other)}): check that both name the same prompts by these ids"
         )
     return {id: text for id, text in joined.items() if text is not None}
 
@@ -205,10 +202,5 @@ def _refuse_duplicates(keys: Iterable[str], where: str) -> None:
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
         raise UserError(
-            f"{len(twice)} prompts are answered more than once: {_some(twice)}", where=where, do="keep one answer each"
+            f"{len(twice)} prompts are answered more than once: {some(twice)}", where=where, do="keep one answer each"
         )
-
-
-def _some(keys: Sequence[str]) -> str:
-    shown = ", ".join(key if len(key) <= 60 else key[:60] + "…" for key in keys[:SHOWN])
-    return shown + (", …" if len(keys) > SHOWN else "")

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eval.mtbench_questions import TEMPERATURES, MtQuestion, Questions, load_questions, read_choices, some
+from eval.mtbench_questions import TEMPERATURES, MtQuestion, Questions, load_questions, read_choices
 from icr.config import Config
-from icr.errors import ConfigError, UserError
+from icr.errors import ConfigError, UserError, some
 from icr.files import read_rows, write_rows, write_text
-from icr.progress import Reporter, Silent
+from icr.progress import Reporter, Silent, Sum
 from icr.sampling import Completion, Decoding, Engine, Request, choose_backend, open_engine, request_seed
 from icr.shards import Shards
 
@@ -151,7 +151,7 @@ def answer_shards(
     """
     from icr.models import conversation_token_ids
 
-    progress = _Progress(reporter, 2 * sum(len(job.shards.part(s)) for s in todo))
+    progress = Sum(reporter, 2 * sum(len(job.shards.part(s)) for s in todo))
     for shard in todo:
         part = job.shards.part(shard)
         rows: list[Row] = []
@@ -173,7 +173,7 @@ def _complete(
     ids: Sequence[list[int]],
     turn: int,
     window: int,
-    progress: _Progress,
+    progress: Sum,
 ) -> list[Completion]:
     """One turn of a shard: one call for each temperature, and for each shorter room that the window leaves."""
     groups: defaultdict[Decoding, list[int]] = defaultdict(list)
@@ -191,17 +191,6 @@ def _complete(
         progress.add(len(members), sum(len(completions[n].token_ids) for n in members))
     progress.add(len(part) - sum(map(len, groups.values())), 0)
     return completions
-
-
-class _Progress:
-    def __init__(self, reporter: Reporter, total: int) -> None:
-        self._reporter, self._total = reporter, total
-        self._done = self._tokens = 0
-        reporter.progress(0, total)
-
-    def add(self, done: int, tokens: int) -> None:
-        self._done, self._tokens = self._done + done, self._tokens + tokens
-        self._reporter.progress(self._done, self._total, self._tokens)
 
 
 def _row(q: MtQuestion, turn: int, text: str, finish: str | None, model: str, tokens: int | None = None) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import langcodes
 
 from icr.config import MtBench
-from icr.errors import ConfigError, UserError
+from icr.errors import ConfigError, UserError, some
 from icr.languages import english_name, same_language
 from icr.progress import Reporter
 from prompts.load import json_objects
@@ -33,8 +33,6 @@ REFERENCED = ("math", "reasoning", "coding")
 """Categories that are graded against a reference."""
 BY_JUDGE = "judge"
 """The value of judge.mtbench.references that lets the judge write what is missing, and the source of what it wrote."""
-SHOWN = 8
-"""Ids that a message names before it says how many more there are."""
 
 
 @dataclass(frozen=True)
@@ -267,11 +265,6 @@ def refuse_duplicates(keys: Sequence[str], where: str, problems: list[UserError]
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
         problems.append(UserError(f"question ids that appear twice: {some(twice)}", where=where, do="keep one of each"))
-
-
-def some(names: Iterable[str]) -> str:
-    every = list(names)
-    return ", ".join(every[:SHOWN]) + (f" and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
 
 
 def _tell(questions: Questions, reporter: Reporter, by_judge: bool) -> None:

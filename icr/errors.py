@@ -9,7 +9,10 @@ IcrError
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+SHOWN = 5
+"""Names that a message lists before it says how many more there are."""
 
 
 class IcrError(Exception):
@@ -47,6 +50,13 @@ class ConfigError(UserError):
 
 class StageFailed(IcrError):
     """A worker process ended without a result."""
+
+
+def some(names: Iterable[str]) -> str:
+    """The first names for a message, long ones cut, and how many more there are."""
+    every = list(names)
+    shown = ", ".join(name if len(name) <= 60 else name[:60] + "…" for name in every[:SHOWN])
+    return shown + (f" and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
 
 
 def explain_os_error(error: OSError) -> UserError | None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from icr.files import write_rows
 from icr.job import Job, Pass, Precision
 from icr.pairs import Row
-from icr.progress import EventFile, Reporter
+from icr.progress import EventFile, Reporter, Sum
 from prompts.load import Prompt
 
 if TYPE_CHECKING:
@@ -124,27 +124,6 @@ def _measure(
                 keys = [{name: row[name] for name in ("prompt_id", "lang", "sample")} for row in rows]
                 write_rows(shards.path(shard), [k | {"value": v} for k, v in zip(keys, values, strict=True)], VALUES)
     return {}
-
-
-class Sum:
-    """Progress of pieces, each told from its own start, as progress of the whole."""
-
-    def __init__(self, events: Reporter, total: int) -> None:
-        self._events, self._total = events, total
-        self._done = self._tokens = 0
-        events.progress(0, total)
-
-    def progress(self, done: int, total: int, tokens: int = 0) -> None:
-        self._events.progress(self._done + done, self._total, self._tokens + tokens)
-        if done == total:
-            self._done += done
-            self._tokens += tokens
-
-    def note(self, text: str) -> None:
-        self._events.note(text)
-
-    def status(self, text: str) -> None:
-        self._events.status(text)
 
 
 def responses(job: Job, keys: Iterable[tuple[str, str]], columns: Sequence[str] = SCORED) -> list[Row]:

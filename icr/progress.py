@@ -61,3 +61,28 @@ class EventFile:
     def status(self, text: str) -> None:
         """Goes with the next line of progress."""
         self._status = text
+
+
+class Sum:
+    """Progress of pieces, each told from its own start, as progress of the whole."""
+
+    def __init__(self, events: Reporter, total: int) -> None:
+        self._events, self._total = events, total
+        self._done = self._tokens = 0
+        events.progress(0, total)
+
+    def progress(self, done: int, total: int, tokens: int = 0) -> None:
+        self._events.progress(self._done + done, self._total, self._tokens + tokens)
+        if done == total:
+            self._done += done
+            self._tokens += tokens
+
+    def add(self, done: int, tokens: int) -> None:
+        """A piece that is done as soon as it is told."""
+        self.progress(done, done, tokens)
+
+    def note(self, text: str) -> None:
+        self._events.note(text)
+
+    def status(self, text: str) -> None:
+        self._events.status(text)

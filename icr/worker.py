@@ -14,9 +14,9 @@ from icr.errors import UserError, explain_os_error
 from icr.files import write_rows
 from icr.job import Job
 from icr.launch import die_with_parent
-from icr.passes import Sum, classify, custom, load_scorer, logps, score
+from icr.passes import classify, custom, load_scorer, logps, score
 from icr.preflight import read_alignment
-from icr.progress import EventFile
+from icr.progress import EventFile, Sum
 from icr.rundir import PAIRS
 
 if TYPE_CHECKING:

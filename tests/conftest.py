@@ -24,7 +24,15 @@ TEXTS = {
 }
 
 
-LONGEST = ("test_loop", "test_resume", "test_judging", "test_judge_cli", "test_nodes", "test_train")
+LONGEST = (
+    "test_loop",
+    "test_resume",
+    "test_judging",
+    "test_judge_cli",
+    "test_nodes",
+    "test_train_resume",
+    "test_train",
+)
 """Test files of minutes. Begun last, one of them would go on alone while the other processes wait."""
 
 

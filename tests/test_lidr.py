@@ -17,10 +17,10 @@ from icr.report import write_report
 from icr.rundir import RESPONSES, StageRecord
 from icr.stages import pair, sample, score
 from icr.training import train
+from tests.command import icr
 from tests.conftest import TEXTS
 from tests.independent import Model, rows
 from tests.kinds import make_context, response_text, translated, use_translator
-from tests.test_loop import icr
 
 pytestmark = pytest.mark.timeout(600)
 Config = Callable[..., Path]

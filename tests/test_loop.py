@@ -7,10 +7,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import TEXTS
+from tests.command import ICR, icr
+from tests.conftest import TEXTS, Config
 from tests.independent import NAMES, PREFIX, Model, best_gap, gap, rows
 
 pytestmark = pytest.mark.timeout(1200)
-ICR = [sys.executable, "-m", "icr.cli"]
-Config = Callable[..., Path]
-
-
-def icr(*arguments: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*ICR, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
-    assert done.returncode == code, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def record(run: Path, number: int) -> dict[str, Any]:

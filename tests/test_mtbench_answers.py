@@ -31,11 +31,6 @@ from tests.mtbench import (
 from tests.tiny_models import make_tiny_model
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"), context=4096)
-
-
 @pytest.fixture
 def recorder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     engine = Recorder(load_tokenizer(str(tiny)))

@@ -35,11 +35,6 @@ from tests.stub_server import Answer, Stub, fault, says
 from tests.tiny_models import make_tiny_model
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"), context=4096)
-
-
 def run_task(task: Any, config: Config, tiny: Path, out: Path) -> dict[str, Any]:
     job = Job(task=task, config=config, run=str(out), round=0, out=str(out), model=str(tiny))
     out.mkdir(exist_ok=True)

@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 from rich.console import Console
@@ -25,24 +24,13 @@ from tests.judging import Steps
 from tests.quiz import ITEMS_EACH, right, settings, write_tasks
 from tests.tiny_models import make_tiny_model
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lm-eval's data sets leave behind goes away with the tests."""
-    folder = str(tmp_path_factory.getbasetemp() / "datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
-    monkeypatch.setenv("HF_DATASETS_CACHE", folder)
+pytestmark = pytest.mark.usefixtures("own_data_cache")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("models")
     return [make_tiny_model(root / f"model-{seed}", context=1024, seed=seed) for seed in (0, 3)]
-
-
-@pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tasks(tmp_path_factory.mktemp("tasks"))
 
 
 def test_a_value_is_the_ranking_by_log_likelihood(models: list[Path], tasks: Path, tmp_path: Path) -> None:

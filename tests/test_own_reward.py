@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from icr.configfile import dump_config, load_config
 from icr.errors import UserError
 from icr.files import write_text
 from icr.stages import score
-from tests.conftest import TEXTS
+from tests.command import icr
+from tests.conftest import TEXTS, Config
 from tests.independent import rows
 from tests.kinds import ALPHA, OWN, response_text, reward_rows
-from tests.test_loop import icr
 
 pytestmark = pytest.mark.timeout(600)
-Config = Callable[..., Path]
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -1,7 +1,7 @@
+"""`icr prompts translate` with an endpoint and with a local model: what it asks, writes, and does after a kill."""
+
 from __future__ import annotations
 
-import io
-import json
 import os
 import re
 import signal
@@ -9,41 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from eval.cache import Cache
 from icr import translator as translators
-from icr.cli_prompts import prompts_app
-from icr.errors import ConfigError, UserError
 from icr.progress import Silent
 from icr.prompt_translation import Task
 from icr.translator import LocalTranslator, NoAnswer
-from prompts.load import load_english, load_prompts
+from prompts.load import load_prompts
 from tests.conftest import TEXTS, write_prompts
-from tests.stub_server import Answer, Stub, completion, fault, says
+from tests.stub_server import Answer, Stub, fault, says
 from tests.test_prompts import put, row
+from tests.translating import arguments, language_of, report, rows, text_of, translate
 
-CODES = {"Spanish": "es", "Russian": "ru", "Thai": "th"}
 COMMAND = [sys.executable, "-m", "icr.cli", "prompts", "translate"]
-
-
-def text_of(request: dict[str, Any]) -> str:
-    found = re.search(r"<text>\n(.*)\n</text>", request["messages"][-1]["content"], re.DOTALL)
-    assert found
-    return found[1]
-
-
-def language_of(request: dict[str, Any]) -> str:
-    found = re.search(r"</text> into (\w+)\.", request["messages"][-1]["content"])
-    assert found
-    return CODES[found[1]]
 
 
 def by_heart(request: dict[str, Any], before: int) -> Answer:
@@ -51,41 +33,6 @@ def by_heart(request: dict[str, Any], before: int) -> Answer:
     number = re.search(r"\d+", text_of(request))
     assert number
     return says(TEXTS[language_of(request)].format(n=number[0]))
-
-
-def arguments(source: object, out: Path, url: str = "", *more: object) -> list[str]:
-    given = ["--source", source, "--out", out, "--from", "en", "--translator", "openai:m", *more]
-    if "--to" not in more:
-        given += ["--to", "es,ru"]
-    return list(map(str, given + (["--base-url", url] if url else [])))
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def translate(*given: Any) -> Done:
-    """The command in this process, which saves its start."""
-    status, out, err = 0, io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            prompts_app(["translate", *arguments(*given)], standalone_mode=False)
-        except UserError as error:
-            status = 2
-            print(error, file=err)
-    return Done(status, out.getvalue(), err.getvalue())
-
-
-def rows(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-
-
-def report(out: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((out / "translation_report.json").read_text())
-    return read
 
 
 @pytest.fixture
@@ -108,85 +55,6 @@ def test_the_folder_is_one_that_icr_takes(tmp_path: Path, source: Path, tiny_con
         [sys.executable, "-m", "icr.cli", "validate", str(config)], capture_output=True, text=True
     )
     assert validated.returncode == 0 and "18 prompts in en, es, ru" in validated.stdout, validated.stderr
-
-
-FUNCTION = "```python\ndef f(xs):\n    return xs[::-1]\n```"
-ENGLISH = {
-    "fine": "Name 11 animals that live in the sea.",
-    "empty": "Name 12 animals that live in the sea.",
-    "copy": "Name 13 animals that live in the sea.",
-    "language": "Name 14 animals that live in the sea.",
-    "length": "Name 15 animals that live in the sea.",
-    "code": f"What does this function do?\n{FUNCTION}",
-    "numbers": "Name 16 animals that live in the sea.",
-    "cut": "Name 17 animals that live in the sea.",
-    "refusal": "Name 18 animals that live in the sea.",
-    "filter": "Name 19 animals that live in the sea.",
-    "http": "Name 20 animals that live in the sea.",
-    "tags": "Name 21 animals that live in the sea, please: {language} {text}",
-}
-ANSWERS = {
-    "fine": says("Nombra 11 animales que viven en el mar."),
-    "empty": says("  "),
-    "copy": says(ENGLISH["copy"]),
-    "language": says("Nomme 14 animaux qui vivent dans la mer, s'il te plaît."),
-    "length": says("Nombra 15 animales que viven en el mar. " * 4),
-    "code": says(f"¿Qué hace esta función de aquí?\n{FUNCTION.replace('return', 'devuelve')}"),
-    "numbers": says("Nombra diez y seis animales que viven en el mar."),
-    "cut": completion([{"message": {"content": "Nombra 17 animales que vi"}, "finish_reason": "length"}]),
-    "refusal": says(None, refusal="I cannot help with animals."),
-    "filter": completion([{"message": {"content": None}, "finish_reason": "content_filter"}]),
-    "http": fault(400, "no fish"),
-    "tags": says("<text>\nNombra 21 animales que viven en el mar, por favor: {language} {text}\n</text>"),
-}
-REASONS = {
-    "empty": "empty",
-    "copy": "untranslated",
-    "language": "wrong language",
-    "length": "length",
-    "code": "code changed",
-    "numbers": "numbers missing",
-    "cut": "truncated",
-    "refusal": "refused",
-    "filter": "refused",
-    "http": "no answer",
-}
-
-
-def test_whatever_is_dropped_is_counted_by_reason_and_kept_to_look_at(tmp_path: Path) -> None:
-    id_of = {text: id for id, text in ENGLISH.items()}
-
-    def script(request: dict[str, Any], before: int) -> Answer:
-        text = text_of(request)
-        if language_of(request) == "es":
-            return ANSWERS[id_of[text]]
-        words = "สวัสดี โปรดบอกชื่อสัตว์ที่อาศัยอยู่ในทะเล "
-        return says(words + " ".join(re.findall(r"\d\d", text)) + f"\n{FUNCTION}" * ("def" in text))
-
-    put(tmp_path / "in", "en", *(row(id, text) for id, text in ENGLISH.items()))
-    out = tmp_path / "out"
-    with Stub(script) as stub:
-        done = translate(tmp_path / "in", out, stub.url, "--to", "es,th")
-    assert done.returncode == 0, done.stderr
-    kept = {r["instruction_id"]: r["instruction"] for r in rows(out / "es.jsonl")}
-    assert kept == {
-        "fine": "Nombra 11 animales que viven en el mar.",
-        "tags": "Nombra 21 animales que viven en el mar, por favor: {language} {text}",
-    }
-    dropped = {r["instruction_id"]: r for r in rows(out / "translation_dropped.jsonl")}
-    assert {id: r["reasons"][0] for id, r in dropped.items()} == REASONS
-    assert "HTTP 400" in dropped["http"]["details"][0] and "no fish" in dropped["http"]["details"][0]
-    assert dropped["refusal"]["details"] == ["I cannot help with animals."]
-    assert dropped["numbers"]["translation"] == "Nombra diez y seis animales que viven en el mar."
-    counts = report(out)["languages"]["es"]
-    assert (counts["prompts"], counts["kept"], counts["name"]) == (12, 2, "Spanish")
-    assert counts["reasons"] == {**dict.fromkeys(REASONS.values(), 1), "refused": 2}
-    assert "2 refused" in " ".join(done.stdout.split())
-    # what is dropped in one language stays in the others
-    assert report(out)["languages"]["th"]["kept"] == 12
-    found = load_prompts(str(out), ["en", "es", "th"])
-    assert [p.lang for p in found if p.id == "copy"] == ["en", "th"]
-    assert all(p.english == ENGLISH[p.id] for p in found)
 
 
 def test_a_language_without_prompts_is_said(tmp_path: Path, source: Path) -> None:
@@ -351,54 +219,6 @@ def test_a_budget_stops_it_and_a_larger_one_goes_on(tmp_path: Path, source: Path
         "completion_tokens": 12,
         "usd": pytest.approx(0.096),
     }
-
-
-def test_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = {"1": "one", "2": "two"}
-    pairs = [{"prompt": "one", "prompt_id": 1, "chosen": []}, {"prompt": "two", "prompt_id": 2, "chosen": []}]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-    assert load_english(str(tmp_path / "a.jsonl")).texts == texts
-    pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "a.parquet")
-    assert load_english(str(tmp_path / "a.parquet"), limit=1).texts == {"1": "one"}
-    mixed = [{"id": i, "lang": lang, "instruction": t} for lang in ("de", "en") for i, t in texts.items()]
-    (tmp_path / "b.json").write_text(json.dumps(mixed))
-    assert load_english(str(tmp_path / "b.json")).texts == texts
-    # without ids, the text's hash; empty and repeated prompts are counted
-    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"instruction": t}) for t in ("one", " ", "one", "two")))
-    found = load_english(str(tmp_path / "c.jsonl"))
-    assert list(found.texts.values()) == ["one", "two"] and found.left_out == {"empty": 1, "repeated": 1}
-    assert next(iter(found.texts)) == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
-
-    import datasets
-
-    asked = []
-
-    def load_dataset(name: str, split: str) -> Any:
-        asked.append((name, split))
-        return datasets.Dataset.from_list(pairs)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert load_english("org/feedback:train_prefs").texts == texts and load_english("org/feedback").texts == texts
-    assert asked == [("org/feedback", "train_prefs"), ("org/feedback", "train")]
-
-
-def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
-    put(tmp_path, "en", row("a", "one"), row("a", "two"), "[1]", json.dumps({"prompt": [{"role": "user"}]}), "{")
-    with pytest.raises(ConfigError) as caught:
-        load_english(str(tmp_path))
-    text = str(caught.value)
-    for what, line in [("id a has two texts", 2), ("not a JSON object", 3), ("without text", 4), ("not JSON", 5)]:
-        assert what in text and f"en.jsonl:{line}" in text
-    (tmp_path / "en.jsonl").write_text("")
-    with pytest.raises(ConfigError, match="no English prompts"):
-        load_english(str(tmp_path))
-    with pytest.raises(UserError, match=r"no en\.jsonl"):
-        load_english(str(tmp_path.parent))
-    with pytest.raises(UserError, match="no file or folder"):
-        load_english(str(tmp_path / "no"))
-    (tmp_path / "a.parquet").write_text("{}")
-    with pytest.raises(UserError, match="not parquet"):
-        load_english(str(tmp_path / "a.parquet"))
 
 
 @pytest.fixture

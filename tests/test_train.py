@@ -1,55 +1,32 @@
-"""Real trainings on a tiny model: what is trained, that splits do not matter, and that a kill does not either."""
+"""Real trainings on a tiny model: what is trained, that splits do not matter, and what ends them."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from icr.errors import UserError
-from loops.callbacks import read_metrics
-from loops.checkpoints import MARKER, Checkpoints
-from loops.dpo import DPO
-from loops.objective import load_objective, make_objective
 from loops.settings import deepspeed_config, trackers
-from loops.train import TrainSpec
 from tests.tiny_models import make_tiny_model
 from tests.training_runs import (
-    ROOT,
+    events,
     exact_logp,
     finish,
     largest_difference,
     make_spec,
+    metrics,
     random_pairs,
     run_here,
     start,
     weights,
 )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("base"))
-
-
-def metrics(spec: TrainSpec) -> list[dict[str, Any]]:
-    return read_metrics(spec.work / "metrics.jsonl")
-
-
-def events(spec: TrainSpec) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in spec.events.read_text().splitlines()]
 
 
 def test_one_step_against_fp64(base: Path, tmp_path: Path) -> None:
@@ -119,68 +96,6 @@ def test_bf16_without_deepspeed_keeps_small_steps(base: Path, tmp_path: Path) ->
     assert metrics(spec)[0]["loss/nll"] == pytest.approx(nll, rel=5e-3)
 
 
-def test_killed_and_resumed_gives_the_same_weights(base: Path, tmp_path: Path) -> None:
-    """Two ranks, gloo, ZeRO-2. The launcher is killed; the ranks have to end by themselves, leaving no writer."""
-    settings = {"deepspeed": "zero2", "batch_size": 4, "micro_batch_size": 1, "epochs": 12, "save_steps": 3}
-    unbroken = make_spec(tmp_path / "unbroken", base, random_pairs(7), **settings)
-    finish(start(unbroken, 2), unbroken)
-    assert events(unbroken)[-1]["event"] == "done"
-    assert events(unbroken)[-1]["counts"]["processes"] == 2
-
-    killed = make_spec(tmp_path / "killed", base, random_pairs(7), **settings)
-    process = start(killed, 2)
-    checkpoints = killed.work / "checkpoints"
-    while not list(checkpoints.glob(f"*/{MARKER}")):
-        assert process.poll() is None, (tmp_path / "killed" / "log").read_text()[-4000:]
-        time.sleep(0.005)
-    ranks = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(ranks, timeout=10)
-    assert len(ranks) >= 2 and not alive
-    assert not killed.output.exists()
-    steps = len(metrics(unbroken))
-    assert steps == 21
-    resumed_at = int(Checkpoints(checkpoints, 2).newest().name.removeprefix("checkpoint-"))  # type: ignore[union-attr]
-    assert 0 < resumed_at < steps
-    (checkpoints / "checkpoint-99").mkdir()  # killed while it was written: no marker
-
-    with pytest.raises(UserError, match=r"begun with 2 process\(es\) and cannot go on with 1"):
-        run_here(killed)
-
-    killed.events.unlink()
-    finish(start(killed, 2), killed)
-    assert events(killed)[0] == {"event": "progress", "done": resumed_at, "total": steps, "tokens": 0}
-    assert [row["step"] for row in metrics(killed)] == list(range(1, steps + 1))
-    assert metrics(killed) == metrics(unbroken)
-    a, b = weights(unbroken.output), weights(killed.output)
-    assert a.keys() == b.keys() == weights(base).keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not checkpoints.exists()
-
-
-def test_resumes_without_deepspeed_to_the_same_weights(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """A LoRA with dropout: the state of the random numbers comes back, too."""
-    settings = {"epochs": 3, "save_steps": 2, "lora": {"rank": 4, "dropout": 0.2}}
-    unbroken = make_spec(tmp_path / "unbroken", base, random_pairs(8), "kto", **settings)
-    run_here(unbroken)
-    broken = make_spec(tmp_path / "broken", base, random_pairs(8), "kto", **settings)
-    complete = Checkpoints.complete
-
-    def die(self: Checkpoints, step: int) -> None:
-        complete(self, step)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Checkpoints, "complete", die)
-        run_here(broken)
-    assert [row["step"] for row in metrics(broken)] == [1, 2]
-    run_here(broken)
-    assert metrics(broken) == metrics(unbroken)
-    a, b = weights(unbroken.output), weights(broken.output)
-    assert all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_zero3_gives_what_no_deepspeed_gives(base: Path, tmp_path: Path) -> None:
     plain = make_spec(tmp_path / "plain", base, random_pairs(6), micro_batch_size=1)
     sharded = make_spec(tmp_path / "sharded", base, random_pairs(6), micro_batch_size=1, deepspeed="zero3")
@@ -202,83 +117,6 @@ def test_zero2_with_one_process(base: Path, tmp_path: Path) -> None:
     moved = torch.cat([(after[k] - rounded[k]).abs().flatten() for k in rounded])
     assert 0 < float(moved.max()) < 1e-6
     assert float((moved > 0).float().mean()) > 0.5
-
-
-@pytest.mark.parametrize("by_file", [True, False])
-def test_objective_of_a_user(base: Path, tmp_path: Path, monkeypatch: Any, by_file: bool) -> None:
-    """The one that docs/objective.md shows, in a file outside the package.
-
-    It is IPO, and in the first step Δ = 0, so its loss is (1/(2·0.1))² = 25.
-    """
-    guide = (ROOT / "docs" / "objective.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", guide, re.DOTALL)
-    assert code is not None
-    (tmp_path / "my_ipo.py").write_text(code[1])
-    monkeypatch.chdir(tmp_path)
-    name = "my_ipo.py:IPO" if by_file else "my_ipo:IPO"
-    monkeypatch.delitem(sys.modules, "my_ipo", raising=False)
-    spec = make_spec(tmp_path / "run", base, random_pairs(4), name)
-    assert run_here(spec)["objective"] == name
-    [row] = metrics(spec)
-    assert row["loss"] == pytest.approx(25, rel=1e-5)
-    assert row["distance"] == pytest.approx(-5, rel=1e-5)
-    assert largest_difference(base, spec.output) > 1e-4
-
-
-BROKEN = """
-from loops.objective import PairObjective
-
-class Empty(PairObjective):
-    pass
-
-class Stranger:
-    pass
-
-class Mean(PairObjective):
-    def loss(self, logps):
-        return logps.policy_chosen.mean(), {}
-
-class OwnArguments(Mean):
-    def __init__(self, tau):
-        pass
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "what", "do"),
-    [
-        ("dop", "no objective dop", "did you mean dpo"),
-        ("broken:Nothing", "has no class Nothing", "Empty, Stranger, Mean"),
-        ("broken:Stranger", "not an objective", "PairObjective"),
-        ("broken:Empty", "Empty lacks loss", "write the method"),
-        ("broken:OwnArguments", "OwnArguments cannot be made", "beta and nll_weight"),
-        ("absent_module:X", "ModuleNotFoundError", "python -c"),
-        ("absent.py:X", "no file absent.py", "check the name"),
-        ("typo:X", "line 1 of", "check the name"),
-    ],
-)
-def test_objectives_that_cannot_be(tmp_path: Path, monkeypatch: Any, name: str, what: str, do: str) -> None:
-    (tmp_path / "broken.py").write_text(BROKEN)
-    (tmp_path / "typo.py").write_text("class X(:\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "broken", raising=False)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if not p.startswith(str(tmp_path.parent))])
-    with pytest.raises(UserError) as raised:
-        make_objective(name, beta=0.1, nll_weight=1.0)
-    assert what in raised.value.what and do in raised.value.do and raised.value.where
-
-
-def test_loss_of_the_wrong_shape(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    (tmp_path / "mean.py").write_text(BROKEN)
-    monkeypatch.chdir(tmp_path)
-    spec = make_spec(tmp_path / "run", base, random_pairs(4), "mean.py:Mean")
-    with pytest.raises(UserError, match="shape"):
-        run_here(spec)
-
-
-def test_built_in_objectives() -> None:
-    assert load_objective("dpo") is DPO
-    assert load_objective("kto").__name__ == "KTO"
 
 
 def test_a_loss_that_is_no_number_ends_the_training(base: Path, tmp_path: Path) -> None:
@@ -314,16 +152,6 @@ def test_trackers_that_are_not_there(name: str, monkeypatch: Any) -> None:
     assert "trackio" in raised.value.do
 
 
-def test_a_finished_training_is_not_done_again(base: Path, tmp_path: Path) -> None:
-    spec = make_spec(tmp_path / "run", base, random_pairs(4))
-    counts = run_here(spec)
-    written = (spec.output / "model.safetensors").stat().st_mtime_ns
-    (spec.work / "checkpoints" / "checkpoint-1").mkdir(parents=True)  # killed before these were removed
-    assert run_here(spec) == counts
-    assert (spec.output / "model.safetensors").stat().st_mtime_ns == written
-    assert not (spec.work / "checkpoints").exists()
-
-
 def test_precision_is_decided_before(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the caller decides"):
         make_spec(tmp_path / "run", base, random_pairs(2), precision="auto")
@@ -340,22 +168,3 @@ def test_deepspeed_configs(tmp_path: Path) -> None:
     for name in ("zero4", str(tmp_path / "bad.json")):
         with pytest.raises(UserError, match="DeepSpeed config cannot be read"):
             deepspeed_config(name)
-
-
-def test_checkpoints(tmp_path: Path) -> None:
-    """Only a marked one counts; older ones go when a newer one is marked."""
-    checkpoints = Checkpoints(tmp_path, 2)
-    assert checkpoints.newest() is None
-    for step in (9, 10):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "state").write_text("x")
-    assert checkpoints.newest() is None
-    checkpoints.complete(9)
-    assert checkpoints.newest() == tmp_path / "checkpoint-9"
-    checkpoints.delete_incomplete()
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-9"]
-    (tmp_path / "checkpoint-10").mkdir()
-    checkpoints.complete(10)
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-10"]
-    with pytest.raises(UserError, match="begun with 2"):
-        Checkpoints(tmp_path, 4).newest()

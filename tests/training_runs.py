@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from icr.config import Train
 from icr.progress import EventFile
 from icr.scoring import sequence_logprobs
+from loops.callbacks import read_metrics
 from loops.data import write_training_data
 from loops.objective import Request, make_objective
 from loops.train import TrainSpec, run
@@ -116,3 +118,11 @@ def largest_difference(one: Path, other: Path) -> float:
     a, b = weights(one), weights(other)
     assert a.keys() == b.keys()
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+
+
+def metrics(spec: TrainSpec) -> list[dict[str, Any]]:
+    return read_metrics(spec.work / "metrics.jsonl")
+
+
+def events(spec: TrainSpec) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in spec.events.read_text().splitlines()]
