@@ -6,6 +6,7 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from icr.errors import UserError
 
@@ -40,6 +41,12 @@ class Address:
     def is_here(self) -> bool:
         """On this machine."""
         return _is_loopback(urlsplit(self.url).hostname or "")
+
+    @property
+    def proxy(self) -> str | None:
+        """The one that HTTP_PROXY, HTTPS_PROXY and NO_PROXY ask for; aiohttp would look for it at every request."""
+        parts = urlsplit(self.url)
+        return None if self.is_here or proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
     @property
     def shown(self) -> str:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from eval.address import Address
-from eval.client import ChatClient
+from eval.client import ChatClient, openai_client
 from eval.limits import Meter, Rates
 from eval.prices import Usage, guess_prompt_tokens
 from eval.reply import Reply
@@ -82,7 +82,7 @@ class Chat:
     def __init__(
         self, model: str, address: Address, settings: Settings, meter: Meter, note: Notes, first_wait: float
     ) -> None:
-        self._model, self._address = model, address
+        self._model, self._address, self._openai = model, address, openai_client(address)
         self._timeout, self._attempts, self._first_wait = settings.timeout, settings.attempts, first_wait
         self._rates = Rates(settings.requests_per_minute, settings.tokens_per_minute)
         self._meter, self._note = meter, note
@@ -95,7 +95,7 @@ class Chat:
         """A client for the running event loop."""
         self._rates.begin()
         self._meter.begin()
-        async with ChatClient(self._address, self._timeout) as client:
+        async with ChatClient(self._openai, self._address, self._timeout) as client:
             yield client
 
     async def complete(self, client: ChatClient, ask: Ask) -> Reply | NoAnswer:

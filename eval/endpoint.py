@@ -11,6 +11,7 @@ import fcntl
 import gc
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,20 +149,30 @@ class Endpoint:
 
     async def _ask_all(self, work: _Work, order: Iterable[int]) -> None:
         todo, writer = iter(order), Writer(self._cache)
+        ready: deque[tuple[Ask, str]] = deque()
         used_up: list[BudgetUsedUp] = []
+        soon = asyncio.get_running_loop().call_soon
 
-        async def worker() -> None:
-            # the workers share the iterator; all that a question takes is done while others wait for their answers
+        def prepare() -> None:
             for number in todo:
                 ask = work.begin(number)
-                if ask is None:
-                    continue
-                key = self._key(ask)
+                if ask is not None:
+                    ready.append((ask, self._key(ask)))
+                    return
+
+        async def worker() -> None:
+            while True:
+                if not ready:
+                    prepare()
+                if not ready:
+                    return
+                ask, key = ready.popleft()
                 kept = self._cache.get(key)
                 if kept is not None:
                     self.cost.cached += 1
                     work.settle(ask, Reply.model_validate_json(kept))
                     continue
+                soon(prepare)  # the next question is made while answers are on their way
                 try:
                     reply = await self._chat.complete(client, ask)
                 except BudgetUsedUp as error:

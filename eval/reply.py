@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -107,6 +108,7 @@ def _label_logps(logprobs: Logprobs | None, label: str, labels: tuple[str, ...])
     return None if all(map(math.isinf, logps)) else logps
 
 
+@cache
 def _bare(token: str) -> str:
     """The token's letter without blanks, brackets or markdown around it: " A" and "**A" mean the same label."""
     return re.sub(r"\W|_", "", token).upper()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import time
 from dataclasses import replace
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from icr.errors import UserError
 from icr.progress import Silent
-from tests.endpoints import QUICK, always, first_then, item, item_of, judge, shares, verdict_of, verdicts_on
+from tests.endpoints import KEY, QUICK, always, first_then, item, item_of, judge, shares, verdict_of, verdicts_on
 from tests.stub_server import Answer, Stub, completion, fault, prefers_good, says
 
 
@@ -197,3 +199,22 @@ def test_a_question_that_the_endpoint_rejects_is_unscored_alone(tmp_path: Path) 
     assert shares(verdicts) == [1.0, None, 1.0]
     assert verdicts[1].reason == "no answer: HTTP 400" and "maximum context" in verdicts[1].raw
     assert len(stub.sent) == 3  # no retry of what cannot succeed
+
+
+def test_an_error_that_comes_packed_is_read(tmp_path: Path) -> None:
+    packed = gzip.compress(fault(418, "I am a teapot").body)
+    verdict, _ = verdict_of(always(Answer(packed, 418, {"content-encoding": "gzip"})), tmp_path)
+    assert verdict.reason == "no answer: HTTP 418" and verdict.raw.endswith(" I am a teapot")
+
+
+def test_an_endpoint_is_reached_through_the_proxy_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Stub(prefers_good) as stub:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{stub.port}")
+        assert shares(verdicts_on(judge(tmp_path, "http://judge.invalid/v1"), item())) == [1.0]
+        monkeypatch.setenv("no_proxy", "judge.invalid")
+        with pytest.raises(UserError, match="does not answer"):
+            verdicts_on(judge(tmp_path, "http://judge.invalid/v1", attempts=1), item(1))
+    assert [headers["host"] for _, _, headers in stub.sent] == ["judge.invalid"]
