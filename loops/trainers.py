@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import Trainer
 from trl.trainer import dpo_trainer, kto_trainer
+from trl.trainer import utils as trl_utils
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 from trl.trainer.utils import add_fused_lm_head
@@ -56,9 +57,8 @@ class RoundTrainer(Trainer):
         self._sums: dict[str, Tensor] = {}
         with _no_model_hash():
             super().__init__(**kwargs)
-        # TRL's head also computes entropies, mean logits and top-1 hits for its own metrics, on every call
         model: Any = self.model
-        add_fused_lm_head(model.get_base_model() if is_peft_model(model) else model, outputs=("log_probs",))
+        add_head(model.get_base_model() if is_peft_model(model) else model)
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
         return dataset  # token ids, and log-probs of the reference, are in the data file
@@ -217,6 +217,17 @@ class AnswerTrainer(RoundTrainer, KTOTrainer):
         if "rewards/chosen" in means and "rewards/rejected" in means:
             means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
         return means
+
+
+def add_head(model: Any) -> None:
+    """TRL's output head, over the positions of responses alone.
+
+    Its own trainers have it compute entropies, mean logits and top-1 hits as well, on every call. And where Triton does
+    not run it goes over the prompts and the padding, too, which takes half of a training's time on a processor.
+    """
+    add_fused_lm_head(model, outputs=("log_probs",))
+    utils: Any = trl_utils
+    utils._use_triton = lambda device: True  # in that module, it decides on these positions and on nothing else
 
 
 @contextmanager

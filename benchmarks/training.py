@@ -1,0 +1,97 @@
+"""A training step's passes against the plain way: the same model, the same rows, forward and backward.
+
+    python -m benchmarks.training [--json] [--device cuda] [--sequences 6] [--repeats 5]
+
+The baseline takes the softmax over the vocabulary at every position of prompt, response and padding and gathers the
+response's tokens, as DPO scripts do. `icr` is what its trainers run: the output head over the response's positions
+alone. The model is SmolLM2-135M-Instruct; prompts and responses are those of `benchmarks.scoring`. The sides take
+turns, and the ratio is the median of the turns' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from benchmarks.scoring import MODEL, make_rows
+from icr.models import load_model, load_tokenizer, locate, materialise
+from loops.trainers import add_head
+
+
+def plain_logps(model: Any, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
+    """Sums over the labelled tokens, by a softmax at every position."""
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1].float()
+    logps: Tensor = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return logps.masked_fill(labels[:, 1:] == -100, 0.0).sum(dim=1)
+
+
+def head_logps(model: Any, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
+    outputs = model(input_ids=ids, attention_mask=attention, labels=labels, fused_lm_head=True, use_cache=False)
+    sums: Tensor = outputs.log_probs.float().sum(dim=1)
+    return sums
+
+
+def measure(device: str, sequences: int, repeats: int) -> dict[str, Any]:
+    """Seconds of both sides, the median of their ratios, and how far their sums lie apart."""
+    folder = materialise(locate(MODEL, "benchmarks.training"))
+    prompts, responses = make_rows(load_tokenizer(folder), sequences)
+    prompts, responses = prompts[:: len(prompts) // sequences], responses[:: len(prompts) // sequences]
+    rows = [torch.tensor(p + r) for p, r in zip(prompts, responses, strict=True)]
+    labels = [torch.tensor([-100] * len(p) + r) for p, r in zip(prompts, responses, strict=True)]
+    attention = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    ids, targets = pad_sequence(rows, batch_first=True), pad_sequence(labels, batch_first=True, padding_value=-100)
+    batch = [part.to(device) for part in (ids, attention, targets)]
+    model = load_model(folder, torch.bfloat16, device).train()
+    add_head(model)
+    sides = {"baseline": plain_logps, "icr": head_logps}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    sums: dict[str, Tensor] = {}
+    for turn in range(repeats + 1):
+        for name, logps in sides.items():
+            model.zero_grad()
+            started = time.perf_counter()
+            found = logps(model, *batch)
+            found.sum().backward()  # type: ignore[no-untyped-call]
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - started)
+            sums[name] = found.detach().cpu()
+    lengths = torch.tensor([len(r) for r in responses])
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "positions": int(attention.numel()),
+        "response_tokens": int(lengths.sum()),
+        **{name: float(np.median(spent)) for name, spent in seconds.items()},
+        "ratio": float(np.median(np.array(seconds["baseline"]) / np.array(seconds["icr"]))),
+        "largest_difference_per_token": float(((sums["icr"] - sums["baseline"]).abs() / lengths).max()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="a training step's passes against a softmax at every position")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--sequences", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    result = measure(args.device, args.sequences, args.repeats)
+    if args.json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{result['positions']} positions, {result['response_tokens']} of them in responses, bf16, {result['device']}"
+    )
+    print(f"baseline {result['baseline']:.2f} s, icr {result['icr']:.2f} s: {result['ratio']:.2f} times as fast; "
+          f"largest difference {result['largest_difference_per_token']:.1e} nats a token")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
