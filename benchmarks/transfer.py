@@ -28,7 +28,7 @@ from benchmarks.transfer_results import (
     summary,
     table,
 )
-from benchmarks.transfer_runs import FIRST, LANGUAGES, RUNS, TARGETS, Bench, Model, Size
+from benchmarks.transfer_runs import FIRST, LANGUAGES, ON_REFERENCE, RUNS, TARGETS, Bench, Model, Size
 from icr.errors import UserError
 from icr.files import write_json, write_text
 
@@ -81,6 +81,7 @@ def main() -> None:
     models = bench.answers(rounds)
     for name, folder in models.items():
         bench.answer(name, folder)
+    bench.rank_reference()
     report(bench, rounds, list(models), ranked)
     print(
         f"\n{time.monotonic() - started:.0f} s in this call; figures: {work}/transfer.json, transfer.svg, transfer.md"
@@ -102,29 +103,34 @@ def _possible(name: str, action: Callable[[], None]) -> bool:
 def report(bench: Bench, rounds: dict[str, int], models: list[str], ranked: list[str]) -> None:
     """Compute, print and write all figures of a finished benchmark."""
     kinds = [name for name in [*rounds, *ranked] if name != "no alpha"]
-    auc = ranking(bench, kinds)
+    auc, on_reference = ranking(bench, kinds), ranking(bench, [ON_REFERENCE])
     trained = [m for m in models if m not in ("reference", "aligned")]
     pairs = [("aligned", "reference"), *((m, "aligned") for m in trained)]
     pairs += [(m, f"{CONTROL} {m[-1]}") for m in trained if not m.startswith(CONTROL)]
     pairs += [("cross-lingual 1", "no alpha 1")] if "no alpha 1" in models else []
     found = summary(held_out(bench, models), pairs)
     gaps, quality = lengths(bench, rounds), pair_quality(bench, rounds)
-    write_json(
-        bench.work / "transfer.json",
-        _plain({"size": vars(bench.size), "auc": auc, **found, "length_gaps": gaps, "pairs": quality}),
-    )
+    figures = {"size": vars(bench.size), "auc": auc, "auc_on_reference": on_reference, **found}
+    write_json(bench.work / "transfer.json", _plain({**figures, "length_gaps": gaps, "pairs": quality}))
     plot(bench.work / "transfer.svg", auc, found, kinds)
-    text = "\n\n".join(tables(auc, found, gaps, quality, kinds))
+    ranked = [*auc_tables("π_θ⁰'s responses", auc, kinds), *auc_tables("π_I's answers", on_reference, [ON_REFERENCE])]
+    text = "\n\n".join([*ranked, *tables(found, gaps, quality)])
     write_text(bench.work / "transfer.md", text + "\n")
     print(text)
 
 
-def tables(auc: Any, found: Any, gaps: Any, quality: Any, kinds: list[str]) -> list[str]:
-    """Every table as Markdown, each under its heading."""
+def auc_tables(of: str, auc: Any, kinds: list[str]) -> list[str]:
+    """Of all pairs and of those of like length, as Markdown under their headings."""
     parts = []
     for sort in ("all", "like length"):
         rows = [[lang, *(auc[lang][name][sort] for name in [*kinds, "length"])] for lang in [*LANGUAGES, "targets"]]
-        parts.append(f"AUC, pairs of {sort}\n\n" + table(["language", *kinds, "length"], rows))
+        parts.append(f"AUC on {of}, pairs of {sort}\n\n" + table(["language", *kinds, "length"], rows))
+    return parts
+
+
+def tables(found: Any, gaps: Any, quality: Any) -> list[str]:
+    """Every other table as Markdown, each under its heading."""
+    parts = []
     columns = [*LANGUAGES, "targets"]
     for measure in MEASURES:
         digits = 0 if measure in ("characters", "tokens") else 2

@@ -29,6 +29,8 @@ QUICKSTART = Path(__file__).resolve().parent.parent / "prompts" / "quickstart"
 TARGETS = ["es", "fr", "de", "ru"]
 LANGUAGES = ["en", *TARGETS]
 FIRST = "cross-lingual"
+ON_REFERENCE = "cross-lingual on the reference"
+"""The run that only scores π_I's answers."""
 RUNS: dict[str, dict[str, Any]] = {
     FIRST: {"kind": "cross-lingual"},
     "multilingual": {"kind": "multilingual"},
@@ -127,7 +129,8 @@ class Bench:
             config["alignment"] = {"pairs": str(self.alignment), **train}
         else:
             config["models"]["policy"] = str(self.run(FIRST).round(0).model)
-            self._share_responses(run)
+            # the same policy with the same seeds
+            self._share_responses(run, self.run(FIRST))
         return run, config
 
     def answer(self, name: str, model: Path | str) -> None:
@@ -144,13 +147,24 @@ class Bench:
             models |= {f"{name} {n}": self.run(name).round(n).model for n in range(1, last + 1)}
         return models
 
-    def _share_responses(self, run: RunDir) -> None:
-        """Round 1 is sampled from the same policy with the same seeds in every run, so it is sampled once."""
-        ours, first = run.round(1), self.run(FIRST).round(1)
+    def rank_reference(self) -> None:
+        """R_c of π_I's held-out answers: they differ where the alignment gave nearly all of π_θ⁰'s the property."""
+        run = self.run(ON_REFERENCE)
+        config = self._config("heldout", LANGUAGES, self.size.heldout_samples)
+        config["models"]["policy"] = str(self.run(FIRST).round(0).model)
+        config["reward"] = {"precision": "bf16", "flip_check": 0, **RUNS[FIRST]}
+        self._write(run, config, run.config)
+        self._share_responses(run, self.heldout("reference"))
+        if not run.round(1).done("score"):
+            self._icr("score", "--run", run.path, "--round", 1)
+
+    def _share_responses(self, run: RunDir, source: RunDir) -> None:
+        """The responses of the source's round 1, so that they are not sampled twice."""
+        ours, theirs = run.round(1), source.round(1)
         if ours.done("sample"):
             return
-        shutil.copytree(first.responses, ours.responses, dirs_exist_ok=True)
-        ours.write_stage("sample", first.record.stages["sample"])
+        shutil.copytree(theirs.responses, ours.responses, dirs_exist_ok=True)
+        ours.write_stage("sample", theirs.record.stages["sample"])
 
     def _sample(self, run: RunDir, policy: Path | str, prompts: str, languages: list[str], n: int) -> None:
         config = self._config(prompts, languages, n)
