@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ TOLERANCE = 1e-4
 
 Rows = list[list[int]]
 Scores = NDArray[np.float64]
+Result = TypeVar("Result")
 
 
 def make_rows(tokenizer: PreTrainedTokenizerBase, prompts: int, seed: int = 0) -> tuple[Rows, Rows]:
@@ -72,12 +73,31 @@ def baseline(model: PreTrainedModel, prompts: Rows, responses: Rows) -> Scores:
     return np.array(sums)
 
 
-def timed(run: Callable[[], Scores], device: str) -> tuple[float, Scores]:
-    started = time.perf_counter()
-    result = run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, result
+def take_turns(
+    sides: Mapping[str, Callable[[], Result]], repeats: int, device: str
+) -> tuple[dict[str, Any], dict[str, Result]]:
+    """The sides one after the other, again and again.
+
+    Returns:
+        The median seconds of each, the turns' "ratios" of "baseline" to "icr", and their median, "ratio"; what each
+        side returned last.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    results: dict[str, Result] = {}
+    for _ in range(repeats):
+        for name, run in sides.items():
+            started = time.perf_counter()
+            results[name] = run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - started)
+    medians = {name: float(np.median(spent)) for name, spent in seconds.items()}
+    ratios = [b / i for b, i in zip(seconds["baseline"], seconds["icr"], strict=True)]
+    return medians | {"ratio": float(np.median(ratios)), "ratios": ratios}, results
+
+
+def describe(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
 def compare(model: PreTrainedModel, prompts: Rows, responses: Rows, repeats: int, device: str) -> dict[str, Any]:
@@ -88,19 +108,12 @@ def compare(model: PreTrainedModel, prompts: Rows, responses: Rows, repeats: int
     }
     baseline(model, prompts[:3], responses[:3])  # so that neither side pays for first calls
     sequence_logprobs(model, prompts[:3], responses[:3])
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    results: dict[str, Scores] = {}
-    for _ in range(repeats):
-        for name, run in sides.items():
-            spent, results[name] = timed(run, device)
-            seconds[name].append(spent)
+    figures, results = take_turns(sides, repeats, device)
     per_token = np.abs(results["icr"] - results["baseline"]) / np.array([len(r) for r in responses])
     return {
-        **{name: float(np.median(spent)) for name, spent in seconds.items()},
-        "ratio": float(np.median(np.array(seconds["baseline"]) / np.array(seconds["icr"]))),
-        "ratios": [b / i for b, i in zip(seconds["baseline"], seconds["icr"], strict=True)],
+        **figures,
         "largest_difference_per_token": float(per_token.max()),
-        "response_tokens_per_second": sum(map(len, responses)) / float(np.median(seconds["icr"])),
+        "response_tokens_per_second": sum(map(len, responses)) / figures["icr"],
     }
 
 
@@ -108,7 +121,7 @@ def measure(device: str, prompts: int, repeats: int) -> dict[str, Any]:
     folder = materialise(locate(MODEL, "benchmarks.scoring"))
     rows = make_rows(load_tokenizer(folder), prompts)
     result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "device": describe(device),
         "prompts": prompts,
         "responses": len(rows[1]),
         "mean_prompt_tokens": float(np.mean([len(p) for p in rows[0]])),

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.scoring import MODEL, make_rows
+from benchmarks.scoring import MODEL, RESPONSES, describe, make_rows, take_turns
 from icr.models import load_model, load_tokenizer, locate, materialise
-from loops.trainers import add_head
+from loops.trainers import add_head, head_logps
 
 
 def plain_logps(model: Any, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
@@ -32,17 +32,11 @@ def plain_logps(model: Any, ids: Tensor, attention: Tensor, labels: Tensor) -> T
     return logps.masked_fill(labels[:, 1:] == -100, 0.0).sum(dim=1)
 
 
-def head_logps(model: Any, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
-    outputs = model(input_ids=ids, attention_mask=attention, labels=labels, fused_lm_head=True, use_cache=False)
-    sums: Tensor = outputs.log_probs.float().sum(dim=1)
-    return sums
-
-
 def measure(device: str, sequences: int, repeats: int) -> dict[str, Any]:
     """Seconds of both sides, the median of their ratios, and how far their sums lie apart."""
     folder = materialise(locate(MODEL, "benchmarks.training"))
     prompts, responses = make_rows(load_tokenizer(folder), sequences)
-    prompts, responses = prompts[:: len(prompts) // sequences], responses[:: len(prompts) // sequences]
+    prompts, responses = prompts[::RESPONSES], responses[::RESPONSES]  # one of each prompt
     rows = [torch.tensor(p + r) for p, r in zip(prompts, responses, strict=True)]
     labels = [torch.tensor([-100] * len(p) + r) for p, r in zip(prompts, responses, strict=True)]
     attention = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -50,27 +44,22 @@ def measure(device: str, sequences: int, repeats: int) -> dict[str, Any]:
     batch = [part.to(device) for part in (ids, attention, targets)]
     model = load_model(folder, torch.bfloat16, device).train()
     add_head(model)
-    sides = {"baseline": plain_logps, "icr": head_logps}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    sums: dict[str, Tensor] = {}
-    for turn in range(repeats + 1):
-        for name, logps in sides.items():
-            model.zero_grad()
-            started = time.perf_counter()
-            found = logps(model, *batch)
-            found.sum().backward()  # type: ignore[no-untyped-call]
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - started)
-            sums[name] = found.detach().cpu()
+
+    def passes(logps: Callable[..., Tensor]) -> Tensor:
+        model.zero_grad()
+        sums = logps(model, *batch)
+        sums.sum().backward()  # type: ignore[no-untyped-call]
+        return sums.detach().cpu()
+
+    sides = {"baseline": partial(passes, plain_logps), "icr": partial(passes, head_logps)}
+    take_turns(sides, 1, device)  # so that neither side pays for first calls
+    figures, sums = take_turns(sides, repeats, device)
     lengths = torch.tensor([len(r) for r in responses])
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "device": describe(device),
         "positions": int(attention.numel()),
         "response_tokens": int(lengths.sum()),
-        **{name: float(np.median(spent)) for name, spent in seconds.items()},
-        "ratio": float(np.median(np.array(seconds["baseline"]) / np.array(seconds["icr"]))),
+        **figures,
         "largest_difference_per_token": float(((sums["icr"] - sums["baseline"]).abs() / lengths).max()),
     }
 

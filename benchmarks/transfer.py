@@ -113,8 +113,8 @@ def report(bench: Bench, rounds: dict[str, int], models: list[str], ranked: list
     figures = {"size": vars(bench.size), "auc": auc, "auc_on_reference": on_reference, **found}
     write_json(bench.work / "transfer.json", _plain({**figures, "length_gaps": gaps, "pairs": quality}))
     plot(bench.work / "transfer.svg", auc, found, kinds)
-    ranked = [*auc_tables("π_θ⁰'s responses", auc, kinds), *auc_tables("π_I's answers", on_reference, [ON_REFERENCE])]
-    text = "\n\n".join([*ranked, *tables(found, gaps, quality)])
+    parts = [*auc_tables("π_θ⁰'s responses", auc, kinds), *auc_tables("π_I's answers", on_reference, [ON_REFERENCE])]
+    text = "\n\n".join([*parts, *tables(found, gaps, quality)])
     write_text(bench.work / "transfer.md", text + "\n")
     print(text)
 

@@ -113,9 +113,10 @@ class Bench:
 
     def score(self, name: str) -> None:
         """Only the rewards of round 1's responses, without training on them."""
-        run, config = self._start(name, 1)
-        if not run.config.exists():
-            self._write(run, config, run.config)
+        self._score(*self._start(name, 1))
+
+    def _score(self, run: RunDir, config: dict[str, Any]) -> None:
+        self._write(run, config, run.config)
         if not run.round(1).done("score"):
             self._icr("score", "--run", run.path, "--round", 1)
 
@@ -153,10 +154,8 @@ class Bench:
         config = self._config("heldout", LANGUAGES, self.size.heldout_samples)
         config["models"]["policy"] = str(self.run(FIRST).round(0).model)
         config["reward"] = {"precision": "bf16", "flip_check": 0, **RUNS[FIRST]}
-        self._write(run, config, run.config)
         self._share_responses(run, self.heldout("reference"))
-        if not run.round(1).done("score"):
-            self._icr("score", "--run", run.path, "--round", 1)
+        self._score(run, config)
 
     def _share_responses(self, run: RunDir, source: RunDir) -> None:
         """The responses of the source's round 1, so that they are not sampled twice."""

@@ -37,7 +37,7 @@ PIECE = pa.schema(
 
 Running = Callable[[int, Verdict], str]
 """(a question's number, its verdict so far) → the result until now, in words for the user."""
-Row = Callable[[int, Verdict], dict[str, Any]]
+MakeRow = Callable[[int, Verdict], dict[str, Any]]
 """(a question's number, its verdict) → a row of the benchmark's table."""
 
 
@@ -108,7 +108,7 @@ class Asking:
         lang: str,
         questions: Sequence[Question],
         schema: pa.Schema,
-        row: Row,
+        row: MakeRow,
     ) -> Path:
         """Judge one language's questions into LANG.parquet, a row each.
 
@@ -139,7 +139,7 @@ class Asking:
         """All languages are whole: their pieces go."""
         shutil.rmtree(self._folder / "pieces", ignore_errors=True)
 
-    def _running(self, lang: str, start: int, row: Row) -> Running:
+    def _running(self, lang: str, start: int, row: MakeRow) -> Running:
         def running(number: int, verdict: Verdict) -> str:
             key, found = (lang, start + number), row(start + number, verdict)[self._shown.column]
             self._sum -= self._values.pop(key, 0.0)  # an unreadable answer is asked for again

@@ -72,15 +72,7 @@ class RoundTrainer(Trainer):
     def response_logps(self, model: Module, inputs: dict[str, Tensor], prefix: str = "") -> Tensor:
         """Sums of the log-probs of the response tokens, shape (sequences,), in nats."""
         ids, mask = inputs[f"{prefix}input_ids"], inputs[f"{prefix}completion_mask"]
-        outputs = model(
-            input_ids=ids,
-            attention_mask=inputs[f"{prefix}attention_mask"],
-            labels=ids.masked_fill(mask == 0, -100),
-            fused_lm_head=True,
-            use_cache=False,
-        )
-        log_probs: Tensor = outputs.log_probs
-        return log_probs.float().sum(dim=1)
+        return head_logps(model, ids, inputs[f"{prefix}attention_mask"], ids.masked_fill(mask == 0, -100))
 
     def record(self, values: dict[str, Tensor], weights: Tensor) -> None:
         """Keep the weighted sums of values of shape (B,); `log` turns them into means over the optimiser step."""
@@ -228,6 +220,20 @@ def add_head(model: Any) -> None:
     add_fused_lm_head(model, outputs=("log_probs",))
     utils: Any = trl_utils
     utils._use_triton = lambda device: True  # in that module, it decides on these positions and on nothing else
+
+
+def head_logps(model: Module, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
+    """Sums of the log-probs of the labelled tokens, by the head of `add_head`.
+
+    Args:
+        ids, attention, labels: shape (sequences, length); labels are -100 outside the responses.
+
+    Returns:
+        Shape (sequences,), in nats.
+    """
+    outputs = model(input_ids=ids, attention_mask=attention, labels=labels, fused_lm_head=True, use_cache=False)
+    log_probs: Tensor = outputs.log_probs
+    return log_probs.float().sum(dim=1)
 
 
 @contextmanager
