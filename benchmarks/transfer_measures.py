@@ -1,4 +1,4 @@
-"""What the transfer benchmark computes: the property of a response, the AUC within prompts, and bootstrap intervals."""
+"""What the transfer benchmark computes: pairs of like length, the AUC within prompts, and bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -23,11 +23,6 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def is_laid_out(response: str) -> bool:
-    """The property: whether a response is laid out in several lines (paragraphs, a list, …) and not in one block."""
-    return "\n" in response.strip()
 
 
 def closest_pairs(labels: Sequence[bool], lengths: Sequence[int], limit: int) -> list[tuple[int, int]]:

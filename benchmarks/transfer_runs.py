@@ -21,7 +21,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.transfer_measures import closest_pairs, is_laid_out
+from benchmarks.transfer_measures import closest_pairs
+from eval.layout import is_laid_out
 from icr.files import read_rows, write_text
 from icr.rundir import RunDir
 
@@ -50,6 +51,8 @@ class Model:
     chat_template: str | None = None
     laid_out: bool = True
     """Which layout is preferred: several lines, or one block. The rarer one, for there is something to gain."""
+    rate: float = 1e-5
+    """Learning rate of the alignment and of the rounds."""
 
     def has(self, response: str) -> bool:
         """The property of this model's benchmark: whether a response has the preferred layout."""
@@ -71,7 +74,6 @@ class Size:
     heldout_samples: int
     max_tokens: int = 64
     temperature: float = 0.7
-    rate: float = 1e-5
     batch: int = 8
     pairs_per_prompt: int = 2
 
@@ -124,7 +126,7 @@ class Bench:
         run = self.run(name)
         config = self._config("train", LANGUAGES, self.size.samples) | {"rounds": rounds}
         config["reward"] = {"precision": "bf16", "flip_check": 6, **RUNS[name]}
-        train = {"learning_rate": self.size.rate, "batch_size": self.size.batch}
+        train = {"learning_rate": self.model.rate, "batch_size": self.size.batch}
         config["train"] = {**train, "micro_batch_size": 4, "deepspeed": "none", "gradient_checkpointing": False}
         if name == FIRST:
             config["alignment"] = {"pairs": str(self.alignment), **train}

@@ -117,7 +117,7 @@ def _question(lang: str, pair: Row) -> Question:
         template="judge_accuracy.txt",
         labels=LABELS,
         texts=(("instruction", pair["prompt"]), ("first", texts[0]), ("second", texts[1])),
-        values=(("language", english_name(lang)),),
+        values=(("language", english_name(lang)), ("lang", lang)),
         cut=("first", "second"),
         explained=True,
     )

@@ -1,7 +1,8 @@
 """The judge engine: questions become verdicts, in pieces that survive a kill.
 
-A judge is anything with the shape of `Judge`: `eval.local` reads a local model's label probabilities,
-`eval.remote` asks an OpenAI-compatible endpoint. `eval.pairwise`, `eval.mtbench` and `eval.accuracy` ask.
+A judge is anything with the shape of `Judge`: `eval.local` reads a local model's label probabilities, `eval.remote`
+asks an OpenAI-compatible endpoint, `eval.own` a class of the user's own. `eval.pairwise`, `eval.mtbench` and
+`eval.accuracy` ask.
 """
 
 from __future__ import annotations
@@ -78,8 +79,12 @@ def open_judge(config: JudgeConfig, cache: Path, reporter: Reporter, folder: str
         cache: sqlite file in which an endpoint's answers are kept; made when absent.
 
     Raises:
-        UserError: no model named, the model cannot be loaded, or there is no key for the endpoint.
+        UserError: no model named, the model or the user's class cannot be loaded, or there is no key for the endpoint.
     """
+    if config.own:
+        from eval.own import OwnJudge
+
+        return OwnJudge(config.own)
     if not config.model:
         raise UserError("no judge model is named", where="judge.model", do="name the model that judges")
     if config.kind == "local":

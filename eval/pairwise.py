@@ -47,7 +47,7 @@ class Comparison:
             template="judge_pairwise.txt",
             labels=("A", "B"),
             texts=(("instruction", self.instruction), ("first", self.first), ("second", self.second)),
-            values=(("language", english_name(self.lang)),),
+            values=(("language", english_name(self.lang)), ("lang", self.lang)),
             cut=("first", "second"),
         )
 

@@ -101,7 +101,7 @@ def _summary(judge: str, baseline: str, languages: dict[str, Row], orders: str) 
         "baseline": baseline,
         "orders": orders,
         "languages": {lang: _explained(row) for lang, row in languages.items()},
-        "average": _explained(macro_average(languages)),
+        "average": {"n": sum(row["n"] for row in languages.values())} | _explained(macro_average(languages)),
     }
 
 

@@ -199,7 +199,9 @@ class Nlp(Section):
 class Judge(Endpoint):
     """Who judges what. The keys of an endpoint are for `kind: openai`."""
 
-    kind: Literal["local", "openai", "none"] = "none"
+    kind: Literal["local", "openai", "none"] | Annotated[str, Field(pattern=r"^.+:\w+$")] = "none"
+    """`local`: a local model's probabilities. `openai`: any OpenAI-compatible endpoint. `module:Class`: your own, which
+    compares two answers (docs/evaluation.md)."""
     model: str | None = None
     """local: hub id, folder or .gguf; openai: the model's name at the endpoint."""
     benchmarks: Annotated[list[Literal["xalpaca", "mtbench", "accuracy", "nlp"]], Field(min_length=1)] = ["xalpaca"]
@@ -228,6 +230,11 @@ class Judge(Endpoint):
     mtbench: MtBench | None = None
     accuracy: Accuracy = Accuracy()
     nlp: Nlp = Nlp()
+
+    @property
+    def own(self) -> str | None:
+        """The user's own judge, as `module:Class`."""
+        return self.kind if ":" in self.kind else None
 
     @property
     def local_model(self) -> str | None:

@@ -27,7 +27,7 @@ def estimate(benchmark: str, config: Config, out: Path) -> str:
     questions, assumed = PLANS[benchmark](config, out)
     judge = config.judge
     if judge.kind != "openai":
-        return f"{len(questions):,} questions to a local judge, which cost no money{assumed}"
+        return f"{len(questions):,} questions to a judge on this machine, which cost no money{assumed}"
     from eval.endpoint import Endpoint
     from eval.remote import EndpointJudge
 

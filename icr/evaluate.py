@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eval.accuracy import pick_pairs
 from eval.answers import load_baseline, read_answers
 from eval.folders import summary_path
+from eval.own import check_own_judge
 from icr.config import Config
 from icr.configfile import dump_config, load_config, make_config, refuse_changes
 from icr.errors import UserError
@@ -32,20 +33,23 @@ def evaluation_config(benchmark: str, model: str, judge: str | None, data: Row, 
 
     Args:
         model: what is measured: hub id, folder or .gguf; a folder of answers.
-        judge: `local:MODEL` or `openai:MODEL`; None where nobody judges.
+        judge: `local:MODEL`, `openai:MODEL` or the user's own `module:Class`; None where nobody judges.
         data: further sections and keys.
         overrides: as in `--set`.
 
     Raises:
         ConfigError, UserError: unknown keys, an unknown judge.
     """
-    kind, _, name = (judge or "none").partition(":")
-    if kind not in ("local", "openai", "none") or (kind != "none" and not name):
+    kind, colon, name = (judge or "none").partition(":")
+    if judge and not (colon and name):
         raise UserError(
             f"there is no judge {judge}",
             where="--judge",
-            do="write local:MODEL (hub id, folder, .gguf) or openai:MODEL",
+            do="write local:MODEL (hub id, folder, .gguf), openai:MODEL, or module:Class for your own",
         )
+    if judge and kind not in ("local", "openai"):
+        kind, name = judge, ""
+        check_own_judge(judge, [benchmark])
     section = {"kind": kind, "model": name or None, "benchmarks": [benchmark], **data.pop("judge", {})}
     return make_config({"models": {"reference": model}, "judge": section, **data}, overrides)
 

@@ -84,13 +84,13 @@ def classify(job: Job, index: int, events: EventFile) -> dict[str, Any]:
 
 def custom(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     """The rewards of a user's own class."""
-    from icr.custom_reward import call, make_reward
+    from icr.custom_reward import OWN, call
 
     name = job.config.reward.kind
 
     @contextmanager
     def opened(part: Pass) -> Iterator[Measure]:
-        reward = make_reward(name)
+        reward = OWN.make(name)
 
         def measure(rows: list[Row], prompts: Prompts, reporter: Reporter) -> Sequence[float]:
             values = call(reward, name, rows, prompts)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from eval.answers import Answer, load_baseline
 from eval.nlp_tasks import check_settings
+from eval.own import check_own_judge
 from icr.config import Config, MtBench
 from icr.configfile import load_config
 from icr.errors import ConfigError, UserError
@@ -193,6 +194,8 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
                 do="name a judge (local or openai), or take them out of judge.benchmarks",
             )
         return [], None
+    if judge.own:
+        found.attempt(None, check_own_judge, judge.own, judge.benchmarks)
     if not judge.prompts and "xalpaca" in judge.benchmarks:
         found.add(
             "the judge has no prompts", where="judge.prompts", do="name held-out prompts, or set judge.kind to none"
@@ -209,7 +212,7 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
         name = getattr(judge, key)
         if name and not Path(name).is_file():
             found.add(f"there is no file {name}", where=f"judge.{key}", do="check the path")
-    if not judge.model:
+    if not judge.model and not judge.own:
         found.add("the judge has no model", where="judge.model", do="name a model, or set judge.kind to none")
     heldout: list[Prompt] = []
     if judge.prompts and "en" in config.prompts.languages:

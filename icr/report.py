@@ -6,7 +6,8 @@ The same folder gives the same bytes: the page carries no time of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,20 +180,27 @@ def _figures(results: Results, unit: str) -> dict[str, Any]:
 
 
 def _remarks(results: Results) -> list[str]:
-    """What the judge's summaries say about single values: why one is missing, what a fit had to do."""
-    remarks = []
-    for r in results.compared:
-        for code, name in [*((x.code, x.name) for x in results.languages), ("average", "Average")]:
-            row, where = r.judged(code), f"{name}, round {r.number}"
+    """What the judge's summaries say about single values: why one is missing, what a fit had to do. Each thing once."""
+    remarks: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for code, name in [*((x.code, x.name) for x in results.languages), ("average", "Average")]:
+        for r in results.compared:
+            row, said = r.judged(code), []
             why = row.get("why", {})
             for key, reason in why.items():
                 if why.get(key.removesuffix("_se")) != reason or not key.endswith("_se"):
-                    remarks.append(f"{where}: no {_words(key)}; {reason}.")
+                    said.append(f"no {_words(key)}; {reason}.")
             if row.get("lc_note"):
-                remarks.append(f"{where}: {row['lc_note']}.")
+                said.append(f"{row['lc_note']}.")
             if row.get("shortened"):
-                remarks.append(f"{where}: in {row['shortened']} comparisons the answers were shortened for the judge.")
-    return remarks
+                said.append(f"in {row['shortened']} comparisons the answers were shortened for the judge.")
+            for remark in said:
+                remarks[remark][name].append(str(r.number))
+    return [f"{_places(of)}: {remark}" for remark, of in remarks.items()]
+
+
+def _places(of: Mapping[str, list[str]]) -> str:
+    """Languages with their rounds, in words."""
+    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {_named(at)}" for name, at in of.items())
 
 
 def _words(key: str) -> str:

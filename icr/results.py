@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy.special import stdtrit
 
 from icr.errors import UserError
 from icr.files import read_json
@@ -22,8 +23,6 @@ from icr.tables import RunStatus, ordered_languages, read_config, run_status, se
 
 LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
 """Reward kinds that are β times a log-ratio."""
-Z95 = 1.959963984540054
-"""Half-width of a 95 % interval in standard errors, for an estimate that is near normal."""
 EXAMPLES = {"widest margin": 1.0, "median margin": 0.5, "narrowest margin": 0.0}
 """Which pairs of a language are shown, as quantiles of its margins: picked by rule, not by taste."""
 
@@ -106,11 +105,15 @@ class Results:
 
 
 def interval(row: dict[str, Any], name: str) -> tuple[float, float] | None:
-    """95 % interval of a rate in percent, within 0 and 100; None when value or standard error is unknown."""
-    value, error = row.get(name), row.get(f"{name}_se")
-    if value is None or error is None:
+    """95 % interval of a rate in percent, within 0 and 100; None when value or standard error is unknown.
+
+    By Student's t with the row's `n` items: two prompts are no ground for a narrow interval.
+    """
+    value, error, n = row.get(name), row.get(f"{name}_se"), row.get("n", 0)
+    if value is None or error is None or n < 2:
         return None
-    return max(0.0, value - Z95 * error), min(100.0, value + Z95 * error)
+    width = float(stdtrit(n - 1, 0.975)) * error
+    return max(0.0, value - width), min(100.0, value + width)
 
 
 class _Reader:

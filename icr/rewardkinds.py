@@ -14,7 +14,7 @@ import numpy as np
 from icr.classifier import SCALE as LOGIT
 from icr.classifier import check_classifier
 from icr.config import Config
-from icr.custom_reward import load_reward
+from icr.custom_reward import OWN
 from icr.errors import UserError
 from icr.job import Pass, Precision
 from icr.pairs import Row
@@ -205,7 +205,7 @@ def check_kind(config: Config) -> None:
                 do="add one, or take another reward.kind",
             )
     elif kind not in KINDS:
-        load_reward(kind)
+        OWN.load(kind)
 
 
 def _keys(responses: Sequence[Row]) -> list[Key]:

@@ -231,7 +231,8 @@ def _judge(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
         languages["ar"] |= {"lc_win_rate": None, "lc_win_rate_se": None, "why": why}
     judge = "SmolLM2-135M-Instruct (local)" if at.number else "none (baseline)"
     summary = {"judge": judge, "baseline": "round-0", "orders": "both", "languages": languages}
-    write_json(at.summary, summary | {"average": macro_average(languages)})
+    total = sum(row["n"] for row in languages.values())
+    write_json(at.summary, summary | {"average": {"n": total} | macro_average(languages)})
     _verdicts(at, {lang: row["win_rate"] / 100 for lang, row in languages.items()}, rng)
     _other_benchmarks(at, rng)
     return {"judged": HELD_OUT * len(LANGUAGES)}

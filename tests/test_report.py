@@ -113,15 +113,15 @@ def test_page_says_who_judged_what_and_how_well(report: Page) -> None:
 
 
 def test_page_holds_the_rates_with_95_percent_intervals(report: Page) -> None:
-    """Spanish, round 1: 58.0 ± 1.96 · 5.9 = 58.0 ± 11.564. Average, round 2: 63.0, se 6.3 / √5, so ± 5.522."""
+    """Spanish, round 1: 58.0 ± t(38) · 5.9 = 58.0 ± 2.0244 · 5.9. Average, round 2: 63.0 ± 1.9726 · 6.3 / √5."""
     rows = re.findall(r"<tr class=\"[^\"]*\"><th scope=\"row\">.*?</tr>", report.html, re.DOTALL)
     cells = [re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", row)).strip() for row in rows]
-    assert cells[1] == "■ Spanish 50.0 by definition 58.0 46.4–69.6 66.0 54.4–77.6 +16.0 39"
-    assert cells[5].startswith("Average 50.0 by definition 56.5 51.0–62.0 63.0 57.5–68.5")
+    assert cells[1] == "■ Spanish 50.0 by definition 58.0 46.1–69.9 66.0 54.1–77.9 +16.0 39"
+    assert cells[5].startswith("Average 50.0 by definition 56.5 50.9–62.1 63.0 57.4–68.6")
     assert cells[10].split()[:7] == ["▼", "Arabic", "50.0", "by", "definition", "–", "see"]
-    assert "is 63.0 % on average over 5 languages (95 % interval 57.5 to 68.5), as judged by" in report.text
-    assert "The interval lies wholly above 50 % in English, Spanish and Russian." in report.text
-    assert "In German and Arabic it contains 50 %" in report.text
+    assert "is 63.0 % on average over 5 languages (95 % interval 57.4 to 68.6), as judged by" in report.text
+    assert "The interval lies wholly above 50 % in Spanish and Russian." in report.text
+    assert "In English, German and Arabic it contains 50 %" in report.text
 
 
 def test_page_holds_alphas_counts_flips_times_and_settings(finished: RunDir, report: Page) -> None:
@@ -304,8 +304,16 @@ def test_findings_take_sides_only_where_the_interval_does(short: RunDir) -> None
 
 
 def test_intervals_stay_within_what_a_rate_can_be() -> None:
-    assert interval({"win_rate": 97.0, "win_rate_se": 4.0}, "win_rate") == pytest.approx((89.16, 100.0), abs=0.01)
-    assert interval({"win_rate": 97.0, "win_rate_se": None}, "win_rate") is None
+    row = {"win_rate": 97.0, "win_rate_se": 4.0, "n": 21}
+    assert interval(row, "win_rate") == pytest.approx((97 - 4 * 2.0860, 100.0), abs=1e-3)
+    assert interval(row | {"win_rate_se": None}, "win_rate") is None
+    assert interval(row | {"n": 1}, "win_rate") is None
+
+
+def test_two_prompts_are_no_ground_for_a_narrow_interval() -> None:
+    """Student's t with one degree of freedom: 12.706 standard errors to each side, where a normal one has 1.96."""
+    row = {"win_rate": 48.6, "win_rate_se": 0.1, "n": 2}
+    assert interval(row, "win_rate") == pytest.approx((48.6 - 1.2706, 48.6 + 1.2706), abs=1e-4)
 
 
 def test_page_shows_what_was_measured_besides_win_rates(finished: RunDir, report: Page) -> None:

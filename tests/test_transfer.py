@@ -13,13 +13,13 @@ from scipy import stats
 from benchmarks.transfer_measures import (
     closest_pairs,
     concordance,
-    is_laid_out,
     mean,
     prompt_pairs,
     ratio,
     within_prompt_auc,
 )
 from benchmarks.transfer_runs import Size, alignment_pairs, split_prompts
+from eval.layout import is_laid_out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,18 @@
+"""A preference whose truth can be computed in any language: layout. The quickstart's judge goes by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def is_laid_out(response: str) -> bool:
+    """Whether a response is laid out in several lines (paragraphs, a list, …) and not in one block."""
+    return "\n" in response.strip()
+
+
+class LaidOut:
+    """A judge (`judge.kind: eval.layout:LaidOut`) that prefers the answer in several lines; neither of two alike."""
+
+    def preferences(self, rows: list[dict[str, Any]]) -> list[float]:
+        """Of the first answer, a number a row: 1, 0.5 or 0."""
+        return [0.5 + 0.5 * (is_laid_out(row["first"]) - is_laid_out(row["second"])) for row in rows]
