@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from icr.config import Endpoint as Settings
 from icr.errors import UserError
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
@@ -20,20 +21,20 @@ class Address:
     key: str = field(repr=False)
 
     @classmethod
-    def find(cls, base_url: str | None, *, key_needed: bool = True) -> Address:
+    def find(cls, settings: Settings, *, key_needed: bool = True) -> Address:
         """From the config, else OPENAI_BASE_URL, else OpenAI's own.
 
         Raises:
             UserError: no web address, or there is no key (`key_needed`) and the endpoint is not on this machine.
         """
-        url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT
+        url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError("the judge's endpoint is no web address", where=f"judge.base_url: {_shown(url)}",
+            raise UserError("the endpoint is no web address", where=f"{settings.named('base_url')}: {_shown(url)}",
                             do="write it like http://localhost:8000/v1")  # fmt: skip
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key and key_needed and not _is_loopback(parts.hostname):
-            raise UserError("there is no key for the judge's endpoint", where=f"judge.base_url: {_shown(url)}",
+            raise UserError("there is no key for the endpoint", where=f"{settings.named('base_url')}: {_shown(url)}",
                             do="export OPENAI_API_KEY=… (any word, when this endpoint needs none)")  # fmt: skip
         return cls(url, key or NO_KEY)
 

@@ -30,7 +30,7 @@ LONGEST_WAIT = 300.0
 """Seconds. An endpoint that asks for more is not waited for."""
 FIRST_WAIT = 1.0
 """Seconds; waits are drawn below a bound that doubles with each attempt."""
-RESUME = "the same command continues; what was judged is kept"
+RESUME = "the same command continues; what was answered is kept"
 
 
 class BrokenAnswer(Exception):
@@ -83,6 +83,7 @@ class Chat:
         self, model: str, address: Address, settings: Settings, meter: Meter, note: Notes, first_wait: float
     ) -> None:
         self._model, self._address, self._openai = model, address, openai_client(address)
+        self._base_url_key = settings.named("base_url")
         self._timeout, self._attempts, self._first_wait = settings.timeout, settings.attempts, first_wait
         self._rates = Rates(settings.requests_per_minute, settings.tokens_per_minute)
         self._meter, self._note = meter, note
@@ -128,7 +129,7 @@ class Chat:
                 if refused is None:
                     raise
                 self._unknown.update([refused, *(["top_logprobs"] if refused == "logprobs" else [])])
-                self._note(f"the judge's endpoint does not know {refused}: asked without it")
+                self._note(f"the endpoint does not know {refused}: asked without it")
 
     async def _retried(self, client: ChatClient, ask: Ask, sent: dict[str, Any]) -> Reply:
         try:
@@ -159,7 +160,7 @@ class Chat:
             raise BrokenAnswer(f"no chat completion ({error.errors()[0]['msg']})") from None
         usage = Usage.of(reply.usage)
         if usage is None:
-            self._note("the judge's endpoint does not count tokens: they are guessed from the texts")
+            self._note("the endpoint does not count tokens: they are guessed from the texts")
             text = reply.choices[0].message.content or ""
             usage = Usage(guess.prompt, guess_prompt_tokens([text]))
             reply.usage = {"prompt_tokens": usage.prompt, "completion_tokens": usage.completion, "guessed": True}
@@ -184,18 +185,19 @@ class Chat:
         """The reason when this one question failed; a UserError when no question can succeed."""
         self._failed_in_a_row += 1
         said = self._said(error)
-        where = f"judge.base_url: {self._address.shown}"
+        where = f"{self._base_url_key}: {self._address.shown}"
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            raise UserError(f"the judge's endpoint refuses the key: {said}", where=where,
+            raise UserError(f"the endpoint refuses the key: {said}", where=where,
                             do=f"set OPENAI_API_KEY to a key that is valid there; {RESUME}") from None  # fmt: skip
         if isinstance(error, openai.NotFoundError):
-            raise UserError(f"the judge's endpoint does not know the model {self._model}: {said}", where=where,
-                            do="check judge.model and judge.base_url (it usually ends in /v1)") from None  # fmt: skip
+            raise UserError(f"the endpoint does not know the model {self._model}: {said}", where=where,
+                            do=f"check the model's name and {self._base_url_key} (it usually ends in /v1)"
+                            ) from None  # fmt: skip
         if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
-            raise UserError(f"the judge's account is used up: {said}", where=where, do=f"top it up; {RESUME}") from None
+            raise UserError(f"the account is used up: {said}", where=where, do=f"top it up; {RESUME}") from None
         never_reached = isinstance(error, openai.APIConnectionError) and not self._answered
         if never_reached or self._failed_in_a_row >= FAILURES_IN_A_ROW:
-            raise UserError(f"the judge's endpoint does not answer: {said}", where=where,
+            raise UserError(f"the endpoint does not answer: {said}", where=where,
                             do=f"see that it runs and can be reached; {RESUME}") from None  # fmt: skip
         return NoAnswer(_kind(error), said)
 

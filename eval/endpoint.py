@@ -82,9 +82,9 @@ class Endpoint:
         """
         self.model = model
         self.reporter: Reporter = reporter or Silent()
-        address = Address.find(settings.base_url, key_needed=not dry)
+        address = Address.find(settings, key_needed=not dry)
         self._price = find_price(model, address.url, settings.prices)
-        self._meter = Meter(model, self._price, settings.budget)
+        self._meter = Meter(model, self._price, settings)
         self._folder = cache.parent
         self._cache = Cache(cache if cache.exists() or not dry else Path(":memory:"))
         self._concurrency = settings.concurrency
@@ -92,7 +92,7 @@ class Endpoint:
         self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait)
         if self._price is None and not address.is_here and not dry:
             self.note_once(f"no price of {model} at {address.shown} is known: tokens are counted, not money "
-                           "(judge.prices takes one)")  # fmt: skip
+                           f"({settings.named('prices')} takes one)")  # fmt: skip
 
     @property
     def cost(self) -> Cost:

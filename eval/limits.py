@@ -10,6 +10,7 @@ from aiolimiter import AsyncLimiter
 from aiolimiter.leakybucket import LIMITER_REUSED_ACROSS_LOOPS_WARNING
 
 from eval.prices import Cost, Price, Usage
+from icr.config import Endpoint as Settings
 from icr.errors import UserError
 
 
@@ -66,17 +67,18 @@ class Meter:
     by the answers that came. A request that timed out may be billed by a provider without our knowing.
     """
 
-    def __init__(self, model: str, price: Price | None, budget: float | None) -> None:
+    def __init__(self, model: str, price: Price | None, settings: Settings) -> None:
         """Raises UserError when there is a budget and no price to keep it by."""
+        budget = settings.budget
         if budget is not None and price is None:
             raise UserError(
                 f"the budget cannot be kept: no price of the model {model} is known at this endpoint",
-                where=f"judge.budget: {budget:g}",
-                do=f"name a file as judge.prices that has its US dollars per million tokens: "
+                where=f"{settings.named('budget')}: {budget:g}",
+                do=f"name a file as {settings.named('prices')} that has its US dollars per million tokens: "
                 f"`{model}: {{input: …, output: …}}`; or take the budget out",
             )
         self.cost = Cost(usd=None if price is None else 0.0)
-        self._price, self._budget = price, budget
+        self._price, self._budget, self._budget_key = price, budget, settings.named("budget")
         self._set_aside = 0.0
         self._underguessed = 1.0
         """The prompt's tokens by the guess, at most so many times too few so far."""
@@ -100,8 +102,8 @@ class Meter:
                 raise BudgetUsedUp(
                     f"the budget is used up: ${self.cost.usd:.4f} of ${self._budget:g} are spent, and the next request "
                     f"may cost ${usd:.4f}",
-                    where=f"judge.budget: {self._budget:g}",
-                    do="raise judge.budget; the same command continues, and what was answered is kept",
+                    where=f"{self._budget_key}: {self._budget:g}",
+                    do=f"raise {self._budget_key}; the same command continues, and what was answered is kept",
                 )
             self._freed.clear()
             await self._freed.wait()

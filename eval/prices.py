@@ -115,7 +115,7 @@ def read_prices(path: Path) -> dict[str, Price]:
         rows = TypeAdapter(dict[str, _Row]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise UserError(f"the prices cannot be read: {what}", where=f"judge.prices: {path}",
+        raise UserError(f"the prices cannot be read: {what}", where=str(path),
                         do="write lines like `gpt-4o: {input: 2.5, output: 10}`: US dollars per million tokens"
                         ) from None  # fmt: skip
     return {model: _own(row) for model, row in rows.items()}

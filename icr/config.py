@@ -160,6 +160,10 @@ class Endpoint(Section):
     prices: str | None = None
     """YAML of MODEL: {input: …, output: …}, US dollars per million tokens, before the known prices."""
 
+    def named(self, key: str) -> str:
+        """What the user sets a key by: here the option of a command."""
+        return f"--{key.replace('_', '-')}"
+
 
 class MtBench(Section):
     questions: str
@@ -230,6 +234,10 @@ class Judge(Endpoint):
     mtbench: MtBench | None = None
     accuracy: Accuracy = Accuracy()
     nlp: Nlp = Nlp()
+
+    def named(self, key: str) -> str:
+        """What the user sets a key by."""
+        return f"judge.{key}"
 
     @property
     def own(self) -> str | None:

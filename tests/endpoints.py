@@ -12,7 +12,7 @@ from eval.judge import Judge
 from eval.pairwise import Comparison
 from eval.question import Question, Verdict
 from eval.remote import EndpointJudge
-from icr.config import Endpoint as Settings
+from icr.config import Judge as Settings
 from icr.progress import Reporter, Silent
 from tests.stub_server import Answer, Script, Stub, prefers_good
 

@@ -196,6 +196,7 @@ def test_an_endpoint_that_refuses(tmp_path: Path, source: Path) -> None:
         command = [*COMMAND, *arguments(source, tmp_path / "out", stub.url)]
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "bad key" in done.stderr and "Traceback" not in done.stderr
+    assert "--base-url: http" in done.stderr and "judge" not in done.stderr
     assert not (tmp_path / "out" / "en.jsonl").exists()
 
 
@@ -208,7 +209,7 @@ def test_a_budget_stops_it_and_a_larger_one_goes_on(tmp_path: Path, source: Path
         assert "at most $" in dry.stdout
         first = float(dry.stdout.partition("$")[2]) / 12
         stopped = translate(source, out, stub.url, *options, "--budget", first + 0.02)
-        assert stopped.returncode == 2 and "budget is used up" in stopped.stderr
+        assert stopped.returncode == 2 and "budget is used up" in stopped.stderr and "raise --budget" in stopped.stderr
         assert 0 < len(stub.asked) < 12 and not (out / "es.jsonl").exists()
         finished = translate(source, out, stub.url, *options, "--budget", 10)
         assert finished.returncode == 0 and "12 answers of openai: m" in finished.stdout
