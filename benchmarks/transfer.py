@@ -108,7 +108,7 @@ def report(bench: Bench, rounds: dict[str, int], models: list[str], ranked: list
     trained = [m for m in models if m not in ("reference", "aligned")]
     pairs = [("aligned", "reference"), *((m, "aligned") for m in trained)]
     pairs += [(m, f"{CONTROL} {m[-1]}") for m in trained if not m.startswith(CONTROL)]
-    pairs += [("cross-lingual 1", "no alpha 1")] if "no alpha 1" in models else []
+    pairs += [(f"{FIRST} {m[-1]}", m) for m in trained if not m.startswith((FIRST, CONTROL))]
     found = summary(held_out(bench, models), pairs)
     gaps, quality = lengths(bench, rounds), pair_quality(bench, rounds)
     figures = {"size": vars(bench.size), "auc": auc, "auc_on_reference": on_reference, **found}
@@ -121,8 +121,9 @@ def report(bench: Bench, rounds: dict[str, int], models: list[str], ranked: list
 
 
 def auc_tables(of: str, auc: Any, kinds: list[str]) -> list[str]:
-    """Of all pairs and of those of like length, as Markdown under their headings."""
-    parts = []
+    """Of all pairs and of those of like length, as Markdown under their headings; first, how many responses count."""
+    rows = [[lang, *(auc[lang][name]["scored"] for name in kinds)] for lang in LANGUAGES]
+    parts = [f"responses scored, {of}\n\n" + table(["language", *kinds], rows)]
     for sort in ("all", "like length"):
         rows = [[lang, *(auc[lang][name][sort] for name in [*kinds, "length"])] for lang in [*LANGUAGES, "targets"]]
         parts.append(f"AUC on {of}, pairs of {sort}\n\n" + table(["language", *kinds, "length"], rows))

