@@ -113,7 +113,7 @@ def report(bench: Bench, rounds: dict[str, int], models: list[str], ranked: list
     gaps, quality = lengths(bench, rounds), pair_quality(bench, rounds)
     figures = {"size": vars(bench.size), "auc": auc, "auc_on_reference": on_reference, **found}
     write_json(bench.work / "transfer.json", _plain({**figures, "length_gaps": gaps, "pairs": quality}))
-    plot(bench.work / "transfer.svg", auc, found, kinds)
+    plot(bench.work / "transfer.svg", auc, found, kinds, rounds)
     parts = [*auc_tables("π_θ⁰'s responses", auc, kinds), *auc_tables("π_I's answers", on_reference, [ON_REFERENCE])]
     text = "\n\n".join([*parts, *tables(found, gaps, quality)])
     write_text(bench.work / "transfer.md", text + "\n")

@@ -142,8 +142,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def plot(path: Path, auc: Row, found: Row, names: Sequence[str]) -> None:
-    """Left: AUC per language and reward. Right: the property's rate on held-out prompts after each round."""
+def plot(path: Path, auc: Row, found: Row, names: Sequence[str], rounds: dict[str, int]) -> None:
+    """Left: AUC per language and reward. Right: the property's rate over the target languages, round by round."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -151,27 +151,32 @@ def plot(path: Path, auc: Row, found: Row, names: Sequence[str]) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for n, name in enumerate([*names, "length"]):
-        _dots(left, [auc[lang][name]["all"] for lang in LANGUAGES], n, len(names) + 1, name)
+        _dots(left, [auc[lang][name]["all"] for lang in LANGUAGES], (n, len(names) + 1), 0.8, fmt="o", label=name)
     left.axhline(0.5, color="grey", linewidth=0.8)
     left.set(title="AUC of the reward for the property, round 1", ylim=(0, 1.02))
-    levels = found["levels"]
-    for n, model in enumerate(levels):
-        _dots(right, [levels[model]["property"][lang] for lang in LANGUAGES], n, len(levels), model)
-    right.set(title="share of held-out answers with the property", ylim=(0, 1.02))
-    for axes in (left, right):
-        axes.set_xticks(range(len(LANGUAGES)), LANGUAGES)
-        axes.legend(fontsize=7, frameon=False)
+    left.set_xticks(range(len(LANGUAGES)), LANGUAGES)
+    for n, (name, last) in enumerate(rounds.items()):
+        models = ["reference", "aligned", *(f"{name} {number}" for number in range(1, last + 1))]
+        rates = [found["levels"][model]["property"]["targets"] for model in models]
+        _dots(right, rates, (n, len(rounds)), 0.3, fmt="o-", label=name)
+    right.set(title="share of answers with the property, target languages", ylim=(0, 1.02))
+    steps = ["π_I", "π_θ⁰", *(f"round {number}" for number in range(1, max(rounds.values()) + 1))]
+    right.set_xticks(range(len(steps)), steps)
+    for axes, corner in ((left, "lower left"), (right, "lower right")):
+        axes.legend(fontsize=7, frameon=False, loc=corner)
         axes.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, format=path.suffix[1:], dpi=150)
     plt.close(figure)
 
 
-def _dots(axes: Any, estimates: Sequence[Estimate], n: int, of: int, label: str) -> None:
-    x = np.arange(len(estimates)) + (n - (of - 1) / 2) * 0.8 / of
+def _dots(axes: Any, estimates: Sequence[Estimate], place: tuple[int, int], width: float, **style: Any) -> None:
+    """A series, number `place[0]` of `place[1]`, which share a width around each tick."""
+    n, of = place
+    x = np.arange(len(estimates)) + (n - (of - 1) / 2) * width / of
     values = np.array([e.value for e in estimates])
     bars = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
-    axes.errorbar(x, values, yerr=bars, fmt="o", markersize=4, linewidth=1, label=label, color=f"C{n}")
+    axes.errorbar(x, values, yerr=bars, markersize=4, linewidth=1, color=f"C{n}", **style)
 
 
 def _key(row: Row) -> tuple[str, int]:
