@@ -1,8 +1,8 @@
 """The policy translates responses, its own words into its own words: for R_t (Eq. 13) and for LIDR.
 
-The request's wording, prompts/translate_response.txt, is ours and not that of the paper's Appendix E.2, but it is built
-alike: the text stands between marks, the translation is asked for between marks, and the answer is begun with the
-opening one.
+The request, prompts/translate_response.txt, is the paper's (Appendix E.2), quoted from its authors' code
+(github.com/ZNLP/Implicit-Cross-Lingual-Rewarding, utils/trans_prompts.py): the text stands between marks, the
+translation is asked for between marks, and the answer is begun with the opening one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from icr.stages import Context
 
-OPEN, CLOSE = "<translation>", "</translation>"
+OPEN, CLOSE = "<translated>", "</translated>"
 REASONS = ("no_response", "too_long", "truncated", "empty", "wrong_language")
 """Why there is no translation: nothing to translate; no room in the model's context; cut off before its end; nothing in
 it; surely in another language than the one asked for (a copy of the text, most often)."""

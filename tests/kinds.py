@@ -154,11 +154,12 @@ class Translator:
         return [self._one(self.tokenizer.decode(r.prompt_ids)) for r in requests]
 
     def _one(self, request: str) -> Completion:
-        found = re.search(r"into (\w+)\..*?<text>\n(.*)\n</text>.*assistant\n<translation>\n$", request, re.DOTALL)
+        pattern = r"into (\w+)\..*?\n<sentence>\n(.*)\n</sentence>.*assistant\n<translated>\n$"
+        found = re.search(pattern, request, re.DOTALL)
         assert found is not None, request
         language, source = found.groups()
         self.asked.append(source)
-        answer, reason = self.failing.get(source, (f"{translated(source, language)}\n</translation>", "stop"))
+        answer, reason = self.failing.get(source, (f"{translated(source, language)}\n</translated>", "stop"))
         ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
         return Completion([*ids, self.tokenizer.eos_token_id] if reason == "stop" else ids, reason)
 

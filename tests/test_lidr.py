@@ -82,10 +82,10 @@ def test_what_makes_no_pair_is_counted(make: Any, tiny_pair: tuple[Path, Path], 
         return "" if (lang, n) in empty else response_text(lang, n, k)
 
     failing = {
-        response_text("es", 1, 0): ("\n</translation>", "stop"),
+        response_text("es", 1, 0): ("\n</translated>", "stop"),
         response_text("en", 2, 0): ("En el mar", "length"),
-        response_text("es", 5, 0): (response_text("en", 5, 0) + "</translation>", "stop"),
-        response_text("ru", 5, 0): (response_text("en", 5, 0) + " </translation>", "stop"),
+        response_text("es", 5, 0): (response_text("en", 5, 0) + "</translated>", "stop"),
+        response_text("ru", 5, 0): (response_text("en", 5, 0) + " </translated>", "stop"),
     }
     use_translator(monkeypatch, tiny_pair, failing=failing)
     context = make(text)

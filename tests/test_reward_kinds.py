@@ -131,9 +131,9 @@ def test_a_failed_translation_is_counted_and_its_response_dropped(
     """All reasons in Spanish, of prompt 1 to 4; the rest is scored as if those were not there."""
     spanish = [response_text("es", n, 0) for n in range(1, 5)]
     failing = {
-        spanish[0]: ("\n</translation>", "stop"),
+        spanish[0]: ("\n</translated>", "stop"),
         spanish[1]: ("The sea holds many animals such as", "length"),
-        spanish[2]: (f"{spanish[2]}</translation>", "stop"),
+        spanish[2]: (f"{spanish[2]}</translated>", "stop"),
         spanish[3]: ("The sea holds many animals, and this is no failure.", "stop"),  # no closing mark, but an end
     }
     translator = use_translator(monkeypatch, tiny_pair, failing=failing)
@@ -219,7 +219,7 @@ def test_translations_by_the_real_engine_are_greedy(
         source = text("es", int(row["prompt_id"][1:]), row["sample"])
         request = template.replace("{language}", "English").replace("{text}", source)
         turn = f"<|im_start|>user\n{request}<|im_end|>\n<|im_start|>assistant\n"
-        ids = policy.tokenizer(turn)["input_ids"] + policy.tokenizer("<translation>\n")["input_ids"]
+        ids = policy.tokenizer(turn)["input_ids"] + policy.tokenizer("<translated>\n")["input_ids"]
         answer: list[int] = []
         for _ in range(2 * 16):
             with torch.no_grad():
