@@ -19,7 +19,9 @@ judge_app = typer.Typer(
 )
 
 ModelArgument = Annotated[str, typer.Argument(help="Hub id, folder or .gguf file; or a folder of answers.")]
-JudgeOption = Annotated[str, typer.Option("--judge", help="local:MODEL or openai:MODEL (key from OPENAI_API_KEY).")]
+JudgeOption = Annotated[
+    str, typer.Option("--judge", help="local:MODEL, openai:MODEL (key from OPENAI_API_KEY), or your own module:Class.")
+]
 LanguagesOption = Annotated[str, typer.Option("--languages", help="ISO 639-1 codes, with commas between them.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where the evaluation lies. The same command resumes it.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first this-many items.")]
