@@ -40,7 +40,12 @@ CURVES = (
     ("KL estimate (nats)", ("kl",), "KTO's estimate of how far the policy has moved from the training reference."),
 )
 """Training figures: axis label, the columns of metrics.jsonl drawn as far as they are there, and the caption."""
-WORDS = {"win_rate": "win rate", "lc_win_rate": "length-controlled win rate", "mean_length": "mean length"}
+WORDS = {
+    "win_rate": "win rate",
+    "lc_win_rate": "length-controlled win rate",
+    "mean_length": "mean length",
+    "position_bias": "measure of position bias",
+}
 """Fields of summary.json in words; others are read as they are spelt."""
 
 
@@ -83,7 +88,7 @@ def findings(results: Results) -> list[str]:
         if sides[side]:
             sentences.append(f"The interval lies wholly {side} 50 % in {_named(sides[side])}.")
     if sides["both"]:
-        sentences.append(f"In {_named(sides['both'])} it contains 50 %: no difference is shown.")
+        sentences.append(f"In {_named(sides['both'])} the interval contains 50 %: no difference is shown.")
     return sentences
 
 

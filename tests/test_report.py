@@ -121,7 +121,7 @@ def test_page_holds_the_rates_with_95_percent_intervals(report: Page) -> None:
     assert cells[10].split()[:7] == ["▼", "Arabic", "50.0", "by", "definition", "–", "see"]
     assert "is 63.0 % on average over 5 languages (95 % interval 57.4 to 68.6), as judged by" in report.text
     assert "The interval lies wholly above 50 % in Spanish and Russian." in report.text
-    assert "In English, German and Arabic it contains 50 %" in report.text
+    assert "In English, German and Arabic the interval contains 50 %" in report.text
 
 
 def test_page_holds_alphas_counts_flips_times_and_settings(finished: RunDir, report: Page) -> None:
@@ -299,7 +299,7 @@ def test_findings_take_sides_only_where_the_interval_does(short: RunDir) -> None
     assert findings(collect(short)) == [
         "The interval lies wholly above 50 % in Arabic.",
         "The interval lies wholly below 50 % in English and Spanish.",
-        "In Russian and German it contains 50 %: no difference is shown.",
+        "In Russian and German the interval contains 50 %: no difference is shown.",
     ]
 
 
