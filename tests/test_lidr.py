@@ -153,8 +153,16 @@ def test_own_answers_are_greedy(tiny_config: Config, tiny_pair: tuple[Path, Path
                 logits = policy.model(torch.tensor([row["prompt_ids"] + answer])).logits
             answer.append(int(logits[0, -1].argmax()))
         assert row["token_ids"] == answer
-    with pytest.raises(UserError, match="no prompt makes a pair"):  # a random model translates nothing
-        score(context)
+
+
+def test_a_policy_that_translates_nothing_makes_no_pair(
+    make: Any, tiny_pair: tuple[Path, Path], monkeypatch: Any
+) -> None:
+    texts = [response_text(lang, n, 0) for lang in TEXTS for n in range(1, 7)]
+    use_translator(monkeypatch, tiny_pair, failing=dict.fromkeys(texts, ("\n</translated>", "stop")))
+    context = make()
+    assert {c["empty"] for c in score(context)["translations"].values()} == {6}
+    with pytest.raises(UserError, match="no prompt makes a pair"):
         pair(context)
 
 
