@@ -18,9 +18,10 @@ from icr.rundir import RoundDir
 Row = dict[str, Any]
 MEASURES: dict[str, Callable[[Model, Row], float]] = {
     "property": lambda model, row: model.has(row["response"]),
-    "right language": lambda model, row: detect(row["response"]) == row["lang"],
-    "characters": lambda model, row: len(row["response"].strip()),
-    "tokens": lambda model, row: len(row["token_ids"]),
+    "empty": lambda _, row: not row["response"].strip(),
+    "right language": lambda _, row: detect(row["response"]) == row["lang"],
+    "characters": lambda _, row: len(row["response"].strip()),
+    "tokens": lambda _, row: len(row["token_ids"]),
 }
 """What is measured of a held-out answer. A language that cannot be told is not the right one."""
 

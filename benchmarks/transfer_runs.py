@@ -55,8 +55,8 @@ class Model:
     """Learning rate of the alignment and of the rounds."""
 
     def has(self, response: str) -> bool:
-        """The property of this model's benchmark: whether a response has the preferred layout."""
-        return is_laid_out(response) == self.laid_out
+        """The property of this model's benchmark: the preferred layout. An empty response has none."""
+        return bool(response.strip()) and is_laid_out(response) == self.laid_out
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,8 @@ def alignment_pairs(
     """English pairs: a response with the property against one without, of one prompt and nearly one length."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in responses:
-        groups.setdefault(row["prompt_id"], []).append(row)
+        if row["response"].strip():
+            groups.setdefault(row["prompt_id"], []).append(row)
     pairs = []
     for rows in groups.values():
         lengths = [len(row["token_ids"]) for row in rows]

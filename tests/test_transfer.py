@@ -18,7 +18,7 @@ from benchmarks.transfer_measures import (
     ratio,
     within_prompt_auc,
 )
-from benchmarks.transfer_runs import Size, alignment_pairs, split_prompts
+from benchmarks.transfer_runs import Model, Size, alignment_pairs, split_prompts
 from eval.layout import is_laid_out
 
 
@@ -34,6 +34,13 @@ from eval.layout import is_laid_out
 )
 def test_a_response_is_laid_out_when_it_has_a_second_line(response: str, expected: bool) -> None:
     assert is_laid_out(response) is expected
+
+
+@pytest.mark.parametrize("laid_out", [True, False])
+def test_an_empty_response_has_no_layout(laid_out: bool) -> None:
+    model = Model("unused.gguf", laid_out=laid_out)
+    assert not model.has(" \n")
+    assert (model.has("Two\nlines."), model.has("One block.")) == (laid_out, not laid_out)
 
 
 def test_concordance_counts_a_tie_half() -> None:
@@ -99,6 +106,8 @@ def test_alignment_pairs_choose_the_property() -> None:
         {"prompt_id": "a", "prompt": "A?", "response": "One block.", "token_ids": [1, 2, 3]},
         {"prompt_id": "a", "prompt": "A?", "response": "Two\nlines.", "token_ids": [1, 2]},
         {"prompt_id": "b", "prompt": "B?", "response": "Only blocks.", "token_ids": [1]},
+        {"prompt_id": "c", "prompt": "C?", "response": "Two\nlines.", "token_ids": [1, 2]},
+        {"prompt_id": "c", "prompt": "C?", "response": " ", "token_ids": [1, 2]},
     ]
     assert alignment_pairs(rows, is_laid_out, 2) == [
         {"prompt": "A?", "chosen": "Two\nlines.", "rejected": "One block."}
