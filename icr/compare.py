@@ -122,19 +122,20 @@ def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> di
 
 
 def compare(variants: Sequence[Variant], out: Path) -> Row:
-    """What came out, as `out`/compare.json: {"baseline", "rounds", "variants": {NAME: {N: {…}}},
-    "differences", "agreement", "shared"}.
+    """What came out, as `out`/compare.json: {"baseline", "rounds", "languages", "judge", "variants": {NAME: {N: {…}}},
+    "differences", "agreement", "shared"}. `judge` is None where nothing was judged.
 
     Per variant and round the judge's summary where there is one, and what the rewards made: pairs, mean lengths, α.
     `differences` are of each variant from the first, `agreement` of every two on responses that they share.
     """
     rounds = variants[0].config.rounds
+    found = {v.name: {str(n): _found(v, n) for n in range(rounds + 1)} for v in variants}
     result: Row = {
         "baseline": variants[0].name,
         "rounds": str(rounds),
         "languages": variants[0].config.prompts.languages,
-        "judge": variants[0].config.judge.model if variants[0].config.judge.active else None,
-        "variants": {v.name: {str(n): _found(v, n) for n in range(rounds + 1)} for v in variants},
+        "judge": next((s["judge"] for f in found.values() if (s := f[str(rounds)]["summary"])), None),
+        "variants": found,
         "differences": {v.name: d for v in variants[1:] if (d := _differences(variants[0], v, rounds))},
         "agreement": [a for one, two in combinations(variants, 2) if (a := agreement(one, two))],
         "shared": {v.name: _shared(v) for v in variants},

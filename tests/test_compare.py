@@ -19,8 +19,8 @@ from icr.files import read_json
 from icr.preflight import load_checked
 from icr.rundir import RunDir
 from icr.sharing import Lineage
+from icr.tables_compare import compare_tables, write_page
 from icr.tables_compare import rows as rows_of
-from icr.tables_compare import write_page
 from icr.translation import translation_of
 from tests.independent import rows
 from tests.inline import run_inline, silent
@@ -87,7 +87,8 @@ def test_a_variant_that_cannot_go_on_does_not_hold_up_the_others(
 ) -> None:
     run_inline(monkeypatch)
     monkeypatch.setattr("icr.translation.failure", lambda *answer: "wrong_language")
-    config = tiny_config(tmp_path, rounds=1, prompts={"limit": 2}, judge={"limit": 1})
+    judge = {"kind": "eval.layout:LaidOut", "model": None, "limit": 1}
+    config = tiny_config(tmp_path, rounds=1, prompts={"limit": 2}, judge=judge)
     variants = make_variants(config, ["reward.kind=translate,random"], tmp_path / "out", [], {})
     failed = run_variants(variants, tmp_path / "out", silent())
     assert list(failed) == ["kind=translate"] and "translation" in str(failed["kind=translate"])
@@ -95,7 +96,12 @@ def test_a_variant_that_cannot_go_on_does_not_hold_up_the_others(
     done = next(r for r in rows_of(result) if (r["language"], r["variant"]) == ("average", "kind=random"))
     left = next(r for r in rows_of(result) if (r["language"], r["variant"]) == ("average", "kind=translate"))
     assert done["win_rate"] is not None and left["win_rate"] is None and done["difference"] is None
-    assert "kind=translate" in write_page(result, tmp_path / "out").read_text(encoding="utf-8")
+    page = write_page(result, tmp_path / "out").read_text(encoding="utf-8")
+    assert "kind=translate" in page and "Judge: eval.layout:LaidOut." in page
+    console = silent()
+    with console.capture() as shown:
+        console.print(compare_tables(result))
+    assert "win rate" in shown.get()
 
 
 def assert_same(one: Path, two: Path) -> None:
