@@ -28,7 +28,7 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# Real models, hours on two CPU cores; MODEL=gemma for the multilingual one.
+# A real model, about 75 minutes on two CPU cores; MODEL=gemma for a multilingual one.
 bench-transfer: setup
 	$(BIN)/python -m benchmarks.transfer --model $(or $(MODEL),smollm2)
 

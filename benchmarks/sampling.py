@@ -1,6 +1,6 @@
 """Sampling inside the loop against bare vLLM: the same engine, the same requests, in turn.
 
-    python -m benchmarks.sampling [--json] [--prompts 15] [--repeats 2]
+    python -m benchmarks.sampling [--json] [--prompts 15] [--repeats 3]
 
 The loop cuts the work into shards, seeds every response, decodes, writes parquet and reports progress; the bare side is
 one `LLM.generate` over all requests. The model is SmolLM2-135M-Instruct, the prompts are the quickstart's.

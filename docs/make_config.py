@@ -15,8 +15,9 @@ from icr.config import Config
 
 HEAD = """# Config
 
-One YAML file. Unknown keys are refused, paths are relative to the file, and `icr validate CONFIG` names every problem
-at once. `--set key=value` overrides a key from the command line, for example `--set sampling.n=4`.
+One YAML file. Unknown keys are refused, and `icr validate CONFIG` names every problem at once. Paths are
+relative to the file; those of `--set`, and `path/to/file.py:Class`, are relative to where you are. `--set key=value`
+overrides a key from the command line, for example `--set sampling.n=4`.
 
 This page is made from `icr/config.py`.
 """
@@ -77,7 +78,9 @@ def _plain(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, list | dict):
         return json.dumps(value)
-    return {None: "none", True: "true", False: "false"}.get(value, str(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
 
 
 if __name__ == "__main__":

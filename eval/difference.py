@@ -123,3 +123,15 @@ def _same_terms(first: Path, second: Path, benchmark: str) -> None:
                 where=f"{first} and {second}",
                 do=f"judge both with one {key}",
             )
+    if one.get("baseline") == two.get("baseline") == "round-0" and _round_0(first) != _round_0(second):
+        raise UserError(
+            "each was judged against its own run's answers of round 0, and those differ",
+            where=f"{first} and {second}",
+            do="judge both against one folder of answers (judge.baseline, --baseline)",
+        )
+
+
+def _round_0(judge: Path) -> dict[str, list[tuple[str, str]]]:
+    """The answers that a round of a run is judged against, by language."""
+    files = sorted((judge.resolve().parent.parent / "round-0" / "judge" / "answers").glob("*.parquet"))
+    return {file.stem: sorted((row["prompt_id"], row["response"]) for row in read_rows(file)) for file in files}

@@ -18,8 +18,9 @@ from eval.difference import compare as difference
 from icr.config import Config
 from icr.errors import ConfigError, IcrError, StageFailed, UserError
 from icr.files import read_json, read_rows, write_json
+from icr.pairs import is_empty
 from icr.preflight import load_checked
-from icr.rundir import RunDir
+from icr.rundir import RoundDir, RunDir
 from icr.sharing import Lineage, borrower
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ def make_variants(path: Path, vary: Sequence[str], out: Path, overrides: Sequenc
     axes = dict(_axis(text) for text in vary)
     if len(axes) < len(vary):
         raise UserError("a setting is varied twice", where="--vary", do="give each key once, with all its values")
-    names = _short_names(list(axes))
+    names, texts = _short_names(list(axes)), [_texts(values) for values in axes.values()]
     variants, problems = [], dict[str, UserError]()
-    for values in product(*axes.values()):
-        name = ", ".join(f"{short}={_text(value)}" for short, value in zip(names, values, strict=True))
+    for values, shown in zip(product(*axes.values()), product(*texts), strict=True):
+        name = ", ".join(f"{short}={text}" for short, text in zip(names, shown, strict=True))
         run = out / "variants" / re.sub(r"[^\w.=-]+", "_", name)
         try:
             settings = changes | dict(zip(axes, values, strict=True)) | {"run": str(run.resolve())}
@@ -69,6 +70,8 @@ def make_variants(path: Path, vary: Sequence[str], out: Path, overrides: Sequenc
             problems |= {str(problem): problem for problem in error.problems}
     if problems:
         raise ConfigError(list(problems.values()))
+    if len({v.config.run for v in variants}) < len(variants):
+        raise UserError("two variants would be in one folder", where="--vary", do="name values that differ in letters")
     return variants
 
 
@@ -78,7 +81,10 @@ def _axis(text: str) -> tuple[str, list[Any]]:
         raise UserError(f"--vary {text}: no values in it", do="write it like --vary reward.kind=cross-lingual,random")
     if key.split(".")[0] in NOT_VARIED:
         raise UserError(f"{key} cannot be varied", where="--vary", do="it has to be the same in all variants")
-    found = [yaml.safe_load(value) for value in values.split(",")]
+    try:
+        found = yaml.safe_load(f"[{values}]")  # so that a value may be a list, or a mapping, with commas of its own
+    except yaml.YAMLError as error:
+        raise UserError(f"--vary {text}: the values are not YAML", do="see that every bracket is closed") from error
     if len(set(map(str, found))) < len(found):
         raise UserError(f"--vary {text}: a value is there twice", do="give each value once")
     return key, found
@@ -90,9 +96,10 @@ def _short_names(keys: list[str]) -> list[str]:
     return last if len(set(last)) == len(last) else keys
 
 
-def _text(value: Any) -> str:
-    """A path is shown by its name."""
-    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
+def _texts(values: list[Any]) -> list[str]:
+    """Paths are shown by their names, where those tell them apart."""
+    names = [Path(value).name if isinstance(value, str) and "/" in value else str(value) for value in values]
+    return names if len(set(names)) == len(names) else list(map(str, values))
 
 
 def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> dict[str, IcrError]:
@@ -123,20 +130,23 @@ def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> di
 
 def compare(variants: Sequence[Variant], out: Path) -> Row:
     """What came out, as `out`/compare.json: {"baseline", "rounds", "languages", "judge", "variants": {NAME: {N: {…}}},
-    "differences", "agreement", "shared"}. `judge` is None where nothing was judged.
+    "differences", "not_compared", "agreement", "shared"}. `judge` is None where nothing was judged.
 
     Per variant and round the judge's summary where there is one, and what the rewards made: pairs, mean lengths, α.
-    `differences` are of each variant from the first, `agreement` of every two on responses that they share.
+    `differences` are of each variant from the first, and `not_compared` says why there is none; `agreement` is of every
+    two on responses that they share.
     """
     rounds = variants[0].config.rounds
     found = {v.name: {str(n): _found(v, n) for n in range(rounds + 1)} for v in variants}
+    not_compared: dict[str, str] = {}
     result: Row = {
         "baseline": variants[0].name,
         "rounds": str(rounds),
         "languages": variants[0].config.prompts.languages,
         "judge": next((s["judge"] for f in found.values() if (s := f[str(rounds)]["summary"])), None),
         "variants": found,
-        "differences": {v.name: d for v in variants[1:] if (d := _differences(variants[0], v, rounds))},
+        "differences": {v.name: d for v in variants[1:] if (d := _differences(variants[0], v, rounds, not_compared))},
+        "not_compared": not_compared,
         "agreement": [a for one, two in combinations(variants, 2) if (a := agreement(one, two))],
         "shared": {v.name: _shared(v) for v in variants},
     }
@@ -153,13 +163,16 @@ def _found(variant: Variant, number: int) -> Row:
     return found
 
 
-def _differences(first: Variant, second: Variant, rounds: int) -> dict[str, Row]:
-    """From the first variant, by round, where both were judged."""
+def _differences(first: Variant, second: Variant, rounds: int, not_compared: dict[str, str]) -> dict[str, Row]:
+    """From the first variant, by round, where both were judged; what forbids it goes to `not_compared`."""
     found = {}
     for n in range(1, rounds + 1):
         one, two = first.run.round(n), second.run.round(n)
         if one.done("judge") and two.done("judge") and one.summary.is_file():
-            found[str(n)] = difference(one.judge, two.judge, "xalpaca")
+            try:
+                found[str(n)] = difference(one.judge, two.judge, "xalpaca")
+            except UserError as error:
+                not_compared[second.name] = error.what
     return found
 
 
@@ -188,10 +201,11 @@ def agreement(one: Variant, two: Variant) -> Row | None:
         return None
     languages = {}
     for lang in one.config.prompts.languages:
-        rewards = [_rewards(f.rewards / f"{lang}.parquet") for f in folders]
+        rewards = [competing_rewards(f, lang) for f in folders]
         pairs = [_pairs(f.pairs, lang) for f in folders]
         both = pairs[0].keys() & pairs[1].keys()
-        correlations = [c for id in rewards[0].keys() & rewards[1].keys() if (c := _rank(rewards, id)) is not None]
+        by_prompt = [rank_correlation(rewards[0][id], rewards[1][id]) for id in rewards[0].keys() & rewards[1].keys()]
+        correlations = [c for c in by_prompt if c is not None]
         if both and correlations:
             equal = sum(pairs[0][id] == pairs[1][id] for id in both) / len(both)
             correlation = float(np.mean(correlations))
@@ -204,11 +218,14 @@ def agreement(one: Variant, two: Variant) -> Row | None:
     return {"variants": [one.name, two.name], "languages": languages, "average": average}
 
 
-def _rewards(path: Path) -> dict[str, dict[int, float]]:
+def competing_rewards(at: RoundDir, lang: str) -> dict[str, dict[int, float]]:
     """Prompt id → sample → reward, of the responses that compete."""
+    responses = read_rows(at.responses / f"{lang}.parquet")
+    empty = {(row["prompt_id"], row["sample"]) for row in responses if is_empty(row)}
     found: dict[str, dict[int, float]] = {}
-    for row in read_rows(path):
-        if row["dropped"] is None and row["reward"] is not None:
+    for row in read_rows(at.rewards / f"{lang}.parquet"):
+        alone = row["dropped"] is not None or (row["prompt_id"], row["sample"]) in empty
+        if not alone and row["reward"] is not None:
             found.setdefault(row["prompt_id"], {})[row["sample"]] = row["reward"]
     return found
 
@@ -217,10 +234,11 @@ def _pairs(path: Path, lang: str) -> dict[str, tuple[int, int]]:
     return {r["prompt_id"]: (r["chosen_sample"], r["rejected_sample"]) for r in read_rows(path) if r["lang"] == lang}
 
 
-def _rank(rewards: Sequence[dict[str, dict[int, float]]], id: str) -> float | None:
-    """Spearman's ρ of one prompt's rewards; None for fewer than two responses, or rewards that are all equal."""
-    one, two = (of[id] for of in rewards)
-    samples = sorted(one.keys() & two.keys())
-    if len(samples) < 2 or len(set(one.values())) < 2 or len(set(two.values())) < 2:
+def rank_correlation(one: dict[int, float], two: dict[int, float]) -> float | None:
+    """Spearman's ρ of one prompt's rewards (by sample) on the samples that both have; None for fewer than two of them,
+    or where either's are all equal."""
+    shared = sorted(one.keys() & two.keys())
+    a, b = ([of[sample] for sample in shared] for of in (one, two))
+    if len(set(a)) < 2 or len(set(b)) < 2:
         return None
-    return float(spearmanr([one[s] for s in samples], [two[s] for s in samples]).statistic)
+    return float(spearmanr(a, b).statistic)

@@ -74,7 +74,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, An
         ) from error
     if not isinstance(data, dict):
         raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
-    _resolve_paths(data, path.resolve().parent)
+    resolve_paths(data, path.resolve().parent)
     return make_config(data, overrides, changes, path, _lines(text))
 
 
@@ -99,12 +99,14 @@ def make_config(
         key, sep, value = override.partition("=")
         if not sep:
             raise UserError(f"--set {override}: no `=` in it", do="write --set key=value, for example reward.beta=0.2")
-        extra: dict[str, Any] = {}
-        _put(extra, tuple(key.split(".")), yaml.safe_load(value))
-        _resolve_paths(extra, Path.cwd())
-        _merge(data, extra)
+        try:
+            _set(data, key, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"--set {override}: the value is not YAML", do="see that every bracket is closed"
+            ) from error
     for key, value in (changes or {}).items():
-        _put(data, tuple(key.split(".")), value)
+        _set(data, key, value)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -168,6 +170,14 @@ def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
+def _set(data: dict[str, Any], key: str, value: Any) -> None:
+    """A value from the command line, its paths relative to where the user is."""
+    extra: dict[str, Any] = {}
+    _put(extra, tuple(key.split(".")), value)
+    resolve_paths(extra, Path.cwd())
+    _merge(data, extra)
+
+
 def _put(data: dict[str, Any], keys: Keys, value: Any) -> None:
     for key in keys[:-1]:
         inner = data.get(key)
@@ -185,7 +195,7 @@ def _merge(data: dict[str, Any], extra: dict[str, Any]) -> None:
             data[key] = value
 
 
-def _resolve_paths(data: dict[str, Any], base: Path) -> None:
+def resolve_paths(data: dict[str, Any], base: Path) -> None:
     """Paths are relative to `base`; those of a recipe, which users cannot add files beside, also to where they are."""
     bases = [base, Path.cwd()] if base == CONFIGS else [base]
     for keys in PATHS + PATHS_OR_NAMES:

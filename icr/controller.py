@@ -111,7 +111,7 @@ class Controller:
                 raise UserError(
                     f"round {n}'s stage {s} is not done",
                     where=str(self.run.round(n).path),
-                    do=f"run it first: icr {s if n else 'iterate'} --run {self.run.path} --round {n}",
+                    do=f"run it first: icr {f'{s} --round {n}' if n else 'iterate'} --run {self.run.path}",
                 )
         context = self._context(number)
         record = folder.start(stage)

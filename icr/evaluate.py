@@ -11,7 +11,7 @@ from eval.answers import load_baseline, read_answers
 from eval.folders import summary_path
 from eval.own import check_own_judge
 from icr.config import Config
-from icr.configfile import dump_config, load_config, make_config, refuse_changes
+from icr.configfile import dump_config, load_config, make_config, refuse_changes, resolve_paths
 from icr.errors import UserError
 from icr.files import read_json, write_rows, write_text
 from icr.judging import BENCHMARKS, Evaluation
@@ -51,7 +51,9 @@ def evaluation_config(benchmark: str, model: str, judge: str | None, data: Row, 
         kind, name = judge, ""
         check_own_judge(judge, [benchmark])
     section = {"kind": kind, "model": name or None, "benchmarks": [benchmark], **data.pop("judge", {})}
-    return make_config({"models": {"reference": model}, "judge": section, **data}, overrides)
+    found = {"models": {"reference": model}, "judge": section, **data}
+    resolve_paths(found, Path.cwd())  # as in evaluation.yaml, which the next command compares its settings with
+    return make_config(found, overrides)
 
 
 def evaluate(benchmark: str, config: Config, out: Path, console: Console) -> Row:

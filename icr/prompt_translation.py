@@ -19,7 +19,7 @@ from icr.files import read_json, write_json, write_text
 from icr.languages import english_name
 from prompts.audit import Tally
 from prompts.checks import Checked, Finding, check_translation
-from prompts.load import EnglishPrompts, language_file, load_english
+from prompts.load import EnglishPrompts, language_file, load_english, load_prompts
 
 NO_ANSWER = "no answer"
 REFUSED = "refused"
@@ -77,8 +77,12 @@ class Task:
         """
         keys = [(lang, id, text) for lang in self.targets for id, text in self.english.texts.items()]
         translations = [_checked(*key, answer) for key, answer in zip(keys, answers, strict=True)]
-        write_json(self.work / "languages.json", sorted({*claimed(self.out), "en", *self.targets}))
-        if _english_of(self.out) != self.english.texts:
+        ours = {*claimed(self.out), *self.targets}
+        write_english = _english_of(self.out) != self.english.texts
+        if write_english:
+            ours.add("en")  # where it is the user's own and already right, it stays theirs
+        write_json(self.work / "languages.json", sorted(ours))
+        if write_english:
             _write_prompts(self.out / "en.jsonl", self.english.texts)
         tallies: dict[str, Tally] = {lang: Tally() for lang in self.targets}
         for t in translations:
@@ -164,7 +168,10 @@ def _refuse_overwriting(task: Task) -> None:
             raise UserError(f"{file.name} is there already, and was not translated by this command",
                             where=f"--out: {task.out}", do=f"{others}, or take {lang} out of --to")  # fmt: skip
     before, after = _english_of(task.out), task.english.texts
-    if before is None or before == after:
+    if before is None:
+        return
+    if before == after:
+        _refuse_other_ids(task, others)
         return
     if "en" not in ours:
         raise UserError("other English prompts are in the folder already", where=f"--out: {task.out}",
@@ -173,6 +180,17 @@ def _refuse_overwriting(task: Task) -> None:
     if kept and not before.items() <= after.items():
         raise UserError(f"the folder has translations of other English prompts: {', '.join(kept)}",
                         where=f"--out: {task.out}", do=f"{others}, or add these languages to --to")  # fmt: skip
+
+
+def _refuse_other_ids(task: Task, others: str) -> None:
+    """Raise UserError where translations would not find the folder's own English prompts, which stay as they are."""
+    try:
+        ids = {prompt.id for prompt in load_prompts(str(task.out), ["en"], key="--out")}
+    except UserError:  # without ids, or under other names than a run reads
+        ids = set()
+    if not task.english.texts.keys() <= ids:
+        raise UserError("the folder's English prompts have no `id` and `instruction` to join translations by",
+                        where=f"--out: {task.out}", do=others)  # fmt: skip
 
 
 def _english_of(folder: Path) -> dict[str, str] | None:

@@ -183,12 +183,12 @@ def _examples(path: Path, round_number: int) -> dict[str, list[Example]]:
     return shown
 
 
-def _read_round(at: RoundDir, reader: _Reader) -> Round:
+def _read_round(at: RoundDir, reader: _Reader, *, win_rates: bool) -> Round:
     stages = at.record.stages
     done = {name for name, record in stages.items() if record.state == "done"}
     languages = sorted({lang for record in stages.values() for lang in record.counts.get("languages", {})})
     found = Round(at.number, {name: record.counts for name, record in stages.items()})
-    found.summary = reader.read(at.summary, read_json, "judge" in done)
+    found.summary = reader.read(at.summary, read_json, win_rates and "judge" in done)
     found.lengths = reader.read(at.lengths, read_json, "score" in done) or {}
     found.margins = reader.read(at.pairs, _margins, "pair" in done) or {}
     found.metrics = reader.read(at.train / "metrics.jsonl", read_metrics, "train" in done) or []
@@ -226,7 +226,8 @@ def collect(run: RunDir) -> Results:
     """
     config, status, reader = read_config(run), run_status(run), _Reader(run)
     models = section(config, "models")
-    rounds = [_read_round(at, reader) for at in run.rounds()]
+    win_rates = "xalpaca" in section(config, "judge").get("benchmarks", ["xalpaca"])
+    rounds = [_read_round(at, reader, win_rates=win_rates) for at in run.rounds()]
     found = {lang for r in rounds for lang in [*r.lengths, *r.margins, *r.sampled]}
     found |= {lang for r in rounds if r.summary for lang in r.summary["languages"]}
     codes = ordered_languages(config, found)

@@ -262,8 +262,12 @@ def print_summary(run: RunDir, console: Console) -> None:
     config = read_config(run)
     judged = summaries(run)
     if not judged:
-        kind = section(config, "judge").get("kind", "none")
-        why = "this run has no judge (judge.kind: none)" if kind == "none" else "no round has been judged yet"
+        judge = section(config, "judge")
+        why = "no round has been judged yet"
+        if judge.get("kind", "none") == "none":
+            why = "this run has no judge (judge.kind: none)"
+        elif "xalpaca" not in judge.get("benchmarks", ["xalpaca"]):
+            why = "xalpaca is not among judge.benchmarks; the report has the others"
         console.print(Text(f"No win rates: {why}."))
         counts = [s.counts.get("languages", {}) for r in run.rounds() for s in r.record.stages.values()]
         languages = ordered_languages(config, {code for languages in counts for code in languages})

@@ -53,6 +53,7 @@ def compare_tables(result: Row) -> RenderableType:
     parts: list[RenderableType] = []
     if result["judge"] is not None:
         parts += [_judged(result)]
+        parts += [Text(f"no difference of {name}: {why}") for name, why in result["not_compared"].items()]
     parts += [_made(result)]
     if result["agreement"]:
         parts += [_agreement(result)]

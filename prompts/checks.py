@@ -167,7 +167,7 @@ def _missing_numbers(english: str, text: str, lang: str) -> list[str]:
     missing = []
     for match in WITH_SUFFIX.finditer(_plain_digits(english)):
         found, scaled = match[1], (match["scale"] or "").lower() in SCALES
-        written_out = match["word"] or len(_digits(found)) < 2 or not int(_digits(found))
+        written_out = match["word"] or len(_digits(found)) < 2 or not _digits(found).strip("0")
         if not written_out and not kept(found, scaled):
             missing.append(found)
     return missing

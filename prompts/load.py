@@ -48,6 +48,7 @@ def load_prompts(
     Raises:
         ConfigError: all defects at once (the first 20): not UTF-8, not JSON, no id, no instruction, duplicate ids,
             an id without English partner, a language without prompts.
+        UserError: a language that has none of the first `limit`.
     """
     problems: list[UserError] = []
     by_lang: dict[str, dict[str, _Row]] = {lang: {} for lang in languages}
@@ -85,12 +86,19 @@ def load_prompts(
         )
     if problems:
         raise ConfigError(capped(problems))
-    return [
+    kept = [
         Prompt(id, lang, by_lang[lang][id].text, english[id].text if pivot else "")
         for id in list(order)[:limit]
         for lang in languages
         if id in by_lang[lang]
     ]
+    if missing := sorted(set(languages) - {prompt.lang for prompt in kept}):
+        raise UserError(
+            f"none of the first {limit} prompts is there in {', '.join(missing)}",
+            where=f"{key}: {path}",
+            do="raise the limit, or take the language out",
+        )
+    return kept
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
-from icr.compare import compare, make_variants, run_variants
+from icr.compare import compare, competing_rewards, make_variants, rank_correlation, run_variants
 from icr.controller import Controller
 from icr.errors import ConfigError, UserError
 from icr.files import read_json
+from icr.imports import load_class
 from icr.preflight import load_checked
 from icr.rundir import RunDir
 from icr.sharing import Lineage
@@ -67,6 +71,14 @@ def test_four_kinds_sample_once_and_equal_four_separate_runs(
     before = len(tasks)
     run_variants(variants, out, silent())
     assert len(tasks) == before  # nothing is done twice
+
+    def unlike(*folders: Path) -> None:
+        raise UserError("these two have no judged items in common")
+
+    monkeypatch.setattr("icr.compare.difference", unlike)
+    apart = compare(variants, out)
+    assert apart["differences"] == {} and list(apart["not_compared"]) == [f"kind={kind}" for kind in KINDS[1:]]
+    assert "No difference of kind=random: these two have" in write_page(apart, out).read_text(encoding="utf-8")
 
 
 def test_what_is_measured_of_shared_responses_is_measured_once(
@@ -176,11 +188,48 @@ def test_variants_are_all_combinations_and_the_first_is_the_baseline(
         (["reward.kind=random,random"], "a value is there twice"),
         (["reward.kind=random", "reward.kind=translate"], "varied twice"),
         (["judge.model=a,b"], "cannot be varied"),
+        (["train.lora={rank: 8},{rank: 4"], "not YAML"),
+        (["train.lora.target_modules=a+b,a@b"], "in one folder"),
     ],
 )
 def test_what_cannot_be_varied(tiny_config: Callable[..., Path], tmp_path: Path, vary: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
         make_variants(tiny_config(tmp_path), vary, tmp_path / "out", [], {})
+
+
+def test_values_may_be_lists_and_files_of_one_name(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
+    for folder, sign in (("a", 1), ("b", -1)):
+        (tmp_path / folder).mkdir()
+        code = f"class R:\n    def rewards(self, rows):\n        return [{sign} * len(r['response']) for r in rows]\n"
+        (tmp_path / folder / "random.py").write_text(code)
+    kinds = [f"{tmp_path / folder / 'random.py'}:R" for folder in "ab"]
+    vary = [f"reward.kind={','.join(kinds)}", "train.lora.target_modules=[q_proj, v_proj],all-linear"]
+    config = tiny_config(tmp_path, train={"lora": {"rank": 4}})
+    variants = make_variants(config, vary, tmp_path / "out", [], {})
+    assert len({v.run.path for v in variants}) == len({v.name for v in variants}) == 4
+    assert [v.config.train.lora.target_modules for v in variants[:2]] == [["q_proj", "v_proj"], "all-linear"]  # type: ignore[union-attr]
+    classes = [load_class(kind, "reward.kind") for kind in kinds]
+    assert [c().rewards([{"response": "abc"}]) for c in classes] == [[3], [-3]]
+    assert not hasattr(sys.modules.get("random"), "R")  # the standard library's is still its own
+
+
+def test_only_responses_that_compete_are_correlated(tmp_path: Path) -> None:
+    """p1: an empty response and a dropped one are left out, and what is left agrees. p2: there is a tie."""
+    at = RunDir(tmp_path).round(1)
+    texts = {"p1": ["a", "b", " ", "c", "d"], "p2": ["a", "b", "c"]}
+    rewards = {"p1": [1.0, 2.0, 9.0, 3.0, -5.0], "p2": [1.0, 1.0, 2.0]}
+    keys = [(id, k) for id, of in texts.items() for k in range(len(of))]
+    responses = [{"prompt_id": id, "sample": k, "response": texts[id][k]} for id, k in keys]
+    table = [{"prompt_id": id, "sample": k, "reward": rewards[id][k], "dropped": None} for id, k in keys]
+    table[4]["dropped"] = "truncated"
+    for name, of in (("responses", responses), ("rewards", table)):
+        (at.path / name).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(of), at.path / name / "en.parquet")
+    found = competing_rewards(at, "en")
+    assert found == {"p1": {0: 1.0, 1: 2.0, 3: 3.0}, "p2": {0: 1.0, 1: 1.0, 2: 2.0}}
+    other = {"p1": {0: 5.0, 1: 6.0, 2: 0.0, 3: 7.0}, "p2": {0: 0.1, 1: 0.2}}
+    assert rank_correlation(found["p1"], other["p1"]) == pytest.approx(1.0)
+    assert rank_correlation(found["p2"], other["p2"]) is None  # on the two that both have, the first has a tie
 
 
 def test_the_problems_of_all_variants_are_told_at_once(tiny_config: Callable[..., Path], tmp_path: Path) -> None:

@@ -67,6 +67,20 @@ def test_paths_are_relative_to_the_file_and_overrides_to_the_working_directory(
     assert load_config(path).models.policy == "a/b"  # a hub id stays one
 
 
+def test_changes_name_paths_as_overrides_do(
+    tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the config of a run, which lies elsewhere, means the same files."""
+    monkeypatch.chdir(tmp_path)
+    changed = load_config(tiny_config(tmp_path / "c"), [], {"models.chat_template": "t.jinja"})
+    assert changed.models.chat_template == str(tmp_path / "t.jinja")
+
+
+def test_an_override_that_is_no_yaml_is_told(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the value is not YAML"):
+        load_config(tiny_config(tmp_path), ["reward.kind=["])
+
+
 def test_overrides_are_typed(tmp_path: Path) -> None:
     config = load_config(
         write(tmp_path, MINIMAL), ["train.learning_rate=5e-6", "sampling.n=3", "reward.length_penalty=0.1"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from eval.difference import compare
@@ -54,6 +56,25 @@ def test_one_item_has_no_interval_and_equal_differences_have_none_in_width(tmp_p
     languages = compare(one, two, "xalpaca")["languages"]
     assert (languages["de"]["difference"], languages["de"]["low"]) == (50.0, None)
     assert [languages["es"][k] for k in ("difference", "low", "high")] == [25.0, 25.0, 25.0]
+
+
+def test_rounds_of_two_runs_need_one_baseline(tmp_path: Path) -> None:
+    """Each round is judged against its own run's round 0."""
+    rounds = []
+    for run, answers in (("one", ["yes", "no"]), ("two", ["no", "yes"]), ("three", ["yes", "no"])):
+        folder = evaluation(tmp_path / run / "round-1" / "judge", {"de": {"a": 0.5, "b": 1.0}})
+        write_json(folder / "summary.json", {"judge": "j", "baseline": "round-0"})
+        rows = [{"prompt_id": id, "response": text} for id, text in zip("ab", answers, strict=True)]
+        write_table(tmp_path / run / "round-0" / "judge" / "answers" / "de.parquet", rows)
+        rounds.append(folder)
+    assert compare(rounds[0], rounds[2], "xalpaca")["average"]["difference"] == 0
+    with pytest.raises(UserError, match="its own run's answers of round 0"):
+        compare(rounds[0], rounds[1], "xalpaca")
+
+
+def write_table(path: Path, rows: list[dict[str, str]]) -> None:
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_answers_are_judged_by_the_command(tmp_path: Path) -> None:
     words = ["judge", "xalpaca", ours, "--judge", "my_judge:Longer", "--baseline", theirs, "--languages", "de", "--out",
              tmp_path / "out"]  # fmt: skip
     summary = json.loads(icr(*words, "--json", cwd=tmp_path).stdout)
+    words[2] = f"./{Path(str(ours)).relative_to(tmp_path)}"
+    assert json.loads(icr(*words, "--json", cwd=tmp_path).stdout) == summary  # the same folder, said otherwise
     assert summary["judge"] == "my_judge:Longer" and summary["languages"]["de"]["win_rate"] == pytest.approx(200 / 3)
     wrong = icr(*words[:4], "Longer", *words[5:], code=2, cwd=tmp_path).stderr
     assert "there is no judge Longer" in wrong and "module:Class" in wrong

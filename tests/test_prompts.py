@@ -46,6 +46,14 @@ def test_limit_counts_english_prompts(tmp_path: Path) -> None:
     assert [(p.id, p.lang) for p in found] == [(i, lang) for i in ("p0", "p1") for lang in ("en", "es", "ru")]
 
 
+def test_a_limit_that_leaves_a_language_nothing_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "en", row("a", "one"), row("b", "two"), row("c", "three"))
+    put(tmp_path, "es", row("c", "tres"))
+    assert len(load_prompts(str(tmp_path), ["en", "es"], limit=3)) == 4
+    with pytest.raises(UserError, match="none of the first 2 prompts is there in es"):
+        load_prompts(str(tmp_path), ["en", "es"], limit=2)
+
+
 def test_every_defect_is_named_by_file_and_line(tmp_path: Path) -> None:
     put(tmp_path, "en", row("a", "one"), row("b", "two"), row("a", "again"))
     put(

@@ -92,6 +92,12 @@ def test_numbers_as_languages_write_them(english: str, text: str, lang: str, mis
     assert details.get("numbers missing", "") == missing
 
 
+def test_a_number_may_be_of_any_length() -> None:
+    long = "7" * 5000
+    assert "numbers missing" in reasons(f"Add 1 to {long}, please.", "Suma uno, por favor.", "es")
+    assert "numbers missing" not in reasons(f"Add 1 to {long}, please.", f"Suma 1 a {long}, por favor.", "es")
+
+
 DIGITS = {"bn": "০১২৩৪৫৬৭৮৯", "ar": "٠١٢٣٤٥٦٧٨٩", "th": "๐๑๒๓๔๕๖๗๘๙", "hi": "०१२३४५६७८९", "zh": "０１２３４５６７８９"}
 
 

@@ -161,6 +161,16 @@ def test_files_of_the_user_are_not_overwritten(tmp_path: Path, source: Path) -> 
     assert added.returncode == 0, added.stderr
     assert {name: (folder / name).read_bytes() for name in before} == before
     assert len(load_prompts(str(folder), ["en", "es", "ru", "th"])) == 24
+    # the English prompts are still the user's, whatever has been added to them
+    fewer = translate(folder, folder, "", "--to", "th", "--limit", 2)
+    assert fewer.returncode == 2 and "other English prompts are in the folder already" in fewer.stderr
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_english_prompts_without_ids_cannot_be_added_to(tmp_path: Path) -> None:
+    (tmp_path / "en.jsonl").write_text('{"instruction": "Name a fish."}\n{"instruction": "Name a bird."}\n')
+    refused = translate(tmp_path, tmp_path, "", "--to", "es")
+    assert refused.returncode == 2 and "no `id` and `instruction` to join translations by" in refused.stderr
 
 
 def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path, source: Path) -> None:

@@ -290,6 +290,16 @@ def test_long_texts_are_cut_and_say_so(short: RunDir) -> None:
     assert "x" * 6_001 not in got.html
 
 
+def test_a_run_without_xalpaca_lacks_nothing(short: RunDir) -> None:
+    config = yaml.safe_load(short.config.read_text(encoding="utf-8"))
+    write_text(short.config, yaml.safe_dump(config | {"judge": config["judge"] | {"benchmarks": ["mtbench"]}}))
+    for n in (0, 1):
+        short.round(n).summary.unlink()
+    got = page(short)
+    assert "although its stage is done" not in got.text
+    assert "X-AlpacaEval is not among" in got.text
+
+
 def test_findings_take_sides_only_where_the_interval_does(short: RunDir) -> None:
     summary = read_json(short.round(1).summary)
     for lang, rate in zip(LANGUAGES, (20.0, 30.0, 51.0, 49.0, 90.0), strict=True):
