@@ -28,7 +28,7 @@ from benchmarks.transfer_results import (
     summary,
     table,
 )
-from benchmarks.transfer_runs import FIRST, LANGUAGES, ON_REFERENCE, RUNS, TARGETS, Bench, Model, Size
+from benchmarks.transfer_runs import ABLATIONS, FIRST, LANGUAGES, ON_REFERENCE, RUNS, TARGETS, Bench, Model, Size
 from icr.errors import UserError
 from icr.files import write_json, write_text
 
@@ -103,7 +103,7 @@ def _possible(name: str, action: Callable[[], None]) -> bool:
 
 def report(bench: Bench, rounds: dict[str, int], models: list[str], ranked: list[str]) -> None:
     """Compute, print and write all figures of a finished benchmark."""
-    kinds = [name for name in [*rounds, *ranked] if name != "no alpha"]
+    kinds = [name for name in [*rounds, *ranked] if name not in ABLATIONS]
     auc, on_reference = ranking(bench, kinds), ranking(bench, [ON_REFERENCE])
     trained = [m for m in models if m not in ("reference", "aligned")]
     pairs = [("aligned", "reference"), *((m, "aligned") for m in trained)]

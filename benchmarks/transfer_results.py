@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.transfer_measures import Estimate, Pairs, mean, prompt_pairs, within_prompt_auc
-from benchmarks.transfer_runs import LANGUAGES, RUNS, TARGETS, Bench, Model
+from benchmarks.transfer_runs import ABLATIONS, LANGUAGES, RUNS, TARGETS, Bench, Model
 from icr.files import atomic_path, read_json, read_rows
 from icr.languages import detect
 from icr.rundir import RoundDir
@@ -185,5 +185,5 @@ def _key(row: Row) -> tuple[str, int]:
 
 
 def runs_of(rounds: int, names: Sequence[str]) -> dict[str, int]:
-    """run → rounds; the run without α stays at one, for it answers a question about pairs."""
-    return {name: min(rounds, 1) if name == "no alpha" else rounds for name in RUNS if name in names}
+    """run → rounds; ABLATIONS stay at one, for they answer a question about pairs."""
+    return {name: min(rounds, 1) if name in ABLATIONS else rounds for name in RUNS if name in names}

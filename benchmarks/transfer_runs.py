@@ -38,8 +38,12 @@ RUNS: dict[str, dict[str, Any]] = {
     "translate": {"kind": "translate"},
     "random": {"kind": "random"},
     "no alpha": {"kind": "cross-lingual", "length_penalty": "none"},
+    "filtered": {"kind": "cross-lingual", "drop_wrong_language": True},
 }
-"""The runs and their `reward` sections: the kinds, and R_c without length penalty."""
+"""The runs and their `reward` sections: the kinds, and R_c again without length penalty, and without responses that are
+in another language than their prompt."""
+ABLATIONS = ("no alpha", "filtered")
+"""Of one round, and without a ranking of their own: their reward is R_c."""
 
 
 @dataclass(frozen=True)
