@@ -222,6 +222,22 @@ def _prepare_process(spec: TrainSpec) -> None:
         os.environ.update({name: str(value) for name, value in one.items()})
 
 
+def _leave(first: bool) -> None:
+    """End the process group; processes besides the first are over here and now.
+
+    They have nothing left to do, and their native threads, torn down in whatever order, abort the process now and then,
+    for which torchrun would end the first one, too. That one goes on to its exit handlers, which trackers need.
+    """
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if not first:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
 def main() -> int:
     die_with_parent()
     spec = TrainSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -232,6 +248,7 @@ def main() -> int:
         counts = run(spec, events)
         if first:
             events.send(event="done", counts=counts)
+        _leave(first)
         return 0
     except UserError as error:
         user = error
