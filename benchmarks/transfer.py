@@ -137,17 +137,13 @@ def tables(found: Any, gaps: Any, quality: Any) -> list[str]:
     for measure in MEASURES:
         digits = 0 if measure in ("characters", "tokens") else 2
         for part in ("levels", "differences"):
-            rows = [[m, *(_text(of[measure][c], digits) for c in columns)] for m, of in found[part].items()]
+            rows = [[m, *(of[measure][c].text(digits) for c in columns)] for m, of in found[part].items()]
             parts.append(f"{measure}: {part}\n\n" + table(["model", *columns], rows))
     rows = [[m, *(f"{e[c]['alpha']:+.4f} / {e[c]['gap']:+.0f}" for c in LANGUAGES)] for m, e in gaps.items()]
     parts.append("α / characters chosen − rejected\n\n" + table(["run and round", *LANGUAGES], rows))
     rows = [[m, *(f"{e[c]['right']} : {e[c]['wrong']}" for c in ["en", *TARGETS])] for m, e in quality.items()]
     parts.append("pairs that prefer the property : its absence\n\n" + table(["run and round", "en", *TARGETS], rows))
     return parts
-
-
-def _text(estimate: Any, digits: int) -> str:
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
 def _plain(value: Any) -> Any:

@@ -21,8 +21,13 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    def text(self, digits: int) -> str:
+        """With its interval; a dash where there is none."""
+        values = [f"{value:.{digits}f}" for value in self]
+        return "–" if self.value != self.value else f"{values[0]} [{values[1]}, {values[2]}]"
+
     def __str__(self) -> str:
-        return "–" if self.value != self.value else f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return self.text(2)
 
 
 def closest_pairs(labels: Sequence[bool], lengths: Sequence[int], limit: int) -> list[tuple[int, int]]:

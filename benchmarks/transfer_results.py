@@ -13,12 +13,13 @@ from benchmarks.transfer_measures import Estimate, Pairs, mean, prompt_pairs, wi
 from benchmarks.transfer_runs import ABLATIONS, LANGUAGES, RUNS, TARGETS, Bench, Model
 from icr.files import atomic_path, read_json, read_rows
 from icr.languages import detect
+from icr.pairs import is_empty
 from icr.rundir import RoundDir
 
 Row = dict[str, Any]
 MEASURES: dict[str, Callable[[Model, Row], float]] = {
     "property": lambda model, row: model.has(row["response"]),
-    "empty": lambda _, row: not row["response"].strip(),
+    "empty": lambda _, row: is_empty(row),
     "right language": lambda _, row: detect(row["response"]) == row["lang"],
     "characters": lambda _, row: len(row["response"].strip()),
     "tokens": lambda _, row: len(row["token_ids"]),

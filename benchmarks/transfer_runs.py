@@ -24,6 +24,7 @@ import yaml
 from benchmarks.transfer_measures import closest_pairs
 from eval.layout import is_laid_out
 from icr.files import read_rows, write_text
+from icr.pairs import is_empty
 from icr.rundir import RunDir
 
 QUICKSTART = Path(__file__).resolve().parent.parent / "prompts" / "quickstart"
@@ -234,7 +235,7 @@ def alignment_pairs(
     """English pairs: a response with the property against one without, of one prompt and nearly one length."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in responses:
-        if row["response"].strip():
+        if not is_empty(row):
             groups.setdefault(row["prompt_id"], []).append(row)
     pairs = []
     for rows in groups.values():

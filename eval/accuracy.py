@@ -13,7 +13,6 @@ from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from eval.judge import Asking, Judge, Shown
 from eval.lc import win_rate
@@ -50,7 +49,7 @@ def pick_pairs(pairs: Path, count: int) -> dict[str, list[Row]]:
         raise UserError("this round has no pairs", where=str(pairs), do="name a round that has been paired")
     columns = ["prompt_id", "lang", "prompt", "chosen", "rejected"]
     by_language: dict[str, list[Row]] = {}
-    for row in pq.read_table(pairs, columns=columns).to_pylist():
+    for row in read_rows(pairs, columns):
         by_language.setdefault(row["lang"], []).append(row)
     return {lang: sorted(rows, key=lambda row: _hash(lang, row["prompt_id"]))[:count]
             for lang, rows in by_language.items()}  # fmt: skip

@@ -123,7 +123,9 @@ def _same_terms(first: Path, second: Path, benchmark: str) -> None:
                 where=f"{first} and {second}",
                 do=f"judge both with one {key}",
             )
-    if one.get("baseline") == two.get("baseline") == "round-0" and _round_0(first) != _round_0(second):
+    answers = [folder.resolve().parent.parent / "round-0" / "judge" / "answers" for folder in (first, second)]
+    of_two_runs = one.get("baseline") == two.get("baseline") == "round-0" and answers[0] != answers[1]
+    if of_two_runs and _answers(answers[0]) != _answers(answers[1]):
         raise UserError(
             "each was judged against its own run's answers of round 0, and those differ",
             where=f"{first} and {second}",
@@ -131,7 +133,10 @@ def _same_terms(first: Path, second: Path, benchmark: str) -> None:
         )
 
 
-def _round_0(judge: Path) -> dict[str, list[tuple[str, str]]]:
-    """The answers that a round of a run is judged against, by language."""
-    files = sorted((judge.resolve().parent.parent / "round-0" / "judge" / "answers").glob("*.parquet"))
-    return {file.stem: sorted((row["prompt_id"], row["response"]) for row in read_rows(file)) for file in files}
+def _answers(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """(prompt id, answer) of each language."""
+    columns = ["prompt_id", "response"]
+    return {
+        file.stem: sorted((row["prompt_id"], row["response"]) for row in read_rows(file, columns))
+        for file in folder.glob("*.parquet")
+    }

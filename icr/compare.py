@@ -138,15 +138,15 @@ def compare(variants: Sequence[Variant], out: Path) -> Row:
     """
     rounds = variants[0].config.rounds
     found = {v.name: {str(n): _found(v, n) for n in range(rounds + 1)} for v in variants}
-    not_compared: dict[str, str] = {}
+    differences = {v.name: _differences(variants[0], v, rounds) for v in variants[1:]}
     result: Row = {
         "baseline": variants[0].name,
         "rounds": str(rounds),
         "languages": variants[0].config.prompts.languages,
         "judge": next((s["judge"] for f in found.values() if (s := f[str(rounds)]["summary"])), None),
         "variants": found,
-        "differences": {v.name: d for v in variants[1:] if (d := _differences(variants[0], v, rounds, not_compared))},
-        "not_compared": not_compared,
+        "differences": {name: by_round for name, (by_round, _) in differences.items() if by_round},
+        "not_compared": {name: why for name, (_, why) in differences.items() if why},
         "agreement": [a for one, two in combinations(variants, 2) if (a := agreement(one, two))],
         "shared": {v.name: _shared(v) for v in variants},
     }
@@ -163,17 +163,17 @@ def _found(variant: Variant, number: int) -> Row:
     return found
 
 
-def _differences(first: Variant, second: Variant, rounds: int, not_compared: dict[str, str]) -> dict[str, Row]:
-    """From the first variant, by round, where both were judged; what forbids it goes to `not_compared`."""
-    found = {}
+def _differences(first: Variant, second: Variant, rounds: int) -> tuple[dict[str, Row], str | None]:
+    """From the first variant, by round, where both were judged; and what forbade one, if anything did."""
+    found, why = {}, None
     for n in range(1, rounds + 1):
         one, two = first.run.round(n), second.run.round(n)
         if one.done("judge") and two.done("judge") and one.summary.is_file():
             try:
                 found[str(n)] = difference(one.judge, two.judge, "xalpaca")
             except UserError as error:
-                not_compared[second.name] = error.what
-    return found
+                why = error.what
+    return found, why
 
 
 def _shared(variant: Variant) -> dict[str, str]:
@@ -220,12 +220,11 @@ def agreement(one: Variant, two: Variant) -> Row | None:
 
 def competing_rewards(at: RoundDir, lang: str) -> dict[str, dict[int, float]]:
     """Prompt id → sample → reward, of the responses that compete."""
-    responses = read_rows(at.responses / f"{lang}.parquet")
+    responses = read_rows(at.responses / f"{lang}.parquet", ["prompt_id", "sample", "response"])
     empty = {(row["prompt_id"], row["sample"]) for row in responses if is_empty(row)}
     found: dict[str, dict[int, float]] = {}
     for row in read_rows(at.rewards / f"{lang}.parquet"):
-        alone = row["dropped"] is not None or (row["prompt_id"], row["sample"]) in empty
-        if not alone and row["reward"] is not None:
+        if row["dropped"] is None and row["reward"] is not None and (row["prompt_id"], row["sample"]) not in empty:
             found.setdefault(row["prompt_id"], {})[row["sample"]] = row["reward"]
     return found
 

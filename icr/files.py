@@ -67,6 +67,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+def read_rows(path: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """A parquet file's rows; of `columns` alone, where they are named: token ids are most of a table of responses."""
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
     return rows

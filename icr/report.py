@@ -19,7 +19,7 @@ from icr.files import write_text
 from icr.measured import Measured, measure
 from icr.results import Language, Results, Round, collect, interval, reward_name, scale_words
 from icr.rundir import RunDir
-from icr.tables import STAGES, duration, gains, number, section, share, significant
+from icr.tables import STAGES, duration, gains, has_xalpaca, number, section, share, significant
 
 LONGEST_TEXT = 6000
 """Characters of a text on the page; the rest stays in the run folder."""
@@ -271,6 +271,7 @@ def render(results: Results, measured: Measured | None = None) -> str:
             scale=scale_words(fits),
             reward_name=reward_name(section(results.config, "reward")),
             judge=section(results.config, "judge"),
+            has_xalpaca=has_xalpaca(results.config),
             reward=section(results.config, "reward"),
             response_drops=_columns(scored),
             pair_drops=_columns(paired),

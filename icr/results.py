@@ -19,7 +19,7 @@ from icr.files import read_json
 from icr.languages import english_name
 from icr.rundir import RoundDir, RunDir
 from icr.scoretable import SCALE as LOG_RATIO
-from icr.tables import RunStatus, ordered_languages, read_config, run_status, section
+from icr.tables import RunStatus, has_xalpaca, ordered_languages, read_config, run_status, section
 
 LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
 """Reward kinds that are β times a log-ratio."""
@@ -226,8 +226,7 @@ def collect(run: RunDir) -> Results:
     """
     config, status, reader = read_config(run), run_status(run), _Reader(run)
     models = section(config, "models")
-    win_rates = "xalpaca" in section(config, "judge").get("benchmarks", ["xalpaca"])
-    rounds = [_read_round(at, reader, win_rates=win_rates) for at in run.rounds()]
+    rounds = [_read_round(at, reader, win_rates=has_xalpaca(config)) for at in run.rounds()]
     found = {lang for r in rounds for lang in [*r.lengths, *r.margins, *r.sampled]}
     found |= {lang for r in rounds if r.summary for lang in r.summary["languages"]}
     codes = ordered_languages(config, found)

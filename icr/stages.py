@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from icr import lidr
 from icr.config import Config
@@ -122,8 +121,7 @@ def score(context: Context) -> Counts:
 
 def _responses(context: Context, lang: str, columns: Sequence[str] = ()) -> list[Row]:
     names = ["prompt_id", "lang", "sample", "prompt", "response", "token_ids", "finish_reason", *columns]
-    rows: list[Row] = pq.read_table(context.round.responses / f"{lang}.parquet", columns=names).to_pylist()
-    return rows
+    return read_rows(context.round.responses / f"{lang}.parquet", names)
 
 
 def _flips(context: Context, kind: RewardKind, lengths: dict[str, Any]) -> Counts:

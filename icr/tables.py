@@ -103,6 +103,11 @@ def section(config: dict[str, Any], name: str) -> dict[str, Any]:
     return config.get(name) or {}
 
 
+def has_xalpaca(config: dict[str, Any]) -> bool:
+    """Whether a plain config's run judges X-AlpacaEval, as it does unless its benchmarks are named."""
+    return "xalpaca" in section(config, "judge").get("benchmarks", ["xalpaca"])
+
+
 def summaries(run: RunDir) -> dict[int, dict[str, Any]]:
     """The judge's summary of each judged round."""
     return {r.number: read_json(r.summary) for r in run.rounds() if r.summary.exists()}
@@ -262,11 +267,10 @@ def print_summary(run: RunDir, console: Console) -> None:
     config = read_config(run)
     judged = summaries(run)
     if not judged:
-        judge = section(config, "judge")
         why = "no round has been judged yet"
-        if judge.get("kind", "none") == "none":
+        if section(config, "judge").get("kind", "none") == "none":
             why = "this run has no judge (judge.kind: none)"
-        elif "xalpaca" not in judge.get("benchmarks", ["xalpaca"]):
+        elif not has_xalpaca(config):
             why = "xalpaca is not among judge.benchmarks; the report has the others"
         console.print(Text(f"No win rates: {why}."))
         counts = [s.counts.get("languages", {}) for r in run.rounds() for s in r.record.stages.values()]
