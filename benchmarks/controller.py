@@ -23,6 +23,7 @@ import numpy as np
 from icr.config import CONFIGS, Config
 from icr.configfile import load_config
 from icr.engine_vllm import VllmEngine
+from icr.engines.precision import resolve_precision
 from icr.files import write_rows
 from icr.job import Job
 from icr.models import load_model, load_tokenizer, locate, materialise, prompt_token_ids
@@ -67,7 +68,8 @@ def measure(prompts: int) -> dict[str, Any]:
         json.loads(line)["instruction"] for line in (Path(recipe.prompts.path) / "es.jsonl").read_text().splitlines()
     ]
     ids = [prompt_token_ids(tokenizer, t) for t in texts[:16]]
-    engine = VllmEngine(model, max_model_len=512, tensor_parallel=1, gpu_memory=0.9)
+    precision = resolve_precision("auto", gpu=False)
+    engine = VllmEngine(model, max_model_len=512, tensor_parallel=1, gpu_memory=0.9, precision=precision)
     requests = [Request(p, i) for i, p in enumerate(ids * 4)]
     engine.generate(requests[:8], Decoding(0.9, 1.0, 8))
     started = time.perf_counter()

@@ -20,6 +20,7 @@ import numpy as np
 from icr.config import CONFIGS
 from icr.configfile import load_config
 from icr.engine_vllm import VllmEngine
+from icr.engines.precision import resolve_precision
 from icr.models import load_tokenizer, locate, materialise, prompt_token_ids
 from icr.progress import Silent
 from icr.sampling import Decoding, Request, SamplingJob, request_seed, sample_shards
@@ -37,7 +38,8 @@ def measure(prompts: int, shards: int, repeats: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(model)
     items = load_prompts(config.prompts.path, config.prompts.languages, limit=prompts)
     ids = {(p.id, p.lang): prompt_token_ids(tokenizer, p.text) for p in items}
-    engine = VllmEngine(model, max_model_len=1024, tensor_parallel=1, gpu_memory=0.9)
+    precision = resolve_precision("auto", gpu=False)
+    engine = VllmEngine(model, max_model_len=1024, tensor_parallel=1, gpu_memory=0.9, precision=precision)
     requests = [Request(ids[p.id, p.lang], request_seed(42, 1, p.lang, p.id, k)) for p in items for k in range(N)]
     engine.generate(requests[: 4 * N], DECODING)  # first calls are slow on both sides
     bare, ours = [], []

@@ -22,7 +22,7 @@ from icr.config import Config
 from icr.errors import ConfigError, UserError, some
 from icr.files import read_rows, write_rows, write_text
 from icr.progress import Reporter, Silent, Sum
-from icr.sampling import Completion, Decoding, Engine, Request, choose_backend, open_engine, request_seed
+from icr.sampling import Completion, Decoding, Engine, Request, open_engine, request_seed
 from icr.shards import Shards
 
 if TYPE_CHECKING:
@@ -117,13 +117,7 @@ def answer(config: Config, model: str, out: Path, reporter: Reporter, index: int
         longest = max(longest, len(conversation_token_ids(tokenizer, q.conversation("…"))))
     window = min(context, longest + 2 * job.max_tokens)
     settings = config.sampling
-    engine = open_engine(
-        choose_backend(settings.backend),
-        model,
-        max_model_len=window,
-        tensor_parallel=settings.tensor_parallel,
-        gpu_memory=settings.gpu_memory,
-    )
+    engine = open_engine(model, settings, max_model_len=window)
     answer_shards(job, todo, engine, tokenizer, window, reporter)
 
 

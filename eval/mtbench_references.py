@@ -88,11 +88,18 @@ class LocalWriter:
 
     def _load(self) -> tuple[Engine, PreTrainedTokenizerBase, int]:
         if self._loaded is None:
+            import torch
+
             from icr.engine_transformers import TransformersEngine
+            from icr.engines.precision import resolve_precision
             from icr.models import context_length, load_tokenizer, locate, materialise
 
             folder = materialise(locate(self._folder, "judge.model"))
-            self._loaded = (TransformersEngine(folder), load_tokenizer(folder), context_length(folder))
+            self._loaded = (
+                TransformersEngine(folder, resolve_precision("auto", gpu=torch.cuda.is_available())),
+                load_tokenizer(folder),
+                context_length(folder),
+            )
         return self._loaded
 
 

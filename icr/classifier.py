@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icr.engines.precision import Precision
 from icr.errors import UserError
-from icr.job import Precision
 from icr.models import locate
 from icr.progress import Reporter, Silent
 

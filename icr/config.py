@@ -65,6 +65,8 @@ class Sampling(Section):
     seed: int = 42
     shard_size: Count = 512
     """Prompts per shard. A shard is what a killed run loses at most, and what one worker takes at a time."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Weights and forward pass of the engine. `auto`: bf16 where the hardware computes it, else fp32."""
     tensor_parallel: Count = 1
     """GPUs per engine; the remaining GPUs run further engines side by side."""
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -88,7 +90,7 @@ class Reward(Section):
     length_unit: Literal["characters", "tokens"] = "characters"
     reference: Literal["initial", "previous"] = "initial"
     """π_ref of the log-ratio: π_I, or the policy of the round before."""
-    precision: Literal["auto", "fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Weights and forward pass of the scorer or classifier; log-sum-exp and sums are fp32 and fp64 in any case.
     `auto`: bf16 where the hardware computes it, else fp32."""
     batch_tokens: Count = 16384

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from icr.engines.precision import Precision
 from icr.models import load_model
 from icr.sampling import Completion, Decoding, Request
 
@@ -38,11 +39,9 @@ class OwnNoise(LogitsProcessor):
 class TransformersEngine:
     name = "transformers"
 
-    def __init__(self, model: str) -> None:
-        on_gpu = torch.cuda.is_available()
-        self._model: PreTrainedModel = load_model(
-            model, torch.bfloat16 if on_gpu else torch.float32, "cuda" if on_gpu else "cpu"
-        )
+    def __init__(self, model: str, precision: Precision) -> None:
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self._model: PreTrainedModel = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
         ends = self._model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
         self._pad = self._model.generation_config.pad_token_id or next(iter(self._ends))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from icr.engines.precision import Precision
 from icr.sampling import Completion, Decoding, Request
 
 _CPU = {
@@ -21,7 +22,9 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, model: str, *, max_model_len: int, tensor_parallel: int, gpu_memory: float) -> None:
+    def __init__(
+        self, model: str, *, max_model_len: int, tensor_parallel: int, gpu_memory: float, precision: Precision
+    ) -> None:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import torch
@@ -41,6 +44,7 @@ class VllmEngine:
             max_model_len=max_model_len,
             tensor_parallel_size=tensor_parallel,
             gpu_memory_utilization=gpu_memory,
+            dtype="float32" if precision == "fp32" else "bfloat16",
             enable_prefix_caching=True,
             trust_remote_code=False,
             load_format="safetensors",

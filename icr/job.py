@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel
 
 from icr.config import Config
+from icr.engines.precision import Precision
 from icr.files import read_rows
 from icr.rundir import RoundDir, RunDir
 from icr.sampling import Decoding, SamplingJob
@@ -30,9 +31,6 @@ Task = Literal[
     "mtbench-verdicts",
     "nlp",
 ]
-
-
-Precision = Literal["fp32", "bf16"]
 
 
 class Translation(NamedTuple):

@@ -24,6 +24,9 @@ LOW_DISK = 32 * 2**20
 WORKER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    # vLLM forks its engine unless CUDA is initialised, and a look for GPUs before that forbids the fork
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONSAFEPATH": "1",

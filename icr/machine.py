@@ -8,12 +8,13 @@ import socket
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from icr.config import Config
 from icr.console import StageDisplay
+from icr.engines.precision import Precision, resolve_precision
 from icr.files import write_text
-from icr.job import Job, Precision
+from icr.job import Job
 from icr.launch import Worker, run_workers
 
 if TYPE_CHECKING:
@@ -41,13 +42,9 @@ class Machine:
         """Training processes on each node."""
         return self._asked or max(1, self.gpus)
 
-    def precision(self, asked: str) -> Precision:
-        """`auto`: bf16 on a GPU and on a processor with bf16 instructions; elsewhere it would be slower than fp32."""
-        if asked == "auto":
-            import torch
-
-            asked = "bf16" if self.gpus or torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"
-        return cast(Precision, asked)
+    def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Precision:
+        """`auto` resolved by what this machine computes well in."""
+        return resolve_precision(asked, gpu=self.gpus > 0)
 
     def work(self, job: Job, label: str, *, spread: bool = False, gpus_each: int = 1) -> list[dict[str, Any]]:
         """Run a job in one worker process, or (`spread`) in as many as the GPUs allow."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from icr.engines.precision import Precision
 from icr.files import write_rows
-from icr.job import Job, Pass, Precision
+from icr.job import Job, Pass
 from icr.pairs import Row
 from icr.progress import EventFile, Reporter, Sum
 from prompts.load import Prompt

@@ -15,8 +15,9 @@ from icr.classifier import SCALE as LOGIT
 from icr.classifier import check_classifier
 from icr.config import Config
 from icr.custom_reward import OWN
+from icr.engines.precision import Precision
 from icr.errors import UserError
-from icr.job import Pass, Precision
+from icr.job import Pass
 from icr.pairs import Row
 from icr.rewards import random_reward
 from icr.scoretable import Scores

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from icr.config import Sampling
+from icr.engines.precision import resolve_precision
 from icr.files import atomic_path, write_rows
 from icr.progress import Reporter
 from icr.rundir import RESPONSES
@@ -66,14 +68,24 @@ def choose_backend(backend: str) -> str:
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"
 
 
-def open_engine(backend: str, model: str, *, max_model_len: int, tensor_parallel: int, gpu_memory: float) -> Engine:
-    if backend == "vllm":
+def open_engine(model: str, settings: Sampling, *, max_model_len: int) -> Engine:
+    """The engine that the settings ask for, in the precision that suits this machine."""
+    import torch
+
+    precision = resolve_precision(settings.precision, gpu=torch.cuda.is_available())
+    if choose_backend(settings.backend) == "vllm":
         from icr.engine_vllm import VllmEngine
 
-        return VllmEngine(model, max_model_len=max_model_len, tensor_parallel=tensor_parallel, gpu_memory=gpu_memory)
+        return VllmEngine(
+            model,
+            max_model_len=max_model_len,
+            tensor_parallel=settings.tensor_parallel,
+            gpu_memory=settings.gpu_memory,
+            precision=precision,
+        )
     from icr.engine_transformers import TransformersEngine
 
-    return TransformersEngine(model)
+    return TransformersEngine(model, precision)
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from icr import lidr
 from icr.config import Config
+from icr.engines.precision import Precision
 from icr.errors import UserError
 from icr.files import read_rows, write_json, write_rows
 from icr.flips import pair_flips
-from icr.job import Job, Precision
+from icr.job import Job
 from icr.pairs import Row, build_pairs, candidates
 from icr.preflight import Inputs
 from icr.rewardkinds import RewardKind, open_kind
@@ -40,7 +41,7 @@ class Runner(Protocol):
     def note(self, text: str) -> None:
         """One line for the user."""
 
-    def precision(self, asked: str) -> Precision:
+    def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Precision:
         """`auto` resolved for this machine."""
 
     def train(self, spec: Any, label: str) -> Counts:

@@ -21,7 +21,7 @@ from icr.languages import detect, english_name, same_language
 from icr.pairs import Row, is_empty
 from icr.progress import EventFile
 from icr.rundir import TRANSLATIONS, RoundDir
-from icr.sampling import Completion, Decoding, Engine, Request, choose_backend, open_engine
+from icr.sampling import Completion, Decoding, Engine, Request, open_engine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -150,13 +150,7 @@ def translate(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     tokenizer = load_tokenizer(job.model, job.config.models.chat_template)
     targets = sorted({item.target for item in shards.items})
     frame = Frame.of(tokenizer, context_length(job.model), settings.max_tokens, targets)
-    engine = open_engine(
-        choose_backend(settings.backend),
-        job.model,
-        max_model_len=frame.longest + frame.decoding.max_tokens,
-        tensor_parallel=settings.tensor_parallel,
-        gpu_memory=settings.gpu_memory,
-    )
+    engine = open_engine(job.model, settings, max_model_len=frame.longest + frame.decoding.max_tokens)
     done, total = 0, sum(len(shards.part(s)) for s in todo)
     for shard in todo:
         events.progress(done, total)

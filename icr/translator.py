@@ -26,7 +26,7 @@ from icr.progress import EventFile, Reporter
 from icr.prompt_translation import Task
 
 if TYPE_CHECKING:
-    from icr.sampling import Completion, Engine
+    from icr.sampling import Completion
 
 Backend = Literal["auto", "vllm", "transformers"]
 
@@ -113,7 +113,7 @@ class LocalTranslator:
 
     def _sample(self, todo: dict[str, Ask]) -> None:
         from icr.models import context_length, load_tokenizer, materialise, prompt_token_ids
-        from icr.sampling import Decoding, Request, choose_backend
+        from icr.sampling import Decoding, Request, choose_backend, open_engine
 
         folder = materialise(self._model)
         tokenizer, context = load_tokenizer(folder), context_length(folder)
@@ -130,7 +130,7 @@ class LocalTranslator:
         prompts.sort(key=lambda prompt: len(prompt[1]))  # neighbours of one length need no padding
         backend = choose_backend(self._backend)
         longest = max(len(ids) + max_tokens for _, ids, max_tokens in prompts)
-        engine = _open(backend, folder, min(context, longest))
+        engine = open_engine(folder, Sampling(backend=self._backend), max_model_len=min(context, longest))
         tokens = 0
         self._reporter.progress(0, len(prompts))
         for start in range(0, len(prompts), SHARD[backend]):
@@ -156,19 +156,6 @@ def _cut(completion: Completion, max_tokens: int) -> Completion:
     if len(completion.token_ids) <= max_tokens:
         return completion
     return replace(completion, token_ids=completion.token_ids[:max_tokens], finish_reason="length")
-
-
-def _open(backend: str, folder: str, max_model_len: int) -> Engine:
-    from icr.sampling import open_engine
-
-    usual = Sampling()
-    return open_engine(
-        backend,
-        folder,
-        max_model_len=max_model_len,
-        tensor_parallel=usual.tensor_parallel,
-        gpu_memory=usual.gpu_memory,
-    )
 
 
 def run(job: TranslateJob, reporter: Reporter) -> None:

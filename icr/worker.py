@@ -40,11 +40,10 @@ def prepare(job: Job, index: int, events: EventFile) -> dict[str, Any]:
 def sample(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     """Tasks "sample" and "answers": this worker's share of the shards."""
     from icr.models import context_length, load_tokenizer, prompt_token_ids
-    from icr.sampling import choose_backend, open_engine, sample_shards
+    from icr.sampling import open_engine, sample_shards
 
     work = job.sampling()
     settings = job.config.sampling
-    backend = choose_backend(settings.backend)
     todo = work.shards.of_worker(index, job.of)
     if not todo:
         return {}
@@ -59,13 +58,7 @@ def sample(job: Job, index: int, events: EventFile) -> dict[str, Any]:
             where=f"prompt {worst[0]}, language {worst[1]}",
             do="shorten or remove the prompt",
         )
-    engine = open_engine(
-        backend,
-        job.model,
-        max_model_len=min(context, longest + work.decoding.max_tokens),
-        tensor_parallel=settings.tensor_parallel,
-        gpu_memory=settings.gpu_memory,
-    )
+    engine = open_engine(job.model, settings, max_model_len=min(context, longest + work.decoding.max_tokens))
     sample_shards(work, todo, engine, tokenizer, ids, events)
     return {}
 

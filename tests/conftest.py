@@ -80,7 +80,7 @@ def tiny_config(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
             "rounds": 2,
             "models": {"policy": str(policy), "reference": str(reference)},
             "prompts": {"path": str(train), "languages": ["en", "es", "ru"]},
-            "sampling": {"backend": "transformers", "n": 4, "max_tokens": 12, "shard_size": 6},
+            "sampling": {"backend": "transformers", "precision": "fp32", "n": 4, "max_tokens": 12, "shard_size": 6},
             "reward": {"precision": "fp32"},
             "train": {
                 "learning_rate": 1e-3,

@@ -70,7 +70,7 @@ def test_exported_model_runs_in_vllm(tmp_path: Path) -> None:
         "import sys\n"
         "from icr.engine_vllm import VllmEngine\n"
         "from icr.sampling import Decoding, Request\n"
-        "engine = VllmEngine(sys.argv[1], max_model_len=64, tensor_parallel=1, gpu_memory=0.5)\n"
+        "engine = VllmEngine(sys.argv[1], max_model_len=64, tensor_parallel=1, gpu_memory=0.5, precision='fp32')\n"
         "[answer] = engine.generate([Request([5, 6, 7], 1)], Decoding(1.0, 1.0, 4))\n"
         "print('tokens', len(answer.token_ids))\n"
     )

@@ -41,7 +41,7 @@ def test_a_seed_belongs_to_one_response() -> None:
 def test_transformers_responses_do_not_depend_on_their_company(
     tiny_pair: tuple[Path, Path], requests: list[Request]
 ) -> None:
-    engine = TransformersEngine(str(tiny_pair[0]))
+    engine = TransformersEngine(str(tiny_pair[0]), "fp32")
     together = engine.generate(requests, DECODING)
     alone = [engine.generate([r], DECODING)[0] for r in requests]
     assert together == alone
@@ -56,7 +56,7 @@ def test_vllm_gives_the_same_responses_to_the_same_requests(
         pytest.skip("vLLM is not installed")
     from icr.engine_vllm import VllmEngine
 
-    engine = VllmEngine(str(tiny_pair[0]), max_model_len=256, tensor_parallel=1, gpu_memory=0.5)
+    engine = VllmEngine(str(tiny_pair[0]), max_model_len=256, tensor_parallel=1, gpu_memory=0.5, precision="fp32")
     first = engine.generate(requests, DECODING)
     assert engine.generate(requests, DECODING) == first
     assert [engine.generate([r], DECODING)[0] for r in requests[:3]] == first[:3]
@@ -83,7 +83,7 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
     prompts = [Prompt(f"p{i}", lang, f"Say {i}.", f"Say {i}.") for i in range(3) for lang in ("en", "es")]
     tokenizer = load_tokenizer(str(tiny_pair[0]))
     ids = {(p.id, p.lang): prompt_token_ids(tokenizer, p.text) for p in prompts}
-    engine = TransformersEngine(str(tiny_pair[0]))
+    engine = TransformersEngine(str(tiny_pair[0]), "fp32")
 
     class Heard:
         last = (0, 0, 0)

@@ -1,0 +1,1 @@
+"""How a model is run: sampling with vLLM or transformers, loading, precision."""

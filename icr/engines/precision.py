@@ -1,0 +1,32 @@
+"""Which precision a machine computes well in: one rule for sampling, scoring and training."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+Precision = Literal["fp32", "bf16"]
+
+WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of ONEDNN_MAX_CPU_ISA under which oneDNN uses no bf16 instructions."""
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 matrices by instructions of its own.
+
+    Without them a bf16 product is about a hundred times slower than an fp32 one. `ONEDNN_MAX_CPU_ISA` can switch them
+    off, as it does for torch and vLLM.
+    """
+    import torch
+
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in WITHOUT_BF16:
+        return False
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+
+
+def resolve_precision(asked: Literal["auto", "fp32", "bf16"], *, gpu: bool) -> Precision:
+    """`auto`: bf16 on a GPU and on a processor with bf16 instructions, else fp32."""
+    if asked != "auto":
+        return asked
+    return "bf16" if gpu or has_bf16() else "fp32"
