@@ -20,19 +20,23 @@ from typing import Any
 
 import numpy as np
 
-from icr.config import CONFIGS, Config
-from icr.configfile import load_config
-from icr.engine_vllm import VllmEngine
+from icr.base.files import write_rows
+from icr.base.rundir import RunDir
+from icr.config.load import load_config
+from icr.config.schema import CONFIGS, Config
+from icr.engines.base import Decoding, Request
+from icr.engines.models import load_model, load_tokenizer, locate, materialise, prompt_token_ids
 from icr.engines.precision import resolve_precision
-from icr.files import write_rows
-from icr.job import Job
-from icr.models import load_model, load_tokenizer, locate, materialise, prompt_token_ids
-from icr.passes import VALUES
-from icr.preflight import Inputs
-from icr.rundir import RESPONSES, RunDir
-from icr.sampling import Decoding, Request
+from icr.engines.vllm_engine import VllmEngine
+from icr.rounds.context import Context, Inputs
+from icr.rounds.stages.measure import VALUES
+from icr.rounds.stages.pair import pair
+from icr.rounds.stages.sample import sample
+from icr.rounds.stages.score import score
+from icr.rows import RESPONSES
 from icr.scoring import sequence_logprobs
-from icr.stages import Context, pair, sample, score
+from icr.work.job import Job
+from icr.work.sampling import sampling_of
 from prompts.load import Prompt
 
 LANGUAGES = ["en", "es", "ru", "de", "fr"]
@@ -108,7 +112,7 @@ def _controller(
     rng = np.random.default_rng(0)
     longer = [(a * (1 + TOKENS // max(1, len(a))))[:TOKENS] for a in answers]
     texts = tokenizer.batch_decode(longer, skip_special_tokens=True)
-    job = context.job(task="sample").sampling()
+    job = sampling_of(context.job(task="sample"))
     total = 0
     for shard in range(len(job.shards)):
         rows = []

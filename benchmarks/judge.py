@@ -24,11 +24,11 @@ from typing import Any
 
 import aiohttp
 
-from eval.endpoint import Endpoint
-from eval.pairwise import Comparison
-from eval.question import Question
-from eval.remote import EndpointJudge
-from icr.config import Endpoint as Settings
+from eval.judges.endpoint import EndpointJudge
+from eval.judges.question import Question
+from eval.xalpaca.pairwise import Comparison
+from icr.config.schema import Endpoint as Settings
+from icr.endpoint.endpoint import Endpoint
 
 DELAY = 0.05
 CONCURRENCY = 64
@@ -37,7 +37,7 @@ CONCURRENCY = 64
 @contextmanager
 def stub() -> Iterator[str]:
     """The address of a stub that answers after `DELAY` seconds."""
-    argv = [sys.executable, "-m", "tests.stub_server", "--delay", str(DELAY)]
+    argv = [sys.executable, "-m", "tests.helpers.stub_server", "--delay", str(DELAY)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from icr.config import CONFIGS
-from icr.configfile import load_config
-from icr.engine_vllm import VllmEngine
+from icr.base.progress import Silent
+from icr.config.load import load_config
+from icr.config.schema import CONFIGS
+from icr.engines.base import Decoding, Request, request_seed
+from icr.engines.models import load_tokenizer, locate, materialise, prompt_token_ids
 from icr.engines.precision import resolve_precision
-from icr.models import load_tokenizer, locate, materialise, prompt_token_ids
-from icr.progress import Silent
-from icr.sampling import Decoding, Request, SamplingJob, request_seed, sample_shards
-from icr.shards import Shards
+from icr.engines.vllm_engine import VllmEngine
+from icr.work.sampling import SamplingJob, sample_shards
+from icr.work.shards import Shards
 from prompts.load import load_prompts
 
 N = 4

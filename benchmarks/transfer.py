@@ -29,8 +29,8 @@ from benchmarks.transfer_results import (
     table,
 )
 from benchmarks.transfer_runs import ABLATIONS, FIRST, LANGUAGES, ON_REFERENCE, RUNS, TARGETS, Bench, Model, Size
-from icr.errors import UserError
-from icr.files import write_json, write_text
+from icr.base.errors import UserError
+from icr.base.files import write_json, write_text
 
 FULL = Size(aligned=72, prompts=24, heldout=32, base_samples=8, samples=6, heldout_samples=3)
 QUICK = Size(aligned=16, prompts=4, heldout=4, base_samples=4, samples=4, heldout_samples=2, max_tokens=32)

@@ -11,10 +11,10 @@ import numpy as np
 
 from benchmarks.transfer_measures import Estimate, Pairs, mean, prompt_pairs, within_prompt_auc
 from benchmarks.transfer_runs import ABLATIONS, LANGUAGES, RUNS, TARGETS, Bench, Model
-from icr.files import atomic_path, read_json, read_rows
+from icr.base.files import atomic_path, read_json, read_rows
+from icr.base.rundir import RoundDir
 from icr.languages import detect
-from icr.pairs import is_empty
-from icr.rundir import RoundDir
+from icr.rows import is_empty
 
 Row = dict[str, Any]
 MEASURES: dict[str, Callable[[Model, Row], float]] = {

@@ -23,9 +23,9 @@ import yaml
 
 from benchmarks.transfer_measures import closest_pairs
 from eval.layout import is_laid_out
-from icr.files import read_rows, write_text
-from icr.pairs import is_empty
-from icr.rundir import RunDir
+from icr.base.files import read_rows, write_text
+from icr.base.rundir import RunDir
+from icr.rows import is_empty
 
 QUICKSTART = Path(__file__).resolve().parent.parent / "prompts" / "quickstart"
 TARGETS = ["es", "fr", "de", "ru"]
@@ -201,12 +201,12 @@ class Bench:
 
     def _reference_folder(self) -> str:
         """π_I as a folder: icr refuses a policy of the same name as the reference."""
-        from icr.models import locate, materialise
+        from icr.engines.models import locate, materialise
 
         return materialise(locate(self.model.file, "--model"), self.model.chat_template)
 
     def _icr(self, *arguments: object) -> None:
-        words = [sys.executable, "-m", "icr.cli", *map(str, arguments)]
+        words = [sys.executable, "-m", "icr.commands.main", *map(str, arguments)]
         print("$ icr", *words[3:], flush=True)
         code = subprocess.run(words, check=False).returncode
         if code:

@@ -1,4 +1,4 @@
-"""`python -m docs.make_config`: docs/config.md from the field docstrings of icr/config.py."""
+"""`python -m docs.make_config`: docs/config.md from the field docstrings of icr/config/schema.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from icr.config import Config
+from icr.config.schema import Config
 
 HEAD = """# Config
 
@@ -19,7 +19,7 @@ One YAML file. Unknown keys are refused, and `icr validate CONFIG` names every p
 relative to the file; those of `--set`, and `path/to/file.py:Class`, are relative to where you are. `--set key=value`
 overrides a key from the command line, for example `--set sampling.n=4`.
 
-This page is made from `icr/config.py`.
+This page is made from `icr/config/schema.py`.
 """
 
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from eval.judge import Asking, Judge, Shown
-from eval.lc import win_rate
-from eval.question import Question, Verdict
-from eval.summary import macro_average
-from icr.errors import UserError
-from icr.files import read_rows
+from eval.judges.asking import Asking, Shown
+from eval.judges.base import Judge
+from eval.judges.question import Question, Verdict
+from eval.rates import macro_average, win_rate
+from icr.base.errors import UserError
+from icr.base.files import read_rows
+from icr.base.progress import Reporter
 from icr.languages import english_name
-from icr.progress import Reporter
 
 Row = dict[str, Any]
 LABELS = ("answer1", "answer2", "tie")

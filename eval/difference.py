@@ -10,10 +10,10 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from eval.folders import summary_path
-from eval.mtbench_summary import question_grades
-from eval.summary import item_preference, orders_of_items
-from icr.errors import UserError
-from icr.files import read_json, read_rows
+from eval.mtbench.summary import question_grades
+from eval.xalpaca.summary import item_preference, orders_of_items
+from icr.base.errors import UserError
+from icr.base.files import read_json, read_rows
 
 Row = dict[str, Any]
 Items = dict[str, dict[str, float]]

@@ -11,7 +11,7 @@ from itertools import product
 
 import langcodes
 
-from icr.errors import UserError
+from icr.base.errors import UserError
 
 NAMES = {"bn": "Bengali"}
 """Where the paper's prompts, like most training text, use another English name than CLDR (there: Bangla)."""

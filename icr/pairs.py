@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from icr.errors import UserError
+import numpy as np
+from numpy.typing import ArrayLike
 
-Row = dict[str, Any]
+from icr.base.errors import UserError
+from icr.rows import Row, is_empty
 
 
 class Candidate(NamedTuple):
@@ -28,11 +30,6 @@ class PairResult:
     """PAIRS rows, prompts in the order of the responses."""
     counts: dict[str, Any]
     """See `build_pairs`."""
-
-
-def is_empty(response: Row) -> bool:
-    """Whether a RESPONSES row says nothing: no text but white space."""
-    return not response["response"].strip()
 
 
 def candidates(responses: Sequence[Row], rewards: Sequence[Row]) -> dict[str, list[Candidate]]:
@@ -91,7 +88,7 @@ def build_pairs(
     `reward_margin`, and `chosen_length` and `rejected_length` in the length unit of the rewards; None without pairs.
 
     Args:
-        responses, rewards: RESPONSES and REWARDS rows of one language (icr.rundir).
+        responses, rewards: RESPONSES and REWARDS rows of one language (icr.rows).
         prompt_token_ids: prompt_id → token ids of the prompt in its chat template, as sampled from.
 
     Raises:
@@ -177,3 +174,21 @@ def _where(key: Key) -> str:
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
+
+
+def pair_flips(rewards_a: ArrayLike, rewards_b: ArrayLike, prompt_index: ArrayLike) -> int:
+    """On how many prompts two sets of rewards pick another (best, worst) pair.
+
+    Args:
+        rewards_a, rewards_b: float [responses], the same responses' rewards at two precisions.
+        prompt_index: int [responses], which prompt a response belongs to; a prompt's responses need not be adjacent.
+
+    Of equal rewards the first counts, as in numpy's argmax and argmin. Raises ValueError on unequal lengths and NaN.
+    """
+    a, b, index = np.asarray(rewards_a, float), np.asarray(rewards_b, float), np.asarray(prompt_index)
+    if not a.shape == b.shape == index.shape or a.ndim != 1:
+        raise ValueError(f"three equally long lists are needed, got shapes {a.shape}, {b.shape} and {index.shape}")
+    if np.isnan(a).any() or np.isnan(b).any():
+        raise ValueError("rewards must not be NaN")
+    groups = (np.flatnonzero(index == prompt) for prompt in np.unique(index))
+    return sum((a[g].argmax(), a[g].argmin()) != (b[g].argmax(), b[g].argmin()) for g in groups)

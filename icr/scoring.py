@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from icr.errors import UserError
-from icr.flips import pair_flips
-from icr.head import OutputHead
-from icr.progress import Reporter, Silent
+from icr.base.errors import UserError
+from icr.base.progress import Reporter, Silent
+from icr.engines.head import OutputHead
+from icr.pairs import pair_flips
 
 PIECE = 16
 """Tokens of the first sequence on which the model is checked."""

@@ -7,26 +7,20 @@ translation is asked for between marks, and the answer is begun with the opening
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from icr.errors import UserError
-from icr.files import read_rows, write_rows
-from icr.job import Job
+from icr.base.errors import UserError
+from icr.engines.base import Completion, Decoding, Engine, Request
 from icr.languages import detect, english_name, same_language
-from icr.pairs import Row, is_empty
-from icr.progress import EventFile
-from icr.rundir import TRANSLATIONS, RoundDir
-from icr.sampling import Completion, Decoding, Engine, Request, open_engine
+from icr.rows import Row, is_empty
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from icr.stages import Context
 
 OPEN, CLOSE = "<translated>", "</translated>"
 REASONS = ("no_response", "too_long", "truncated", "empty", "wrong_language")
@@ -88,7 +82,7 @@ class Frame:
 
 def request_ids(tokenizer: PreTrainedTokenizerBase, text: str, target: str) -> list[int]:
     """The templated request to translate `text`, the answer begun with the opening mark."""
-    from icr.models import prompt_token_ids
+    from icr.engines.models import prompt_token_ids
 
     begun: list[int] = tokenizer(f"{OPEN}\n", add_special_tokens=False)["input_ids"]
     return prompt_token_ids(tokenizer, translation_prompt(text, target)) + begun
@@ -132,77 +126,10 @@ def _row(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, finish_reason: str) -> list[int]:
-    from icr.models import end_of_turn_id
+    from icr.engines.models import end_of_turn_id
 
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return [*ids, end_of_turn_id(tokenizer)] if finish_reason == "stop" else ids
-
-
-def translate(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """Worker task: this worker's share of the job's translations."""
-    from icr.models import context_length, load_tokenizer
-    from icr.passes import TEXTS, responses
-
-    shards, settings = job.translation(), job.config.sampling
-    todo = shards.of_worker(index, job.of)
-    if not todo:
-        return {}
-    tokenizer = load_tokenizer(job.model, job.config.models.chat_template)
-    targets = sorted({item.target for item in shards.items})
-    frame = Frame.of(tokenizer, context_length(job.model), settings.max_tokens, targets)
-    engine = open_engine(job.model, settings, max_model_len=frame.longest + frame.decoding.max_tokens)
-    done, total = 0, sum(len(shards.part(s)) for s in todo)
-    for shard in todo:
-        events.progress(done, total)
-        part = shards.part(shard)
-        by_prompt: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        for row in responses(job, {(item.prompt_id, item.lang) for item in part}, TEXTS):
-            by_prompt[row["prompt_id"], row["lang"]].append(row)
-        work = [(row, item.target) for item in part for row in by_prompt[item.prompt_id, item.lang]]
-        work = [(row, target) for row, target in work if row["sample"] in job.samples or not job.samples]
-        write_rows(shards.path(shard), translate_rows(frame, engine, work), TRANSLATIONS)
-        done += len(part)
-    events.progress(done, total)
-    return {}
-
-
-def translate_responses(
-    context: Context, directions: Sequence[tuple[str, str]], samples: Sequence[int] = ()
-) -> dict[str, dict[str, int]]:
-    """Have the round's responses translated, along (from, to); the tables go to RUN/round-N/translations.
-
-    Args:
-        samples: of these numbers alone; all, where it is empty.
-
-    Returns:
-        Per file: `translations` that succeeded, and how many failed for which of REASONS.
-    """
-    shared = context.shared("translations")
-    ways = {"directions": list(directions), "samples": list(samples)}
-    job = context.job(task="translate", model=context.policy, shared=shared, **ways)
-    shards = job.translation()
-    if shards.of_worker(0, 1):
-        context.runner.work(job, "translations", spread=True, gpus_each=context.config.sampling.tensor_parallel)
-    rows: dict[str, list[Row]] = {file_name(lang, target): [] for lang, target in directions}
-    for row in shards.rows():
-        rows[file_name(row["lang"], row["target"])].append(row)
-    counts = {}
-    for name, table in rows.items():
-        write_rows(context.round.translations / f"{name}.parquet", table, TRANSLATIONS)
-        failed = {reason: sum(row["failed"] == reason for row in table) for reason in REASONS}
-        counts[name] = {"translations": len(table) - sum(failed.values()), **failed}
-    return counts
-
-
-def file_name(lang: str, target: str) -> str:
-    """LANG for translations into English, en-LANG for those out of it."""
-    return lang if target == "en" else f"{lang}-{target}"
-
-
-def read_translations(folder: RoundDir, lang: str, target: str) -> dict[tuple[str, int], Row]:
-    """(prompt id, sample) → TRANSLATIONS row."""
-    rows = read_rows(folder.translations / f"{file_name(lang, target)}.parquet")
-    return {(row["prompt_id"], row["sample"]): row for row in rows}
 
 
 @cache

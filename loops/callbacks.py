@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from icr.files import write_text
-from icr.progress import EventFile
+from icr.base.files import write_text
+from icr.base.progress import EventFile
 from loops.data import Schedule
 
 

@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from icr.errors import UserError
-from icr.files import read_json, write_json
+from icr.base.errors import UserError
+from icr.base.files import read_json, write_json
 
 MARKER = "complete.json"
 

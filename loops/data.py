@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from icr.errors import UserError
-from icr.files import write_rows
+from icr.base.errors import UserError
+from icr.base.files import write_rows
 
 IDS = pa.list_(pa.int32())
 TYPES = {

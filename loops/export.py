@@ -14,8 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module
 
-from icr.errors import IcrError
-from icr.files import atomic_folder
+from icr.base.errors import IcrError
+from icr.base.files import atomic_folder
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken"}

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from icr.errors import UserError
-from icr.imports import load_class
+from icr.base.errors import UserError
+from icr.base.plugins import load_class
 
 BUILT_IN = {"dpo": "loops.dpo:DPO", "kto": "loops.kto:KTO"}
 

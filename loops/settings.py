@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from icr.config import CONFIGS, Train
-from icr.errors import UserError
+from icr.base.errors import UserError
+from icr.config.schema import CONFIGS, Train
 from loops.data import Schedule
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, field_validator
 
-from icr.config import Train
-from icr.errors import UserError, explain_os_error
-from icr.launch import die_with_parent
-from icr.progress import EventFile
+from icr.base.errors import UserError, explain_os_error
+from icr.base.process import die_with_parent
+from icr.base.progress import EventFile
+from icr.config.schema import Train
 from loops.checkpoints import Checkpoints
 from loops.data import Schedule, lay_out
 from loops.kto import KTO
@@ -42,7 +42,7 @@ class TrainSpec(BaseModel):
     work: Path
     """For `checkpoints/`, removed in the end, and `metrics.jsonl`."""
     events: Path
-    """Where progress, the result or an error is told, see `icr.progress`."""
+    """Where progress, the result or an error is told, see `icr.base.progress`."""
     objective: str = "dpo"
     train: Train = Train()
     chat_template: Path | None = None
@@ -101,7 +101,7 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, Any]:
 
 def plan(spec: TrainSpec, objective: Objective, base: Path, processes: int) -> Schedule:
     """Check the settings against each other and lay out the training. `train.batch_size` counts pairs."""
-    from icr.models import context_length
+    from icr.engines.models import context_length
 
     micro = spec.train.micro_batch_size
     if micro < objective.smallest_micro_batch:

@@ -22,7 +22,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from icr.errors import UserError
+from icr.base.errors import UserError
 from loops.checkpoints import Checkpoints
 from loops.data import Schedule
 from loops.kto import KTO, AnswerLogps, reference_point

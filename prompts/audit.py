@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icr.errors import ConfigError, UserError
+from icr.base.errors import ConfigError, UserError
 from icr.languages import detect, english_name
 from prompts.checks import EMPTY, LANGUAGE, Finding, check_translation, in_english
 from prompts.load import capped, json_objects, language_file

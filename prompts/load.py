@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icr.errors import ConfigError, UserError
+from icr.base.errors import ConfigError, UserError
 
 MAX_PROBLEMS = 20
 

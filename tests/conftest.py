@@ -55,7 +55,7 @@ def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from tests.tiny_models import make_tiny_model
+    from tests.helpers.tiny_models import make_tiny_model
 
     root = tmp_path_factory.mktemp("models")
     reference = make_tiny_model(root / "reference", context=2048)
@@ -107,8 +107,8 @@ def tiny_config(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def make_round(tiny_config: Config, tiny_pair: tuple[Path, Path], tmp_path: Path) -> Callable[..., Any]:
-    """Makes `tests.kinds.make_context` of a reward kind; keyword arguments are keys of `reward`."""
-    from tests.kinds import ALPHA, make_context
+    """Makes `tests.helpers.kinds.make_context` of a reward kind; keyword arguments are keys of `reward`."""
+    from tests.helpers.kinds import ALPHA, make_context
 
     def made(kind: str, folder: str = "a", samples: int = 3, previous: Path | None = None, **reward: Any) -> Any:
         settings = {"kind": kind, "length_penalty": ALPHA, "precision": "fp32", **reward}
@@ -120,7 +120,7 @@ def make_round(tiny_config: Config, tiny_pair: tuple[Path, Path], tmp_path: Path
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model that trainings start from."""
-    from tests.tiny_models import make_tiny_model
+    from tests.helpers.tiny_models import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("base"))
 
@@ -128,15 +128,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with room for a conversation of MT-Bench and its judge."""
-    from tests.tiny_models import make_tiny_model
+    from tests.helpers.tiny_models import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("model"), context=4096)
 
 
 @pytest.fixture(scope="session")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the lm-eval tasks of `tests.quiz`."""
-    from tests.quiz import write_tasks
+    """A folder with the lm-eval tasks of `tests.helpers.quiz`."""
+    from tests.helpers.quiz import write_tasks
 
     return write_tasks(tmp_path_factory.mktemp("tasks"))
 

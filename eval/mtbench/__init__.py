@@ -1,0 +1,1 @@
+"""Multilingual MT-Bench: two turns, graded."""

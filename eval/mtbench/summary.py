@@ -1,0 +1,204 @@
+"""From grades to `summary.json`: averages per language, category and turn, with what stands behind them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from eval.mtbench.answers import NO_ROOM
+from eval.mtbench.questions import REFERENCED, TEMPERATURES
+from icr.base.errors import UserError
+from icr.base.files import read_rows, write_json
+from icr.languages import detect, same_language
+
+Row = dict[str, Any]
+Grades = Mapping[str, float]
+"""A question's key → its mean grade over the turns that are looked at."""
+CONFIDENCE = 0.95
+LOWEST, HIGHEST = 1.0, 10.0
+NO_GRADE = "no question has a grade"
+ONE_QUESTION = "one question has no spread"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean grade with its standard error and 95 % interval; the error is None for fewer than two questions."""
+
+    value: float
+    error: float | None
+    low: float | None
+    high: float | None
+
+
+def mean_over_questions(groups: Sequence[Grades]) -> Mean:
+    """The mean over the groups (languages) of their means over questions; every group has some.
+
+    A question and its translations are one draw: what is hard in English is hard in Spanish. So the error is over
+    questions, each with its part in all groups (cluster-robust, with N / (N − 1) for N questions). For one group it is
+    the usual sd / √N. The interval is Student's with N − 1 degrees of freedom, cut to the scale.
+    """
+    means = [sum(grades.values()) / len(grades) for grades in groups]
+    value = sum(means) / len(means)
+    parts: defaultdict[str, float] = defaultdict(float)
+    for grades, mean in zip(groups, means, strict=True):
+        for key, grade in grades.items():
+            parts[key] += (grade - mean) / (len(grades) * len(groups))
+    count = len(parts)
+    if count < 2:
+        return Mean(value, None, None, None)
+    error = math.sqrt(count / (count - 1) * sum(part**2 for part in parts.values()))
+    reach = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    return Mean(value, error, max(LOWEST, value - reach), min(HIGHEST, value + reach))
+
+
+def question_grades(verdicts: Sequence[Row]) -> dict[str, float]:
+    """Each question's mean over its scored turns: its two turns are no independent draws."""
+    turns: defaultdict[str, list[float]] = defaultdict(list)
+    for row in verdicts:
+        if row["grade"] is not None:
+            turns[row["key"]].append(row["grade"])
+    return {key: sum(grades) / len(grades) for key, grades in turns.items()}
+
+
+def summarise(out: Path, languages: Sequence[str], cost: Row | None = None) -> Row:
+    """Write and return `out`/summary.json, from `out`/verdicts and `out`/answers.
+
+    Grades are 1 to 10, shares 0 to 1, lengths in characters. `n` counts questions with a grade for at least one turn.
+    What cannot be computed is None, with the reason in `why`.
+
+    Args:
+        languages: those that were judged, in the order in which they are shown.
+        cost: shown as it is; None where nothing was paid.
+
+    Raises:
+        UserError: a language was not judged.
+    """
+    verdicts = {lang: _read(out / "verdicts" / f"{lang}.parquet", lang) for lang in languages}
+    answers = {lang: _read(out / "answers" / f"{lang}.parquet", lang) for lang in languages}
+    rows = {lang: _language(lang, verdicts[lang], answers[lang]) for lang in languages}
+    summary: Row = {
+        "judge": next(row["judge"] for of_lang in verdicts.values() for row in of_lang),
+        "model": next(row["model"] for of_lang in answers.values() for row in of_lang),
+        "languages": rows,
+        "average": _average(verdicts, rows),
+        "cost": cost,
+    }
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _read(file: Path, lang: str) -> list[Row]:
+    if not file.is_file():
+        raise UserError(f"MT-Bench was not judged in {lang}", where=str(file), do="judge first: icr judge mtbench")
+    return read_rows(file)
+
+
+def _language(lang: str, verdicts: Sequence[Row], answers: Sequence[Row]) -> Row:
+    needing = [row for row in verdicts if row["category"] in REFERENCED]
+    grades = question_grades(verdicts)
+    means = _means({lang: verdicts})
+    facts = _facts(lang, answers)
+    row: Row = {
+        "n": len(grades),
+        **means,
+        "unscored": len({r["key"] for r in verdicts}) - len(grades),
+        "unscored_turns": sum(r["grade"] is None for r in verdicts),
+        "reasons": dict(Counter(r["reason"] for r in verdicts if r["reason"] is not None).most_common()),
+        "shortened": sum(r["shortened"] for r in verdicts),
+        "references": dict(Counter(r["reference"] or "none" for r in needing).most_common()),
+        **facts,
+        "why": means["why"] | facts["why"],
+    }
+    return _explained(row)
+
+
+def _average(verdicts: Mapping[str, Sequence[Row]], rows: Mapping[str, Row]) -> Row:
+    """Unweighted means over the languages; None where one language has none, as no other round could compare."""
+    means = _means(verdicts)
+    lengths = [row["mean_length"] for row in rows.values()]
+    return _explained({**means, "mean_length": sum(lengths) / len(lengths)})
+
+
+def _means(verdicts: Mapping[str, Sequence[Row]]) -> Row:
+    """average, its error and interval; the same by category and by turn."""
+
+    def only(field: str, value: Any) -> Row:
+        chosen = {lang: [r for r in of_lang if r[field] == value] for lang, of_lang in verdicts.items()}
+        return _explained(_mean_row(chosen))
+
+    found = {row["category"] for of_lang in verdicts.values() for row in of_lang}
+    return _mean_row(verdicts) | {
+        "categories": {category: only("category", category) for category in TEMPERATURES if category in found},
+        "turns": {str(turn): only("turn", turn) for turn in (1, 2)},
+    }
+
+
+def _mean_row(verdicts: Mapping[str, Sequence[Row]]) -> Row:
+    groups = {lang: question_grades(of_lang) for lang, of_lang in verdicts.items()}
+    missing = [lang for lang, grades in groups.items() if not grades]
+    names = ("average", "average_se", "low", "high")
+    if missing:
+        reason = NO_GRADE if len(groups) == 1 else f"there is none for {', '.join(missing)}"
+        return dict.fromkeys(names) | {"why": dict.fromkeys(names, reason)}
+    mean = mean_over_questions(list(groups.values()))
+    row: Row = dict(zip(names, (mean.value, mean.error, mean.low, mean.high), strict=True))
+    return row | {"why": {} if mean.error is not None else dict.fromkeys(names[1:], ONE_QUESTION)}
+
+
+def _facts(lang: str, answers: Sequence[Row]) -> Row:
+    """What needs no judge, over both turns."""
+    texts = [row["response"] for row in answers]
+    told = [code for text in texts if (code := detect(text)) is not None]
+    finished = [row["finish_reason"] for row in answers]
+    given = all(reason is None for reason in finished)
+    why = {} if told else {"right_language": "the language of no answer can be told"}
+    return {
+        "mean_length": sum(map(len, texts)) / len(texts),
+        "right_language": sum(same_language(code, lang) for code in told) / len(told) if told else None,
+        "language_unknown": len(texts) - len(told),
+        "truncated": None if given else finished.count("length") / len(finished),
+        "no_room": finished.count(NO_ROOM),
+        "why": why | ({"truncated": "the answers were given without saying"} if given else {}),
+    }
+
+
+def _explained(row: Row) -> Row:
+    """Without an empty `why`. A value that is None without a reason would be a mistake of ours."""
+    why = row.pop("why")
+    unexplained = [key for key, value in row.items() if value is None and key not in why]
+    assert not unexplained, unexplained
+    return row | {"why": why} if why else row
+
+
+def mtbench_rows(summaries: Mapping[Any, Row]) -> list[Row]:
+    """A row per language and summary for tables and plots, the languages' average last.
+
+    Args:
+        summaries: by round or by name, in the order in which they are shown.
+
+    Returns:
+        {language, round, n, average, average_se, low, high, turn_1, turn_2, categories, unscored_turns, mean_length,
+        right_language}; `categories` maps names to averages. The row "average" has neither n, unscored_turns nor
+        right_language.
+    """
+    languages = dict.fromkeys(lang for summary in summaries.values() for lang in summary["languages"])
+    rows = []
+    for lang in [*languages, "average"]:
+        for name, summary in summaries.items():
+            row = summary["average"] if lang == "average" else summary["languages"].get(lang)
+            if row is None:
+                continue
+            shown = ("n", "average", "average_se", "low", "high", "unscored_turns", "mean_length", "right_language")
+            rows.append(
+                {"language": lang, "round": name}
+                | {field: row.get(field) for field in shown}
+                | {f"turn_{turn}": row["turns"][str(turn)]["average"] for turn in (1, 2)}
+                | {"categories": {category: of["average"] for category, of in row["categories"].items()}}
+            )
+    return rows

@@ -1,0 +1,1 @@
+"""NLP benchmarks by lm-eval."""

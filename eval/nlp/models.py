@@ -1,0 +1,158 @@
+"""The model under lm-eval: loaded once for all tasks, its progress told, texts that are too long for it counted."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from icr.base.errors import UserError
+from icr.config.schema import Nlp
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+
+MODULES = {"transformers": "lm_eval.models.huggingface", "vllm": "lm_eval.models.vllm_causallms"}
+CPU_BATCH = 16
+
+
+def choose_backend(backend: str) -> str:
+    """`auto`: vLLM on a GPU where it is installed. On a CPU it only starts later: texts are read here, not written."""
+    if backend != "auto":
+        return backend
+    import torch
+
+    return "vllm" if torch.cuda.is_available() and importlib.util.find_spec("vllm") else "transformers"
+
+
+class Scorer:
+    """An lm-eval model in this process, over all GPUs that the process sees.
+
+    Weights and forward passes are bf16 on GPUs and fp32 without, whatever the checkpoint holds, so that rounds differ
+    by the policy alone.
+    """
+
+    def __init__(self, model: str, settings: Nlp) -> None:
+        """Raises UserError when the model or the backend cannot be loaded."""
+        import torch
+
+        self.gpus = torch.cuda.device_count()
+        self.backend = choose_backend(settings.backend)
+        self.dtype = "bfloat16" if self.gpus else "float32"
+        self.too_long = 0
+        """Texts so far that were longer than the model's context: lm-eval cuts their beginning off."""
+        try:
+            self.lm = self._vllm(model) if self.backend == "vllm" else self._transformers(model, settings.batch_size)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"the model cannot be loaded: {first}",
+                where=model,
+                do="check the name; private models need a login (hf auth login), offline machines a local folder",
+            ) from error
+        self._count_too_long()
+
+    def on_progress(self, done: Callable[[int, int], None]) -> None:
+        """Call `done(texts so far, texts in all)` as the model goes through a task."""
+        module: Any = importlib.import_module(MODULES[self.backend])
+
+        class Bar:
+            """Stands in for the progress bar that lm-eval would draw into the log."""
+
+            def __init__(self, iterable: Iterable[Any] = (), total: int = 0, **options: Any) -> None:
+                self.iterable, self.total, self.n = iterable, total, 0
+
+            def __iter__(self) -> Iterator[Any]:
+                return iter(self.iterable)
+
+            def update(self, more: int = 1) -> None:
+                self.n += more
+                done(self.n, self.total)
+
+            def close(self) -> None:
+                pass
+
+        module.tqdm = Bar
+
+    def _transformers(self, model: str, batch_size: str | int) -> LM:
+        if batch_size == "auto" and not self.gpus:
+            batch_size = CPU_BATCH
+        arguments = {
+            "pretrained": model,
+            "dtype": self.dtype,
+            "trust_remote_code": False,
+            "use_safetensors": True,
+            "parallelize": self.gpus > 1,
+        }
+        return _open("hf", arguments, {"batch_size": batch_size, "device": "cuda" if self.gpus else "cpu"})
+
+    def _vllm(self, model: str) -> LM:
+        if not importlib.util.find_spec("vllm"):
+            raise UserError(
+                "vLLM is not installed", where="judge.nlp.backend: vllm", do="install it, or write transformers"
+            )
+        arguments: dict[str, Any] = {
+            "pretrained": model,
+            "dtype": self.dtype,
+            "trust_remote_code": False,
+            "load_format": "safetensors",
+            "tensor_parallel_size": max(1, self.gpus),
+            "disable_log_stats": True,
+        }
+        if not self.gpus:
+            # as in icr.engines.vllm_engine; and to compile the counting of ranks takes longer than it ever saves
+            for name, value in (
+                ("VLLM_ENABLE_V1_MULTIPROCESSING", "0"),
+                ("VLLM_CPU_KVCACHE_SPACE", "1"),
+                ("TORCH_COMPILE_DISABLE", "1"),
+            ):
+                os.environ.setdefault(name, value)
+            arguments["enforce_eager"] = True
+        _find_vllm()
+        return _open("vllm", arguments, {"batch_size": "auto"})
+
+    def _count_too_long(self) -> None:
+        lm: Any = self.lm
+        # transformers drops the last token before it looks at the length, vLLM makes one more
+        room = lm.max_length + (1 if self.backend == "transformers" else -1)
+        score = lm._loglikelihood_tokens
+
+        def counting(requests: Any, *args: Any, **kwargs: Any) -> Any:
+            self.too_long += sum(len(context) + len(answer) > room for _, context, answer in requests)
+            return score(requests, *args, **kwargs)
+
+        lm._loglikelihood_tokens = counting
+
+
+def _open(kind: str, arguments: dict[str, Any], options: dict[str, Any]) -> LM:
+    import lm_eval.models  # noqa: F401 - registers the kinds of models
+    from lm_eval.api.registry import get_model
+
+    return get_model(kind).create_from_arg_obj(arguments, options)
+
+
+def _find_vllm() -> None:
+    """lm-eval looks up the version of a distribution named vllm; the CPU build's is named vllm-cpu."""
+    import vllm.platforms
+
+    # vLLM looks that name up, too, to tell a CPU build: it has to have done so before
+    assert vllm.platforms.current_platform.device_type
+    real = importlib.metadata.version
+
+    def version(distribution_name: str) -> str:
+        try:
+            return real(distribution_name)
+        except importlib.metadata.PackageNotFoundError:
+            if distribution_name != "vllm":
+                raise
+            return real("vllm-cpu")
+
+    importlib.metadata.version = version
+    try:
+        importlib.import_module(MODULES["vllm"])
+    finally:
+        importlib.metadata.version = real

@@ -1,0 +1,139 @@
+"""The alignment tax: what the NLP tasks gain or lose from the first model to the others, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from eval.nlp.result import average
+from eval.nlp.run import items_path, read_summary
+from icr.base.errors import UserError
+
+Row = dict[str, Any]
+Values = np.ndarray[Any, np.dtype[np.float64]]
+Items = dict[tuple[int, str], float]
+AVERAGE = "average"
+
+
+def nlp_table(folders: Mapping[str, Path]) -> list[Row]:
+    """Rounds, or any models, side by side: a row per benchmark, language and folder, then the average of its languages.
+
+    Args:
+        folders: label → evaluation folder that `eval.nlp.run.run_nlp` has filled. Changes are from the first one.
+
+    Returns:
+        Rows of {benchmark, language, label, task, metric, n, few_shot, value, se, change, change_se, paired, why}.
+        `language` is None for a task of no language, and "average" in the last rows of a benchmark of several
+        languages, over those that every folder has. `change` is value minus the first folder's. `paired`: its error
+        is that of the differences of the same items; else both errors count as independent, usually too much.
+        `why`: the reason for an empty change or error.
+
+    Raises:
+        UserError: a folder without a summary.
+    """
+    summaries = {label: _read(folder) for label, folder in folders.items()}
+    tasks = {label: {(t["benchmark"], t["task"]): t for t in s["tasks"]} for label, s in summaries.items()}
+    base = next(iter(folders))
+    order = list(dict.fromkeys(key for of in tasks.values() for key in of))
+    rows: list[Row] = []
+    for benchmark in dict.fromkeys(name for name, _ in order):
+        keys = [key for key in order if key[0] == benchmark]
+        shown: dict[str, list[Row]] = {label: [] for label in folders}
+        for key in keys:
+            for label in folders:
+                if key in tasks[label]:
+                    row = _row(label, base, key, tasks, folders)
+                    rows.append(row)
+                    if all(key in of for of in tasks.values()):
+                        shown[label].append(row)
+        if len(keys) > 1:
+            rows += [_average_row(benchmark, label, base, of) for label, of in shown.items() if of]
+    return rows
+
+
+def _read(folder: Path) -> Row:
+    summary = read_summary(folder)
+    if not summary:
+        raise UserError("there are no NLP results", where=str(folder), do="run icr judge nlp into this folder")
+    return summary
+
+
+def _row(
+    label: str, base: str, key: tuple[str, str], tasks: Mapping[str, Mapping[tuple[str, str], Row]], folders: Any
+) -> Row:
+    task = tasks[label][key]
+    row = {name: task[name] for name in ("benchmark", "language", "task", "metric", "n", "few_shot", "value", "se")}
+    row |= {"label": label, "change": None, "change_se": None, "paired": None, "why": None}
+    before = tasks[base].get(key)
+    if label == base:
+        return row
+    if before is None:
+        return row | {"why": f"not measured in {base}"}
+    unlike = next((n for n in ("metric", "few_shot", "version") if task[n] != before[n]), None)
+    if unlike:
+        return row | {"why": f"measured otherwise in {base}: {unlike} {before[unlike]}, here {task[unlike]}"}
+    one, two = (_means_of_items(folders[of], tasks[of][key]) for of in (base, label))
+    paired = bool(one) and one.keys() == two.keys()
+    if paired:
+        change, error = paired_difference(np.array(list(one.values())), np.array([two[item] for item in one]))
+    else:
+        change, error = task["value"] - before["value"], independent_error(before["se"], task["se"])
+    return row | {"change": change, "change_se": error, "paired": paired, "why": _no_error(error)}
+
+
+def _means_of_items(folder: Path, task: Row) -> Items:
+    """The items of a task whose value is their mean; {} where it is something else, such as a perplexity."""
+    found = items(folder, task["task"], task["metric"])
+    return found if found and math.isclose(sum(found.values()) / len(found), task["value"], rel_tol=1e-9) else {}
+
+
+def _no_error(error: float | None) -> str | None:
+    return "one item has no spread" if error is None else None
+
+
+def _average_row(benchmark: str, label: str, base: str, rows: Sequence[Row]) -> Row:
+    row: Row = {"benchmark": benchmark, "language": AVERAGE, "label": label, "task": None}
+    metrics, shots = {r["metric"] for r in rows}, {r["few_shot"] for r in rows}
+    row |= {"metric": metrics.pop() if len(metrics) == 1 else None, "n": sum(r["n"] for r in rows)}
+    row |= {"few_shot": shots.pop() if len(shots) == 1 else None}
+    row |= average([(r["value"], r["se"]) for r in rows])
+    row |= {"change": None, "change_se": None, "paired": None, "why": None}
+    if label == base:
+        return row
+    missing = next((r for r in rows if r["change"] is None), None)
+    if missing:
+        return row | {"why": f"no change in {missing['language'] or missing['task']}: {missing['why']}"}
+    change = average([(r["change"], r["change_se"]) for r in rows])
+    row |= {"change": change["value"], "change_se": change["se"], "paired": all(r["paired"] for r in rows)}
+    return row | {"why": _no_error(row["change_se"])}
+
+
+def items(folder: Path, task: str, metric: str) -> Items:
+    """(number, hash) of every item → its value; {} for a metric that has no value an item."""
+    path = items_path(folder, task)
+    if not path.is_file():
+        return {}
+    columns = pq.read_table(path, filters=[("metric", "=", metric)]).to_pydict()
+    return dict(zip(zip(columns["item"], columns["doc_hash"], strict=True), columns["value"], strict=True))
+
+
+def paired_difference(before: Values, after: Values) -> tuple[float, float | None]:
+    """Mean of after - before over the same items, and its standard error: sd / √n, None for a single item.
+
+    Args:
+        before, after: shape (items,), in one order.
+    """
+    difference = after - before
+    if len(difference) < 2:
+        return float(difference.mean()), None
+    return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
+
+
+def independent_error(before: float | None, after: float | None) -> float | None:
+    """Standard error of a difference whose two sides have nothing to do with each other."""
+    return None if before is None or after is None else math.hypot(before, after)

@@ -1,0 +1,1 @@
+"""X-AlpacaEval: win rates against a baseline's answers, raw and length-controlled."""

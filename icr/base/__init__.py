@@ -1,0 +1,1 @@
+"""Ground: files, errors, progress, processes. Knows no model and no method."""

@@ -1,0 +1,140 @@
+"""A class of the user's own: found by name, made, called; what fails is named."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from icr.base.errors import UserError
+
+
+def load_class(name: str, key: str) -> type[Any]:
+    """The class that `name` stands for. A module is looked for in the current folder and on PYTHONPATH.
+
+    Args:
+        key: the config key that holds the name, for messages.
+
+    Raises:
+        UserError: the module cannot be imported, or has no such class.
+    """
+    module_name, _, class_name = name.rpartition(":")
+    module = _import(module_name, key)
+    found = getattr(module, class_name, None)
+    if not inspect.isclass(found):
+        classes = [n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__]
+        raise UserError(
+            f"{module_name} has no class {class_name}",
+            where=f"{key}: {name}",
+            do=f"its classes are {', '.join(classes)}" if classes else "define the class in that file",
+        )
+    return found
+
+
+def _import(module_name: str, key: str) -> ModuleType:
+    try:
+        if module_name.endswith(".py"):
+            return _import_file(Path(module_name))
+        if os.getcwd() not in sys.path:  # neither a console script nor a worker has the current folder on its path
+            sys.path.append(os.getcwd())  # last, so that a folder `eval` or `prompts` there is not taken for ours
+        return importlib.import_module(module_name)
+    except Exception as error:  # a user's file may fail in any way while it is imported
+        at = ""
+        if isinstance(error, SyntaxError):
+            at = f" (line {error.lineno} of {error.filename})"
+        raise UserError(
+            f"{module_name} cannot be imported: {type(error).__name__}: {error}{at}",
+            where=f"{key}, looked for in {os.getcwd()} and on PYTHONPATH",
+            do="check the name before the colon, and that python -c 'import …' works from this folder",
+        ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    # under a name that is nobody else's: a user's random.py or eval.py must not be taken for the one of that name
+    name = f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses in the file look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Own:
+    """Where a class of the user's own stands in the config, and what it has to have."""
+
+    key: str
+    """The config key that names it."""
+    method: str
+    """Takes a list of rows, returns a number per row."""
+    guide: str
+    """The page that shows one."""
+
+    def load(self, name: str) -> type[Any]:
+        """The class that `module:Class` or `path/to/file.py:Class` stands for.
+
+        Raises:
+            UserError: it cannot be imported, or lacks the method.
+        """
+        found = load_class(name, self.key)
+        if not callable(getattr(found, self.method, None)):
+            what = f"{found.__name__} has no method {self.method}"
+            raise UserError(what, where=self.where(name), do=f"write it; {self.guide} shows one")
+        return found
+
+    def make(self, name: str) -> Any:
+        """An instance. Raises UserError, also when the class wants arguments."""
+        kind = self.load(name)
+        try:
+            return kind()
+        except Exception as error:  # a user's class may fail in any way
+            traceback.print_exc()
+            raise UserError(
+                f"{kind.__name__} cannot be made: {type(error).__name__}: {error}",
+                where=self.where(name),
+                do="give its __init__ no arguments besides self, or no __init__ at all; the log has the traceback",
+            ) from error
+
+    def call(
+        self, instance: Any, name: str, rows: list[dict[str, Any]], row_name: Callable[[dict[str, Any]], str],
+        low: float = -math.inf, high: float = math.inf,
+    ) -> list[float]:  # fmt: skip
+        """What the method says of the rows.
+
+        Args:
+            row_name: says in words which row a faulty number belongs to.
+
+        Raises:
+            UserError: the method fails, or does not give one finite number from `low` to `high` per row.
+        """
+        where = self.where(name)
+        try:
+            values = [float(value) for value in getattr(instance, self.method)(rows)]
+        except Exception as error:  # a user's method may fail in any way
+            traceback.print_exc()
+            what = f"{self.method}() failed: {type(error).__name__}: {error}"
+            raise UserError(what, where=where, do="mend it; the worker's log has the traceback") from error
+        if len(values) != len(rows):
+            what = f"{self.method}() gave {len(values)} numbers for {len(rows)} rows"
+            raise UserError(what, where=where, do=f"return one per row, in their order; {self.guide} shows one")
+        for row, value in zip(rows, values, strict=True):
+            if not math.isfinite(value) or not low <= value <= high:
+                do = "return finite numbers" if low == -math.inf else f"return numbers from {low:g} to {high:g}"
+                raise UserError(f"{self.method}() gave {value}", where=f"{where}, {row_name(row)}", do=do)
+        return values
+
+    def where(self, name: str) -> str:
+        return f"{self.key}: {name}"

@@ -1,0 +1,59 @@
+"""What every worker process has in common: its environment, its end, and how it says how it ended."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from icr.base.errors import UserError, explain_os_error
+from icr.base.progress import EventFile
+
+PR_SET_PDEATHSIG = 1
+
+
+WORKER_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    # vLLM forks its engine unless CUDA is initialised, and a look for GPUs before that forbids the fork
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONSAFEPATH": "1",
+}
+"""Environment of every worker: nothing is sent out unasked, and folders of the user's that are named like our packages
+(`eval`, `prompts`) are not taken for them."""
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent ends, so that a killed run leaves no writer behind."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # the parent may have ended between our start and the call above
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def reported(work: Callable[[], dict[str, Any]], events: EventFile) -> int:
+    """Do a worker's work and send how it ended; returns the exit status."""
+    try:
+        events.send(event="done", counts=work())
+        return 0
+    except UserError as error:
+        events.send(event="error", kind="user", what=str(error.what), where=error.where, do=error.do)
+    except OSError as error:
+        known = explain_os_error(error)
+        if known is None:
+            traceback.print_exc()
+        events.send(event="error", kind="user" if known else "crash", text=str(known or error))
+    except Exception as error:  # the process ends here: the log has the traceback, the controller the reason
+        traceback.print_exc()
+        events.send(event="error", kind="crash", text=f"{type(error).__name__}: {error}")
+    return 1

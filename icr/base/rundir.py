@@ -1,0 +1,110 @@
+"""The run folder: where things lie, the schemas of the tables, and the record of each round."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from icr.base.errors import UserError
+from icr.base.files import read_json, write_json
+
+Stage = Literal["align", "sample", "score", "pair", "train", "judge"]
+
+
+class StageRecord(BaseModel):
+    """One stage of one round. It is done when `state` says so, whatever files lie about."""
+
+    state: Literal["running", "failed", "done"]
+    started: float
+    finished: float | None = None
+    seconds: float = 0.0
+    """Seconds of work, summed over interruptions."""
+    counts: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class RoundRecord(BaseModel):
+    """`round.json`."""
+
+    round: int
+    stages: dict[str, StageRecord] = Field(default_factory=dict)
+
+
+class RoundDir:
+    """One `round-N` folder."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self.number = path, number
+        self.responses = path / "responses"
+        self.rewards = path / "rewards"
+        self.translations = path / "translations"
+        self.lengths = path / "lengths.json"
+        self.pairs = path / "pairs.parquet"
+        self.train = path / "train"
+        self.model = path / "model"
+        self.judge = path / "judge"
+        self.summary = path / "judge" / "summary.json"
+        self.record_path = path / "round.json"
+
+    @property
+    def record(self) -> RoundRecord:
+        if not self.record_path.exists():
+            return RoundRecord(round=self.number)
+        try:
+            return RoundRecord.model_validate(read_json(self.record_path))
+        except (ValueError, ValidationError) as error:
+            raise UserError(
+                f"this round's record cannot be read: {error}",
+                where=str(self.record_path),
+                do="restore the file, or delete the round's folder to redo the round",
+            ) from error
+
+    def done(self, stage: str) -> bool:
+        record = self.record.stages.get(stage)
+        return record is not None and record.state == "done"
+
+    def write_stage(self, stage: str, record: StageRecord) -> None:
+        whole = self.record
+        whole.stages[stage] = record
+        write_json(self.record_path, whole.model_dump(mode="json"))
+
+    def start(self, stage: str) -> StageRecord:
+        """Mark `stage` running. Seconds spent before an interruption stay counted."""
+        before = self.record.stages.get(stage)
+        record = StageRecord(state="running", started=time.time(), seconds=before.seconds if before else 0.0)
+        self.write_stage(stage, record)
+        return record
+
+
+class RunDir:
+    """A run folder; see docs/run-folder.md for what each file holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.report = path / "report.html"
+        self.logs = path / "logs"
+        self.lock = path / ".lock"
+
+    def round(self, number: int) -> RoundDir:
+        return RoundDir(self.path / f"round-{number}", number)
+
+    def rounds(self) -> list[RoundDir]:
+        """The rounds that exist, in order."""
+        numbers = sorted(
+            int(p.name.removeprefix("round-"))
+            for p in self.path.glob("round-*")
+            if p.is_dir() and p.name.removeprefix("round-").isdigit()
+        )
+        return [self.round(n) for n in numbers]
+
+
+def open_run(path: Path) -> RunDir:
+    """The run folder `path`. Raises UserError when it is none."""
+    run = RunDir(path)
+    if not run.config.is_file():
+        raise UserError(f"{path} is not a run folder", do="name a folder that icr iterate made")
+    return run

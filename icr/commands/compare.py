@@ -1,0 +1,45 @@
+"""`icr compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.base.errors import UserError
+from icr.commands.options import JsonOption, SetOption, stderr, stdout
+
+
+def compare(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
+    vary: Annotated[list[str], typer.Option("--vary", help="key=value,value,… ; several vary together.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the variants lie. The same command resumes.")],
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each variant.")] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Run variants of a config side by side; what they have in common is done once."""
+    from icr.config.load import find_config
+    from icr.experiments.compare import compare as compared
+    from icr.experiments.compare import make_variants, run_variants
+    from icr.report.compare_tables import compare_tables, write_page
+
+    changes = {} if rounds is None else {"rounds": rounds}
+    variants = make_variants(find_config(config), vary, out, set_ or [], changes)
+    failed = run_variants(variants, out, stderr())
+    result = compared(variants, out)
+    page = write_page(result, out)
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        stdout().print(compare_tables(result))
+        print(f"\npage: {page}")
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise UserError(
+            f"{len(failed)} of {len(variants)} variants did not finish: {', '.join(failed)}\n  {name}: {error}",
+            where=str(out),
+            do="the same command tries them again; what the others found stands above",
+        )

@@ -1,0 +1,81 @@
+"""`icr status`, `report`, `validate` and `lc`: what can be said without running a round."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.commands.options import JsonOption, SetOption, stdout
+
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+def status(run: RunArgument, json_: JsonOption = False) -> None:
+    """Where a run stands: rounds × stages, seconds, and what is next."""
+    from icr.base.lock import is_held
+    from icr.base.rundir import open_run
+    from icr.report.status import status_json, status_table
+
+    folder = open_run(run)
+    held = is_held(folder.lock)
+    if json_:
+        print(json.dumps(status_json(folder, held), indent=2))
+    else:
+        stdout().print(status_table(folder, held))
+
+
+def report(run: RunArgument) -> None:
+    """Write RUN/report.html and print the tables."""
+    from icr.base.rundir import open_run
+    from icr.report.page import write_report
+    from icr.report.terminal import print_summary
+
+    folder = open_run(run)
+    path = write_report(folder)
+    print_summary(folder, stdout())
+    print(f"\nreport: {path}")
+
+
+def validate(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")], set_: SetOption = None
+) -> None:
+    """Every problem of a config at once, before any model is loaded."""
+    from icr.config.load import find_config
+    from icr.rounds.preflight import load_checked, preflight
+
+    inputs = preflight(load_checked(find_config(config), set_ or []))
+    languages = sorted({p.lang for p in inputs.prompts})
+    print(f"{config} is fine: {len(inputs.prompts)} prompts in {', '.join(languages)}, {len(inputs.heldout)} held out")
+
+
+def lc(
+    file: Annotated[Path, typer.Argument(help="csv or parquet: preference, len_model, len_baseline[, index].")],
+    difficulty: Annotated[Path | None, typer.Option(help="csv: index, difficulty.")] = None,
+    gamed: Annotated[Path | None, typer.Option(help="csv of the gamed baselines' judged pairs.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Raw and length-controlled win rate of a table of judged pairs."""
+    from dataclasses import asdict
+
+    from eval.xalpaca.judged_pairs import read_difficulty, read_gamed, read_judged_pairs
+    from eval.xalpaca.lc import length_controlled
+
+    result = length_controlled(
+        read_judged_pairs(file),
+        read_difficulty(difficulty) if difficulty else None,
+        read_gamed(gamed) if gamed else None,
+    )
+    if json_:
+        print(json.dumps(asdict(result)))
+        return
+    for name, rate, error in (
+        ("win rate", result.win_rate, result.win_rate_se),
+        ("length-controlled win rate", result.lc_win_rate, result.lc_win_rate_se),
+    ):
+        print(f"{name:<28}{rate:6.2f} %" + (f" ± {error:.2f}" if error is not None else ""))
+    print(f"{result.n} judged pairs, {result.unscored} unscored, fitted as {result.variant}")
+    if result.note:
+        print(result.note)

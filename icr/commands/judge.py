@@ -1,0 +1,184 @@
+"""`icr judge`: the judge stage of a round, and each benchmark alone on any model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from icr.base.errors import UserError
+from icr.commands.options import JsonOption, SetOption, stderr, stdout
+
+judge_app = typer.Typer(
+    help="Judge a round of a run (--run, --round), or measure any model with one benchmark.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+ModelArgument = Annotated[str, typer.Argument(help="Hub id, folder or .gguf file; or a folder of answers.")]
+JudgeOption = Annotated[
+    str, typer.Option("--judge", help="local:MODEL, openai:MODEL (key from OPENAI_API_KEY), or your own module:Class.")
+]
+LanguagesOption = Annotated[str, typer.Option("--languages", help="ISO 639-1 codes, with commas between them.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Where the evaluation lies. The same command resumes it.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first this-many items.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Estimate calls, tokens and money; ask nothing.")]
+
+
+@judge_app.callback()
+def judge(
+    context: typer.Context,
+    run: Annotated[Path | None, typer.Option("--run", help="The run folder.", show_default=False)] = None,
+    round_: Annotated[int | None, typer.Option("--round", min=0, help="The round.")] = None,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    if run is None or round_ is None:
+        raise UserError(
+            "nothing to judge is named",
+            where="icr judge",
+            do="name a round (--run RUN --round N), or a benchmark: xalpaca, mtbench, accuracy, nlp, diff",
+        )
+    from icr.commands.runs import run_stage
+
+    run_stage("judge", run, round_)
+
+
+@judge_app.command()
+def xalpaca(
+    model: ModelArgument,
+    judge: JudgeOption,
+    baseline: Annotated[Path, typer.Option("--baseline", help="Folder of LANG.json or LANG.jsonl answers.")],
+    languages: LanguagesOption,
+    out: OutOption,
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="Folder of LANG.json or LANG.jsonl.")] = None,
+    limit: LimitOption = None,
+    dry_run: DryOption = False,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Win rates against a baseline's answers, raw and length-controlled, per language."""
+    section = {"baseline": _path(baseline), "prompts": _path(prompts), "limit": limit}
+    data = {"prompts": {"path": _path(prompts) or "", "languages": _codes(languages)}, "judge": section}
+    _evaluate("xalpaca", model, judge, data, set_, out, dry_run, json_)
+
+
+@judge_app.command()
+def accuracy(
+    run: Annotated[Path, typer.Option("--run", help="The run folder.")],
+    round_: Annotated[int, typer.Option("--round", min=1, help="The round whose pairs are judged.")],
+    judge: Annotated[str | None, typer.Option("--judge", help="Another judge than the run's.")] = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs per language.")] = 100,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """How often a judge prefers, head to head, what a round's reward chose (Table 1)."""
+    from eval.evaluate import agreement
+
+    summary = agreement(run, round_, judge, pairs, set_ or [], stderr())
+    _show("accuracy", summary, json_)
+
+
+@judge_app.command()
+def mtbench(
+    model: ModelArgument,
+    judge: JudgeOption,
+    questions: Annotated[Path, typer.Option("--questions", help="Folder of LANG.jsonl in FastChat's format.")],
+    languages: LanguagesOption,
+    out: OutOption,
+    references: Annotated[
+        str | None, typer.Option("--references", help="Folder of LANG.jsonl, or: judge (it writes what is missing).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions of each category.")] = None,
+    dry_run: DryOption = False,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Two-turn questions, each answer graded from 1 to 10."""
+    section = {"questions": _path(questions), "references": references, "limit": limit}
+    data = {"prompts": {"path": "", "languages": _codes(languages)}, "judge": {"mtbench": section}}
+    _evaluate("mtbench", model, judge, data, set_, out, dry_run, json_)
+
+
+@judge_app.command()
+def nlp(
+    model: ModelArgument,
+    languages: LanguagesOption,
+    out: OutOption,
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="paper, or lm-eval's task names with commas between them.")
+    ] = "paper",
+    include_path: Annotated[Path | None, typer.Option("--include-path", help="Folder of your own task files.")] = None,
+    limit: LimitOption = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """ARC, HellaSwag, MMLU and TruthfulQA per language, or tasks of your own, by lm-eval (Table 4)."""
+    names = "paper" if tasks == "paper" else [name.strip() for name in tasks.split(",") if name.strip()]
+    section = {"tasks": names, "include_path": _path(include_path), "limit": limit}
+    data = {"prompts": {"path": "", "languages": _codes(languages)}, "judge": {"nlp": section}}
+    _evaluate("nlp", model, None, data, set_, out, False, json_)
+
+
+@judge_app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="An evaluation folder: RUN/round-N/judge, or an --out folder.")],
+    second: Annotated[Path, typer.Argument(help="Another one, judged on the same items by the same judge.")],
+    benchmark: Annotated[str, typer.Option("--benchmark", help="xalpaca or mtbench.")] = "xalpaca",
+    json_: JsonOption = False,
+) -> None:
+    """The second minus the first on the same items, with paired bootstrap intervals."""
+    from eval.difference import READERS, compare
+    from icr.report.evaluation_tables import difference_table
+
+    if benchmark not in READERS:
+        raise UserError(f"no items of {benchmark} to compare", where="--benchmark", do=f"use {' or '.join(READERS)}")
+    result = compare(first, second, benchmark)
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        stdout().print(difference_table(result, str(first), str(second)))
+
+
+def _evaluate(
+    benchmark: str,
+    model: str,
+    judge: str | None,
+    data: dict[str, Any],
+    overrides: list[str] | None,
+    out: Path,
+    dry_run: bool,
+    json_: bool,
+) -> None:
+    from eval.estimate import estimate
+    from eval.evaluate import evaluate, evaluation_config
+
+    config = evaluation_config(benchmark, model, judge, data, overrides or [])
+    if dry_run:
+        print(estimate(benchmark, config, out))
+        return
+    _show(benchmark, evaluate(benchmark, config, out.resolve(), stderr()), json_)
+    if not json_:
+        print(f"\nall files: {out}")
+
+
+def _show(benchmark: str, summary: dict[str, Any], json_: bool) -> None:
+    from icr.report.evaluation_tables import TABLES
+
+    if json_:
+        print(json.dumps(summary, ensure_ascii=False))
+    else:
+        stdout().print(TABLES[benchmark](summary))
+
+
+def _codes(languages: str) -> list[str]:
+    codes = [code.strip() for code in languages.split(",") if code.strip()]
+    if not codes:
+        raise UserError("no language is named", where="--languages", do="write codes such as es,sw,th")
+    return codes
+
+
+def _path(path: Path | None) -> str | None:
+    return str(path.resolve()) if path is not None else None

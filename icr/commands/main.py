@@ -1,0 +1,81 @@
+"""The command line. Heavy imports live inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from typing import Any
+
+import typer
+
+from icr.base.errors import IcrError, UserError, explain_os_error
+from icr.commands import inspect, runs
+from icr.commands.compare import compare
+from icr.commands.judge import judge_app
+from icr.commands.prompts import prompts_app
+
+app = typer.Typer(
+    name="icr",
+    help="Align a language model in many languages with the reward its English alignment left behind.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. Not KeyboardInterrupt, which typer would answer itself, without a word about resuming."""
+
+
+def main() -> None:
+    """The `icr` command: 0 done, 2 the user's input is wrong, 1 our fault, 130 interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except Interrupted:
+        _say("interrupted; nothing that was finished is lost. To go on:\n  " + _resume_command())
+        sys.exit(130)
+    except UserError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        known = explain_os_error(error)
+        if known is None:
+            raise
+        _say(f"error: {known}")
+        sys.exit(2)
+    except IcrError as error:
+        _say(f"failed: {error}\n  finished work is kept; to try again:\n  {_resume_command()}")
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise Interrupted
+
+
+def _resume_command() -> str:
+    return shlex.join(["icr", *sys.argv[1:]])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+for _command in (runs.iterate, inspect.status, inspect.report, inspect.validate, inspect.lc, compare):
+    app.command()(_command)
+for _name, _help in {
+    "sample": "Sample N responses per prompt from the round's policy (equation 7).",
+    "score": "Reward the responses, with the length penalty α fitted per language (equations 9 and 15).",
+    "pair": "Make best/worst pairs (equation 10).",
+    "train": "Train the next policy on the pairs (equation 11 or 16).",
+}.items():
+    app.command(_name, help=_help)(runs.stage_command(_name))
+app.add_typer(judge_app, name="judge")
+app.add_typer(prompts_app, name="prompts")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Results go to stdout, messages to stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value over the config, such as judge.budget=5; may be repeated."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def stdout() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,165 @@
+"""`icr prompts`: parallel prompts made and audited."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icr.base.errors import UserError
+from icr.commands.options import stderr
+
+if TYPE_CHECKING:
+    from icr.endpoint.endpoint import Estimate
+    from prompts.audit import Tally
+    from prompts.translator import TranslateJob
+
+
+prompts_app = typer.Typer(
+    name="prompts",
+    help="Parallel prompts: translate English ones, check a folder of them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Dollars = Annotated[float | None, typer.Option(min=0.01, help="US dollars at which an endpoint is asked no more.")]
+
+
+@prompts_app.command()
+def translate(
+    to: Annotated[str, typer.Option("--to", help="ISO 639-1 codes, such as es,th,sw.")],
+    source: Annotated[str, typer.Option(help="A folder with en.jsonl, a jsonl or parquet file, or org/name[:split].")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="The folder of LANG.jsonl to be made.")],
+    translator: Annotated[str, typer.Option(help="openai:MODEL at an endpoint, or local:MODEL on this machine.")],
+    from_: Annotated[str, typer.Option("--from", help="The language of the source: en.")] = "en",
+    base_url: Annotated[str | None, typer.Option(help="The endpoint; its key comes from OPENAI_API_KEY.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first this-many prompts.")] = None,
+    budget: Dollars = None,
+    prices: Annotated[str | None, typer.Option(help="YAML of MODEL: {input, output}, dollars per million.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 16,
+    backend: Annotated[str, typer.Option(help="Of a local model: auto, vllm or transformers.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count calls, tokens and money.")] = False,
+) -> None:
+    """Translate English prompts, check every translation, and say what was dropped; the same command resumes."""
+    from icr.base.progress import Silent
+    from icr.config.schema import Endpoint as Settings
+    from prompts.translator import TranslateJob
+
+    if from_ != "en":
+        raise UserError(f"prompts are translated from English, not from {from_!r}", where="--from",
+                        do="name English prompts: those of every language are joined with them")  # fmt: skip
+    kind, _, model = translator.partition(":")
+    if kind not in ("openai", "local") or not model:
+        raise UserError(f"{translator!r} is no translator", where="--translator",
+                        do="write openai:MODEL or local:MODEL")  # fmt: skip
+    if backend not in ("auto", "vllm", "transformers"):
+        raise UserError(f"there is no backend {backend}", where="--backend", do="write auto, vllm or transformers")
+    job = TranslateJob(
+        source=source,
+        targets=to.replace(",", " ").split(),
+        out=str(out),
+        limit=limit,
+        kind=kind,  # type: ignore[arg-type]
+        model=model,
+        settings=Settings(base_url=base_url, concurrency=concurrency, budget=budget, prices=prices),
+        backend=backend,  # type: ignore[arg-type]
+    )
+    asks = job.task().asks  # names every problem of the source here, where all of them can be shown
+    expected = job.translator(Silent(), dry=True).estimate(asks)
+    if dry_run:
+        print(_expected(expected))
+        return
+    _work(job)
+    _show(out, job)
+
+
+def _work(job: TranslateJob) -> None:
+    """Run a job in a worker process, one at a time in its folder."""
+    from icr.base.files import write_text
+    from icr.base.lock import RunLock
+    from icr.work.display import StageDisplay
+    from icr.work.launch import Worker, run_workers
+
+    folder = Path(job.out) / "translator"
+    lock = RunLock(folder / ".lock")
+    try:
+        path, events, log = (folder / name for name in ("job.json", "events.jsonl", "log.txt"))
+        write_text(path, job.model_dump_json(indent=2))
+        with StageDisplay(stderr(), "translate") as display:
+            argv = [sys.executable, "-m", "prompts.translator", str(path), str(events)]
+            run_workers([Worker(argv, events, log)], display, [lock.fd])
+    finally:
+        lock.release()
+
+
+def _expected(found: Estimate) -> str:
+    money = "" if found.usd is None else f", at most ${found.usd:.2f}"
+    return (
+        f"{found.calls} translations to ask for, {found.cached} there already: about {found.prompt_tokens} prompt "
+        f"tokens and at most {found.completion_tokens} completion tokens{money}"
+    )
+
+
+@prompts_app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A folder of LANG.jsonl, en.jsonl among them.")],
+    json_: Annotated[bool, typer.Option("--json", help="For machines, with every prompt that was found.")] = False,
+) -> None:
+    """Compare every prompt of a folder with its English. Findings are counted, not repaired; the status is 0."""
+    from prompts.audit import audit
+
+    result = audit(folder)
+    if json_:
+        print(json.dumps(result.as_json(folder), ensure_ascii=False, indent=2))
+        return
+    _print_tallies(result.tallies, "fine", result.missing)
+    if result.passed_over:
+        print(f"passed over, as their names are no language's code: {', '.join(result.passed_over)}")
+    if result.found:
+        print("--json lists every prompt with a finding")
+
+
+def _show(out: Path, job: TranslateJob) -> None:
+    """What became of every prompt, what it cost, and where it lies."""
+    from icr.base.files import read_json
+    from prompts.audit import Tally
+    from prompts.translate import DROPPED, REPORT
+
+    report = read_json(out / REPORT)
+    tallies = {lang: Tally.of_json(report["languages"][lang], "kept") for lang in dict.fromkeys(job.targets)}
+    _print_tallies(tallies, "kept")
+    left_out = report["english"]["left_out"]
+    if left_out:
+        print("left out of the English: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
+    for lang, tally in tallies.items():
+        if not tally.fine:
+            print(f"no prompt is left in {lang}: take it out of prompts.languages, or try another translator")
+    if cost := report["cost"]:
+        tokens = f"{cost['prompt_tokens']} prompt and {cost['completion_tokens']} completion tokens"
+        money = "" if cost["usd"] is None else f", ${cost['usd']:.2f}"
+        print(f"{cost['calls']} answers of {job.kind}: {job.model}: {tokens}{money}")
+    if any(tally.reasons for tally in tallies.values()):
+        print(f"dropped, with reasons: {out / DROPPED}")
+    print(f"report: {out / REPORT}")
+
+
+def _print_tallies(tallies: dict[str, Tally], fine: str, missing: dict[str, int] | None = None) -> None:
+    """A row per language: how many prompts are fine, and why the others are not."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    absent = missing if missing and any(missing.values()) else None
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("language", no_wrap=True)
+    for name in ("prompts", fine, "language\nuntold", *(["not\ntranslated"] if absent else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(f"not {fine}")
+    for lang, tally in tallies.items():
+        numbers = [tally.prompts, tally.fine, tally.undetermined, *([absent[lang]] if absent else [])]
+        why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common())
+        table.add_row(lang, *(str(n) if n else "–" for n in numbers), why or "–")
+    Console().print(table)

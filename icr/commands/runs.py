@@ -1,0 +1,143 @@
+"""`icr iterate` and the single stages of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icr.base.errors import UserError
+from icr.commands.options import SetOption, stderr, stdout
+
+if TYPE_CHECKING:
+    from icr.config.schema import Config
+    from icr.rounds.controller import Controller
+
+
+ConfigOption = Annotated[str | None, typer.Option("--config", help="A YAML file, or the name of a recipe in configs/.")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder.", show_default=False)]
+
+
+RoundOption = Annotated[int, typer.Option("--round", min=0, help="The round.")]
+
+
+def iterate(
+    config: ConfigOption = None,
+    run: RunOption = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds in all; may grow on a finished run.")] = None,
+    from_round: Annotated[
+        Path | None, typer.Option("--from", help="A round's folder: its model becomes π_θ⁰ of a new run.")
+    ] = None,
+    objective: Annotated[str | None, typer.Option(help="dpo, kto, or your own module:Class.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Run rounds of sample → score → pair → train → judge; the same command resumes."""
+    from icr.report.page import write_report
+    from icr.report.terminal import print_summary
+
+    changes: dict[str, Any] = {}
+    if rounds is not None:
+        changes["rounds"] = rounds
+    if objective is not None:
+        changes["objective"] = objective
+    with _controller(config, run, set_, changes, from_round) as controller:
+        controller.iterate()
+        report = write_report(controller.run)
+        print_summary(controller.run, stdout())
+        print(f"\nreport: {report}")
+
+
+@contextmanager
+def _controller(
+    config: str | None,
+    run: Path | None,
+    overrides: list[str] | None,
+    changes: dict[str, Any] | None = None,
+    from_round: Path | None = None,
+) -> Iterator[Controller]:
+    from icr.base.rundir import RunDir
+    from icr.rounds.controller import Controller
+
+    resolved = _resolve(config, run, overrides, changes or {}, from_round)
+    assert resolved.run is not None
+    controller = Controller(RunDir(Path(resolved.run)), resolved, stderr())
+    try:
+        yield controller
+    finally:
+        controller.close()
+
+
+def _resolve(
+    config: str | None, run: Path | None, overrides: list[str] | None, changes: dict[str, Any], from_round: Path | None
+) -> Config:
+    """The config of this command: named, or the run's own, or the source run's, or the quickstart."""
+    from icr.config.load import find_config
+    from icr.rounds.preflight import load_checked
+
+    if config:
+        path = find_config(config)
+    elif run and (run / "config.yaml").is_file():
+        path = run / "config.yaml"
+    elif from_round:
+        path = from_round.resolve().parent / "config.yaml"
+    else:
+        path = find_config("quickstart")
+    if from_round:
+        changes = {**changes, **_from_round(from_round)}
+        if run is None:
+            raise UserError(
+                "a run from another run's round needs a folder of its own", where="--from", do="add --run runs/NAME"
+            )
+    if run is not None:
+        changes["run"] = str(run.resolve())
+    resolved = load_checked(path, overrides or [], changes)
+    if resolved.run is None:
+        resolved = resolved.model_copy(update={"run": str(Path("runs", path.stem).resolve())})
+    return resolved
+
+
+def _from_round(folder: Path) -> dict[str, Any]:
+    """π_θ⁰ is that round's model; π_I stays the one of its run."""
+    from icr.base.files import read_json
+
+    names = folder.resolve().parent / "round-0" / "model.json"
+    if not names.is_file():
+        raise UserError(f"{folder} is not a round of a run", where="--from", do="name a folder such as runs/a/round-1")
+    if folder.resolve().name == "round-0":
+        policy = read_json(names)["policy"]
+    elif (folder / "model").is_dir():
+        policy = str((folder / "model").resolve())
+    else:
+        raise UserError(
+            f"{folder} has no trained model yet", where="--from", do="finish that round first, or name another"
+        )
+    return {"models.policy": policy, "models.reference": read_json(names)["reference"], "alignment": None}
+
+
+def run_stage(name: str, run: Path, number: int) -> None:
+    """One stage of one round.
+
+    Raises:
+        UserError: no such run, or a stage that its config does not have.
+    """
+    from icr.base.rundir import open_run
+
+    open_run(run)
+    with _controller(None, run, None) as controller:
+        if (number, name) not in controller.plan():
+            raise UserError(
+                f"this run has no stage {name} in round {number}",
+                where=f"rounds: {controller.config.rounds}, judge.kind: {controller.config.judge.kind}",
+                do="choose another round or stage, or grow the run: icr iterate --rounds N",
+            )
+        controller.stage(number, name)  # type: ignore[arg-type]
+
+
+def stage_command(name: str) -> Callable[..., None]:
+    def command(run: Annotated[Path, typer.Option("--run", help="The run folder.")], round_: RoundOption) -> None:
+        run_stage(name, run, round_)
+
+    return command

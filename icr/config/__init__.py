@@ -1,0 +1,1 @@
+"""What a user may set. Imports no torch, transformers or pyarrow."""

@@ -1,0 +1,263 @@
+"""From a YAML file and the command line to a checked Config; every problem found is reported together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from icr.base.errors import ConfigError, UserError
+from icr.config.schema import CONFIGS, Config
+
+Keys = tuple[str, ...]
+
+PATHS: tuple[Keys, ...] = (
+    ("run",),
+    ("models", "chat_template"),
+    ("alignment", "pairs"),
+    ("judge", "difficulty"),
+    ("judge", "gamed"),
+    ("judge", "prices"),
+    ("judge", "mtbench", "questions"),
+    ("judge", "nlp", "include_path"),
+)
+"""Keys that can only be paths."""
+PATHS_OR_NAMES: tuple[Keys, ...] = (
+    ("models", "policy"),
+    ("models", "reference"),
+    ("prompts", "path"),
+    ("reward", "model"),
+    ("train", "deepspeed"),
+    ("judge", "model"),
+    ("judge", "prompts"),
+    ("judge", "baseline"),
+    ("judge", "mtbench", "references"),
+)
+"""Keys that are a path when such a file or folder exists, else a hub id or a word."""
+WORDS = ("round-0", "zero2", "zero3", "none", "judge")
+
+
+def find_config(name: str) -> Path:
+    """A path, or the name of a recipe that comes with icr."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    recipe = CONFIGS / f"{name}.yaml"
+    if recipe.is_file():
+        return recipe
+    known = sorted(p.stem for p in CONFIGS.glob("*.yaml"))
+    raise UserError(f"there is no config {name}", do=f"give a path, or one of the recipes {', '.join(known)}")
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None) -> Config:
+    """Read `path`, apply `key=value` overrides and then `changes` (key → value), and type-check the result.
+
+    Paths in the file are relative to the file, paths in overrides to the working directory.
+
+    Raises:
+        ConfigError: unknown keys (with the nearest known one), ill-typed and missing values, all at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text) or {}
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(
+            f"the config is not YAML: {getattr(error, 'problem', error)}",
+            where=where,
+            do="mend the line; indentation and colons are the usual causes",
+        ) from error
+    if not isinstance(data, dict):
+        raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
+    resolve_paths(data, path.resolve().parent)
+    return make_config(data, overrides, changes, path, _lines(text))
+
+
+def make_config(
+    data: dict[str, Any],
+    overrides: Sequence[str] = (),
+    changes: dict[str, Any] | None = None,
+    source: Path | str = "the command line",
+    lines: dict[Keys, int] | None = None,
+) -> Config:
+    """A config from plain data, with overrides on top.
+
+    Args:
+        overrides: `key=value` each, as in `--set`.
+        changes: key → value, over the overrides.
+        source, lines: where the data stood, for messages.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    for override in overrides:
+        key, sep, value = override.partition("=")
+        if not sep:
+            raise UserError(f"--set {override}: no `=` in it", do="write --set key=value, for example reward.beta=0.2")
+        try:
+            _set(data, key, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"--set {override}: the value is not YAML", do="see that every bracket is closed"
+            ) from error
+    for key, value in (changes or {}).items():
+        _set(data, key, value)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_problems(error, source, lines or {}), _without_faults(data, error)) from error
+
+
+def _without_faults(data: dict[str, Any], error: ValidationError) -> Config | None:
+    """The config with its faulty keys at their defaults, so that the rest can be checked in the same go."""
+    for item in error.errors():
+        section: Any = data
+        for key in item["loc"]:
+            if not isinstance(section, dict) or key not in section:
+                break
+            if not isinstance(section[key], dict) or key == item["loc"][-1]:
+                del section[key]
+                break
+            section = section[key]
+    try:
+        return Config.model_validate(data)
+    except ValidationError:
+        return None
+
+
+def dump_config(config: Config) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def differences(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
+    """(key, old value, new value) where two configs differ, but for `run` and a growing `rounds`."""
+    before, after = dict(_flat(old.model_dump(mode="json"))), dict(_flat(new.model_dump(mode="json")))
+    return [
+        (key, before.get(key), after.get(key))
+        for key in before | after
+        if before.get(key) != after.get(key) and key != "run" and not (key == "rounds" and new.rounds > old.rounds)
+    ]
+
+
+def refuse_changes(path: Path, config: Config, what: str, do: str, may_change: Collection[str] = ()) -> None:
+    """A folder is one config's: results under different settings are not mixed.
+
+    Args:
+        path: where the folder's config lies, when it has one yet.
+        what, do: the message's, should a key differ that is not in `may_change`.
+
+    Raises:
+        UserError: one differs.
+    """
+    if not path.exists():
+        return
+    changed = [change for change in differences(load_config(path), config) if change[0] not in may_change]
+    if changed:
+        lines = "\n".join(f"    {key}: {old!r} → {new!r}" for key, old, new in changed)
+        raise UserError(f"{what}:\n{lines}", where=str(path), do=do)
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _set(data: dict[str, Any], key: str, value: Any) -> None:
+    """A value from the command line, its paths relative to where the user is."""
+    extra: dict[str, Any] = {}
+    _put(extra, tuple(key.split(".")), value)
+    resolve_paths(extra, Path.cwd())
+    _merge(data, extra)
+
+
+def _put(data: dict[str, Any], keys: Keys, value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.get(key)
+        if not isinstance(inner, dict):
+            inner = data[key] = {}
+        data = inner
+    data[keys[-1]] = value
+
+
+def _merge(data: dict[str, Any], extra: dict[str, Any]) -> None:
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            _merge(data[key], value)
+        else:
+            data[key] = value
+
+
+def resolve_paths(data: dict[str, Any], base: Path) -> None:
+    """Paths are relative to `base`; those of a recipe, which users cannot add files beside, also to where they are."""
+    bases = [base, Path.cwd()] if base == CONFIGS else [base]
+    for keys in PATHS + PATHS_OR_NAMES:
+        section: Any = data
+        for key in keys[:-1]:
+            section = section.get(key) if isinstance(section, dict) else None
+        value = section.get(keys[-1]) if isinstance(section, dict) else None
+        if not isinstance(value, str) or not value or value.startswith("package:") or value in WORDS:
+            continue
+        paths = [at / Path(value).expanduser() for at in bases]
+        path = next((p for p in paths if p.exists()), paths[-1])
+        if keys in PATHS or path.exists() or value.startswith("."):
+            section[keys[-1]] = str(path.resolve())
+
+
+def _lines(text: str) -> dict[Keys, int]:
+    """Key path → line number in the file."""
+    lines: dict[Keys, int] = {}
+
+    def walk(node: yaml.Node | None, keys: Keys) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                inner = (*keys, str(key.value))
+                lines[inner] = key.start_mark.line + 1
+                walk(value, inner)
+
+    walk(yaml.compose(text), ())
+    return lines
+
+
+def _problems(error: ValidationError, path: Path | str, lines: dict[Keys, int]) -> list[UserError]:
+    found: dict[Keys, UserError] = {}
+    for item in error.errors():
+        keys = tuple(str(k) for k in item["loc"])
+        if item["type"] not in ("extra_forbidden", "missing"):
+            # a union adds the names of its branches to the place: cut back to the key that the file has
+            keys = next((keys[:i] for i in range(len(keys), 0, -1) if keys[:i] in lines), keys)
+        line = next((lines[keys[:i]] for i in range(len(keys), 0, -1) if keys[:i] in lines), None)
+        what, do = _explain(keys, item)
+        found.setdefault(keys, UserError(what, where=f"{path}:{line}" if line else str(path), do=do))
+    return list(found.values())
+
+
+def _explain(keys: Keys, item: Any) -> tuple[str, str]:
+    """What is wrong with a key, and what to do."""
+    name = ".".join(keys)
+    if item["type"] == "extra_forbidden":
+        fields = _fields(keys[:-1])
+        near = difflib.get_close_matches(keys[-1], fields, n=1, cutoff=0.6)
+        hint = f"did you mean `{'.'.join((*keys[:-1], near[0]))}`?" if near else f"known here: {', '.join(fields)}"
+        return f"unknown key `{name}`", hint
+    if item["type"] == "missing":
+        return f"`{name}` is missing", "add it; docs/config.md says what it holds"
+    if name == "sampling.n" and item["type"] == "greater_than_equal":
+        return f"`sampling.n` is {item['input']}: one response has no best and worst", "sample at least 2 per prompt"
+    return f"`{name}`: {item['msg']}, got {item['input']!r}", "docs/config.md lists the values it takes"
+
+
+def _fields(keys: Keys) -> list[str]:
+    model: type[BaseModel] = Config
+    for key in keys:
+        annotation = model.model_fields[key].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)

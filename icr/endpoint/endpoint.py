@@ -1,0 +1,268 @@
+"""An endpoint: any OpenAI-compatible chat completions API, many questions at once, each paid for once.
+
+The key comes from OPENAI_API_KEY alone. It is in no message, file or log: whatever an endpoint says is searched for
+it before it is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from icr.base.progress import Reporter, Silent
+from icr.config.schema import Endpoint as Settings
+from icr.endpoint.address import Address
+from icr.endpoint.cache import Cache, Writer, question_key
+from icr.endpoint.chat import FIRST_WAIT, Ask, Chat, NoAnswer
+from icr.endpoint.limits import BudgetUsedUp, Meter
+from icr.endpoint.prices import Cost, Price, Usage, find_price
+from icr.endpoint.reply import Reply
+
+__all__ = ["Ask", "Endpoint", "Estimate", "NoAnswer"]
+
+OBJECTS_TO_COLLECT = 50_000
+
+Heard = Callable[[int, Reply | NoAnswer], None]
+"""(a question's number, what came of it)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What asking would take, before anything is sent."""
+
+    calls: int
+    """Questions that have to be asked; those that differ in nothing count once."""
+    cached: int
+    """Questions whose answers are there already."""
+    prompt_tokens: int
+    """Guessed from the texts (`eval.prices.guess_prompt_tokens`)."""
+    completion_tokens: int
+    """As if every answer were the longest that it may be."""
+    usd: float | None
+    """None when no price is known."""
+
+
+class Endpoint:
+    """Asks one model of an OpenAI-compatible endpoint. What is in the cache is not asked again.
+
+    Two processes may share a cache: the second one goes through its questions from their end, and both look into the
+    cache right before they ask. So a question is paid for twice only when both have it on its way at the same moment:
+    as many as one has under way at a time, where they meet.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        cache: Path,
+        settings: Settings,
+        reporter: Reporter | None = None,
+        *,
+        first_wait: float = FIRST_WAIT,
+        dry: bool = False,
+    ) -> None:
+        """Reads OPENAI_API_KEY.
+
+        Args:
+            cache: sqlite file of answers; made when absent.
+            first_wait: seconds; the first wait after a fault is drawn below it.
+            dry: for `estimate` alone. No key is needed and no file is made.
+
+        Raises:
+            UserError: there is no key and the endpoint is not on this machine, the prices or the cache cannot be read,
+                or there is a budget and no price is known.
+        """
+        self.model = model
+        self.reporter: Reporter = reporter or Silent()
+        address = Address.find(settings, key_needed=not dry)
+        self._price = find_price(model, address.url, settings.prices)
+        self._meter = Meter(model, self._price, settings)
+        self._folder = cache.parent
+        self._cache = Cache(cache if cache.exists() or not dry else Path(":memory:"))
+        self._concurrency = settings.concurrency
+        self._noted: set[str] = set()
+        self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait)
+        if self._price is None and not address.is_here and not dry:
+            self.note_once(f"no price of {model} at {address.shown} is known: tokens are counted, not money "
+                           f"({settings.named('prices')} takes one)")  # fmt: skip
+
+    @property
+    def cost(self) -> Cost:
+        """Of this object's own requests."""
+        return self._meter.cost
+
+    def ask(
+        self, asks: Sequence[Ask], done: Callable[[int], None], heard: Heard | None = None
+    ) -> list[Reply | NoAnswer]:
+        """One reply per question, in order; `done(k)` is called when k more of them are there.
+
+        Args:
+            asks: looked at one by one as their turn comes, so they may be made then.
+            heard: called with each reply as it comes, once it is on disk.
+
+        Raises:
+            UserError: the endpoint cannot be used at all, or the budget is used up; answers until then are in the
+                cache.
+        """
+        work = _Work(asks, done, heard)
+        if asks:
+            with _alone(self._folder) as alone, _seldom_collected():
+                asyncio.run(self._ask_all(work, range(len(asks)) if alone else reversed(range(len(asks)))))
+        return [work.replies[number] for number in range(len(asks))]
+
+    def estimate(self, asks: Sequence[Ask]) -> Estimate:
+        """What asking these would take; nothing is sent."""
+        unlike = list(dict.fromkeys(asks))
+        missing = [ask for ask in unlike if self._cache.get(self._key(ask)) is None]
+        cost = Cost(usd=None if self._price is None else 0.0)
+        for ask in missing:
+            cost.add(ask.guess, self._price)
+        return Estimate(len(missing), len(unlike) - len(missing), cost.prompt_tokens, cost.completion_tokens, cost.usd)
+
+    def cost_of(self, asks: Sequence[Ask] | None = None) -> Cost:
+        """What the answers that are in the cache cost, whichever command paid; at today's prices.
+
+        Args:
+            asks: only the answers to these; all when None.
+        """
+        if asks is None:
+            return _sum(self._cache.all(), self._price)
+        kept = (self._cache.get(self._key(ask)) for ask in dict.fromkeys(asks))
+        return _sum((answer for answer in kept if answer is not None), self._price)
+
+    def note_once(self, text: str) -> None:
+        """One line for the user, the first time only."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.reporter.note(text)
+
+    def _key(self, ask: Ask) -> str:
+        return question_key(self.model, ask.params, ask.json())
+
+    async def _ask_all(self, work: _Work, order: Iterable[int]) -> None:
+        todo, writer = iter(order), Writer(self._cache)
+        ready: deque[tuple[Ask, str]] = deque()
+        used_up: list[BudgetUsedUp] = []
+        soon = asyncio.get_running_loop().call_soon
+
+        def prepare() -> None:
+            for number in todo:
+                ask = work.begin(number)
+                if ask is not None:
+                    ready.append((ask, self._key(ask)))
+                    return
+
+        async def worker() -> None:
+            while True:
+                if not ready:
+                    prepare()
+                if not ready:
+                    return
+                ask, key = ready.popleft()
+                kept = self._cache.get(key)
+                if kept is not None:
+                    self.cost.cached += 1
+                    work.settle(ask, Reply.model_validate_json(kept))
+                    continue
+                soon(prepare)  # the next question is made while answers are on their way
+                try:
+                    reply = await self._chat.complete(client, ask)
+                except BudgetUsedUp as error:
+                    used_up.append(error)  # what is under way is paid for, and so waited for
+                    return
+                if isinstance(reply, NoAnswer):
+                    work.settle(ask, reply)
+                else:
+                    writer.put(key, reply.model_dump_json(), partial(work.keep, ask, reply))
+
+        try:
+            async with self._chat.open() as client, asyncio.TaskGroup() as group:
+                for _ in range(min(self._concurrency, len(work.asks))):
+                    group.create_task(worker())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            writer.flush()
+        if used_up:
+            raise used_up[0]
+
+
+class _Work:
+    """Questions and what came of them. Two equal ones, as equal answers make in both orders, are asked once."""
+
+    def __init__(self, asks: Sequence[Ask], done: Callable[[int], None], heard: Heard | None) -> None:
+        self.asks = asks
+        self.replies: dict[int, Reply | NoAnswer] = {}
+        self._done, self._heard = done, heard
+        self._numbers: dict[Ask, list[int]] = {}
+        self._settled: dict[Ask, Reply | NoAnswer] = {}
+
+    def begin(self, number: int) -> Ask | None:
+        """The question, or None where an equal one was begun before."""
+        ask = self.asks[number]
+        if ask in self._settled:
+            self._put(number, self._settled[ask])
+            return None
+        equal = self._numbers.setdefault(ask, [])
+        equal.append(number)
+        return ask if len(equal) == 1 else None
+
+    def settle(self, ask: Ask, reply: Reply | NoAnswer) -> None:
+        self._settled[ask] = reply
+        for number in self._numbers[ask]:
+            self._put(number, reply)
+
+    def keep(self, ask: Ask, ours: Reply, theirs: str | None) -> None:
+        """An answer is on disk; `theirs` when another process had one sooner."""
+        self.settle(ask, ours if theirs is None else Reply.model_validate_json(theirs))
+
+    def _put(self, number: int, reply: Reply | NoAnswer) -> None:
+        self.replies[number] = reply
+        if self._heard:
+            self._heard(number, reply)
+        self._done(1)
+
+
+def _sum(answers: Iterator[str], price: Price | None) -> Cost:
+    cost = Cost(usd=None if price is None else 0.0)
+    for answer in answers:
+        usage = Usage.of(json.loads(answer).get("usage"))
+        if usage is not None:
+            cost.add(usage, price)
+    return cost
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Python's search for garbage goes through all objects there are, and holds up all requests that long: a tenth of
+    a second each time. What was there before is left alone, and what comes is looked at less often."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_TO_COLLECT, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process asks with a cache in this folder now; the next one that looks is told so."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+        except BlockingIOError:
+            yield False
+    finally:
+        os.close(handle)

@@ -1,0 +1,125 @@
+"""What answers cost: the API's own count of tokens, times a table of prices that the user can override."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from genai_prices import Usage as PricedUsage
+from genai_prices import calc_price
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from icr.base.errors import UserError
+
+BYTES_PER_TOKEN = 3
+TOKENS_PER_MESSAGE = 8
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one answer."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    """Of the prompt's tokens, those that the provider had kept; some take less for them."""
+
+    @classmethod
+    def of(cls, raw: dict[str, Any] | None) -> Usage | None:
+        """From the `usage` of a chat completion; None where it does not tell."""
+        if not raw or not isinstance(raw.get("prompt_tokens"), int):
+            return None
+        cached = (raw.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        return cls(raw["prompt_tokens"], raw.get("completion_tokens") or 0, cached)
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.completion
+
+
+Price = Callable[[Usage], float]
+"""US dollars of one answer."""
+
+
+@dataclass
+class Cost:
+    """What was asked, and what it cost."""
+
+    calls: int = 0
+    """Answers that were paid for."""
+    cached: int = 0
+    """Questions whose answers were there already. They cost nothing."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float | None = 0.0
+    """None when no price is known."""
+
+    def add(self, usage: Usage, price: Price | None) -> None:
+        self.calls += 1
+        self.prompt_tokens += usage.prompt
+        self.completion_tokens += usage.completion
+        self.usd = None if price is None or self.usd is None else self.usd + price(usage)
+
+    def __str__(self) -> str:
+        if self.usd is None:
+            return f"{self.prompt_tokens + self.completion_tokens:,} tokens"
+        return f"${self.usd:.2f}"
+
+
+def guess_prompt_tokens(texts: Sequence[str]) -> int:
+    """Tokens of a prompt before anybody counted them: a token for three bytes of UTF-8, and some for each message.
+
+    This is on the high side on purpose: common tokenizers write four or five letters of English, three of Russian and
+    one to three of Thai in a token; three bytes are 3, 1.5 and 1 of them. Old or English-only tokenizers need more for
+    other scripts. Answers bring the API's own count, which replaces the guess.
+    """
+    return sum(len(text.encode(errors="replace")) // BYTES_PER_TOKEN + TOKENS_PER_MESSAGE for text in texts)
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    input: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    output: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def find_price(model: str, base_url: str, table: str | None) -> Price | None:
+    """The user's price of a model, else the one that `genai-prices` brings for the provider at this address.
+
+    Nothing is fetched: the known prices are those of the installed package. None when no price is known, as with a
+    server of your own.
+
+    Raises:
+        UserError: `table` is no YAML of MODEL: {input, output}.
+    """
+    own = read_prices(Path(table)) if table else {}
+    if model in own:
+        return own[model]
+
+    def known(usage: Usage) -> float:
+        priced = PricedUsage(input_tokens=usage.prompt, cache_read_tokens=usage.cached, output_tokens=usage.completion)
+        return float(calc_price(priced, model, provider_api_url=base_url).total_price)
+
+    try:
+        known(Usage(1, 1))
+    except LookupError:
+        return None
+    return known
+
+
+def read_prices(path: Path) -> dict[str, Price]:
+    """Raises UserError when the file is not there, or no YAML of MODEL: {input, output} in US dollars per million."""
+    try:
+        rows = TypeAdapter(dict[str, _Row]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
+        raise UserError(f"the prices cannot be read: {what}", where=str(path),
+                        do="write lines like `gpt-4o: {input: 2.5, output: 10}`: US dollars per million tokens"
+                        ) from None  # fmt: skip
+    return {model: _own(row) for model, row in rows.items()}
+
+
+def _own(row: _Row) -> Price:
+    return lambda usage: (usage.prompt * row.input + usage.completion * row.output) / 1e6

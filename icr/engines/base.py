@@ -1,0 +1,44 @@
+"""What an engine is: requests in, completions out (equation 7)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response to sample: the templated prompt, and a seed that belongs to this response alone."""
+
+    prompt_ids: list[int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine returns. `token_ids` holds the end-of-turn token when `finish_reason` is "stop"."""
+
+    token_ids: list[int]
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Decoding:
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+class Engine(Protocol):
+    name: str
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
+        """One completion per request, in order."""
+
+
+def request_seed(seed: int, round_number: int, lang: str, prompt_id: str, sample: int) -> int:
+    """A response's randomness depends on these five and on nothing else that runs."""
+    key = "\x1f".join((str(seed), str(round_number), lang, prompt_id, str(sample)))
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1

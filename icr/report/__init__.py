@@ -1,0 +1,1 @@
+"""What is shown: status, tables, plots, the page."""

@@ -1,0 +1,140 @@
+"""What `icr compare` says: on the terminal, and as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from icr.base.files import write_text
+from icr.report import plots
+from icr.report.numbers import number, share
+from icr.report.page import environment
+
+Row = dict[str, Any]
+
+
+def rows(result: Row) -> list[Row]:
+    """A row per language and variant at the last round, the average last: the numbers of the paper's Table 12.
+
+    Returns:
+        {language, variant, win_rate, win_rate_se, lc_win_rate, lc_win_rate_se, mean_length, difference, low, high};
+        `difference` is of the win rate from the first variant. Values that there are not are None.
+    """
+    last = result["rounds"]
+    found = []
+    for code in [*result["languages"], "average"]:
+        for name, variant in result["variants"].items():
+            summary = variant[last]["summary"]
+            of = (
+                {}
+                if summary is None
+                else summary["average"]
+                if code == "average"
+                else summary["languages"].get(code, {})
+            )
+            fields = ("win_rate", "win_rate_se", "lc_win_rate", "lc_win_rate_se", "mean_length")
+            row: Row = {"language": code, "variant": name} | {field: of.get(field) for field in fields}
+            difference = result["differences"].get(name, {}).get(last)
+            part = None
+            if difference is not None:
+                part = difference["average"] if code == "average" else difference["languages"].get(code)
+            row |= {key: part[key] if part else None for key in ("difference", "low", "high")}
+            found.append(row)
+    return found
+
+
+def compare_tables(result: Row) -> RenderableType:
+    """Win rates and lengths per language and variant, what the rewards made, and how far they agree."""
+    parts: list[RenderableType] = []
+    if result["judge"] is not None:
+        parts += [_judged(result)]
+        parts += [Text(f"no difference of {name}: {why}") for name, why in result["not_compared"].items()]
+    parts += [_made(result)]
+    if result["agreement"]:
+        parts += [_agreement(result)]
+    taken = sum(map(len, result["shared"].values()))
+    parts.append(Text(f"{taken} stages were taken over from another variant instead of being run again"))
+    return Group(*parts)
+
+
+def _judged(result: Row) -> Table:
+    table = _table("lang.", "variant", "win rate\n± se", "LC\n± se", "length", "differ-\nence", "95 %\ninterval")
+    before = ""
+    for row in rows(result):
+        bounds = ""
+        if row["low"] is not None:
+            bounds = f"{number(row['low'], sign=True)} … {number(row['high'], sign=True)}"
+        cells = [row["language"] if row["language"] != before else "", _short(row["variant"])]
+        cells += [_with_error(row, "win_rate"), _with_error(row, "lc_win_rate"), number(row["mean_length"], 0)]
+        table.add_row(*cells, number(row["difference"], sign=True) if row["difference"] is not None else "", bounds)
+        before = row["language"]
+    table.caption = (
+        f"round {result['rounds']}, percent ± standard error; difference of win rate from {result['baseline']}"
+    )
+    return table
+
+
+def _made(result: Row) -> Table:
+    table = _table("variant", "round", "pairs", "chosen", "rejected", "margin")
+    for name, rounds in result["variants"].items():
+        for n, found in rounds.items():
+            of = list((found.get("pairs") or {}).values())
+            if not of:
+                continue
+            cells = [_short(name), str(n), number(sum(p["pairs"] for p in of), 0)]
+            for key, digits in (("chosen_length", 0), ("rejected_length", 0), ("reward_margin", 2)):
+                values = [p[key] for p in of if p.get(key) is not None]
+                cells.append(number(sum(values) / len(values), digits) if values else number(None))
+            table.add_row(*cells)
+    table.caption = "pairs of all languages; mean lengths of chosen and rejected, mean reward margin"
+    return table
+
+
+def _agreement(result: Row) -> Table:
+    table = _table("variants", "lang.", "rank\ncorrelation", "equal\npairs", "prompts")
+    for pair in result["agreement"]:
+        one, two = pair["variants"]
+        for code, row in [*pair["languages"].items(), ("average", pair["average"])]:
+            name = f"{_short(one)} / {_short(two)}" if code == next(iter(pair["languages"])) else ""
+            table.add_row(
+                name,
+                code,
+                number(row["rank_correlation"], 2),
+                share(row["equal_pairs"]),
+                number(row.get("prompts"), 0) if code != "average" else "",
+            )
+    table.caption = "round 1, on the same responses: Spearman's ρ within a prompt, share of prompts with the same pair"
+    return table
+
+
+def _short(variant: str) -> str:
+    """The value alone, where one setting varies."""
+    return variant if ", " in variant else variant.partition("=")[2]
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", collapse_padding=True, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("lang.", "variant", "variants") else "right", no_wrap=True)
+    return table
+
+
+def _with_error(row: Row, field: str) -> str:
+    value, error = row[field], row[f"{field}_se"]
+    return number(value) + (f" ± {number(error)}" if value is not None and error is not None else "")
+
+
+def write_page(result: Row, out: Path) -> Path:
+    """`out`/compare.html."""
+    page = (
+        environment()
+        .get_template("compare.html.j2")
+        .render(result=result, rows=rows(result), palette=plots.PALETTE, title=out.resolve().name)
+    )
+    write_text(out / "compare.html", page)
+    return out / "compare.html"

@@ -1,0 +1,131 @@
+"""What an evaluation says on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from eval.mtbench.summary import mtbench_rows
+from icr.report.numbers import number, share
+
+Row = dict[str, Any]
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
+    return table
+
+
+def _with_error(row: Row, field: str, digits: int = 1) -> str:
+    value, error = row.get(field), row.get(f"{field}_se")
+    return number(value, digits) + (f" ± {number(error, digits)}" if value is not None and error is not None else "")
+
+
+def _asides(summary: Row) -> Text:
+    """Who judged, what it cost, and every reason why something is missing."""
+    cost = summary.get("cost")
+    lines = [f"judge: {summary['judge']}" + (f", {_money(cost)}" if cost else "")]
+    for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
+        why = row.get("why", {})
+        told = {k: v for k, v in why.items() if not (k.endswith("_se") and why.get(k.removesuffix("_se")) == v)}
+        lines += [f"{code}: no {field.replace('_', ' ')}: {reason}" for field, reason in told.items()]
+        lines += [f"{code}: {count} unscored: {reason}" for reason, count in (row.get("reasons") or {}).items()]
+    return Text("\n".join(lines))
+
+
+def _money(cost: Row) -> str:
+    paid = "price unknown" if cost.get("usd") is None else f"{cost['usd']:.2f} US dollars"
+    tokens = (cost.get("prompt_tokens") or 0) + (cost.get("completion_tokens") or 0)
+    return f"{paid} for {cost.get('calls', 0):,} answers of {tokens:,} tokens"
+
+
+def xalpaca_table(summary: Row) -> RenderableType:
+    """Win rates per language with standard errors, and what stands beside them."""
+    heads = ("win rate\n± se", "discrete\n± se", "LC\n± se", "length", "theirs", "right\nlang.", "by\norder")
+    table = _table("lang.", "n", *heads)
+    for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
+        whole = code != "average"
+        table.add_row(
+            code,
+            number(row.get("n"), 0) if whole else "",
+            _with_error(row, "win_rate"),
+            _with_error(row, "discrete_win_rate"),
+            _with_error(row, "lc_win_rate"),
+            number(row.get("mean_length"), 0),
+            number(row.get("mean_length_baseline"), 0) if whole else "",
+            share(row.get("right_language")) if whole else "",
+            share(row.get("position_bias")) if whole else "",
+        )
+    variants = sorted({row["lc_variant"] for row in summary["languages"].values() if row.get("lc_variant")})
+    fitted = f"\nLC fitted as {', '.join(variants)}" if variants else ""
+    head = Text(
+        f"Rates in percent against {Path(summary['baseline']).name}, orders: {summary['orders']}; "
+        f"lengths in characters; by order: items that the other order decides otherwise.{fitted}"
+    )
+    return Group(table, head, _asides(summary))
+
+
+def accuracy_table(summary: Row) -> RenderableType:
+    """Share of pairs in which the judge agrees with the reward."""
+    table = _table("language", "pairs", "accuracy", "ties", "unscored")
+    for code, row in summary["languages"].items():
+        table.add_row(code, number(row["n"], 0), _with_error(row, "accuracy"), share(row["ties"]), str(row["unscored"]))
+    table.add_row("average", "", _with_error(summary["average"], "accuracy"), "", "")
+    return Group(table, Text("percent of pairs, a tie as half, ± standard error"), _asides(summary))
+
+
+def difference_table(result: Row, first: str, second: str) -> RenderableType:
+    """Second minus first, with 95 % paired bootstrap intervals."""
+    table = _table("language", "items", "first", "second", "difference", "95 % interval")
+    for code, row in [*result["languages"].items(), ("average", result["average"])]:
+        bounds = (
+            "" if row["low"] is None else f"{number(row['low'], 2, sign=True)} … {number(row['high'], 2, sign=True)}"
+        )
+        clear = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+        cells = [code, number(row["n"], 0), number(row["first"], 2), number(row["second"], 2)]
+        table.add_row(*cells, number(row["difference"], 2, sign=True), bounds, style="bold" if clear else "")
+    left = sum(row["left_out"] for row in result["languages"].values())
+    text = f"{result['unit']}; first: {first}; second: {second}; bold: the interval excludes 0"
+    return Group(table, Text(text + (f"; {left} items that only one of them has are left out" if left else "")))
+
+
+def mtbench_table(summary: Row) -> RenderableType:
+    """Grades per language with 95 % intervals, by turn and by category."""
+    rows = mtbench_rows({"": summary})
+    table = _table("language", "n", "average", "95 %", "turn 1", "turn 2")
+    for row in rows:
+        bounds = "" if row["low"] is None else f"{number(row['low'])}–{number(row['high'])}"
+        turns = [number(row["turn_1"], 2), number(row["turn_2"], 2)]
+        n = number(row["n"], 0) if row["language"] != "average" else ""
+        table.add_row(row["language"], n, number(row["average"], 2), bounds, *turns)
+    categories = _table("category", *(row["language"] for row in rows))
+    for name in rows[0]["categories"]:
+        categories.add_row(name, *(number(row["categories"].get(name), 1) for row in rows))
+    return Group(table, categories, Text("Grades from 1 to 10; intervals over questions."), _asides(summary))
+
+
+def nlp_result(summary: Row) -> RenderableType:
+    """Values of each task with standard errors."""
+    table = _table("benchmark", "language", "task", "items", "metric", "value")
+    for row in summary["tasks"]:
+        error = "" if row["se"] is None else f" ± {number(row['se'], 3)}"
+        cells = [row["benchmark"], row["language"] or "–", row["task"], number(row["n"], 0), row["metric"]]
+        table.add_row(*cells, number(row["value"], 3) + error)
+    without = [f"{lang}: no task in {', '.join(names)}" for lang, names in summary["without"].items()]
+    return Group(table, Text("\n".join(without)))
+
+
+TABLES: dict[str, Callable[[Row], RenderableType]] = {
+    "xalpaca": xalpaca_table,
+    "mtbench": mtbench_table,
+    "accuracy": accuracy_table,
+    "nlp": nlp_result,
+}

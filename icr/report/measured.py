@@ -1,0 +1,62 @@
+"""What a run's judge stages found besides win rates, and how surely a round differs from the one before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from eval.difference import READERS, compare
+from eval.folders import summary_path
+from eval.mtbench.summary import mtbench_rows
+from eval.nlp.table import nlp_table
+from icr.base.errors import UserError
+from icr.base.files import read_json
+from icr.base.rundir import RunDir
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Measured:
+    """Rows for the report and the terminal; empty where nothing was measured."""
+
+    mtbench: list[Row] = field(default_factory=list)
+    """Of `eval.mtbench.summary.mtbench_rows`."""
+    mtbench_judge: str = ""
+    accuracy: dict[int, Row] = field(default_factory=dict)
+    """Round → summary of `eval.accuracy`."""
+    nlp: list[Row] = field(default_factory=list)
+    """Of `eval.nlp.table.nlp_table`."""
+    differences: list[tuple[int, int, Row]] = field(default_factory=list)
+    """(earlier round, later round, `eval.difference.compare` of the two)."""
+    missing: list[str] = field(default_factory=list)
+
+
+def measure(run: RunDir) -> Measured:
+    """Read what the rounds' judge folders hold; what cannot be read is named in `missing`."""
+    found = Measured()
+    folders = {r.number: r.judge for r in run.rounds()}
+    grades: dict[int, Row] = {}
+    for number, folder in folders.items():
+        for name, summaries in (("mtbench", grades), ("accuracy", found.accuracy)):
+            path = summary_path(folder, name)
+            if path.is_file():
+                try:
+                    summaries[number] = read_json(path)
+                except (OSError, ValueError) as error:
+                    found.missing.append(f"{path.relative_to(run.path)} cannot be read: {error}")
+    if grades:
+        found.mtbench = mtbench_rows(grades)
+        found.mtbench_judge = next(iter(grades.values()))["judge"]
+    nlp = {f"round {n}": folder for n, folder in folders.items() if summary_path(folder, "nlp").is_file()}
+    if nlp:
+        found.nlp = nlp_table(nlp)
+    for benchmark in READERS:
+        judged = [n for n, folder in folders.items() if summary_path(folder, benchmark).is_file()]
+        for before, after in pairwise(judged):
+            try:
+                found.differences.append((before, after, compare(folders[before], folders[after], benchmark)))
+            except (UserError, OSError, ValueError, KeyError) as error:
+                found.missing.append(f"rounds {before} and {after} cannot be compared on {benchmark}: {error}")
+    return found

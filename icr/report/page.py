@@ -1,0 +1,303 @@
+"""The report of a run: one HTML file that asks nothing of the network, made of whatever the run folder holds so far.
+
+The same folder gives the same bytes: the page carries no time of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from icr.base.files import write_text
+from icr.base.rundir import RunDir
+from icr.config.plain import has_xalpaca, section
+from icr.report import plots
+from icr.report.measured import Measured, measure
+from icr.report.numbers import duration, number, share, significant
+from icr.report.results import Language, Results, Round, collect, interval, reward_name, scale_words
+from icr.report.terminal import gains
+from icr.rounds.plan import STAGES
+
+LONGEST_TEXT = 6000
+"""Characters of a text on the page; the rest stays in the run folder."""
+CONTROLS = {i: 0x2400 + i for i in range(32) if chr(i) not in "\t\n"} | {0x7F: 0x2421}
+"""Control characters to their visible pictures: HTML knows no way to write them."""
+CURVES = (
+    ("loss", ("loss", "loss/dpo", "loss/nll"), "The loss, which training lowers, and its terms."),
+    (
+        "log-probability (nats)",
+        ("logps/chosen", "logps/rejected"),
+        "Mean log-probability that the policy in training gives the chosen and the rejected responses.",
+    ),
+    (
+        "implicit reward",
+        ("rewards/margins", "rewards/chosen", "rewards/rejected"),
+        "β times the policy's log-probability over the training reference's; the margin between them should grow.",
+    ),
+    ("KL estimate (nats)", ("kl",), "KTO's estimate of how far the policy has moved from the training reference."),
+)
+"""Training figures: axis label, the columns of metrics.jsonl drawn as far as they are there, and the caption."""
+WORDS = {
+    "win_rate": "win rate",
+    "lc_win_rate": "length-controlled win rate",
+    "mean_length": "mean length",
+    "position_bias": "measure of position bias",
+}
+"""Fields of summary.json in words; others are read as they are spelt."""
+
+
+def _clean(value: Any) -> Any:
+    """What the page prints: texts of models and users without control characters, all else as it is."""
+    return value.translate(CONTROLS) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _text(text: str) -> dict[str, str | int]:
+    """A text cut for the page: its beginning, the text, and how many characters are left out."""
+    kept = text[:LONGEST_TEXT]
+    return {"head": kept[:280], "body": kept, "size": len(text), "cut": len(text) - len(kept)}
+
+
+def _named(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def findings(results: Results) -> list[str]:
+    """What the win rates of the last judged round say, in sentences."""
+    if not results.compared:
+        return []
+    last = results.compared[-1]
+    assert last.summary is not None
+    average, range_ = last.judged("average"), interval(last.judged("average"), "win_rate")
+    sentences = []
+    if average.get("win_rate") is not None:
+        between = f" (95 % interval {number(range_[0])} to {number(range_[1])})" if range_ else ""
+        sentences.append(
+            f"After round {last.number} the policy's win rate against {baseline_name(last.summary)} is "
+            f"{number(average['win_rate'])} % on average over {len(last.summary['languages'])} languages{between}, "
+            f"as judged by {last.summary['judge']}."
+        )
+    sides: dict[str, list[str]] = {"above": [], "below": [], "both": []}
+    for language in results.languages:
+        bounds = interval(last.judged(language.code), "win_rate")
+        if bounds:
+            sides["above" if bounds[0] > 50 else "below" if bounds[1] < 50 else "both"].append(language.name)
+    for side in ("above", "below"):
+        if sides[side]:
+            sentences.append(f"The interval lies wholly {side} 50 % in {_named(sides[side])}.")
+    if sides["both"]:
+        sentences.append(f"In {_named(sides['both'])} the interval contains 50 %: no difference is shown.")
+    return sentences
+
+
+def baseline_name(summary: dict[str, Any]) -> str:
+    baseline = str(summary.get("baseline", "the baseline"))
+    return "round 0's own answers" if baseline == "round-0" else f"the answers of {baseline}"
+
+
+def _by_round(
+    results: Results, row_of: Callable[[Round, Language], tuple[float, float, float] | None], **options: Any
+) -> Markup | None:
+    """A value per language and round; `row_of` gives (value, low, high), or None where there is none."""
+    series = []
+    for language in results.languages:
+        points = [(r.number, point) for r in results.rounds if (point := row_of(r, language))]
+        if points:
+            rounds, (values, low, high) = [n for n, _ in points], zip(*(p for _, p in points), strict=True)
+            series.append(plots.Series(language.slot, rounds, list(values), list(low), list(high)))
+    return Markup(plots.by_round(series, **options)) if series else None
+
+
+def _rate(name: str) -> Callable[[Round, Language], tuple[float, float, float] | None]:
+    def row_of(r: Round, language: Language) -> tuple[float, float, float] | None:
+        row = r.judged(language.code)
+        bounds = interval(row, name)
+        return (row[name], *bounds) if bounds else None
+
+    return row_of
+
+
+def _answer_length(r: Round, language: Language) -> tuple[float, float, float] | None:
+    mean = r.judged(language.code).get("mean_length")
+    return None if mean is None else (mean, mean, mean)
+
+
+def _sampled_length(r: Round, language: Language) -> tuple[float, float, float] | None:
+    low, middle, high = r.sampled.get(language.code, (None, None, None))
+    return None if low is None or middle is None or high is None else (middle, low, high)
+
+
+def _finite(values: list[Any]) -> list[float]:
+    return [float(v) if isinstance(v, (int, float)) else math.nan for v in values]
+
+
+def _training(r: Round) -> list[tuple[str, Markup]]:
+    """(caption, figure) of whatever the objective recorded."""
+    drawn = []
+    for label, columns, caption in CURVES:
+        lines = [(c, _finite([row.get(c) for row in r.metrics])) for c in columns if any(c in row for row in r.metrics)]
+        lines = [(name, values) for name, values in lines if any(map(math.isfinite, values))]
+        if lines:
+            alt = f"{label} per optimiser step of round {r.number}"
+            drawn.append((caption, Markup(plots.training([row["step"] for row in r.metrics], lines, label, alt))))
+    return drawn
+
+
+def _figures(results: Results, unit: str) -> dict[str, Any]:
+    names = {language.code: language for language in results.languages}
+    rates: dict[str, Any] = {"reference": 50, "limits": (0, 100)}
+    sweeps, histograms, training = {}, {}, {}
+    for r in results.rounds:
+        fits = [
+            (names[c].slot, fit["curve"], fit["alpha"], fit["gap"]) for c, fit in r.lengths.items() if fit.get("curve")
+        ]
+        if fits:
+            sweeps[r.number] = Markup(plots.sweep(fits, unit, f"length gap against alpha in round {r.number}"))
+        margins = [(x.slot, x.name, r.margins[x.code]) for x in results.languages if r.margins.get(x.code)]
+        if margins:
+            histograms[r.number] = Markup(plots.margins(margins, f"reward margins of the pairs of round {r.number}"))
+        if r.metrics:
+            training[r.number] = _training(r)
+    compared = bool(results.compared)
+    return {
+        "win_rate": compared
+        and _by_round(results, _rate("win_rate"), label="win rate (%)", alt="win rate per round and language", **rates),
+        "lc_win_rate": compared
+        and _by_round(
+            results,
+            _rate("lc_win_rate"),
+            label="length-controlled (%)",
+            alt="length-controlled win rate per round and language",
+            **rates,
+        ),
+        "answers": _by_round(
+            results, _answer_length, label="mean length (characters)", alt="answer length per round and language"
+        ),
+        "sampled": _by_round(
+            results, _sampled_length, label=f"length ({unit})", alt="sampled response length per round and language"
+        ),
+        "sweeps": sweeps,
+        "margins": histograms,
+        "training": training,
+    }
+
+
+def _remarks(results: Results) -> list[str]:
+    """What the judge's summaries say about single values: why one is missing, what a fit had to do. Each thing once."""
+    remarks: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for code, name in [*((x.code, x.name) for x in results.languages), ("average", "Average")]:
+        for r in results.compared:
+            row, said = r.judged(code), []
+            why = row.get("why", {})
+            for key, reason in why.items():
+                if why.get(key.removesuffix("_se")) != reason or not key.endswith("_se"):
+                    said.append(f"no {_words(key)}; {reason}.")
+            if row.get("lc_note"):
+                said.append(f"{row['lc_note']}.")
+            if row.get("shortened"):
+                said.append(f"in {row['shortened']} comparisons the answers were shortened for the judge.")
+            for remark in said:
+                remarks[remark][name].append(str(r.number))
+    return [f"{_places(of)}: {remark}" for remark, of in remarks.items()]
+
+
+def _places(of: Mapping[str, list[str]]) -> str:
+    """Languages with their rounds, in words."""
+    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {_named(at)}" for name, at in of.items())
+
+
+def _words(key: str) -> str:
+    if key.endswith("_se"):
+        return f"standard error of the {_words(key.removesuffix('_se'))}"
+    return WORDS.get(key, key.replace("_", " "))
+
+
+def environment() -> Environment:
+    """Templates with escaping on, and the filters that they use."""
+    environment = Environment(
+        loader=PackageLoader("icr.report"),
+        autoescape=True,
+        finalize=_clean,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "significant": significant,
+        "duration": duration,
+        "share": share,
+        "cut": _text,
+        "words": _words,
+    }
+    return environment
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    """The keys that occur in any of the rows' `dropped`, in order of appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row.get("dropped", {})))
+
+
+def render(results: Results, measured: Measured | None = None) -> str:
+    """The page."""
+    measured = measured or Measured()
+    fits = [fit for r in results.rounds for fit in r.lengths.values()]
+    unit = fits[-1]["unit"] if fits else section(results.config, "reward").get("length_unit", "characters")
+    scored = [r.of("score", x.code) for r in results.rounds for x in results.languages]
+    paired = [r.of("pair", x.code) for r in results.rounds for x in results.languages]
+    losses = {r.number: _finite([row.get("loss", 0.0) for row in r.metrics]) for r in results.rounds}
+    bad_steps = {n: sum(not math.isfinite(v) for v in values) for n, values in losses.items()}
+    unscored = [
+        (language, r.number, reason, count)
+        for language in results.languages
+        for r in results.rounds
+        for reason, count in r.judged(language.code).get("reasons", {}).items()
+    ]
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=results,
+            palette=plots.PALETTE,
+            glyphs=plots.GLYPHS,
+            findings=findings(results),
+            baseline_name=baseline_name,
+            gains=gains({r.number: r.summary for r in results.judged if r.summary is not None}),
+            interval=interval,
+            figures=_figures(results, unit),
+            unit=unit,
+            scale=scale_words(fits),
+            reward_name=reward_name(section(results.config, "reward")),
+            judge=section(results.config, "judge"),
+            has_xalpaca=has_xalpaca(results.config),
+            reward=section(results.config, "reward"),
+            response_drops=_columns(scored),
+            pair_drops=_columns(paired),
+            bad_steps=bad_steps,
+            unscored=unscored,
+            remarks=_remarks(results),
+            stages=[stage for stage in STAGES if any(s.stage == stage for s in results.status.stages)],
+            long_training=any(len(r.metrics) > plots.MOST_POINTS for r in results.rounds),
+            most_points=plots.MOST_POINTS,
+            measured=measured,
+            codes=[*((x.code, x.name) for x in results.languages), ("average", "Average")],
+            labels={x.code: x.name for x in results.languages} | {"average": "Average"},
+        )
+    )
+
+
+def write_report(run: RunDir) -> Path:
+    """Write RUN/report.html from whatever the run folder holds, and return its path.
+
+    Raises:
+        UserError: the run's config or a round's record cannot be read.
+    """
+    results, measured = collect(run), measure(run)
+    results.missing.extend(measured.missing)
+    write_text(run.report, render(results, measured))
+    return run.report

@@ -1,0 +1,267 @@
+"""What a run has found so far: its folder read into types, for the report; unfinished and damaged runs, too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy.special import stdtrit
+
+from icr.base.errors import UserError
+from icr.base.files import read_json
+from icr.base.rundir import RoundDir, RunDir
+from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
+from icr.languages import english_name
+from icr.report.status import RunStatus, run_status
+from icr.reward_table import SCALE as LOG_RATIO
+
+LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
+"""Reward kinds that are β times a log-ratio."""
+EXAMPLES = {"widest margin": 1.0, "median margin": 0.5, "narrowest margin": 0.0}
+"""Which pairs of a language are shown, as quantiles of its margins: picked by rule, not by taste."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Language:
+    code: str
+    name: str
+    slot: int
+    """Which colour and marker the language has, in every figure."""
+
+
+@dataclass(frozen=True)
+class Example:
+    label: str
+    round: int
+    row: dict[str, Any]
+    """A row of pairs.parquet."""
+
+
+@dataclass
+class Round:
+    """What one round left behind; empty where it did not get so far."""
+
+    number: int
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By stage, as in round.json."""
+    summary: dict[str, Any] | None = None
+    lengths: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sampled: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """Quartiles of the sampled responses' lengths."""
+    margins: dict[str, list[float]] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Its answers are what the others are compared with, so its 50 % is a definition and no measurement."""
+        return self.summary is not None and str(self.summary.get("judge", "")).startswith("none")
+
+    def judged(self, code: str) -> dict[str, Any]:
+        """The summary's row of a language, or of the `average`."""
+        if self.summary is None:
+            return {}
+        row: dict[str, Any] = self.summary["average"] if code == "average" else self.summary["languages"].get(code, {})
+        return row
+
+    def of(self, stage: str, code: str) -> dict[str, Any]:
+        """A language's counts of a stage."""
+        row: dict[str, Any] = self.counts.get(stage, {}).get("languages", {}).get(code, {})
+        return row
+
+
+@dataclass
+class Results:
+    name: str
+    config: dict[str, Any]
+    config_text: str
+    policy: str
+    """π_θ⁰, as the config names it."""
+    reference: str
+    """π_I, as the config names it."""
+    languages: list[Language]
+    rounds: list[Round]
+    status: RunStatus
+    examples: dict[str, list[Example]]
+    versions: dict[str, list[str]]
+    """Each package's versions, in order of appearance: more than one when the run went on after an update."""
+    missing: list[str]
+
+    @property
+    def judged(self) -> list[Round]:
+        return [r for r in self.rounds if r.summary is not None]
+
+    @property
+    def compared(self) -> list[Round]:
+        """The rounds whose answers a judge has seen."""
+        return [r for r in self.judged if not r.is_baseline]
+
+
+def interval(row: dict[str, Any], name: str) -> tuple[float, float] | None:
+    """95 % interval of a rate in percent, within 0 and 100; None when value or standard error is unknown.
+
+    By Student's t with the row's `n` items: two prompts are no ground for a narrow interval.
+    """
+    value, error, n = row.get(name), row.get(f"{name}_se"), row.get("n", 0)
+    if value is None or error is None or n < 2:
+        return None
+    width = float(stdtrit(n - 1, 0.975)) * error
+    return max(0.0, value - width), min(100.0, value + width)
+
+
+class _Reader:
+    """Reads a file of the run, or says in `missing` why the page goes without it."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run, self.missing = run, list[str]()
+
+    def read(self, path: Path, reader: Callable[[Path], T], expected: bool) -> T | None:
+        name = path.relative_to(self.run.path).as_posix()
+        if not path.exists():
+            if expected:
+                self.missing.append(f"{name} is not there, although its stage is done.")
+            return None
+        try:
+            return reader(path)
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            self.missing.append(f"{name} cannot be read: {error}")
+            return None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl, one per step: a resumed training writes some steps again, and the later row counts.
+    An unfinished last line belongs to a training that is still writing."""
+    rows: dict[float, dict[str, Any]] = {}
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for line in lines[:-1]:
+        row = json.loads(line)
+        rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def _quartiles(path: Path) -> tuple[float, float, float] | None:
+    lengths = pq.read_table(path, columns=["length"])["length"].to_numpy()
+    if not len(lengths):
+        return None
+    low, middle, high = (float(q) for q in np.quantile(lengths, [0.25, 0.5, 0.75]))
+    return low, middle, high
+
+
+def _margins(path: Path) -> dict[str, list[float]]:
+    table = pq.read_table(path, columns=["lang", "chosen_reward", "rejected_reward"])
+    margins: dict[str, list[float]] = {}
+    for row in table.to_pylist():
+        of_lang = margins.setdefault(row["lang"], [])
+        if row["chosen_reward"] is not None:  # LIDR's pairs have no rewards
+            of_lang.append(row["chosen_reward"] - row["rejected_reward"])
+    return margins
+
+
+def _examples(path: Path, round_number: int) -> dict[str, list[Example]]:
+    """Three pairs of every language, by the quantiles of EXAMPLES; of pairs without rewards, any three."""
+    table = pq.read_table(path, columns=["lang", "prompt_id", "chosen_reward", "rejected_reward"])
+    table = table.append_column("row", pa.array(range(len(table))))
+    margin = pc.subtract(table["chosen_reward"], table["rejected_reward"])
+    order = table.append_column("margin", margin).sort_by([("margin", "ascending"), ("prompt_id", "ascending")])
+    by_language: dict[str, list[int]] = {}
+    for lang, row in zip(order["lang"].to_pylist(), order["row"].to_pylist(), strict=True):
+        by_language.setdefault(lang, []).append(row)
+    texts = pq.read_table(path, columns=["prompt", "chosen", "rejected", "chosen_reward", "rejected_reward"])
+    shown: dict[str, list[Example]] = {}
+    for lang, rows in by_language.items():
+        picked = {rows[round(q * (len(rows) - 1))]: label for label, q in EXAMPLES.items()}
+        shown[lang] = [
+            Example(label, round_number, texts.slice(row, 1).to_pylist()[0]) for row, label in picked.items()
+        ]
+    return shown
+
+
+def _read_round(at: RoundDir, reader: _Reader, *, win_rates: bool) -> Round:
+    stages = at.record.stages
+    done = {name for name, record in stages.items() if record.state == "done"}
+    languages = sorted({lang for record in stages.values() for lang in record.counts.get("languages", {})})
+    found = Round(at.number, {name: record.counts for name, record in stages.items()})
+    found.summary = reader.read(at.summary, read_json, win_rates and "judge" in done)
+    found.lengths = reader.read(at.lengths, read_json, "score" in done) or {}
+    found.margins = reader.read(at.pairs, _margins, "pair" in done) or {}
+    found.metrics = reader.read(at.train / "metrics.jsonl", read_metrics, "train" in done) or []
+    for lang in languages:
+        quartiles = reader.read(at.rewards / f"{lang}.parquet", _quartiles, "score" in done)
+        if quartiles is not None:
+            found.sampled[lang] = quartiles
+    return found
+
+
+def _unfinished(status: RunStatus) -> list[str]:
+    """A line per round that is not done: "Round 1: train is not finished; not run yet: judge."."""
+    words = {"waiting": "not run yet: {}", "running": "{} is not finished", "failed": "{} failed"}
+    lines = []
+    for n in sorted({s.round for s in status.stages}):
+        stages = {state: [s.stage for s in status.stages if (s.round, s.state) == (n, state)] for state in words}
+        parts = [words[state].format(", ".join(names)) for state, names in reversed(stages.items()) if names]
+        if parts:
+            lines.append(f"Round {n}: {'; '.join(parts)}.")
+    return lines
+
+
+def _name(code: str) -> str:
+    try:
+        return english_name(code)
+    except UserError:  # a code that this version does not know is still a column of the results
+        return code
+
+
+def collect(run: RunDir) -> Results:
+    """Read everything the page shows.
+
+    Raises:
+        UserError: the config or a round's record cannot be read. Other damaged files are named on the page.
+    """
+    config, status, reader = read_config(run), run_status(run), _Reader(run)
+    models = section(config, "models")
+    rounds = [_read_round(at, reader, win_rates=has_xalpaca(config)) for at in run.rounds()]
+    found = {lang for r in rounds for lang in [*r.lengths, *r.margins, *r.sampled]}
+    found |= {lang for r in rounds if r.summary for lang in r.summary["languages"]}
+    codes = ordered_languages(config, found)
+    versions: dict[str, dict[str, None]] = {}
+    for at in run.rounds():
+        for record in at.record.stages.values():
+            for package, version in record.versions.items():
+                versions.setdefault(package, {})[version] = None
+    paired = [r.number for r in rounds if r.margins]
+    examples = reader.read(run.round(paired[-1]).pairs, lambda p: _examples(p, paired[-1]), True) if paired else None
+    return Results(
+        name=status.run,
+        config=config,
+        config_text=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
+        policy=models.get("policy") or ("π_I aligned on English pairs" if config.get("alignment") else "unknown"),
+        reference=models.get("reference") or "unknown",
+        languages=[Language(code, _name(code), slot) for slot, code in enumerate(codes)],
+        rounds=rounds,
+        status=status,
+        examples=examples or {},
+        versions={package: list(seen) for package, seen in sorted(versions.items())},
+        missing=[*_unfinished(status), *reader.missing],
+    )
+
+
+def reward_name(reward: dict[str, Any]) -> str:
+    """The kind, with what it takes: β of a log-ratio, or the classifier's name."""
+    kind = str(reward.get("kind") or "cross-lingual")
+    if kind == "model":
+        return f"{kind}: {reward.get('model')}"
+    return f"{kind}, β = {reward.get('beta', 0.1)}" if kind in LOG_RATIOS else kind
+
+
+def scale_words(fits: list[dict[str, Any]]) -> str:
+    """What the rewards measure before their length penalty, in words."""
+    scale = str(fits[-1].get("scale", LOG_RATIO)) if fits else LOG_RATIO
+    return "β · (policy log-probability − reference log-probability)" if scale == LOG_RATIO else scale

@@ -1,0 +1,104 @@
+"""Where a run stands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from icr.base.rundir import RunDir
+from icr.config.plain import read_config
+from icr.report.numbers import duration
+from icr.rounds.plan import STAGES, planned_stages
+
+State = Literal["done", "running", "interrupted", "failed", "waiting"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One planned stage of one round; `seconds` are those of work, over all interruptions."""
+
+    round: int
+    stage: str
+    state: State
+    seconds: float
+    started: float | None = None
+    finished: float | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands. `next` is the first stage that is not done, None when all are."""
+
+    run: str
+    rounds: int
+    rounds_done: int
+    stages: list[StageStatus]
+    next: StageStatus | None
+
+
+def run_status(run: RunDir, held: bool | None = None) -> RunStatus:
+    """Where the run stands. `held`: whether a process holds the run's lock; when none does, what is marked
+    running was interrupted.
+
+    Raises:
+        UserError: the config or a round's record cannot be read.
+    """
+    config = read_config(run)
+    stages = []
+    for n, stage in planned_stages(run, config):
+        record = run.round(n).record.stages.get(stage)
+        if record is None:
+            stages.append(StageStatus(n, stage, "waiting", 0.0))
+            continue
+        state: State = "interrupted" if record.state == "running" and held is False else record.state
+        stages.append(StageStatus(n, stage, state, record.seconds, record.started, record.finished))
+    following = next((s for s in stages if s.state != "done"), None)
+    numbers = {s.round for s in stages} - {0}
+    done = sum(all(s.state == "done" for s in stages if s.round == n) for n in numbers)
+    planned = int(config.get("rounds") or max(numbers, default=0))
+    return RunStatus(run.path.resolve().name, planned, done, stages, following)
+
+
+def status_json(run: RunDir, held: bool | None = None) -> dict[str, Any]:
+    """`run_status` as plain data: {run, rounds, rounds_done, stages: [{round, stage, state, seconds, started,
+    finished}], next}."""
+    return asdict(run_status(run, held))
+
+
+def status_table(run: RunDir, held: bool | None = None) -> Table:
+    """Rounds × stages with state and seconds; the line below says what is next."""
+    status = run_status(run, held)
+    look = {
+        "done": ("✓", "green"),
+        "running": ("running", "cyan"),
+        "interrupted": ("interrupted", "yellow"),
+        "failed": ("failed", "red"),
+        "waiting": ("waiting", "dim"),
+    }
+    shown = [stage for stage in STAGES if any(s.stage == stage for s in status.stages)]
+    table = Table(title=Text(f"{status.run}: {status.rounds_done} of {status.rounds} rounds done"), box=box.SIMPLE_HEAD)
+    table.add_column("round", justify="right")
+    for stage in shown:
+        table.add_column(stage, justify="right")
+    table.add_column("total", justify="right")
+    for n in sorted({s.round for s in status.stages}):
+        cells = {s.stage: s for s in status.stages if s.round == n}
+        row = [Text(str(n))]
+        for stage in shown:
+            if stage not in cells:
+                row.append(Text(""))
+                continue
+            word, style = look[cells[stage].state]
+            if cells[stage] == status.next and cells[stage].state == "waiting":
+                word, style = "next", "bold"
+            spent = f" {duration(cells[stage].seconds)}" if cells[stage].seconds else ""
+            row.append(Text(word + spent, style=style))
+        row.append(Text(duration(sum(s.seconds for s in cells.values()) or None)))
+        table.add_row(*row)
+    coming = status.next
+    table.caption = f"next: {coming.stage} of round {coming.round}" if coming else "all rounds are done"
+    return table

@@ -1,0 +1,112 @@
+"""What a run says on the terminal: how its judged rounds did, and where it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from icr.base.files import read_json
+from icr.base.rundir import RunDir
+from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
+from icr.report.numbers import number, share
+
+
+def summaries(run: RunDir) -> dict[int, dict[str, Any]]:
+    """The judge's summary of each judged round."""
+    return {r.number: read_json(r.summary) for r in run.rounds() if r.summary.exists()}
+
+
+def gains(judged: dict[int, dict[str, Any]]) -> dict[str, float]:
+    """Per language: win rate of the last judged round minus that of the first, in percentage points."""
+    if len(judged) < 2:
+        return {}
+    first, last = (judged[n]["languages"] for n in (min(judged), max(judged)))
+    pairs = {code: (first[code]["win_rate"], last[code]["win_rate"]) for code in last if code in first}
+    return {code: after - before for code, (before, after) in pairs.items() if before is not None and after is not None}
+
+
+def _with_error(row: dict[str, Any], field: str) -> str:
+    value, error = row.get(field), row.get(f"{field}_se")
+    return number(value) + (f" ± {number(error)}" if value is not None and error is not None else "")
+
+
+def _results(judged: dict[int, dict[str, Any]], languages: list[str]) -> Table:
+    """A row per language and round, the languages' averages last."""
+    change = gains(judged)
+    best = max(change, key=lambda code: change[code], default=None)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("language", "round", "win rate\n± se", "LC\n± se", "mean\nlength", "right\nlanguage", "change"):
+        table.add_column(name, justify="left" if name == "language" else "right", no_wrap=True)
+    for code in [*languages, "average"]:
+        rows = {n: s["average"] if code == "average" else s["languages"].get(code) for n, s in judged.items()}
+        for n, row in rows.items():
+            if not row:
+                continue
+            last = n == max(judged)
+            gain = Text(number(change[code], 1, sign=True)) if last and code in change else Text("")
+            winner = last and code == best and change[code] > 0
+            if winner:
+                gain.append(" ▲")
+            cells = [code if n == min(rows) else "", str(n), _with_error(row, "win_rate")]
+            cells += [_with_error(row, "lc_win_rate"), number(row.get("mean_length"), 0)]
+            cells += [share(row.get("right_language")) if code != "average" else ""]
+            table.add_row(*map(Text, cells), gain, style="bold green" if winner else ("" if last else "dim"))
+        table.add_section()
+    return table
+
+
+def _sampled(run: RunDir, languages: list[str]) -> Table:
+    """What there is to show without a judge: the responses sampled and the pairs made of them."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("language", "round", "responses", "mean length", "pairs", "mean reward margin"):
+        table.add_column(name, justify="left" if name == "language" else "right")
+    for code in languages:
+        for r in run.rounds():
+            stages = r.record.stages
+            sample, pair = (
+                stages[s].counts.get("languages", {}).get(code, {}) if s in stages else {} for s in ("sample", "pair")
+            )
+            if sample or pair:
+                cells = [code, str(r.number), number(sample.get("responses"), 0), number(sample.get("mean_length"), 0)]
+                table.add_row(*cells, number(pair.get("pairs"), 0), number(pair.get("reward_margin"), 2))
+        table.add_section()
+    return table
+
+
+def print_summary(run: RunDir, console: Console) -> None:
+    """The results of every judged round per language; of a run without a judge, its responses and pairs."""
+    config = read_config(run)
+    judged = summaries(run)
+    if not judged:
+        why = "no round has been judged yet"
+        if section(config, "judge").get("kind", "none") == "none":
+            why = "this run has no judge (judge.kind: none)"
+        elif not has_xalpaca(config):
+            why = "xalpaca is not among judge.benchmarks; the report has the others"
+        console.print(Text(f"No win rates: {why}."))
+        counts = [s.counts.get("languages", {}) for r in run.rounds() for s in r.record.stages.values()]
+        languages = ordered_languages(config, {code for languages in counts for code in languages})
+        if counts:
+            console.print(_sampled(run, languages))
+        return
+    languages = ordered_languages(config, {code for s in judged.values() for code in s["languages"]})
+    console.print(_results(judged, languages))
+    last = judged[max(judged)]
+    if str(last.get("judge", "")).startswith("none"):
+        console.print(Text("These are the baseline's own answers: the first comparison comes after round 1."))
+        return
+    sizes = [row["n"] for row in last["languages"].values()]
+    held_out = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    # round 0 against itself is no measurement, and its zero errors no precision
+    baseline_judged = not str(judged[min(judged)].get("judge", "")).startswith("none")
+    own = "" if baseline_judged else " (its own rates are 50 by definition)"
+    console.print(
+        Text(
+            f"Rates in percent against {last['baseline']}{own}, judged by {last['judge']} on {held_out} prompts per "
+            "language; change: points of win rate since the first judged round, ▲ the largest; lengths in characters."
+        )
+    )

@@ -1,0 +1,1 @@
+"""The loop: rounds, stages, and how they go on after any end."""

@@ -1,0 +1,221 @@
+"""What can be known to be wrong before any model is loaded, all of it at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eval.judges.own import check_own_judge
+from eval.nlp.tasks import check_settings
+from eval.xalpaca.answers import check_baseline
+from icr.base.errors import ConfigError, UserError
+from icr.config.load import load_config
+from icr.config.schema import Config, MtBench
+from icr.engines.models import locate
+from icr.languages import english_name
+from icr.rounds.context import Inputs
+from icr.rounds.stages.kinds import check_kind
+from prompts.load import Prompt, load_heldout, load_prompts
+from prompts.preferences import read_alignment
+
+T = TypeVar("T")
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.problems: list[UserError] = []
+
+    def add(self, what: str, *, where: str, do: str) -> None:
+        self.problems.append(UserError(what, where=where, do=do))
+
+    def attempt(self, default: T, action: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """The action's result, or `default` with its problems kept."""
+        try:
+            return action(*args, **kwargs)
+        except ConfigError as error:
+            self.problems.extend(error.problems)
+        except UserError as error:
+            self.problems.append(error)
+        return default
+
+
+def preflight(config: Config) -> Inputs:
+    """Check everything that needs no model.
+
+    Raises:
+        ConfigError: every problem of the config and of the files it names.
+    """
+    found = _Collector()
+    _settings(config, found)
+    languages = config.prompts.languages
+    prompts: list[Prompt] = []
+    if "en" in languages:
+        prompts = found.attempt([], load_prompts, config.prompts.path, languages, limit=config.prompts.limit)
+    policy = found.attempt(None, locate, config.models.policy, "models.policy") if config.models.policy else None
+    reference = found.attempt("", locate, config.models.reference, "models.reference")
+    if policy and policy == reference:
+        found.add(
+            "policy and reference are the same model, so every reward would be 0",
+            where="models",
+            do="name π_I in models.reference and its English-aligned child in models.policy",
+        )
+    alignment: list[dict[str, str]] = []
+    if config.alignment and not config.models.policy:
+        alignment = found.attempt(alignment, read_alignment, config.alignment.pairs)[: config.alignment.limit]
+    heldout, judge = _judge(config, found)
+    if found.problems:
+        raise ConfigError(found.problems)
+    return Inputs(prompts, heldout, alignment, policy, reference, judge)
+
+
+def load_checked(path: Path, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None) -> Config:
+    """`load_config` and `preflight` in one go.
+
+    Raises:
+        ConfigError: the problems of both.
+    """
+    try:
+        config = load_config(path, overrides, changes)
+    except ConfigError as error:
+        if isinstance(error.partial, Config):
+            found = _Collector()
+            found.problems.extend(error.problems)
+            found.attempt(None, preflight, error.partial)
+            raise ConfigError(found.problems) from error
+        raise
+    preflight(config)
+    return config
+
+
+def _settings(config: Config, found: _Collector) -> None:
+    languages = config.prompts.languages
+    if "en" not in languages:
+        found.add(
+            "`en` is not among the languages",
+            where="prompts.languages",
+            do="add en: the reward is conditioned on the English prompts",
+        )
+    if len(set(languages)) < len(languages):
+        found.add("a language is listed twice", where="prompts.languages", do="list each once")
+    for lang in languages:
+        found.attempt("", english_name, lang)
+    if not config.models.policy and not config.alignment:
+        found.add(
+            "there is no English-aligned policy",
+            where="models.policy",
+            do="name π_θ⁰ in models.policy, or give English pairs in alignment.pairs to make it",
+        )
+    if config.models.chat_template and not Path(config.models.chat_template).is_file():
+        found.add(f"there is no file {config.models.chat_template}", where="models.chat_template", do="check the path")
+    if config.objective == "kto" and config.train.micro_batch_size < 2:
+        found.add(
+            "KTO estimates its KL inside a micro-batch and needs at least 2 there",
+            where="train.micro_batch_size",
+            do="set train.micro_batch_size to 2 or more",
+        )
+    if config.train.processes != "auto":
+        found.attempt(None, check_batch, config, config.train.processes * config.train.nodes)
+    if config.train.nodes > 1 and not config.train.launcher:
+        found.add(
+            f"nothing says how to start the training on {config.train.nodes} nodes",
+            where="train.launcher",
+            do="write the command that starts a program once on each, such as srun --ntasks-per-node=1",
+        )
+    deepspeed = config.train.deepspeed
+    if deepspeed not in ("zero2", "zero3", "none") and not Path(deepspeed).is_file():
+        found.add(
+            f"there is no DeepSpeed config {deepspeed}",
+            where="train.deepspeed",
+            do="write zero2, zero3, none, or the path of a JSON file",
+        )
+    found.attempt(None, check_kind, config)
+    if config.objective not in ("dpo", "kto"):
+        found.attempt(None, _check_objective, config.objective)
+
+
+def check_batch(config: Config, processes: int) -> None:
+    """A batch has to be whole micro-batches on every process; KTO makes two rows of a pair.
+
+    Raises:
+        ConfigError: the training's or the alignment's is not.
+    """
+    micro = config.train.micro_batch_size
+    batches = [("train.batch_size", config.train.batch_size, 2 if config.objective == "kto" else 1)]
+    if config.alignment and not config.models.policy:
+        batches.append(("alignment.batch_size", config.alignment.batch_size, 1))  # the alignment is DPO
+    problems = [
+        UserError(
+            f"a batch of {size} pairs cannot be split into micro-batches of {micro} on {processes} processes",
+            where=key,
+            do=f"make it a multiple of {micro * processes // math.gcd(micro * processes, rows)}",
+        )
+        for key, size, rows in batches
+        if size * rows % (micro * processes)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_objective(name: str) -> None:
+    from loops.objective import load_objective
+
+    load_objective(name)
+
+
+def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]:
+    judge = config.judge
+    if not judge.active:
+        return [], None
+    if "nlp" in judge.benchmarks:
+        found.attempt(None, check_settings, judge.nlp)
+    if judge.kind == "none":
+        others = [name for name in judge.benchmarks if name != "nlp"]
+        if others:
+            found.add(
+                f"{', '.join(others)} need a judge",
+                where="judge.kind: none",
+                do="name a judge (local or openai), or take them out of judge.benchmarks",
+            )
+        return [], None
+    if judge.own:
+        found.attempt(None, check_own_judge, judge.own, judge.benchmarks)
+    if not judge.prompts and "xalpaca" in judge.benchmarks:
+        found.add(
+            "the judge has no prompts", where="judge.prompts", do="name held-out prompts, or set judge.kind to none"
+        )
+    if "mtbench" in judge.benchmarks and judge.mtbench is None:
+        found.add(
+            "MT-Bench has no questions",
+            where="judge.mtbench",
+            do="name their folder in judge.mtbench.questions, or take mtbench out of judge.benchmarks",
+        )
+    if "mtbench" in judge.benchmarks and judge.mtbench is not None:
+        found.attempt(None, _check_questions, judge.mtbench, config.prompts.languages)
+    for key in ("difficulty", "gamed", "prices"):
+        name = getattr(judge, key)
+        if name and not Path(name).is_file():
+            found.add(f"there is no file {name}", where=f"judge.{key}", do="check the path")
+    if not judge.model and not judge.own:
+        found.add("the judge has no model", where="judge.model", do="name a model, or set judge.kind to none")
+    heldout: list[Prompt] = []
+    if judge.prompts and "en" in config.prompts.languages:
+        heldout = found.attempt([], load_heldout, judge.prompts, config.prompts.languages, judge.limit)
+    if judge.kind == "openai" and not judge.base_url and not os.environ.get("OPENAI_API_KEY"):
+        found.add(
+            "there is no key for the judge",
+            where="judge.kind: openai",
+            do="set the environment variable OPENAI_API_KEY, or name an endpoint of your own in judge.base_url",
+        )
+    if judge.baseline != "round-0":
+        found.attempt(None, check_baseline, Path(judge.baseline), heldout)
+    model = judge.local_model
+    return heldout, found.attempt(None, locate, model, "judge.model") if model else None
+
+
+def _check_questions(settings: MtBench, languages: list[str]) -> None:
+    from eval.mtbench.questions import load_questions
+
+    load_questions(settings, languages)

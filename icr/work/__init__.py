@@ -1,0 +1,1 @@
+"""How heavy work gets done: workers, shards, progress."""

@@ -1,0 +1,239 @@
+"""`icr prompts translate`: English prompts into other languages, every translation checked, none dropped unseen."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from icr.base.errors import UserError
+from icr.base.files import read_json, write_json, write_text
+from icr.endpoint.endpoint import Ask, NoAnswer
+from icr.endpoint.prices import Cost
+from icr.endpoint.reply import Reply
+from icr.languages import english_name
+from prompts.audit import Tally
+from prompts.checks import Checked, Finding, check_translation
+from prompts.load import EnglishPrompts, language_file, load_english, load_prompts
+
+NO_ANSWER = "no answer"
+REFUSED = "refused"
+TRUNCATED = "truncated"
+
+LEAST_TOKENS = 256
+TOKENS_PER_CHARACTER = 2
+MOST_TOKENS = 4096
+"""An answer may have the least, and more for each character of the English up to the most, which every endpoint in use
+allows. A translation has 0.3 to 1.5 tokens a character of its English; the rest is for tokenizers that spell a script
+out in bytes."""
+
+REPORT, DROPPED, WORK = "translation_report.json", "translation_dropped.jsonl", "translator"
+TAGGED = re.compile(r"<text>(.*)</text>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """An answer of the translator, and what is wrong with it."""
+
+    lang: str
+    id: str
+    english: str
+    text: str
+    checked: Checked
+
+
+class Task:
+    """English prompts to be translated into `targets`, in a folder of its own."""
+
+    def __init__(self, source: str, targets: Sequence[str], out: Path, limit: int | None = None) -> None:
+        """Reads the source.
+
+        Raises:
+            UserError, ConfigError: an unknown language, no such source or a broken one, or files in `out` that would
+                be overwritten and are not from here.
+        """
+        self.source, self.targets, self.out = source, _targets(targets), out
+        self.english: EnglishPrompts = load_english(source, limit=limit)
+        self.work = out / WORK
+        _refuse_overwriting(self)
+
+    @property
+    def asks(self) -> list[Ask]:
+        """Every prompt in every language, language by language."""
+        return [_ask(text, lang) for lang in self.targets for text in self.english.texts.values()]
+
+    def write(self, answers: Sequence[Reply | NoAnswer], translator: str, cost: Cost | None) -> Report:
+        """Check the answers to `asks` and write the folder: en.jsonl, LANG.jsonl, what was dropped, and the report.
+
+        `cost`: of all these answers, whichever command paid for them; None for a local model.
+
+        A prompt that is dropped in one language stays in the others and in English: prompts are joined with English,
+        not with one another.
+        """
+        keys = [(lang, id, text) for lang in self.targets for id, text in self.english.texts.items()]
+        translations = [_checked(*key, answer) for key, answer in zip(keys, answers, strict=True)]
+        ours = {*claimed(self.out), *self.targets}
+        write_english = _english_of(self.out) != self.english.texts
+        if write_english:
+            ours.add("en")  # where it is the user's own and already right, it stays theirs
+        write_json(self.work / "languages.json", sorted(ours))
+        if write_english:
+            _write_prompts(self.out / "en.jsonl", self.english.texts)
+        tallies: dict[str, Tally] = {lang: Tally() for lang in self.targets}
+        for t in translations:
+            tallies[t.lang].add(t.checked.findings, t.checked.language_told)
+        for lang in self.targets:
+            kept = {t.id: t.text for t in translations if t.lang == lang and not t.checked.findings}
+            _write_prompts(self.out / f"{lang}.jsonl", kept)
+        self._write_dropped([t for t in translations if t.checked.findings])
+        report = Report(self, translator, tallies, cost)
+        write_json(self.out / REPORT, report.as_json())
+        return report
+
+    def _write_dropped(self, dropped: Sequence[Translation]) -> None:
+        """Those of languages that are not translated now stay as they were."""
+        path = self.out / DROPPED
+        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        rows = [row for row in map(json.loads, filter(None, lines)) if row["lang"] not in self.targets]
+        rows += [
+            {
+                "lang": t.lang,
+                "instruction_id": t.id,
+                "reasons": [finding.reason for finding in t.checked.findings],
+                "details": [finding.detail for finding in t.checked.findings],
+                "english": t.english,
+                "translation": t.text,
+            }
+            for t in dropped
+        ]
+        _write_lines(path, rows)
+
+
+@dataclass(frozen=True)
+class Report:
+    task: Task
+    translator: str
+    tallies: dict[str, Tally]
+    cost: Cost | None
+    """Of these translations. None for a local model."""
+
+    def as_json(self) -> dict[str, Any]:
+        path = self.task.out / REPORT
+        earlier = read_json(path)["languages"] if path.is_file() else {}
+        now = {
+            lang: {"name": english_name(lang), "translator": self.translator, **tally.as_json("kept")}
+            for lang, tally in self.tallies.items()
+        }
+        english = self.task.english
+        return {
+            "source": self.task.source,
+            "english": {"prompts": len(english.texts), "left_out": dict(english.left_out)},
+            "languages": {**earlier, **now},
+            "cost": self._cost(),
+        }
+
+    def _cost(self) -> dict[str, Any] | None:
+        names = ("calls", "prompt_tokens", "completion_tokens", "usd")
+        return None if self.cost is None else {name: getattr(self.cost, name) for name in names}
+
+
+def claimed(out: Path) -> list[str]:
+    """The languages whose files in `out` were written by this command."""
+    path = out / WORK / "languages.json"
+    return list(read_json(path)) if path.is_file() else []
+
+
+def _targets(codes: Sequence[str]) -> list[str]:
+    targets = list(dict.fromkeys(codes))
+    for code in targets:
+        english_name(code)
+    if not targets or "en" in targets:
+        raise UserError("the prompts are in English already" if targets else "no language to translate into",
+                        where="--to", do="name other languages, such as --to es,th,sw")  # fmt: skip
+    return targets
+
+
+def _refuse_overwriting(task: Task) -> None:
+    """Raise UserError where files of the user's, or earlier translations, would be lost."""
+    ours = claimed(task.out)
+    others = "choose another folder with --out"
+    for lang in task.targets:
+        file = language_file(task.out, lang)
+        if file and lang not in ours:
+            raise UserError(f"{file.name} is there already, and was not translated by this command",
+                            where=f"--out: {task.out}", do=f"{others}, or take {lang} out of --to")  # fmt: skip
+    before, after = _english_of(task.out), task.english.texts
+    if before is None:
+        return
+    if before == after:
+        _refuse_other_ids(task, others)
+        return
+    if "en" not in ours:
+        raise UserError("other English prompts are in the folder already", where=f"--out: {task.out}",
+                        do=f"{others}, or use its prompts: --source {task.out}, without --limit")  # fmt: skip
+    kept = [lang for lang in ours if lang != "en" and lang not in task.targets and language_file(task.out, lang)]
+    if kept and not before.items() <= after.items():
+        raise UserError(f"the folder has translations of other English prompts: {', '.join(kept)}",
+                        where=f"--out: {task.out}", do=f"{others}, or add these languages to --to")  # fmt: skip
+
+
+def _refuse_other_ids(task: Task, others: str) -> None:
+    """Raise UserError where translations would not find the folder's own English prompts, which stay as they are."""
+    try:
+        ids = {prompt.id for prompt in load_prompts(str(task.out), ["en"], key="--out")}
+    except UserError:  # without ids, or under other names than a run reads
+        ids = set()
+    if not task.english.texts.keys() <= ids:
+        raise UserError("the folder's English prompts have no `id` and `instruction` to join translations by",
+                        where=f"--out: {task.out}", do=others)  # fmt: skip
+
+
+def _english_of(folder: Path) -> dict[str, str] | None:
+    return load_english(str(folder), key="--out").texts if language_file(folder, "en") else None
+
+
+def _ask(english: str, lang: str) -> Ask:
+    prompt = _template().replace("{language}", english_name(lang)).replace("{text}", english.strip())
+    room = min(MOST_TOKENS, LEAST_TOKENS + TOKENS_PER_CHARACTER * len(english))
+    return Ask((("user", prompt),), room)
+
+
+@cache
+def _template() -> str:
+    return (files("prompts") / "translate_prompt.txt").read_text(encoding="utf-8").strip()
+
+
+def _checked(lang: str, id: str, english: str, answer: Reply | NoAnswer) -> Translation:
+    """Read one answer."""
+    if isinstance(answer, NoAnswer):
+        finding = Finding(NO_ANSWER, f"{answer.reason}: {answer.detail}")
+        return Translation(lang, id, english, "", Checked([finding], False))
+    choice = answer.choices[0]
+    text = _bare(choice.message.content or "")
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        finding = Finding(REFUSED, choice.message.refusal or "stopped by the endpoint's content filter")
+        return Translation(lang, id, english, text, Checked([finding], False))
+    checked = check_translation(english, text, lang)
+    if choice.finish_reason == "length":
+        cut = Finding(TRUNCATED, f"cut off after {len(text)} characters")
+        checked = Checked([cut, *checked.findings], checked.language_told)
+    return Translation(lang, id, english, text, checked)
+
+
+def _bare(answer: str) -> str:
+    """The answer without the prompt's tags, which some models repeat."""
+    tagged = TAGGED.fullmatch(answer.strip())
+    return (tagged[1] if tagged else answer).strip()
+
+
+def _write_prompts(path: Path, texts: Mapping[str, str]) -> None:
+    _write_lines(path, [{"instruction": text, "instruction_id": id} for id, text in texts.items()])
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

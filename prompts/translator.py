@@ -1,0 +1,193 @@
+"""Who translates: an endpoint, or a model on this machine. `python -m prompts.translator JOB EVENTS` is the worker.
+
+Endpoints, too, are asked in a worker process: asyncio may swallow what a signal's handler raises, so the process that
+has to hear Ctrl-C must not run an event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pydantic import BaseModel
+
+from icr.base.process import die_with_parent
+from icr.base.progress import EventFile, Reporter
+from icr.config.schema import Endpoint as Settings
+from icr.config.schema import Sampling
+from icr.endpoint.cache import Cache, question_key
+from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
+from icr.endpoint.reply import Choice, Message, Reply
+from icr.engines.models import locate
+from prompts.translate import Task
+
+if TYPE_CHECKING:
+    from icr.engines.base import Completion
+
+
+Backend = Literal["auto", "vllm", "transformers"]
+
+SHARD = {"vllm": 256, "transformers": 32}
+"""Prompts that are sampled at a time, and that a kill loses at most. vLLM needs many for its speed."""
+TOO_LONG = "too long"
+
+
+class Translator(Protocol):
+    def ask(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Reply | NoAnswer]:
+        """One reply per question, in order; `done(k)` is called when k more of them are there."""
+
+    def estimate(self, asks: Sequence[Ask]) -> Estimate:
+        """What asking these would take; nothing is asked."""
+
+
+class TranslateJob(BaseModel):
+    """A whole `icr prompts translate`."""
+
+    source: str
+    targets: list[str]
+    out: str
+    limit: int | None
+    kind: Literal["openai", "local"]
+    model: str
+    settings: Settings
+    """openai: the endpoint's."""
+    backend: Backend
+    """local: what samples."""
+
+    def task(self) -> Task:
+        return Task(self.source, self.targets, Path(self.out), self.limit)
+
+    def translator(self, reporter: Reporter, *, dry: bool = False) -> Endpoint | LocalTranslator:
+        """`dry`: for `estimate` alone. No file is made."""
+        cache = Path(self.out) / "translator" / "answers.sqlite"
+        if self.kind == "local":
+            return LocalTranslator(self.model, cache, self.backend, reporter, dry=dry)
+        return Endpoint(self.model, cache, self.settings, reporter, dry=dry)
+
+
+class LocalTranslator:
+    """Samples greedily, a shard at a time, and keeps answers as an endpoint's are kept."""
+
+    def __init__(self, model: str, cache: Path, backend: Backend, reporter: Reporter, *, dry: bool = False) -> None:
+        """Raises UserError when there is no such model."""
+        self._model = locate(model, "--translator")
+        self._backend, self._reporter = backend, reporter
+        self._cache = Cache(cache if cache.exists() or not dry else Path(":memory:"))
+
+    def ask(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Reply | NoAnswer]:
+        """One reply per question, in order; questions have one message. What is in the cache is not sampled again.
+
+        Raises:
+            UserError: the model cannot be loaded, or has no chat template.
+        """
+        keys = [self._key(ask) for ask in asks]
+        todo = {key: ask for key, ask in zip(keys, asks, strict=True) if self._cache.get(key) is None}
+        if todo:
+            self._sample(todo)
+        done(len(asks))
+        return [self._reply(key) for key in keys]
+
+    def estimate(self, asks: Sequence[Ask]) -> Estimate:
+        """What asking these would take; nothing is loaded."""
+        unlike = list(dict.fromkeys(asks))
+        guesses = [ask.guess for ask in unlike if self._cache.get(self._key(ask)) is None]
+        prompt, completion = sum(g.prompt for g in guesses), sum(g.completion for g in guesses)
+        return Estimate(len(guesses), len(unlike) - len(guesses), prompt, completion, None)
+
+    def _key(self, ask: Ask) -> str:
+        return question_key(f"local: {self._model} {_stamp(self._model)}", ask.params, ask.json())
+
+    def _reply(self, key: str) -> Reply | NoAnswer:
+        kept = self._cache.get(key)
+        assert kept is not None
+        answer = json.loads(kept)
+        if answer["finish_reason"] == TOO_LONG:
+            return NoAnswer("longer than the translator's context", answer["text"])
+        return Reply(choices=[Choice(message=Message(content=answer["text"]), finish_reason=answer["finish_reason"])])
+
+    def _keep(self, key: str, text: str, finish_reason: str) -> None:
+        self._cache.put(key, json.dumps({"text": text, "finish_reason": finish_reason}))
+
+    def _sample(self, todo: dict[str, Ask]) -> None:
+        from icr.engines.base import Decoding, Request
+        from icr.engines.models import context_length, load_tokenizer, materialise, prompt_token_ids
+        from icr.engines.open import choose_backend, open_engine
+
+        folder = materialise(self._model)
+        tokenizer, context = load_tokenizer(folder), context_length(folder)
+        prompts = []
+        for key, ask in todo.items():
+            ids = prompt_token_ids(tokenizer, ask.messages[0][1])
+            if 2 * len(ids) > context:
+                self._keep(key, f"{len(ids)} tokens, context {context}", TOO_LONG)
+            else:
+                # with half of the context for each, what one prompt gets does not depend on its neighbours
+                prompts.append((key, ids, min(ask.max_tokens, context // 2)))
+        if not prompts:
+            return
+        prompts.sort(key=lambda prompt: len(prompt[1]))  # neighbours of one length need no padding
+        backend = choose_backend(self._backend)
+        longest = max(len(ids) + max_tokens for _, ids, max_tokens in prompts)
+        engine = open_engine(folder, Sampling(backend=self._backend), max_model_len=min(context, longest))
+        tokens = 0
+        self._reporter.progress(0, len(prompts))
+        for start in range(0, len(prompts), SHARD[backend]):
+            shard = prompts[start : start + SHARD[backend]]
+            decoding = Decoding(0.0, 1.0, max(max_tokens for _, _, max_tokens in shard))
+            sampled = engine.generate([Request(ids, seed=0) for _, ids, _ in shard], decoding)
+            completions = [_cut(c, max_tokens) for c, (_, _, max_tokens) in zip(sampled, shard, strict=True)]
+            texts = tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
+            for (key, _, _), completion, text in zip(shard, completions, texts, strict=True):
+                self._keep(key, text, completion.finish_reason)
+            tokens += sum(len(c.token_ids) for c in completions)
+            self._reporter.progress(start + len(shard), len(prompts), tokens)
+
+
+def _stamp(model: str) -> int:
+    """A folder may get other weights under the same name: they are told by their time."""
+    path = Path(model)
+    return max((f.stat().st_mtime_ns for f in [path, *path.glob("*.safetensors")]), default=0) if path.exists() else 0
+
+
+def _cut(completion: Completion, max_tokens: int) -> Completion:
+    """An engine has one limit for all requests of a call: the largest of theirs."""
+    if len(completion.token_ids) <= max_tokens:
+        return completion
+    return replace(completion, token_ids=completion.token_ids[:max_tokens], finish_reason="length")
+
+
+def run(job: TranslateJob, reporter: Reporter) -> None:
+    """The worker's task: ask, check, and write the folder."""
+    task, translator = job.task(), job.translator(reporter)
+    asks, came = task.asks, 0
+
+    def done(more: int) -> None:
+        nonlocal came
+        came += more
+        reporter.progress(came, len(asks))
+
+    answers = translator.ask(asks, done)
+    cost = translator.cost_of(asks) if isinstance(translator, Endpoint) else None
+    task.write(answers, f"{job.kind}: {job.model}", cost)
+
+
+def main() -> int:
+    from icr.base.process import reported
+
+    die_with_parent()
+    job_path, events_path = sys.argv[1:]
+    events = EventFile(Path(events_path))
+
+    def work() -> dict[str, object]:
+        run(TranslateJob.model_validate_json(Path(job_path).read_text(encoding="utf-8")), events)
+        return {}
+
+    return reported(work, events)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from icr.base.errors import ConfigError, StageFailed, UserError, explain_os_error
+from icr.base.lock import RunLock, is_held
+from icr.rounds.preflight import load_checked
+from icr.work.launch import Worker, run_workers
+
+ROOT = Path(__file__).parents[2]
+
+
+def icr(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "icr.commands.main", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "pyarrow", "pydantic")
+    code = f"import sys, icr.commands.main; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    # typer itself brings pydantic
+    assert out.strip() in ("[]", "['pydantic']")
+    assert "iterate" in icr("--help").stdout
+
+
+def test_usage_errors_end_with_2() -> None:
+    done = icr("iterat")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert icr("iterate", "--rounds", "none").returncode == 2
+    missing = icr("iterate", "--config", "no-such-recipe")
+    assert missing.returncode == 2 and "quickstart" in missing.stderr
+    assert "is not a run folder" in icr("status", "nowhere").stderr
+
+
+def test_validate(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
+    good = icr("validate", tiny_config(tmp_path))
+    assert good.returncode == 0 and "18 prompts in en, es, ru, 12 held out" in good.stdout
+    bad = icr("validate", tiny_config(tmp_path, sampling={"n": 1}, prompts={"languages": ["en", "de"]}))
+    assert bad.returncode == 2 and "3 problems" in bad.stderr and "Traceback" not in bad.stderr
+
+
+def test_lc(tmp_path: Path) -> None:
+    pairs = [(0.9, 120, 100), (0.4, 80, 100), (0.7, 150, 90), (0.2, 60, 110), (0.6, 100, 100), (0.5, 140, 80)]
+    rows = ["preference,len_model,len_baseline", *(f"{p},{m},{b}" for p, m, b in pairs)]
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(rows))
+    result = json.loads(icr("lc", table, "--json").stdout)
+    assert result["n"] == 6 and result["win_rate"] == pytest.approx(55.0)
+    assert {"win_rate_se", "lc_win_rate", "lc_win_rate_se", "variant"} <= result.keys()
+    assert "length-controlled win rate" in icr("lc", table).stdout
+    table.write_text("preference,len_model,len_baseline\n1.4,1,2\n")
+    wrong = icr("lc", table)
+    assert wrong.returncode == 2 and f"{table}:2" in wrong.stderr
+
+
+def test_a_judge_without_key_or_answers_is_found_before_the_run(
+    tmp_path: Path, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    baseline = tmp_path / "answers"
+    baseline.mkdir()
+    for lang in ("en", "es", "ru"):
+        answers = [{"id": f"p{n}", "output": "x"} for n in (range(11, 15) if lang != "ru" else range(11, 13))]
+        (baseline / f"{lang}.json").write_text(json.dumps(answers))
+    config = tiny_config(tmp_path, judge={"kind": "openai", "model": "m", "baseline": str(baseline)})
+    with pytest.raises(ConfigError) as caught:
+        load_checked(config)
+    text = str(caught.value)
+    assert "OPENAI_API_KEY" in text and "p13" in text and "ru" in text
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.last = (0, 0, 0)
+
+    def progress(self, done: int, total: int, tokens: int) -> None:
+        self.last = (done, total, tokens)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def worker(tmp_path: Path, name: str, body: str) -> Worker:
+    head = (
+        f"from icr.base.progress import EventFile; from pathlib import Path; e = EventFile(Path('{tmp_path / name}'))\n"
+    )
+    return Worker([sys.executable, "-c", head + body], tmp_path / name, tmp_path / f"{name}.log")
+
+
+def test_workers_report_progress_notes_and_results(tmp_path: Path) -> None:
+    body = "e.progress(2, 2, 30); e.note('hello'); e.send(event='done', counts={'x': 1})"
+    watcher = Watcher()
+    results = run_workers([worker(tmp_path, "a", body), worker(tmp_path, "b", body)], watcher)
+    assert results == [{"x": 1}] * 2 and watcher.notes == ["hello"] * 2 and watcher.last == (4, 4, 60)
+
+
+def test_a_workers_complaint_reaches_the_user_and_ends_the_others(tmp_path: Path) -> None:
+    slow = worker(tmp_path, "slow", "import time; time.sleep(60)")
+    bad = worker(tmp_path, "bad", "e.send(event='error', kind='user', what='no', where='here', do='mend it')")
+    started = time.monotonic()
+    with pytest.raises(UserError, match="no") as caught:
+        run_workers([slow, bad], Watcher())
+    assert caught.value.where == "here" and time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("import sys; print('last words'); sys.exit(3)", "last words"),
+        ("pass", "exit code 0 and no result"),
+        ("e.send(event='error', kind='crash', text='KeyError: 1')", "KeyError: 1"),
+    ],
+)
+def test_a_crash_is_told_with_the_end_of_its_log(tmp_path: Path, body: str, what: str) -> None:
+    with pytest.raises(StageFailed, match=what):
+        run_workers([worker(tmp_path, "a", body)], Watcher())
+
+
+def test_a_lock_knows_its_holder_and_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icr.base.lock.PATIENCE", 0.3)
+    path = tmp_path / "run" / ".lock"
+    assert not is_held(path)
+    first = RunLock(path)
+    assert is_held(path)
+    with pytest.raises(UserError, match="another command is at work"):
+        RunLock(path)
+    first.release()
+    assert not is_held(path)
+    RunLock(path).release()
+
+
+def test_a_full_disk_is_the_users_to_mend() -> None:
+    known = explain_os_error(OSError(28, "No space left on device", "/x/y"))
+    assert known is not None and "disk is full" in str(known) and "/x/y" in str(known)
+    assert explain_os_error(OSError(2, "No such file")) is None
+
+
+HEAVY = ("torch", "transformers", "vllm", "deepspeed", "trl", "matplotlib")
+
+
+def imports(path: Path, top_only: bool) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+LIGHT = ("icr/base", "icr/config", "icr/endpoint", "icr/rounds", "icr/experiments", "icr/report", "icr/commands")
+"""Rooms of the driver: what they need of torch or transformers they import where it is needed."""
+
+
+def test_the_drivers_side_stays_light() -> None:
+    for path in [p for room in LIGHT for p in (ROOT / room).rglob("*.py") if p.name != "plots.py"]:
+        top = {module.split(".")[0] for module in imports(path, top_only=True)}
+        assert not top & set(HEAVY), path
+
+
+def test_vllm_is_imported_by_the_engine_and_by_lm_evals_own_backend_alone() -> None:
+    files = [p for package in ("icr", "loops", "prompts", "eval") for p in (ROOT / package).rglob("*.py")]
+    using = {str(p.relative_to(ROOT)) for p in files for m in imports(p, top_only=False) if m.split(".")[0] == "vllm"}
+    assert using == {"icr/engines/vllm_engine.py", "eval/nlp/models.py"}

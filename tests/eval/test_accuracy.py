@@ -1,0 +1,112 @@
+"""Reward accuracy: which pairs are asked about, how verdicts count, and the command on a run's round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.accuracy import LABELS, agreement_of, chosen_first, pick_pairs, run_agreement, summarise
+from eval.judges.question import Question, Verdict
+from icr.base.errors import UserError
+from icr.base.files import read_rows, write_rows
+from icr.base.progress import Silent
+from icr.rows import PAIRS
+
+
+def write_pairs(path: Path, count: int = 6) -> Path:
+    rows = [
+        {"prompt_id": str(n), "lang": lang, "prompt": f"Frage {n}", "chosen": f"gut {n}", "rejected": f"schlecht {n}",
+         "chosen_reward": 1.0, "rejected_reward": 0.0, "chosen_sample": 0, "rejected_sample": 1}
+        for lang in ("de", "sw") for n in range(count)
+    ]  # fmt: skip
+    write_rows(path, rows, PAIRS)
+    return path
+
+
+class Rater:
+    """Prefers what `better` says of the two texts; None: a refusal."""
+
+    name, shard_size = "rater", 3
+
+    def __init__(self, label: Callable[[str, str], str | None]) -> None:
+        self.label, self.asked = label, list[Question]()
+
+    def ask(self, questions: Sequence[Question], done: Callable[[int], None], running: Any = None) -> list[Verdict]:
+        self.asked += questions
+        verdicts = []
+        for question in questions:
+            texts = dict(question.texts)
+            label = self.label(texts["first"], texts["second"])
+            verdicts.append(Verdict.of_label(question, label, label) if label else Verdict(None, "refused"))
+        return verdicts
+
+    def cost(self) -> dict[str, Any] | None:
+        return None
+
+
+def prefers_good(first: str, second: str) -> str:
+    return "answer1" if first.startswith("gut") else "answer2"
+
+
+def test_a_judge_of_the_rewards_mind_agrees_wholly_whatever_the_order(tmp_path: Path) -> None:
+    picked = pick_pairs(write_pairs(tmp_path / "pairs.parquet", 20), 20)
+    assert {chosen_first(row) for row in picked["de"]} == {True, False}  # shuffled
+    run_agreement(Rater(prefers_good), picked, tmp_path / "out", Silent())
+    summary = summarise(tmp_path / "out", "rater")
+    assert {lang: row["accuracy"] for lang, row in summary["languages"].items()} == {"de": 100.0, "sw": 100.0}
+    assert summary["average"] == {"accuracy": 100.0, "accuracy_se": 0.0}
+
+
+def test_accuracy_by_hand_with_ties_and_refusals(tmp_path: Path) -> None:
+    picked = pick_pairs(write_pairs(tmp_path / "pairs.parquet"), 6)
+
+    def label(first: str, second: str) -> str | None:
+        number = int(first.split()[1])
+        right = prefers_good(first, second)
+        wrong = {"answer1": "answer2", "answer2": "answer1"}[right]
+        return [right, right, right, wrong, "tie", None][number]
+
+    run_agreement(Rater(label), picked, tmp_path / "out", Silent())
+    row = summarise(tmp_path / "out", "rater")["languages"]["de"]
+    values = [1, 1, 1, 0, 0.5]
+    mean = sum(values) / 5
+    se = math.sqrt(sum((v - mean) ** 2 for v in values) / 4 / 5)
+    assert (row["n"], row["unscored"], row["reasons"]) == (5, 1, {"refused": 1})
+    assert (row["accuracy"], row["accuracy_se"]) == pytest.approx((100 * mean, 100 * se))
+    assert row["ties"] == pytest.approx(0.2)
+
+
+def test_shares_count_to_the_side_of_the_chosen_response_and_ties_as_half() -> None:
+    assert agreement_of(Verdict((0.5, 0.3, 0.2)), True) == pytest.approx((0.6, 0.2))
+    assert agreement_of(Verdict((0.5, 0.3, 0.2)), False) == pytest.approx((0.4, 0.2))
+    assert agreement_of(Verdict(None, "refused"), True) == (None, None)
+
+
+def test_the_same_pairs_are_picked_every_time_and_asked_once(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.parquet", 30)
+    picked = pick_pairs(pairs, 7)
+    assert picked == pick_pairs(pairs, 7) and {len(rows) for rows in picked.values()} == {7}
+    assert picked["de"] == pick_pairs(pairs, 9)["de"][:7]  # asking for more keeps the first
+    judge = Rater(prefers_good)
+    run_agreement(judge, picked, tmp_path / "out", Silent())
+    run_agreement(judge, picked, tmp_path / "out", Silent())
+    assert len(judge.asked) == 14
+    assert all(q.labels == LABELS and "Swahili" in q.prompt() for q in judge.asked[7:])
+    assert len(read_rows(tmp_path / "out" / "sw.parquet")) == 7
+
+
+def test_without_verdicts_there_is_no_accuracy_but_a_reason(tmp_path: Path) -> None:
+    picked = pick_pairs(write_pairs(tmp_path / "pairs.parquet"), 3)
+    run_agreement(Rater(lambda first, second: None), picked, tmp_path / "out", Silent())
+    summary = summarise(tmp_path / "out", "rater")
+    assert summary["languages"]["de"]["why"] == {"accuracy": "no pair has a verdict"}
+    assert summary["average"] == {"accuracy": None, "accuracy_se": None}
+
+
+def test_a_round_without_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no pairs"):
+        pick_pairs(tmp_path / "pairs.parquet", 3)

@@ -1,0 +1,121 @@
+"""Baselines: read in every form, joined with the policy's answers by id, every defect named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.xalpaca.answers import load_baseline, read_answers
+from icr.base.errors import UserError
+from icr.base.files import read_rows, write_rows
+from icr.rows import RESPONSES
+from tests.helpers.judging import Steps, write_answers
+
+PUBLIC = Path(__file__).resolve().parents[3] / "shared" / "data" / "x_alpacaeval"
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    return write_answers(tmp_path / "answers", "de", {"1": "eins", "2": "zwei"})
+
+
+def reference(folder: Path, rows: Any, name: str = "de.json") -> Path:
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("de.json", [{"id": 2, "output": "b"}, {"id": 1, "output": "a"}, {"id": 9, "output": "c"}]),
+        ("de.jsonl", [{"instruction_id": "2", "output": "b"}, {"instruction_id": "1", "output": "a\u2028"}]),
+        ("de.json", [{"instruction": "Frage 2", "output": "b"}, {"instruction": "Frage 1\n", "output": "a"}]),
+    ],
+)
+def test_reference_answers_are_joined_by_id_or_else_by_instruction(
+    tmp_path: Path, answers: Path, name: str, rows: Any
+) -> None:
+    joined = load_baseline(reference(tmp_path / "ref", rows, name), read_answers(answers))
+    assert {id: text.strip() for id, text in joined["de"].items()} == {"1": "a", "2": "b"}
+
+
+def test_the_baseline_of_a_run_is_read_from_its_answers(answers: Path) -> None:
+    assert load_baseline(answers, read_answers(answers)) == {"de": {"1": "eins", "2": "zwei"}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ([{"id": 1, "output": "a"}], r"no answer to 1 of 2 prompts in de: 2\n"),
+        ([{"id": 1, "output": "a"}, {"id": "1", "output": "b"}], "answered more than once: 1"),
+        ([{"id": 1, "output": None}], "without `output`"),
+        ([{"output": "a"}], "neither id nor instruction"),
+        (["a"], "not a JSON object"),
+        ({"id": 1, "output": "a"}, "not a JSON array"),
+    ],
+)
+def test_bad_reference_answers_are_refused(tmp_path: Path, answers: Path, rows: Any, what: str) -> None:
+    with pytest.raises(UserError, match=what) as caught:
+        load_baseline(reference(tmp_path / "ref", rows), read_answers(answers))
+    assert "de.json" in caught.value.where and caught.value.do
+
+
+def test_broken_files_are_named_with_their_line(tmp_path: Path, answers: Path) -> None:
+    read, ref = read_answers(answers), tmp_path / "ref"
+    with pytest.raises(UserError, match="no folder"):
+        load_baseline(ref, read)
+    ref.mkdir()
+    with pytest.raises(UserError, match="no answers in de"):
+        load_baseline(ref, read)
+    (ref / "de.jsonl").write_text('{"id": 1, "output": "a"}\n\n{"id": 2, oops}\n')
+    with pytest.raises(UserError, match="not JSON") as caught:
+        load_baseline(ref, read)
+    assert caught.value.where.endswith("de.jsonl:3")
+    (ref / "de.jsonl").write_bytes("ä".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_baseline(ref, read)
+    (ref / "de.json").write_text("[]")
+    with pytest.raises(UserError, match="twice"):
+        load_baseline(ref, read)
+
+
+def test_the_same_id_on_another_instruction_is_said(tmp_path: Path, answers: Path) -> None:
+    rows = [{"id": n, "instruction": text, "output": "a"} for n, text in ((1, "Frage  1"), (2, "Wo?"))]
+    steps = Steps()
+    load_baseline(reference(tmp_path / "ref", rows), read_answers(answers), steps)
+    assert len(steps.notes) == 1 and "de: 1 of 2" in steps.notes[0] and "(2)" in steps.notes[0]
+
+
+def test_no_answers_and_doubled_answers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no answers to judge"):
+        read_answers(tmp_path)
+    rows = read_rows(write_answers(tmp_path, "de", {"1": "a"}) / "de.parquet")
+    write_rows(tmp_path / "de.parquet", rows * 2, RESPONSES)
+    with pytest.raises(UserError, match="answered more than once: 1"):
+        read_answers(tmp_path)
+
+
+@pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public X-AlpacaEval files are not beside this checkout")
+def test_the_public_answers_are_read_as_they_are(tmp_path: Path) -> None:
+    for lang in ("en", "es", "ru", "de", "fr"):
+        prompts = json.loads((PUBLIC / "prompts" / f"{lang}.json").read_text(encoding="utf-8"))
+        rows = [
+            {"prompt_id": str(p["id"]), "lang": lang, "sample": 0, "prompt": p["instruction"], "response": "x",
+             "token_ids": [1], "finish_reason": "stop"} for p in prompts
+        ]  # fmt: skip
+        write_rows(tmp_path / f"{lang}.parquet", rows, RESPONSES)
+    generators = sorted(p for p in (PUBLIC / "outputs").iterdir() if p.is_dir())
+    steps = Steps()
+    for generator in generators:
+        joined = load_baseline(generator, read_answers(tmp_path), steps)
+        assert {lang: len(texts) for lang, texts in joined.items()} == dict.fromkeys(joined, 100)
+        outputs = json.loads((generator / "en.json").read_text(encoding="utf-8"))
+        asked = {row["instruction"]: row["output"] for row in outputs}
+        prompts = json.loads((PUBLIC / "prompts" / "en.json").read_text(encoding="utf-8"))
+        assert joined["en"] == {str(p["id"]): asked[p["instruction"]] for p in prompts}
+    assert len(generators) >= 3 and not steps.notes

@@ -1,0 +1,147 @@
+"""MT-Bench: what a judge is asked, and what its grades come to."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+
+from eval.judges.question import Verdict
+from eval.mtbench.answers import ANSWERS
+from eval.mtbench.grade import GRADES, expected_grade, grade, grading_questions
+from eval.mtbench.questions import load_questions
+from eval.mtbench.summary import mean_over_questions, mtbench_rows, summarise
+from icr.base.errors import UserError
+from icr.base.files import read_rows, write_rows
+from icr.base.progress import Silent
+from icr.config.schema import MtBench
+from tests.helpers.mtbench import (
+    LANGUAGES,
+    MATH,
+    WRITING,
+    Scripted,
+    answered,
+    line,
+    read_lines,
+    write_lines,
+    write_questions,
+)
+
+
+def test_the_grade_of_label_probabilities_is_their_expectation() -> None:
+    shares = (0.0, 0.0, 0.0, 0.0, 0.25, 0.0, 0.25, 0.0, 0.0, 0.5)
+    assert expected_grade(Verdict(shares)) == 0.25 * 5 + 0.25 * 7 + 0.5 * 10
+    assert expected_grade(Verdict(None, "refused")) is None
+
+
+def test_each_turn_is_its_own_question_and_the_second_shows_the_whole_conversation(tmp_path: Path) -> None:
+    folder = write_questions(tmp_path / "q", reference="['12', '6']")
+    questions = load_questions(MtBench(questions=str(folder)), ["fr"])
+    asked = [q for q, _ in grading_questions(questions["fr"], answered(tmp_path, questions) / "answers")]
+    assert [q.template for q in asked] == [
+        "judge_grade_1.txt", "judge_grade_2.txt", "judge_grade_1_reference.txt", "judge_grade_2_reference.txt"
+    ]  # fmt: skip
+    assert all(q.labels == GRADES == tuple(str(n) for n in range(1, 11)) and q.explained for q in asked)
+    first, second, _, referenced = (q.prompt() for q in asked)
+    assert "fr first" in first and "fr second" not in first and WRITING["fr"][1] not in first
+    parts = [WRITING["fr"][0], "fr first", WRITING["fr"][1], "fr second"]
+    assert sorted(parts, key=second.index) == parts
+    parts = [MATH["fr"][0], "\n12\n", MATH["fr"][1], "\n6\n", "fr first", "fr second"]
+    assert sorted(parts, key=referenced.index) == parts
+    for q in asked:
+        assert "in French throughout" in q.prompt() and "[[" in q.prompt() and "[[" not in q.prompt(explained=False)
+        assert "{" not in q.prompt(), "every placeholder is filled"
+
+
+def test_averages_and_errors_by_hand(tmp_path: Path) -> None:
+    lines = [line(n, c, reference=["1", "2"]) for n, c in ((81, "writing"), (82, "writing"), (111, "math"))]
+    for lang in ("en", "de"):
+        write_lines(tmp_path / "q" / f"{lang}.jsonl", lines)
+    grades = {
+        ("en", "81-1"): 8, ("en", "81-2"): 6, ("en", "82-1"): 5, ("en", "82-2"): None, ("en", "111-1"): 3,
+        ("en", "111-2"): 1, ("de", "81-1"): 7, ("de", "81-2"): 7, ("de", "82-1"): None, ("de", "82-2"): None,
+        ("de", "111-1"): 2, ("de", "111-2"): 4,
+    }  # fmt: skip
+    questions = load_questions(MtBench(questions=str(tmp_path / "q")), ["en", "de"])
+    out = answered(tmp_path, questions)
+    grade(Scripted(lambda q: grades["en" if "en first" in q.prompt() else "de", q.id]), questions, out, Silent())
+    summary = summarise(out, ["en", "de"])
+    assert summary == json.loads((out / "summary.json").read_text())
+    en, de, average = summary["languages"]["en"], summary["languages"]["de"], summary["average"]
+    # en: question means 7, 5 and 2
+    assert (en["n"], en["unscored"], en["unscored_turns"], en["reasons"]) == (3, 0, 1, {"refused": 1})
+    assert en["average"] == pytest.approx(14 / 3)
+    assert en["average_se"] == pytest.approx(stdev([7, 5, 2]) / math.sqrt(3))
+    assert en["low"] == 1.0, "4.67 − 4.303 × 1.45 would be below the scale"
+    assert en["high"] == 10.0
+    assert [en["turns"][t]["average"] for t in "12"] == [pytest.approx(16 / 3), pytest.approx(7 / 2)]
+    assert en["turns"]["2"]["average_se"] == pytest.approx(stdev([6, 1]) / math.sqrt(2))
+    assert en["categories"]["writing"]["average"] == 6.0
+    assert en["categories"]["math"] == {
+        "average": 2.0, "average_se": None, "low": None, "high": None,
+        "why": dict.fromkeys(("average_se", "low", "high"), "one question has no spread"),
+    }  # fmt: skip
+    assert en["references"] == {"questions": 2}
+    # de: 7 and 3; question 82 has no grade at all
+    assert (de["n"], de["unscored"], de["unscored_turns"], de["average"]) == (2, 1, 2, 5.0)
+    # the languages' averages, and the error over questions: what each adds to the macro average
+    assert average["average"] == pytest.approx((14 / 3 + 5) / 2)
+    parts = [((7 - 14 / 3) / 3 + (7 - 5) / 2) / 2, (5 - 14 / 3) / 3 / 2, ((2 - 14 / 3) / 3 + (3 - 5) / 2) / 2]
+    assert average["average_se"] == pytest.approx(math.sqrt(3 / 2 * sum(p * p for p in parts)))
+    rows = mtbench_rows({0: summary, 1: summary})
+    assert [(r["language"], r["round"]) for r in rows] == [(n, k) for n in ("en", "de", "average") for k in (0, 1)]
+    assert rows[0]["turn_1"] == en["turns"]["1"]["average"] and rows[0]["categories"]["writing"] == 6.0
+
+
+def test_the_interval_is_students() -> None:
+    mean = mean_over_questions([{"a": 5.0, "b": 6.0, "c": 7.0, "d": 6.0}])
+    error = stdev([5, 6, 7, 6]) / 2
+    assert (mean.value, mean.error) == (6.0, pytest.approx(error))
+    assert mean.low is not None and mean.high is not None
+    assert (mean.low, mean.high) == (pytest.approx(6 - 3.182446 * error), pytest.approx(6 + 3.182446 * error))
+    same = {"a": 5.0, "b": 6.0, "c": 7.0, "d": 6.0}
+    assert mean_over_questions([same, same]).error == pytest.approx(error), "a translation is no new question"
+
+
+def test_a_language_without_grades_is_explained_and_leaves_the_average_empty(tmp_path: Path) -> None:
+    questions = load_questions(
+        MtBench(questions=str(write_questions(tmp_path / "q", reference=["1", "2"]))), ["en", "de"]
+    )
+    out = answered(tmp_path, questions)
+    grade(Scripted(lambda q: None if "de first" in q.prompt() else 7), questions, out, Silent())
+    summary = summarise(out, ["en", "de"])
+    assert summary["languages"]["de"]["average"] is None
+    assert summary["languages"]["de"]["why"]["average"] == "no question has a grade"
+    assert summary["average"]["why"]["average"] == "there is none for de"
+    assert summary["average"]["average"] is None and summary["languages"]["en"]["average"] == 7.0
+    judged = read_lines(out / "model_judgment" / "de" / "scripted_single.jsonl")
+    assert [row["score"] for row in judged] == [-1] * 4, "FastChat's mark, in its file alone"
+
+
+def test_a_killed_grading_goes_on_and_a_changed_answer_is_graded_anew(tmp_path: Path) -> None:
+    questions = load_questions(MtBench(questions=str(write_questions(tmp_path / "q", reference=["1", "2"]))), LANGUAGES)
+    out, judge = answered(tmp_path, questions), Scripted(lambda q: 7, limit=10)
+    with pytest.raises(KeyboardInterrupt):
+        grade(judge, questions, out, Silent())
+    judge.limit = 10**9
+    grade(judge, questions, out, Silent())
+    grade(judge, questions, out, Silent())
+    assert len(judge.seen) == 20 and len({(q.id, q.texts) for q in judge.seen}) == 20
+    rows = read_rows(out / "answers" / "fr.parquet")
+    rows[0]["response"] = "une autre"
+    write_rows(out / "answers" / "fr.parquet", rows, ANSWERS)
+    grade(judge, questions, out, Silent())
+    assert [dict(q.values)["language"] for q in judge.seen[20:]] == ["French"] * 4
+    assert "une autre" in judge.seen[20].prompt()
+
+
+def test_answers_that_do_not_cover_the_questions_are_refused(tmp_path: Path) -> None:
+    questions = load_questions(MtBench(questions=str(write_questions(tmp_path / "q", reference=["1", "2"]))), ["en"])
+    with pytest.raises(UserError, match="no answers in en"):
+        grade(Scripted(lambda q: 7), questions, tmp_path / "out", Silent())
+    out = answered(tmp_path, {"en": questions["en"][:1]})
+    with pytest.raises(UserError, match="do not cover 2 turns"):
+        grade(Scripted(lambda q: 7), questions, out, Silent())

@@ -1,0 +1,79 @@
+"""The training's data file, and the order its rows are laid out in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from icr.base.errors import UserError
+from loops.data import lay_out, write_training_data
+from loops.dpo import DPO
+from tests.helpers.training_runs import random_pairs
+
+
+class TestSchedule:
+    """Rows are told apart by their reference log-prob, the row number."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Path:
+        pairs = random_pairs(10)
+        rows = DPO(beta=0.1, nll_weight=1.0).dataset(pairs, [float(n // 2) for n in range(20)])
+        write_training_data(tmp_path / "data.parquet", rows)
+        return tmp_path / "data.parquet"
+
+    def lay_out(self, data: Path, **changes: Any) -> Any:
+        usual = {"context": 512, "epochs": 2.5, "batch_rows": 8, "micro_rows": 2, "processes": 2, "seed": 1}
+        return lay_out(data, **{**usual, **changes})
+
+    def test_passes_and_weights(self, data: Path) -> None:
+        """2.5 passes over 10 rows are 25 rows: three steps of 8, and one of 1, filled up to 2·2."""
+        schedule = self.lay_out(data)
+        order = schedule.table["ref_chosen_logps"].to_pylist()
+        weight = schedule.table["weight"].to_pylist()
+        assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10))
+        assert order[:10] != order[10:20] and len(set(order[20:25])) == 5
+        assert weight == [1.0] * 24 + [4.0, 0, 0, 0]
+        assert (schedule.steps, schedule.accumulation, schedule.rows) == (4, 2, 10)
+        assert schedule.epochs == [0, 0.8, 1.6, 2.4, 2.5]
+        lengths = [
+            2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
+            for row in schedule.table.to_pylist()
+        ]
+        assert schedule.tokens == [sum(lengths[:n]) for n in (0, 8, 16, 24, 28)]
+
+    def test_order_depends_on_the_seed_alone(self, data: Path) -> None:
+        order = [self.lay_out(data, **c).table["ref_chosen_logps"].to_pylist()[:25]
+                 for c in ({}, {"micro_rows": 8, "processes": 1}, {"seed": 2})]  # fmt: skip
+        assert order[0] == order[1] != order[2]
+
+    def test_too_long_rows_are_counted(self, data: Path) -> None:
+        lengths = [len(p["prompt_ids"]) + max(len(p["chosen_ids"]), len(p["rejected_ids"])) for p in random_pairs(10)]
+        context = sorted(lengths)[4]
+        fitting = sum(length <= context for length in lengths)
+        assert 0 < fitting < 10
+        schedule = self.lay_out(data, context=context, epochs=1)
+        assert (schedule.rows, schedule.dropped_too_long) == (fitting, 10 - fitting)
+        assert all(lengths[int(n)] <= context for n in schedule.table["ref_chosen_logps"].to_pylist())
+        with pytest.raises(UserError, match="none of the 10 training rows fits"):
+            self.lay_out(data, context=3)
+
+    def test_batch_that_cannot_be_split(self, data: Path) -> None:
+        with pytest.raises(UserError, match="cannot be split") as raised:
+            self.lay_out(data, batch_rows=6, micro_rows=2, processes=2)
+        assert "multiple of 4" in raised.value.do
+
+    def test_no_pair_and_no_token(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no pair"):
+            write_training_data(tmp_path / "none.parquet", [])
+        pairs = random_pairs(2)
+        pairs[1]["rejected_ids"] = []
+        with pytest.raises(UserError, match="pair 2 has no token in rejected_ids"):
+            DPO(beta=0.1, nll_weight=1.0).dataset(pairs, [0.0] * 4)
+
+    def test_columns(self, data: Path) -> None:
+        assert pq.read_schema(data).names == [
+            "prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps",
+        ]  # fmt: skip

@@ -1,0 +1,63 @@
+"""English prompts to translate from: files, folders and data sets, and those that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from icr.base.errors import ConfigError, UserError
+from prompts.load import load_english
+from tests.prompts.test_prompts import put, row
+
+
+def test_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"1": "one", "2": "two"}
+    pairs = [{"prompt": "one", "prompt_id": 1, "chosen": []}, {"prompt": "two", "prompt_id": 2, "chosen": []}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    assert load_english(str(tmp_path / "a.jsonl")).texts == texts
+    pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "a.parquet")
+    assert load_english(str(tmp_path / "a.parquet"), limit=1).texts == {"1": "one"}
+    mixed = [{"id": i, "lang": lang, "instruction": t} for lang in ("de", "en") for i, t in texts.items()]
+    (tmp_path / "b.json").write_text(json.dumps(mixed))
+    assert load_english(str(tmp_path / "b.json")).texts == texts
+    # without ids, the text's hash; empty and repeated prompts are counted
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"instruction": t}) for t in ("one", " ", "one", "two")))
+    found = load_english(str(tmp_path / "c.jsonl"))
+    assert list(found.texts.values()) == ["one", "two"] and found.left_out == {"empty": 1, "repeated": 1}
+    assert next(iter(found.texts)) == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+
+    import datasets
+
+    asked = []
+
+    def load_dataset(name: str, split: str) -> Any:
+        asked.append((name, split))
+        return datasets.Dataset.from_list(pairs)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_english("org/feedback:train_prefs").texts == texts and load_english("org/feedback").texts == texts
+    assert asked == [("org/feedback", "train_prefs"), ("org/feedback", "train")]
+
+
+def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
+    put(tmp_path, "en", row("a", "one"), row("a", "two"), "[1]", json.dumps({"prompt": [{"role": "user"}]}), "{")
+    with pytest.raises(ConfigError) as caught:
+        load_english(str(tmp_path))
+    text = str(caught.value)
+    for what, line in [("id a has two texts", 2), ("not a JSON object", 3), ("without text", 4), ("not JSON", 5)]:
+        assert what in text and f"en.jsonl:{line}" in text
+    (tmp_path / "en.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="no English prompts"):
+        load_english(str(tmp_path))
+    with pytest.raises(UserError, match=r"no en\.jsonl"):
+        load_english(str(tmp_path.parent))
+    with pytest.raises(UserError, match="no file or folder"):
+        load_english(str(tmp_path / "no"))
+    (tmp_path / "a.parquet").write_text("{}")
+    with pytest.raises(UserError, match="not parquet"):
+        load_english(str(tmp_path / "a.parquet"))

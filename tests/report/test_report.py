@@ -1,0 +1,339 @@
+"""The report, on an invented run (tests/fake_run.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from icr.base.errors import UserError
+from icr.base.files import read_json, read_rows, write_json, write_rows, write_text
+from icr.base.rundir import RunDir
+from icr.report.numbers import number, significant
+from icr.report.page import findings, write_report
+from icr.report.results import collect, interval, read_metrics
+from icr.rows import PAIRS
+from tests.helpers.fake_run import HOSTILE, LANGUAGES, build, config_of
+
+VOID = {"meta", "br", "hr", "img", "input", "link", "base"}
+
+
+class Page(HTMLParser):
+    """A page taken apart: its text, its elements, and whether they close in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html, self.elements, self.open = html, list[tuple[str, dict[str, str | None]]](), list[str]()
+        self.pieces: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+        self.text = re.sub(r"\s+", " ", " ".join(self.pieces))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.pieces.append(data)
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+
+def page(run: RunDir) -> Page:
+    return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+def assert_sound(got: Page) -> None:
+    """What holds for every report, whatever its run looks like."""
+    assert not re.search(r"\b(None|nan|NaN|inf|Undefined)\b", got.text), "a missing value is printed as such"
+    assert {name for name, _ in got.elements}.isdisjoint({"script", "link", "iframe", "img", "object", "embed", "base"})
+    for name, attributes in got.elements:
+        assert not [a for a in attributes if a.startswith("on")], name
+        for key in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            assert (attributes.get(key) or "#").startswith("#"), f"{name} refers to {attributes[key]}"
+    assert "@import" not in got.html
+    assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)]*)", got.html))
+    assert not re.search(r"https?://", got.html), "this run's texts name no address, so none may be there"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return build(tmp_path_factory.mktemp("runs") / "quickstart")
+
+
+@pytest.fixture(scope="module")
+def report(finished: RunDir) -> Page:
+    return page(finished)
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> RunDir:
+    """A finished run of one round, to be damaged."""
+    return build(tmp_path / "short", rounds=1)
+
+
+def test_page_is_sound_and_small(finished: RunDir, report: Page) -> None:
+    assert_sound(report)
+    assert "default-src 'none'" in report.html
+    assert finished.report.stat().st_size < 500_000
+
+
+def test_page_says_who_judged_what_and_how_well(report: Page) -> None:
+    for fact in (
+        "Judge: SmolLM2-135M-Instruct (local)",
+        "Baseline: round 0's own answers",
+        "shown in both orders",
+        "English 40, Spanish 39, Russian 38, German 37, Arabic 36.",
+        "only as good as that judge",
+        "2 of 2",
+        "π_I aligned on English pairs",
+        "Arabic, round 1: no length-controlled win rate; all lengths are equal.",
+        "Average, round 1: no length-controlled win rate; there is none for ar.",
+        "no label in the answer",
+    ):
+        assert fact in report.text, fact
+
+
+def test_page_holds_the_rates_with_95_percent_intervals(report: Page) -> None:
+    """Spanish, round 1: 58.0 ± t(38) · 5.9 = 58.0 ± 2.0244 · 5.9. Average, round 2: 63.0 ± 1.9726 · 6.3 / √5."""
+    rows = re.findall(r"<tr class=\"[^\"]*\"><th scope=\"row\">.*?</tr>", report.html, re.DOTALL)
+    cells = [re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", row)).strip() for row in rows]
+    assert cells[1] == "■ Spanish 50.0 by definition 58.0 46.1–69.9 66.0 54.1–77.9 +16.0 39"
+    assert cells[5].startswith("Average 50.0 by definition 56.5 50.9–62.1 63.0 57.4–68.6")
+    assert cells[10].split()[:7] == ["▼", "Arabic", "50.0", "by", "definition", "–", "see"]
+    assert "is 63.0 % on average over 5 languages (95 % interval 57.4 to 68.6), as judged by" in report.text
+    assert "The interval lies wholly above 50 % in Spanish and Russian." in report.text
+    assert "In English, German and Arabic the interval contains 50 %" in report.text
+
+
+def test_page_holds_alphas_counts_flips_times_and_settings(finished: RunDir, report: Page) -> None:
+    for n in (1, 2):
+        for fit in read_json(finished.round(n).lengths).values():
+            assert significant(fit["alpha"]) in report.text
+            assert number(fit["gap"], 1, sign=True) in report.text
+        for row in finished.round(n).record.stages["pair"].counts["languages"].values():
+            assert number(row["chosen_length"], 0) in report.text
+    assert "would differ on 3 of 32 prompts (9 %)" in report.text
+    assert "2 pairs dropped too long" in report.text
+    assert "31 s" in report.text and "2 min 54 s" in report.text
+    assert "transformers 5.19.0" in report.text
+    assert "length_unit: characters" in report.text
+
+
+def test_figures_are_all_there_in_each_languages_colour(report: Page) -> None:
+    """Win rate, LC, two of lengths; per round a sweep, a histogram, three of training; and three of the alignment."""
+    drawings = re.findall(r"<svg.*?</svg>", report.html, re.DOTALL)
+    assert len(drawings) == 4 + 2 * 5 + 3
+    for drawing in drawings[:8]:
+        assert all(f"var(--s{slot})" in drawing for slot in range(len(LANGUAGES)))
+    assert not re.findall(r"#[0-9a-f]{6}\b", "".join(drawings)), "a colour that would not follow dark mode"
+    labels = [a.get("aria-label") for name, a in report.elements if name == "svg"]
+    assert len(set(labels)) == len(labels)
+
+
+def test_hostile_texts_are_shown_as_texts(short: RunDir) -> None:
+    config = config_of()
+    config["models"]["reference"] = config["judge"]["model"] = config["objective"] = HOSTILE
+    write_text(short.config, yaml.safe_dump(config, allow_unicode=True))
+    summary = read_json(short.round(1).summary)
+    summary |= {"judge": HOSTILE, "baseline": HOSTILE}
+    summary["languages"]["ru"]["why"] = {"lc_win_rate": HOSTILE}
+    write_json(short.round(1).summary, summary)
+    record = short.round(1).record.stages["score"]
+    record.versions[HOSTILE] = HOSTILE
+    record.counts["precision"] = HOSTILE
+    short.round(1).write_stage("score", record)
+    got = page(short)
+    assert_sound(got)
+    # control characters stand as their pictures: HTML cannot carry them
+    assert HOSTILE.replace("\x1b", "␛").replace("\x00", "␀") in got.text
+    assert "49" not in re.findall(r"</table> (\S+) ", got.text), "a text was run as a template"
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", got.html)
+
+
+def test_model_texts_have_their_own_direction_and_are_folded(finished: RunDir, report: Page) -> None:
+    shown = [a for name, a in report.elements if name == "div" and "body" in (a.get("class") or "")]
+    assert len(shown) == 3 * 3 * len(LANGUAGES)
+    assert all(a["dir"] == "auto" for a in shown)
+    folded = [a for name, a in report.elements if name == "details" and a.get("class") == "text"]
+    assert folded and all("open" not in a for a in folded)
+
+
+def test_examples_are_the_widest_median_and_narrowest_pairs(finished: RunDir) -> None:
+    rows = [r for r in read_rows(finished.round(2).pairs) if r["lang"] == "de"]
+    margins = sorted(r["chosen_reward"] - r["rejected_reward"] for r in rows)
+    got = [e.row["chosen_reward"] - e.row["rejected_reward"] for e in collect(finished).examples["de"]]
+    assert got == pytest.approx([margins[-1], margins[len(margins) // 2], margins[0]])
+
+
+def test_same_run_gives_the_same_bytes(finished: RunDir, report: Page, tmp_path: Path) -> None:
+    """In another process, from another place, with another hash seed."""
+    other = shutil.copytree(finished.path, tmp_path / "quickstart", ignore=shutil.ignore_patterns("report.html"))
+    code = "import sys, pathlib, icr.report as r; r.write_report(r.RunDir(pathlib.Path(sys.argv[1])))"
+    root = Path(__file__).resolve().parents[2]
+    seeded = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code, str(other)], check=True, env=seeded)
+    assert (Path(other) / "report.html").read_bytes() == finished.report.read_bytes()
+    assert not list(finished.path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("until", "says", "figures"),
+    [
+        ((0, "judge"), ["No round has been judged yet", "Round 0: not run yet: judge.", "No pairs have been made"], 3),
+        (
+            (1, "sample"),
+            [
+                "Only the answers of round 0 are there",
+                "Round 1: sample is not finished; not run yet: score, pair, train, judge.",
+            ],
+            1 + 3,
+        ),
+        ((1, "pair"), ["Round 1: pair is not finished; not run yet: train, judge."], 3 + 3),
+        ((2, "score"), ["Round 2: score is not finished", "1 of 2", "After round 1"], 9 + 3),
+    ],
+)
+def test_unfinished_runs_are_shown_as_far_as_they_go(
+    tmp_path: Path, until: tuple[int, str], says: list[str], figures: int
+) -> None:
+    got = page(build(tmp_path / "run", until=until, running=until != (0, "judge")))
+    assert_sound(got)
+    assert "Not complete." in got.text
+    assert got.count("svg") == figures
+    for text in says:
+        assert text in got.text, text
+
+
+def test_empty_folder_has_a_report(tmp_path: Path) -> None:
+    got = page(RunDir(tmp_path / "nothing"))
+    assert_sound(got)
+    assert "no config.yaml" in got.text and "No stage has run yet" in got.text
+
+
+def test_run_without_judge_says_so(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", rounds=1, judge="none")
+    got = page(run)
+    assert_sound(got)
+    assert "This run has no judge" in got.text and "Not complete" not in got.text
+    assert got.count("svg") == 1 + 5 + 3
+
+
+def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", until=(2, "train"))
+    pairs = run.round(2).pairs
+    pairs.write_bytes(pairs.read_bytes()[:1000])
+    run.round(1).lengths.unlink()
+    write_text(run.round(1).train / "metrics.jsonl", '{"step": 1, "loss": 1.0}\n{"loss"\n{"step": 2}\n')
+    got = page(run)
+    assert_sound(got)
+    assert "round-2/pairs.parquet cannot be read" in got.text
+    assert "round-1/train/metrics.jsonl cannot be read" in got.text
+    assert "round-1/lengths.json is not there, although its stage is done" in got.text
+    assert "Round 1, widest margin" in got.text, "the last round with readable pairs gives the examples"
+
+
+def test_unreadable_config_and_record_are_the_users_to_mend(short: RunDir) -> None:
+    write_text(short.config, "rounds: [")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        write_report(short)
+    write_text(short.config, yaml.safe_dump(config_of()))
+    write_text(short.round(1).record_path, "{")
+    with pytest.raises(UserError, match=r"round\.json"):
+        write_report(short)
+
+
+def metrics(path: Path, rows: list[dict[str, Any]], tail: str = "") -> Path:
+    write_text(path, "".join(json.dumps(r) + "\n" for r in rows) + tail)
+    return path
+
+
+def test_resumed_training_counts_each_step_once(tmp_path: Path) -> None:
+    rows = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.5}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.0}]
+    got = read_metrics(metrics(tmp_path / "metrics.jsonl", rows, tail='{"step": 4, "lo'))
+    assert [(r["step"], r["loss"]) for r in got] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+def test_lost_losses_and_long_kto_trainings(short: RunDir) -> None:
+    rows = [{"step": s, "loss": float("nan") if s % 100 == 0 else 1.0, "kl": 0.1} for s in range(1, 501)]
+    metrics(short.round(1).train / "metrics.jsonl", rows)
+    got = page(short)
+    assert_sound(got)
+    assert "5 of 500 steps have no finite loss." in got.text
+    assert "Trainings of more than 160 steps are drawn as means of neighbouring steps." in got.text
+    assert "KTO's estimate" in got.text
+
+
+def test_long_texts_are_cut_and_say_so(short: RunDir) -> None:
+    rows = read_rows(short.round(1).pairs)
+    rows[0] |= {"chosen": "x" * 50_000, "chosen_reward": 1000.0}
+    write_rows(short.round(1).pairs, rows, PAIRS)
+    got = page(short)
+    assert "all 50,000 characters" in got.text and "44,000 more characters are in the run folder." in got.text
+    assert "x" * 6_001 not in got.html
+
+
+def test_a_run_without_xalpaca_lacks_nothing(short: RunDir) -> None:
+    config = yaml.safe_load(short.config.read_text(encoding="utf-8"))
+    write_text(short.config, yaml.safe_dump(config | {"judge": config["judge"] | {"benchmarks": ["mtbench"]}}))
+    for n in (0, 1):
+        short.round(n).summary.unlink()
+    got = page(short)
+    assert "although its stage is done" not in got.text
+    assert "X-AlpacaEval is not among" in got.text
+
+
+def test_findings_take_sides_only_where_the_interval_does(short: RunDir) -> None:
+    summary = read_json(short.round(1).summary)
+    for lang, rate in zip(LANGUAGES, (20.0, 30.0, 51.0, 49.0, 90.0), strict=True):
+        summary["languages"][lang] |= {"win_rate": rate, "win_rate_se": 5.0}
+    summary["average"] |= {"win_rate": None}
+    write_json(short.round(1).summary, summary)
+    assert findings(collect(short)) == [
+        "The interval lies wholly above 50 % in Arabic.",
+        "The interval lies wholly below 50 % in English and Spanish.",
+        "In Russian and German the interval contains 50 %: no difference is shown.",
+    ]
+
+
+def test_intervals_stay_within_what_a_rate_can_be() -> None:
+    row = {"win_rate": 97.0, "win_rate_se": 4.0, "n": 21}
+    assert interval(row, "win_rate") == pytest.approx((97 - 4 * 2.0860, 100.0), abs=1e-3)
+    assert interval(row | {"win_rate_se": None}, "win_rate") is None
+    assert interval(row | {"n": 1}, "win_rate") is None
+
+
+def test_two_prompts_are_no_ground_for_a_narrow_interval() -> None:
+    """Student's t with one degree of freedom: 12.706 standard errors to each side, where a normal one has 1.96."""
+    row = {"win_rate": 48.6, "win_rate_se": 0.1, "n": 2}
+    assert interval(row, "win_rate") == pytest.approx((48.6 - 1.2706, 48.6 + 1.2706), abs=1e-4)
+
+
+def test_page_shows_what_was_measured_besides_win_rates(finished: RunDir, report: Page) -> None:
+    text = " ".join(report.text.split())
+    assert "Round 0 → 1 points of win rate" in text and "Round 1 → 2 grade points" in text
+    from eval.difference import compare
+
+    row = compare(finished.round(1).judge, finished.round(2).judge, "xalpaca")["languages"]["es"]
+    assert f"{row['difference']:+.2f}".replace("-", "−") in text
+    grade = read_json(finished.round(2).judge / "mtbench" / "summary.json")["average"]["average"]
+    assert f"{grade:.2f}" in text and "graded from 1 to 10 by grader" in text
+    assert "Reward accuracy" in text and "63.0" in text

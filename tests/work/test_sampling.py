@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from icr.engines.base import Decoding, Request, request_seed
+from icr.engines.models import end_of_turn_id, load_tokenizer, prompt_token_ids
+from icr.engines.open import choose_backend
+from icr.engines.transformers_engine import OwnNoise, TransformersEngine
+from icr.work.sampling import SamplingJob, merge_shards, sample_shards
+from icr.work.shards import Shards
+from prompts.load import Prompt
+from tests.helpers.independent import rows
+
+DECODING = Decoding(temperature=0.9, top_p=1.0, max_tokens=10)
+
+
+@pytest.fixture(scope="module")
+def requests(tiny_pair: tuple[Path, Path]) -> list[Request]:
+    tokenizer = load_tokenizer(str(tiny_pair[0]))
+    texts = ["Name three animals.", "What?", "Explain the story of a small river in the mountains, and why."]
+    return [Request(prompt_token_ids(tokenizer, t), seed) for seed, t in enumerate(texts * 2)]
+
+
+def test_a_seed_belongs_to_one_response() -> None:
+    keys = [
+        (42, 1, "es", "p1", 0),
+        (43, 1, "es", "p1", 0),
+        (42, 2, "es", "p1", 0),
+        (42, 1, "fr", "p1", 0),
+        (42, 1, "es", "p2", 0),
+        (42, 1, "es", "p1", 1),
+    ]
+    seeds = [request_seed(*key) for key in keys]
+    assert len(set(seeds)) == 6 and all(0 <= s < 2**63 for s in seeds)
+    assert request_seed(42, 1, "es", "p1", 0) == seeds[0]
+
+
+def test_transformers_responses_do_not_depend_on_their_company(
+    tiny_pair: tuple[Path, Path], requests: list[Request]
+) -> None:
+    engine = TransformersEngine(str(tiny_pair[0]), "fp32")
+    together = engine.generate(requests, DECODING)
+    alone = [engine.generate([r], DECODING)[0] for r in requests]
+    assert together == alone
+    assert together[0] != together[3]  # one prompt, two seeds
+    assert all(len(c.token_ids) <= 10 for c in together)
+
+
+def test_vllm_gives_the_same_responses_to_the_same_requests(
+    tiny_pair: tuple[Path, Path], requests: list[Request]
+) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed")
+    from icr.engines.vllm_engine import VllmEngine
+
+    engine = VllmEngine(str(tiny_pair[0]), max_model_len=256, tensor_parallel=1, gpu_memory=0.5, precision="fp32")
+    first = engine.generate(requests, DECODING)
+    assert engine.generate(requests, DECODING) == first
+    assert [engine.generate([r], DECODING)[0] for r in requests[:3]] == first[:3]
+    assert first[0] != first[3]
+    # more prompt tokens than one step takes: a prompt cut in two would end the engine on a CPU
+    many = [Request([4 + (7 * i + k) % 200 for k in range(240)], i) for i in range(12)]
+    assert all(1 <= len(c.token_ids) <= 10 for c in engine.generate(many, DECODING))
+    end = load_tokenizer(str(tiny_pair[0])).eos_token_id
+    for completion in first:
+        assert (completion.finish_reason == "stop") == (completion.token_ids[-1] == end)
+        assert completion.finish_reason == "stop" or len(completion.token_ids) == 10
+
+
+def test_own_noise_samples_from_the_softmax() -> None:
+    """The share of each token over many seeds is its probability, within four standard errors."""
+    logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(4000, 3)
+    picks = OwnNoise(range(4000))(torch.zeros(4000, 1, dtype=torch.long), logits).argmax(-1)
+    share = np.bincount(picks.numpy(), minlength=3) / 4000
+    p = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
+    assert np.all(np.abs(share - p) < 4 * np.sqrt(p * (1 - p) / 4000))
+
+
+def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    prompts = [Prompt(f"p{i}", lang, f"Say {i}.", f"Say {i}.") for i in range(3) for lang in ("en", "es")]
+    tokenizer = load_tokenizer(str(tiny_pair[0]))
+    ids = {(p.id, p.lang): prompt_token_ids(tokenizer, p.text) for p in prompts}
+    engine = TransformersEngine(str(tiny_pair[0]), "fp32")
+
+    class Heard:
+        last = (0, 0, 0)
+
+        def progress(self, done: int, total: int, tokens: int = 0) -> None:
+            self.last = (done, total, tokens)
+
+        def note(self, text: str) -> None:
+            raise AssertionError(text)
+
+    def run(folder: Path, todo: list[int]) -> Heard:
+        job = SamplingJob(Shards(folder, prompts, 4), 2, DECODING, 42, 1)
+        heard = Heard()
+        sample_shards(job, todo, engine, tokenizer, ids, heard)
+        return heard
+
+    assert Shards(tmp_path / "a", prompts, 4).of_worker(0, 1) == [0, 1]
+    assert run(tmp_path / "a", [0]).last[:2] == (8, 8)
+    half = Shards(tmp_path / "a", prompts, 4)
+    assert half.of_worker(0, 1) == [1] and half.of_worker(0, 2) == [] and half.of_worker(1, 2) == [1]
+    run(tmp_path / "a", [1])
+    run(tmp_path / "b", [1])
+    run(tmp_path / "b", [0])
+    for name in ("a", "b"):
+        merge_shards(Shards(tmp_path / name, prompts, 4), tmp_path / name / "out", ["en", "es"])
+    for lang in ("en", "es"):
+        found = rows(tmp_path / "a" / "out" / f"{lang}.parquet")
+        assert found == rows(tmp_path / "b" / "out" / f"{lang}.parquet")
+        assert [(r["prompt_id"], r["sample"]) for r in found] == [(f"p{i}", k) for i in range(3) for k in range(2)]
+        assert all(r["response"] == r["response"].strip() for r in found)
+        assert all(r["prompt_ids"] == ids[r["prompt_id"], lang] for r in found)
+
+
+def test_the_backend_is_chosen_by_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_backend("transformers") == "transformers"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose_backend("auto") == "transformers"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert choose_backend("auto") == "vllm"
+
+
+def test_one_bos_and_the_templates_end_of_turn(tiny_pair: tuple[Path, Path]) -> None:
+    tokenizer = load_tokenizer(str(tiny_pair[0]))
+    assert end_of_turn_id(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    # as in Llama 3: the template writes BOS, the tokenizer would add one more, and a turn ends before EOS
+    tokenizer.add_special_tokens({"bos_token": "<|bos|>", "additional_special_tokens": ["<|eot|>"]})
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|eot|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    ids = prompt_token_ids(tokenizer, "Hello")
+    assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
+    assert end_of_turn_id(tokenizer) == tokenizer.convert_tokens_to_ids("<|eot|>")
