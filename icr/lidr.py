@@ -15,15 +15,17 @@ own answers, and of an own answer and a translation the one that began in Englis
   pair, the next one does.
 - Both sides of a pair are token ids of stripped texts: a sampled answer may begin with white space where a translation
   never does, and that must not tell the two apart.
-- Prompts that ask for a translation themselves are not told from others; the paper has a list of those in its data.
+- Prompts that ask for a translation themselves are treated like all others; the paper has a list of those in its data.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from icr.rows import Row
+from icr.pairs import PairResult, average
+from icr.rows import Pair, Response, Translation
 
 OWN = 0
 """The sample that is the model's own answer."""
@@ -39,19 +41,30 @@ class Side(NamedTuple):
     sample: int | None
 
 
-def others(languages: list[str]) -> list[str]:
-    """The languages besides English."""
-    return [lang for lang in languages if lang != "en"]
-
-
 @dataclass(frozen=True)
 class Sides:
     """What a round's pairs are made of, by prompt id; None where there is no such answer."""
 
-    own: dict[str, dict[str, Side | None]]
+    own: dict[str, dict[str, Side | None]] = field(default_factory=dict)
     """By language."""
-    translated: dict[tuple[str, str], dict[str, Side | None]]
+    translated: dict[tuple[str, str], dict[str, Side | None]] = field(default_factory=dict)
     """By (from, to)."""
+
+    def add(
+        self, own: Sequence[Response], taken_out: Collection[str], lang: str, target: str, rows: Sequence[Translation]
+    ) -> None:
+        """Take up own answers in `lang` and their translations into `target`; `taken_out` are the prompt ids of
+        answers that a filter took out."""
+        texts = {row["prompt_id"]: row["response"].strip() for row in own}
+        answers = self.own.setdefault(lang, {})
+        for row in rows:
+            text = texts[row["prompt_id"]]
+            usable = text and row["prompt_id"] not in taken_out
+            answers[row["prompt_id"]] = Side(text, row["response_ids"], OWN) if usable else None
+        self.translated[lang, target] = {
+            row["prompt_id"]: None if row["failed"] else Side(row["translation"], row["token_ids"], None)
+            for row in rows
+        }
 
 
 def match(sides: Sides, lang: str, other: str, prompt_id: str) -> tuple[Side, Side] | str:
@@ -67,13 +80,48 @@ def match(sides: Sides, lang: str, other: str, prompt_id: str) -> tuple[Side, Si
     return (own, translation) if lang == "en" else (translation, own)
 
 
-def first_match(sides: Sides, row: Row, order: list[str]) -> tuple[Side, Side] | str:
+def match_first(sides: Sides, response: Response, order: Sequence[str]) -> tuple[Side, Side] | str:
     """The first of the languages in `order` that gives a pair; else why the first one gives none."""
-    tried = [match(sides, row["lang"], other, row["prompt_id"]) for other in order]
+    tried = [match(sides, response["lang"], other, response["prompt_id"]) for other in order]
     return next((pair for pair in tried if not isinstance(pair, str)), tried[0])
 
 
-def pair_row(response: Row, chosen: Side, rejected: Side) -> Row:
+def build_pairs(
+    sides: Sides, own: Sequence[Response], sources: Sequence[str], measure: Callable[[str, list[int]], int]
+) -> PairResult:
+    """The pairs of one language. Of its counts prompts = pairs + the sum of `dropped`, which has DROPS.
+
+    Args:
+        own: its own answers.
+        sources: the languages whose answers were translated into it; they take turns, answer by answer.
+        measure: (text, token ids) → its length.
+    """
+    made = [match_first(sides, row, [*sources[turn % len(sources) :], *sources]) for turn, row in enumerate(own)]
+    kept = [(row, *pair) for row, pair in zip(own, made, strict=True) if not isinstance(pair, str)]
+    return PairResult(
+        [_make_pair(*one) for one in kept],
+        {
+            "prompts": len(made),
+            "pairs": len(kept),
+            "dropped": {reason: made.count(reason) for reason in DROPS},
+            "reward_margin": None,
+            "chosen_length": average([measure(chosen.text, chosen.token_ids) for _, chosen, _ in kept]),
+            "rejected_length": average([measure(rejected.text, rejected.token_ids) for _, _, rejected in kept]),
+        },
+    )
+
+
+def others(languages: Sequence[str]) -> list[str]:
+    """The languages besides English."""
+    return [lang for lang in languages if lang != "en"]
+
+
+def pick_own(responses: Sequence[Response]) -> list[Response]:
+    """The model's own answers: one a prompt."""
+    return [row for row in responses if row["sample"] == OWN]
+
+
+def _make_pair(response: Response, chosen: Side, rejected: Side) -> Pair:
     return {
         "prompt_id": response["prompt_id"],
         "lang": response["lang"],

@@ -1,6 +1,6 @@
 """From scored responses to preference pairs (Eq. 10).
 
-Which responses compete is decided here once, in `candidates`, for the α fit and for the pairs alike.
+Which responses compete is decided here once, in `find_competitors`, for the α fit and for the pairs alike.
 """
 
 from __future__ import annotations
@@ -8,172 +8,143 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from icr.base.errors import UserError
-from icr.rows import Row, is_empty
+from icr.rewards import Score
+from icr.rows import Pair, Response, Reward, is_empty
 
 
 class Candidate(NamedTuple):
-    """A response that may become chosen or rejected: its RESPONSES row and its REWARDS row."""
+    """A response that may become chosen or rejected, its reward with the penalty, and its length."""
 
-    response: Row
-    reward: Row
+    response: Response
+    reward: float
+    length: int
+
+
+class PairCounts(TypedDict):
+    """Of one language: prompts = pairs + those that make none, each of them under one reason of `dropped`."""
+
+    prompts: int
+    pairs: int
+    dropped: dict[str, int]
+    reward_margin: float | None
+    """Mean over the pairs of chosen − rejected reward; None without pairs or rewards."""
+    chosen_length: float | None
+    rejected_length: float | None
+    """Means over the pairs, in the length unit of the rewards; None without pairs."""
 
 
 @dataclass(frozen=True)
 class PairResult:
-    pairs: list[Row]
-    """PAIRS rows, prompts in the order of the responses."""
-    counts: dict[str, Any]
-    """See `build_pairs`."""
+    """The pairs of one language."""
+
+    pairs: list[Pair]
+    """Prompts in the order of the responses."""
+    counts: PairCounts
 
 
-def candidates(responses: Sequence[Row], rewards: Sequence[Row]) -> dict[str, list[Candidate]]:
-    """Per prompt, the responses that compete, by sample number; a prompt that has none left keeps its empty list.
+def pick_pair(group: Sequence[Candidate]) -> tuple[Candidate, Candidate]:
+    """Eq. 10: of one prompt's responses (chosen, rejected), those of the highest and of the lowest reward.
 
-    A response competes unless a filter took it out (`dropped` of its REWARDS row is set) or it is empty.
-    Prompts come in the order of `responses`. The two tables are joined by (prompt_id, sample).
-
-    Raises:
-        UserError: a response without reward row or the reverse, a doubled row, a reward that is not finite.
+    Of equal rewards the first listed counts, as in the α fit.
     """
-    scored = _by_key(rewards, "rewards")
-    given = _by_key(responses, "responses")
-    if alone := sorted(given.keys() ^ scored.keys()):
-        key = alone[0]
-        missing, there = ("reward", "response") if key in given else ("response", "reward")
-        raise UserError(f"there is a {there}, but no {missing}", where=_where(key), do=RESCORE)
-    groups: dict[str, list[Candidate]] = {}
-    for key, response in given.items():
-        row = scored[key]
-        _check_reward(row, key)
-        group = groups.setdefault(key[0], [])
-        if row["dropped"] is None and not is_empty(response):
-            group.append(Candidate(response, row))
-    return {prompt_id: sorted(group, key=lambda c: c.response["sample"]) for prompt_id, group in groups.items()}
+    return max(group, key=lambda c: c.reward), min(group, key=lambda c: c.reward)
 
 
-def _check_reward(row: Row, key: Key) -> None:
-    """A reward is finite; only a response that was taken out may have none."""
-    reward, policy = row["reward"], row["policy_logp"]
-    if reward is None and row["dropped"] is not None:
-        return
-    if reward is None or not math.isfinite(reward):
-        logps = f", of log-probabilities {policy} (policy) and {row['reference_logp']} (reference)"
-        raise UserError(
-            f"the reward is {reward}" + ("" if policy is None else logps),
-            where=_where(key),
-            do="set reward.precision: fp32; if that does not help, check the models with a prompt of your own",
-        )
-
-
-def build_pairs(
-    responses: Sequence[Row], rewards: Sequence[Row], prompt_token_ids: Mapping[str, Sequence[int]]
-) -> PairResult:
-    """Eq. 10: per prompt the responses of highest and lowest reward, as chosen and rejected under the prompt x^ℓ.
+def build_pairs(responses: Sequence[Response], rewards: Sequence[Reward]) -> PairResult:
+    """Eq. 10 for every prompt of one language: best and worst response, as chosen and rejected under the prompt x^ℓ.
 
     The prompt of a pair is the one in the target language that the responses were sampled for, not the English one that
     their rewards may be conditioned on. Of equally high (or low) rewards the lowest sample number counts.
 
-    `counts` has `prompts`, `pairs`, and under `dropped` the prompts that make no pair, each under one reason, so that
-    prompts = pairs + too_few + identical + equal_reward:
-      too_few: fewer than two candidates;
-      identical: chosen and rejected read the same, white space around them aside (when all rewards are equal: all do);
-      equal_reward: otherwise, highest and lowest reward are equal.
-    `dropped.empty` counts *responses*: empty ones that no filter had taken out. The means over the pairs are
-    `reward_margin`, and `chosen_length` and `rejected_length` in the length unit of the rewards; None without pairs.
-
-    Args:
-        responses, rewards: RESPONSES and REWARDS rows of one language (icr.rows).
-        prompt_token_ids: prompt_id → token ids of the prompt in its chat template, as sampled from.
+    The reasons in `counts["dropped"]` for which prompts make no pair are `too_few`, `identical` and `equal_reward` (see
+    `find_reason`). Its `empty` counts *responses*: empty ones that no filter had taken out.
 
     Raises:
-        UserError: as `candidates`.
+        UserError: as `find_candidates`.
     """
-    groups = candidates(responses, rewards)
+    groups = find_candidates(responses, rewards)
     untouched = {(row["prompt_id"], row["sample"]) for row in rewards if row["dropped"] is None}
     dropped = {"identical": 0, "equal_reward": 0, "empty": 0, "too_few": 0}
     dropped["empty"] = sum(is_empty(row) and (row["prompt_id"], row["sample"]) in untouched for row in responses)
-    chosen: list[Candidate] = []
-    rejected: list[Candidate] = []
+    picked: list[tuple[Candidate, Candidate]] = []
     for group in groups.values():
-        if reason := _no_pair(group):
+        if reason := find_reason(group):
             dropped[reason] += 1
         else:
-            chosen.append(_best(group))
-            rejected.append(_worst(group))
-    pairs = [_pair(c, r, prompt_token_ids[c.response["prompt_id"]]) for c, r in zip(chosen, rejected, strict=True)]
-    counts = {
+            picked.append(pick_pair(group))
+    counts: PairCounts = {
         "prompts": len(groups),
-        "pairs": len(pairs),
+        "pairs": len(picked),
         "dropped": dropped,
-        "reward_margin": _mean([pair["chosen_reward"] - pair["rejected_reward"] for pair in pairs]),
-        "chosen_length": _mean([c.reward["length"] for c in chosen]),
-        "rejected_length": _mean([r.reward["length"] for r in rejected]),
+        "reward_margin": average([chosen.reward - rejected.reward for chosen, rejected in picked]),
+        "chosen_length": average([chosen.length for chosen, _ in picked]),
+        "rejected_length": average([rejected.length for _, rejected in picked]),
     }
-    return PairResult(pairs, counts)
+    return PairResult([_make_pair(*pair) for pair in picked], counts)
 
 
-def _best(group: list[Candidate]) -> Candidate:
-    return max(group, key=lambda c: c.reward["reward"])  # the first of equals, like argmax in the α fit
+def find_reason(group: Sequence[Candidate]) -> str | None:
+    """Why a prompt with these candidates makes no pair; None: it makes one.
 
-
-def _worst(group: list[Candidate]) -> Candidate:
-    return min(group, key=lambda c: c.reward["reward"])
-
-
-def _no_pair(group: list[Candidate]) -> str | None:
+    too_few: fewer than two candidates;
+    identical: chosen and rejected read the same, white space around them aside (when all rewards are equal: all do);
+    equal_reward: otherwise, highest and lowest reward are equal.
+    """
     if len(group) < 2:
         return "too_few"
-    best, worst = _best(group), _worst(group)
-    tied = best.reward["reward"] == worst.reward["reward"]
-    compared = group if tied else [best, worst]
+    chosen, rejected = pick_pair(group)
+    tied = chosen.reward == rejected.reward
+    compared = group if tied else [chosen, rejected]
     if len({c.response["response"].strip() for c in compared}) == 1:
         return "identical"
     return "equal_reward" if tied else None
 
 
-def _pair(chosen: Candidate, rejected: Candidate, prompt_ids: Sequence[int]) -> Row:
+def find_competitors(responses: Sequence[Response], scores: Sequence[Score]) -> dict[str, list[int]]:
+    """Per prompt, the responses that compete: their positions in `responses`, by sample number.
+
+    A response competes unless it was taken out (`dropped` of its score is set) or is empty. Prompts come in the order
+    of `responses`; a prompt that has no competitor left keeps its empty list. Rewards decide nothing here, so who
+    competes is known before α is.
+
+    Raises:
+        UserError: a response twice; a reward that is not finite.
+        ValueError: there are not as many scores as responses.
+    """
+    _index(responses, "responses")
+    groups: dict[str, list[int]] = {}
+    for position, (response, score) in enumerate(zip(responses, scores, strict=True)):
+        _check_score(score, (response["prompt_id"], response["sample"]))
+        group = groups.setdefault(response["prompt_id"], [])
+        if score.dropped is None and not is_empty(response):
+            group.append(position)
+    return {id: sorted(group, key=lambda i: responses[i]["sample"]) for id, group in groups.items()}
+
+
+def find_candidates(responses: Sequence[Response], rewards: Sequence[Reward]) -> dict[str, list[Candidate]]:
+    """Per prompt, the responses that compete (`find_competitors`), with their rewards. Joined by (prompt_id, sample).
+
+    Raises:
+        UserError: a response without a row of rewards or the reverse, a doubled row, a reward that is not finite.
+    """
+    scored = _index(rewards, "rewards")
+    given = _index(responses, "responses")
+    if alone := sorted(given.keys() ^ scored.keys()):
+        key = alone[0]
+        missing, there = ("reward", "response") if key in given else ("response", "reward")
+        raise UserError(f"there is a {there}, but no {missing}", where=_where(key), do=RESCORE)
+    rows = [scored[key] for key in given]  # in the order of the responses
+    scores = [Score(row["reward"], row["policy_logp"], row["reference_logp"], row["dropped"]) for row in rows]
     return {
-        "prompt_id": chosen.response["prompt_id"],
-        "lang": chosen.response["lang"],
-        "prompt": chosen.response["prompt"],
-        "chosen": chosen.response["response"],
-        "rejected": rejected.response["response"],
-        "chosen_reward": chosen.reward["reward"],
-        "rejected_reward": rejected.reward["reward"],
-        "chosen_sample": chosen.response["sample"],
-        "rejected_sample": rejected.response["sample"],
-        "prompt_ids": list(prompt_ids),
-        "chosen_ids": list(chosen.response["token_ids"]),
-        "rejected_ids": list(rejected.response["token_ids"]),
+        prompt_id: [Candidate(responses[i], scores[i].known, rows[i]["length"]) for i in group]
+        for prompt_id, group in find_competitors(responses, scores).items()
     }
-
-
-Key = tuple[str, int]
-RESCORE = "score this round again; if that does not help, remove the round's folder and run it anew"
-
-
-def _by_key(rows: Sequence[Row], table: str) -> dict[Key, Row]:
-    keyed: dict[Key, Row] = {}
-    for row in rows:
-        key = (row["prompt_id"], row["sample"])
-        if key in keyed:
-            raise UserError(f"this response appears twice among the {table}", where=_where(key), do=RESCORE)
-        keyed[key] = row
-    return keyed
-
-
-def _where(key: Key) -> str:
-    return f"prompt_id {key[0]}, sample {key[1]}"
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
 
 
 def pair_flips(rewards_a: ArrayLike, rewards_b: ArrayLike, prompt_index: ArrayLike) -> int:
@@ -192,3 +163,58 @@ def pair_flips(rewards_a: ArrayLike, rewards_b: ArrayLike, prompt_index: ArrayLi
         raise ValueError("rewards must not be NaN")
     groups = (np.flatnonzero(index == prompt) for prompt in np.unique(index))
     return sum((a[g].argmax(), a[g].argmin()) != (b[g].argmax(), b[g].argmin()) for g in groups)
+
+
+def average(values: Sequence[float]) -> float | None:
+    """The mean; None of no values."""
+    return math.fsum(values) / len(values) if values else None
+
+
+Key = tuple[str, int]
+"""(prompt id, sample): a response of one language."""
+Keyed = TypeVar("Keyed", Response, Reward)
+RESCORE = "score this round again; if that does not help, remove the round's folder and run it again"
+
+
+def _index(rows: Sequence[Keyed], table: str) -> Mapping[Key, Keyed]:
+    keyed: dict[Key, Keyed] = {}
+    for row in rows:
+        key = (row["prompt_id"], row["sample"])
+        if key in keyed:
+            raise UserError(f"this response appears twice among the {table}", where=_where(key), do=RESCORE)
+        keyed[key] = row
+    return keyed
+
+
+def _check_score(score: Score, key: Key) -> None:
+    """A reward is finite; only a response that was taken out may have none."""
+    if score.reward is None and score.dropped is not None:
+        return
+    if score.reward is None or not math.isfinite(score.reward):
+        logps = f", of log-probabilities {score.policy_logp} (policy) and {score.reference_logp} (reference)"
+        raise UserError(
+            f"the reward is {score.reward}" + ("" if score.policy_logp is None else logps),
+            where=_where(key),
+            do="set reward.precision: fp32; if that does not help, try the models on a prompt by hand",
+        )
+
+
+def _where(key: Key) -> str:
+    return f"prompt_id {key[0]}, sample {key[1]}"
+
+
+def _make_pair(chosen: Candidate, rejected: Candidate) -> Pair:
+    return {
+        "prompt_id": chosen.response["prompt_id"],
+        "lang": chosen.response["lang"],
+        "prompt": chosen.response["prompt"],
+        "chosen": chosen.response["response"],
+        "rejected": rejected.response["response"],
+        "chosen_reward": chosen.reward,
+        "rejected_reward": rejected.reward,
+        "chosen_sample": chosen.response["sample"],
+        "rejected_sample": rejected.response["sample"],
+        "prompt_ids": chosen.response["prompt_ids"],
+        "chosen_ids": chosen.response["token_ids"],
+        "rejected_ids": rejected.response["token_ids"],
+    }

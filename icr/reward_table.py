@@ -1,85 +1,92 @@
-"""One language's scores become its rewards: filters, lengths, the α fit (Eq. 15), the reward with its penalty."""
+"""One language's scores become its rewards: who competes, α (Eq. 15), every reward with its penalty (Eq. 9, 12, 13)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from icr.base.errors import UserError
-from icr.config.schema import Reward
+from icr.config.schema import Reward as RewardSettings
 from icr.languages import detect, same_language
 from icr.length import LengthPenalty, fit_length_penalty, length_penalty_at
-from icr.pairs import candidates
-from icr.rewards import implicit_reward, penalised
-from icr.rows import Row, is_empty
+from icr.pairs import find_competitors
+from icr.rewards import LOG_RATIO, Score, penalise
+from icr.rows import Response, Reward, is_empty
 
-SCALE = "beta*(policy_logp-reference_logp)"
 FILTERS = ("truncated", "wrong_language")
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What a reward kind says of some responses of one language, in their order, before any length penalty."""
+class RewardCounts(TypedDict):
+    """Responses of one language. One counts under all that it is, but is dropped for one reason only: that its kind
+    could not reward it, else the first of FILTERS that is on and applies."""
 
-    rewards: Sequence[float | None]
-    """None: there is no reward, and `dropped` says why."""
-    policy_logps: Sequence[float | None]
-    reference_logps: Sequence[float | None]
-    """Sums in nats; None for kinds without log-probs."""
-    dropped: Sequence[str | None]
-    """Why the kind could not reward a response; None where it could."""
-    scale: str = SCALE
-    """What the rewards measure, for lengths.json: α is in this unit per unit of length."""
-    reasons: tuple[str, ...] = ()
-    """The values that `dropped` may have; all are counted."""
+    responses: int
+    truncated: int
+    wrong_language: int
+    empty: int
+    dropped: dict[str, int]
+    """By reason: FILTERS and those of the kind."""
 
-    @classmethod
-    def implicit(cls, policy_logps: ArrayLike, reference_logps: ArrayLike, beta: float) -> Scores:
-        """Of log-probs of every response."""
-        policy, reference = np.asarray(policy_logps, np.float64), np.asarray(reference_logps, np.float64)
-        rewards = implicit_reward(policy, reference, beta).tolist()
-        return cls(rewards, policy.tolist(), reference.tolist(), [None] * len(rewards))
 
-    @classmethod
-    def plain(cls, rewards: Sequence[float | None], scale: str, missing: str | None = None) -> Scores:
-        """Of rewards without log-probs; `missing` is why one may be None."""
-        none = [None] * len(rewards)
-        dropped = [missing if reward is None else None for reward in rewards]
-        return cls(rewards, none, none, dropped, scale, (missing,) if missing else ())
+class PenaltyFacts(TypedDict):
+    """One language's entry of lengths.json."""
+
+    alpha: float
+    gap: float
+    gap_without_penalty: float
+    unit: str
+    scale: str
+    """What the rewards measure: α is in this unit per unit of length."""
+    beta: float | None
+    """None where the rewards are not log-ratios."""
+    prompts: int
+    responses: int
+    """Those that competed in the fit."""
+    curve: list[list[float]]
+    """Points [α, gap]."""
 
 
 @dataclass(frozen=True)
 class ScoredLanguage:
-    rows: list[Row]
-    """REWARDS rows, in the order of the responses."""
-    length_penalty: dict[str, Any]
-    """This language's entry of lengths.json."""
-    counts: dict[str, Any]
-    """`responses`, `truncated`, `wrong_language`, `empty`, and `dropped` by reason. A response counts under all that
-    it is, but is dropped for one reason only: that its kind could not reward it, else the first of FILTERS that is on
-    and applies."""
+    """The rewards of one language's responses."""
+
+    rows: list[Reward]
+    """In the order of the responses."""
+    length_penalty: PenaltyFacts | None
+    """None for a kind that gives no rewards."""
+    counts: RewardCounts
 
 
-def reward_language(responses: Sequence[Row], scores: Scores, reward_config: Reward, lang: str) -> ScoredLanguage:
-    """Rewards of one language's responses, with α fitted over those that compete (icr.pairs.candidates).
+def reward_language(
+    responses: Sequence[Response],
+    scores: Sequence[Score],
+    config: RewardSettings,
+    lang: str,
+    *,
+    scale: str | None = LOG_RATIO,
+    reasons: Sequence[str] = (),
+) -> ScoredLanguage:
+    """Rewards of one language's responses, with α fitted over those that compete (icr.pairs.find_competitors).
 
     Args:
-        responses: RESPONSES rows of `lang`.
-        scores: theirs, in their order.
-        reward_config: the length's unit, what to do about α, and which filters are on.
+        scores: one a response, in their order.
+        config: the length's unit, what to do about α, and which filters are on.
+        scale: what the scores measure. None: they hold no rewards, and no α is fitted.
+        reasons: why the kind may drop a response; all are counted.
 
     Raises:
         UserError: a reward is not finite; no prompt has two responses that compete.
         ValueError: there are not as many scores as responses.
     """
-    # Who competes does not depend on α: the rows carry the reward without penalty until it is known.
-    rows = reward_rows(responses, scores, reward_config, lang)
-    groups = [[c.reward for c in group] for group in candidates(responses, rows).values() if len(group) >= 2]
-    counts = response_counts(responses, rows, lang, scores.reasons)
+    facts = [describe_response(response, config, lang) for response in responses]
+    scores = [s._replace(dropped=s.dropped or fact.filtered) for fact, s in zip(facts, scores, strict=True)]
+    counts = count_responses(responses, facts, scores, lang, reasons)
+    if scale is None:
+        return ScoredLanguage(make_rows(responses, facts, scores, alpha=0.0), None, counts)
+    groups = [group for group in find_competitors(responses, scores).values() if len(group) >= 2]
     if not groups:
         raise UserError(
             f"no prompt in {lang} has two responses to compare, of {counts['responses']} responses "
@@ -87,75 +94,100 @@ def reward_language(responses: Sequence[Row], scores: Scores, reward_config: Rew
             where="reward.kind, reward.drop_truncated, reward.drop_wrong_language, sampling.max_tokens",
             do=f"turn the filters off, sample longer or more, or take {lang} out of prompts.languages",
         )
-    penalty = _length_penalty(groups, reward_config)
-    kept = [row for row in rows if row["reward"] is not None]
-    with_penalty = penalised([row["reward"] for row in kept], [row["length"] for row in kept], penalty.alpha)
-    for row, reward in zip(kept, with_penalty.tolist(), strict=True):
-        row["reward"] = reward
-    entry = {
-        "alpha": penalty.alpha,
-        "gap": penalty.gap,
-        "gap_without_penalty": penalty.gap_without_penalty,
-        "unit": reward_config.length_unit,
-        "scale": scores.scale,
-        "beta": reward_config.beta if scores.scale == SCALE else None,
-        "prompts": len(groups),
-        "responses": sum(map(len, groups)),
-        "curve": [list(point) for point in penalty.curve],
-    }
-    return ScoredLanguage(rows, entry, counts)
+    penalty = find_penalty(groups, scores, facts, config)
+    entry = _describe_penalty(penalty, groups, config, scale)
+    return ScoredLanguage(make_rows(responses, facts, scores, penalty.alpha), entry, counts)
 
 
-def reward_rows(responses: Sequence[Row], scores: Scores, config: Reward, lang: str) -> list[Row]:
-    """REWARDS rows of one language, the rewards still without length penalty."""
-    of_kind = zip(scores.rewards, scores.policy_logps, scores.reference_logps, scores.dropped, strict=True)
-    rows = []
-    for response, (reward, policy, reference, why) in zip(responses, of_kind, strict=True):
-        row = _row(response, config, lang)
-        row |= {"policy_logp": policy, "reference_logp": reference, "reward": reward}
-        rows.append(row | {"dropped": why or row["dropped"]})
-    return rows
+class Facts(NamedTuple):
+    """What a response is, whatever its reward."""
+
+    length: int
+    truncated: bool
+    detected_lang: str | None
+    filtered: str | None
+    """Which of FILTERS takes it out."""
 
 
-def measured_length(text: str, token_ids: Sequence[int], config: Reward) -> int:
+def describe_response(response: Response, config: RewardSettings, lang: str) -> Facts:
+    """Its length and language, whether it was cut off, and which filter, if any, takes it out."""
+    truncated = response["finish_reason"] == "length"
+    detected = detect(response["response"])
+    filtered = None
+    if config.drop_truncated and truncated:
+        filtered = "truncated"
+    elif config.drop_wrong_language and not same_language(detected, lang):
+        filtered = "wrong_language"
+    length = measure_length(response["response"], response["token_ids"], config)
+    return Facts(length, truncated, detected, filtered)
+
+
+def measure_length(text: str, token_ids: Sequence[int], config: RewardSettings) -> int:
     """|y| in the unit of the config: characters without the white space around the text, or tokens."""
     return len(text.strip()) if config.length_unit == "characters" else len(token_ids)
 
 
-def _row(response: Row, config: Reward, lang: str) -> Row:
-    truncated = response["finish_reason"] == "length"
-    detected = detect(response["response"])
-    dropped = None
-    if config.drop_truncated and truncated:
-        dropped = "truncated"
-    elif config.drop_wrong_language and not same_language(detected, lang):
-        dropped = "wrong_language"
-    return {
-        "prompt_id": response["prompt_id"],
-        "sample": response["sample"],
-        "length": measured_length(response["response"], response["token_ids"], config),
-        "truncated": truncated,
-        "detected_lang": detected,
-        "dropped": dropped,
-    }
+def find_penalty(
+    groups: Sequence[Sequence[int]], scores: Sequence[Score], facts: Sequence[Facts], config: RewardSettings
+) -> LengthPenalty:
+    """α by Eq. 15 over the competing responses, or the one that the config gives, and what it does to the lengths.
 
-
-def _length_penalty(groups: list[list[Row]], config: Reward) -> LengthPenalty:
-    rewards = [[row["reward"] for row in group] for group in groups]
-    lengths = [[row["length"] for row in group] for group in groups]
+    Args:
+        groups: per prompt, the positions of its responses in `scores` and `facts`.
+    """
+    rewards = [[scores[i].known for i in group] for group in groups]
+    lengths = [[facts[i].length for i in group] for group in groups]
     if config.length_penalty == "fit":
         return fit_length_penalty(rewards, lengths)
     return length_penalty_at(rewards, lengths, 0.0 if config.length_penalty == "none" else config.length_penalty)
 
 
-def response_counts(
-    responses: Sequence[Row], rows: Sequence[Row], lang: str, reasons: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """`ScoredLanguage.counts` of RESPONSES rows and their REWARDS rows; `reasons` besides FILTERS to drop one."""
+def make_rows(
+    responses: Sequence[Response], facts: Sequence[Facts], scores: Sequence[Score], alpha: float
+) -> list[Reward]:
+    """The rows of responses, their rewards with the penalty α·|y|."""
+    raw = np.asarray([score.reward for score in scores], np.float64)  # None becomes NaN
+    rewards = penalise(raw, [fact.length for fact in facts], alpha).tolist()
+    return [
+        {
+            "prompt_id": response["prompt_id"],
+            "sample": response["sample"],
+            "policy_logp": score.policy_logp,
+            "reference_logp": score.reference_logp,
+            "length": fact.length,
+            "reward": None if score.reward is None else reward,
+            "truncated": fact.truncated,
+            "detected_lang": fact.detected_lang,
+            "dropped": score.dropped,
+        }
+        for response, fact, score, reward in zip(responses, facts, scores, rewards, strict=True)
+    ]
+
+
+def count_responses(
+    responses: Sequence[Response], facts: Sequence[Facts], scores: Sequence[Score], lang: str, reasons: Sequence[str]
+) -> RewardCounts:
+    """How many responses are what, and how many were taken out for which reason; `reasons` are those of the kind."""
     return {
-        "responses": len(rows),
-        "truncated": sum(row["truncated"] for row in rows),
-        "wrong_language": sum(not same_language(row["detected_lang"], lang) for row in rows),
+        "responses": len(responses),
+        "truncated": sum(fact.truncated for fact in facts),
+        "wrong_language": sum(not same_language(fact.detected_lang, lang) for fact in facts),
         "empty": sum(map(is_empty, responses)),
-        "dropped": {name: sum(row["dropped"] == name for row in rows) for name in (*FILTERS, *reasons)},
+        "dropped": {name: sum(score.dropped == name for score in scores) for name in (*FILTERS, *reasons)},
+    }
+
+
+def _describe_penalty(
+    penalty: LengthPenalty, groups: Sequence[Sequence[int]], config: RewardSettings, scale: str
+) -> PenaltyFacts:
+    return {
+        "alpha": penalty.alpha,
+        "gap": penalty.gap,
+        "gap_without_penalty": penalty.gap_without_penalty,
+        "unit": config.length_unit,
+        "scale": scale,
+        "beta": config.beta if scale == LOG_RATIO else None,
+        "prompts": len(groups),
+        "responses": sum(map(len, groups)),
+        "curve": [list(point) for point in penalty.curve],
     }

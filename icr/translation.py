@@ -1,4 +1,4 @@
-"""The policy translates responses, its own words into its own words: for R_t (Eq. 13) and for LIDR.
+"""The policy translates responses, its own words into its own words: for R_t (Eq. 13, 14) and for LIDR.
 
 The request, prompts/translate_response.txt, is the paper's (Appendix E.2), quoted from its authors' code
 (github.com/ZNLP/Implicit-Cross-Lingual-Rewarding, utils/trans_prompts.py): the text stands between marks, the
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from icr.base.errors import UserError
 from icr.engines.base import Completion, Decoding, Engine, Request
 from icr.languages import detect, english_name, same_language
-from icr.rows import Row, is_empty
+from icr.rows import Response, Translation, is_empty
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ REASONS = ("no_response", "too_long", "truncated", "empty", "wrong_language")
 it; surely in another language than the one asked for (a copy of the text, most often)."""
 ROOM = 2
 """Most tokens of a response and of its translation, as a multiple of `sampling.max_tokens`: other scripts take more
-tokens a word, and a text that is tokenised anew may take more than it was sampled in."""
+tokens a word, and a text that is tokenised again may take more than it was sampled in."""
 
 
 def translation_prompt(text: str, target: str) -> str:
@@ -38,12 +38,12 @@ def translation_prompt(text: str, target: str) -> str:
 
 
 def translation_of(answer: str) -> str:
-    """The translation in an answer that the opening mark was given: all up to the closing one."""
+    """The translation in an answer that was begun with the opening mark: all up to the closing one."""
     return answer.strip().removeprefix(OPEN).partition(CLOSE)[0].strip()
 
 
 def failure(answer: str, finish_reason: str, target: str) -> str | None:
-    """Which of REASONS makes an answer no translation into `target`; None where it is one."""
+    """Why an answer is not a translation into `target`, by REASONS; None where it is one."""
     text = translation_of(answer)
     if finish_reason == "length" and CLOSE not in answer:
         return "truncated"
@@ -88,28 +88,28 @@ def request_ids(tokenizer: PreTrainedTokenizerBase, text: str, target: str) -> l
     return prompt_token_ids(tokenizer, translation_prompt(text, target)) + begun
 
 
-def translate_rows(frame: Frame, engine: Engine, work: Sequence[tuple[Row, str]]) -> list[Row]:
-    """TRANSLATIONS rows of (RESPONSES row, target language), greedily decoded.
+def translate_rows(frame: Frame, engine: Engine, work: Sequence[tuple[Response, str]]) -> list[Translation]:
+    """Eq. 14: what R_t scores in place of y. Translations of (response, target language), greedily decoded.
 
     A translation's own token ids are those of its text, without the marks. They end in the end-of-turn token where the
-    response has one, so that a text that was cut off is not taken for a finished one.
+    response has one, so that a text that was cut off does not pass for a finished one.
     """
     asked = [request_ids(frame.tokenizer, response["response"].strip(), target) for response, target in work]
-    passed_over = [
+    skipped = [
         "no_response" if is_empty(response) else "too_long" if len(ids) > frame.longest else None
         for (response, _), ids in zip(work, asked, strict=True)
     ]
-    requests = [Request(ids, 0) for ids, why in zip(asked, passed_over, strict=True) if why is None]
+    requests = [Request(ids, 0) for ids, why in zip(asked, skipped, strict=True) if why is None]
     completions = iter(engine.generate(requests, frame.decoding) if requests else [])
     return [
-        _row(frame.tokenizer, response, target, None if why else next(completions), why)
-        for (response, target), why in zip(work, passed_over, strict=True)
+        _make_row(frame.tokenizer, response, target, None if why else next(completions), why)
+        for (response, target), why in zip(work, skipped, strict=True)
     ]
 
 
-def _row(
-    tokenizer: PreTrainedTokenizerBase, response: Row, target: str, completion: Completion | None, why: str | None
-) -> Row:
+def _make_row(
+    tokenizer: PreTrainedTokenizerBase, response: Response, target: str, completion: Completion | None, why: str | None
+) -> Translation:
     answer = "" if completion is None else str(tokenizer.decode(completion.token_ids, skip_special_tokens=True))
     text = translation_of(answer)
     return {

@@ -13,7 +13,7 @@ from icr.base.errors import UserError, some
 from icr.base.files import read_rows, write_rows
 from icr.base.progress import Reporter, Silent
 from icr.config.schema import Config
-from icr.rows import RESPONSES, Row
+from icr.rows import RESPONSES, Response
 from prompts.load import Prompt, load_heldout
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def write_answers(source: Path, languages: Sequence[str], out: Path) -> None:
     """
 
     for lang in languages:
-        rows: list[Row] = [
+        rows: list[Response] = [
             {"prompt_id": a.id, "lang": lang, "sample": 0, "prompt": a.instruction, "response": a.text, "token_ids": [],
              "finish_reason": "length" if a.truncated else "given", "prompt_ids": []}
             for a in read_outputs(source, lang)

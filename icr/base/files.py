@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> None:
     """Write rows as parquet. The schema is explicit so that an empty table still has its columns."""
     with atomic_path(path) as tmp:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp)

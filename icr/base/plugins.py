@@ -10,13 +10,15 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from icr.base.errors import UserError
+
+Row = TypeVar("Row")
 
 
 def load_class(name: str, key: str) -> type[Any]:
@@ -109,7 +111,7 @@ class Own:
             ) from error
 
     def call(
-        self, instance: Any, name: str, rows: list[dict[str, Any]], row_name: Callable[[dict[str, Any]], str],
+        self, instance: Any, name: str, rows: Sequence[Row], row_name: Callable[[Row], str],
         low: float = -math.inf, high: float = math.inf,
     ) -> list[float]:  # fmt: skip
         """What the method says of the rows.

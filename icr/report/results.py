@@ -20,7 +20,7 @@ from icr.base.rundir import RoundDir, RunDir
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
 from icr.languages import english_name
 from icr.report.status import RunStatus, run_status
-from icr.reward_table import SCALE as LOG_RATIO
+from icr.rewards import LOG_RATIO
 
 LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
 """Reward kinds that are β times a log-ratio."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from icr.base.files import read_rows
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.schema import Config
-from icr.rows import Row
 from icr.work.job import Job
 from icr.work.runner import Runner
 from prompts.load import Prompt
@@ -42,11 +40,6 @@ class Context:
 
     def job(self, **values: Any) -> Job:
         return Job(config=self.config, run=str(self.run.path), round=self.round.number, **values)
-
-
-def read_responses(context: Context, lang: str, columns: Sequence[str] = ()) -> list[Row]:
-    names = ["prompt_id", "lang", "sample", "prompt", "response", "token_ids", "finish_reason", *columns]
-    return read_rows(context.round.responses / f"{lang}.parquet", names)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from icr.base.errors import UserError
 from icr.config.schema import Reward
-from icr.pairs import build_pairs, candidates
-from icr.reward_table import ScoredLanguage, Scores, reward_language
+from icr.pairs import build_pairs, find_candidates
+from icr.reward_table import ScoredLanguage, reward_language
+from icr.rewards import score_ratios
 from icr.rows import PAIRS, RESPONSES, REWARDS
 
 Row = dict[str, Any]
@@ -22,10 +23,12 @@ ENGLISH = "The train leaves at noon, so we should be at the station a little ear
 def score_language(
     responses: list[dict[str, Any]], policy: Any, reference: Any, config: Reward, lang: str
 ) -> ScoredLanguage:
-    return reward_language(responses, Scores.implicit(policy, reference, config.beta), config, lang)
+    return reward_language(responses, score_ratios(policy, reference, config.beta), config, lang)
 
 
-def response(prompt_id: str, sample: int, text: str, finish_reason: str = "stop", tokens: int = 3) -> Row:
+def response(
+    prompt_id: str, sample: int, text: str, finish_reason: str = "stop", tokens: int = 3, prompt_ids: Any = None
+) -> Row:
     return {
         "prompt_id": prompt_id,
         "lang": "es",
@@ -34,6 +37,7 @@ def response(prompt_id: str, sample: int, text: str, finish_reason: str = "stop"
         "response": text,
         "token_ids": list(range(sample, sample + tokens)),
         "finish_reason": finish_reason,
+        "prompt_ids": prompt_ids or [],
     }
 
 
@@ -62,7 +66,7 @@ def test_best_and_worst_make_the_pair() -> None:
     responses, rewards = one_prompt(("uno", 0.5), ("dos", -2.0), ("tres", 3.0), ("cuatro", 1.0))
     for row, length in zip(rewards, (3, 3, 4, 6), strict=True):
         row["length"] = length
-    result = build_pairs(responses, rewards[::-1], {"p": [7, 8]})
+    result = build_pairs([row | {"prompt_ids": [7, 8]} for row in responses], rewards[::-1])
     assert result.pairs == [
         {
             "prompt_id": "p",
@@ -92,7 +96,7 @@ def test_best_and_worst_make_the_pair() -> None:
 
 def test_of_equal_rewards_the_lowest_sample_counts() -> None:
     responses, rewards = one_prompt(("a", 1.0), ("b", 2.0), ("c", 2.0), ("d", 1.0))
-    pair = build_pairs(responses[::-1], rewards, {"p": []}).pairs[0]
+    pair = build_pairs(responses[::-1], rewards).pairs[0]
     assert (pair["chosen_sample"], pair["rejected_sample"]) == (1, 0)
 
 
@@ -108,7 +112,7 @@ def test_of_equal_rewards_the_lowest_sample_counts() -> None:
     ],
 )
 def test_what_makes_no_pair(scored: list[tuple[str, float]], reason: str) -> None:
-    result = build_pairs(*one_prompt(*scored), {"p": []})
+    result = build_pairs(*one_prompt(*scored))
     assert result.pairs == []
     counted = {name: n for name, n in result.counts["dropped"].items() if name != "empty"}
     assert counted == {"identical": 0, "equal_reward": 0, "too_few": 0} | {reason: 1}
@@ -120,35 +124,36 @@ def test_empty_and_dropped_responses_do_not_compete() -> None:
     responses = [response("p", i, text) for i, text in enumerate(["", "a", "b", "c", " "])]
     dropped = [None, None, "truncated", None, "truncated"]
     rewards = [reward("p", i, value, dropped[i]) for i, value in enumerate([9.0, 1.0, 5.0, 2.0, -9.0])]
-    result = build_pairs(responses, rewards, {"p": []})
+    result = build_pairs(responses, rewards)
     assert [(pair["chosen"], pair["rejected"]) for pair in result.pairs] == [("c", "a")]
     assert result.counts["dropped"] == {"identical": 0, "equal_reward": 0, "empty": 1, "too_few": 0}
 
 
 def test_prompts_keep_the_order_of_the_responses() -> None:
-    responses = [response(p, i, f"{p}{i}") for p in ("z", "a", "m") for i in range(2)]
+    ids = {"a": [1], "m": [2], "z": [3]}
+    responses = [response(p, i, f"{p}{i}", prompt_ids=ids[p]) for p in ("z", "a", "m") for i in range(2)]
     rewards = [reward(p, i, i) for p in ("a", "m", "z") for i in range(2)]
-    pairs = build_pairs(responses, rewards, {"a": [1], "m": [2], "z": [3]}).pairs
+    pairs = build_pairs(responses, rewards).pairs
     assert [(pair["prompt_id"], pair["prompt_ids"]) for pair in pairs] == [("z", [3]), ("a", [1]), ("m", [2])]
 
 
 def test_rows_are_joined_by_id_and_not_by_position() -> None:
     responses, rewards = one_prompt(("a", 1.0), ("b", 2.0))
     with pytest.raises(UserError, match=r"there is a response, but no reward\n.*prompt_id p, sample 1"):
-        build_pairs(responses, rewards[:1], {"p": []})
+        build_pairs(responses, rewards[:1])
     with pytest.raises(UserError, match=r"there is a reward, but no response\n.*prompt_id p, sample 0"):
-        build_pairs(responses[1:], rewards, {"p": []})
+        build_pairs(responses[1:], rewards)
     with pytest.raises(UserError, match=r"twice among the rewards\n.*prompt_id p, sample 1"):
-        build_pairs(responses, [*rewards, rewards[1]], {"p": []})
+        build_pairs(responses, [*rewards, rewards[1]])
     with pytest.raises(UserError, match=r"twice among the responses\n.*prompt_id p, sample 0"):
-        build_pairs([*responses, responses[0]], rewards, {"p": []})
+        build_pairs([*responses, responses[0]], rewards)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_reward_that_is_not_finite_is_named(value: float) -> None:
     responses, rewards = one_prompt(("a", 1.0), ("b", value), ("c", 3.0))
     with pytest.raises(UserError, match=f"the reward is {value}.*\n.*prompt_id p, sample 1"):
-        candidates(responses, rewards)
+        find_candidates(responses, rewards)
 
 
 @settings(max_examples=150, deadline=None)
@@ -169,7 +174,7 @@ def test_every_prompt_is_a_pair_or_counted(groups: list[list[tuple[int, int, str
         return
     scored = score_language(responses, policy, reference, config, "es")
     assert pa.Table.from_pylist(scored.rows, schema=REWARDS).num_rows == len(responses)
-    result = build_pairs(responses, scored.rows, {f"p{p}": [] for p in range(len(groups))})
+    result = build_pairs(responses, scored.rows)
     dropped = result.counts["dropped"]
     assert result.counts["prompts"] == sum(bool(group) for group in groups)
     assert result.counts["prompts"] == result.counts["pairs"] + sum(dropped.values()) - dropped["empty"]
@@ -194,7 +199,7 @@ def scored_fixture(config: Reward) -> tuple[list[Row], np.ndarray, np.ndarray, A
 def test_the_fitted_gap_is_the_gap_of_the_pairs(unit: Literal["characters", "tokens"]) -> None:
     config = Reward(length_unit=unit)
     responses, policy, reference, scored = scored_fixture(config)
-    result = build_pairs(responses, scored.rows, {f"p{p}": [] for p in range(30)})
+    result = build_pairs(responses, scored.rows)
     entry = scored.length_penalty
     assert result.counts["pairs"] == entry["prompts"] == 30
     assert result.counts["chosen_length"] - result.counts["rejected_length"] == pytest.approx(entry["gap"], abs=1e-12)
@@ -259,7 +264,7 @@ def test_filters_take_responses_out_before_alpha_is_fitted() -> None:
     assert (scored.counts["truncated"], scored.counts["wrong_language"]) == (2, 2)
     assert [row["dropped"] for row in scored.rows] == [None, "wrong_language", "truncated", "truncated", *[None] * 3]
     assert (scored.length_penalty["prompts"], scored.length_penalty["responses"]) == (1, 2)
-    result = build_pairs(responses, scored.rows, {"q": []})
+    result = build_pairs(responses, scored.rows)
     assert result.counts["dropped"] == {"identical": 0, "equal_reward": 0, "empty": 1, "too_few": 1}
     assert [pair["prompt_id"] for pair in result.pairs] == ["q"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icr.base.errors import UserError
-from icr.rewards import condition, conditioning_prompt, implicit_reward, penalised
+from icr.rewards import condition, conditioning_prompt, implicit_reward, penalise
 
 SPANISH = (
     "Please answer the following instruction using only Spanish, "
@@ -34,12 +34,12 @@ def test_reward_by_hand() -> None:
     """Eq. 9: 0.1·(−40 − −55) − 0.002·300 = 1.5 − 0.6 = 0.9; 0.1·(−70 − −60) − 0.002·50 = −1 − 0.1 = −1.1."""
     policy, reference = [-40.0, -70.0], [-55.0, -60.0]
     np.testing.assert_allclose(implicit_reward(policy, reference, 0.1), [1.5, -1.0], rtol=1e-15)
-    reward = penalised(implicit_reward(policy, reference, 0.1), [300, 50], alpha=0.002)
+    reward = penalise(implicit_reward(policy, reference, 0.1), [300, 50], alpha=0.002)
     np.testing.assert_allclose(reward, [0.9, -1.1], rtol=1e-15)
     assert reward.dtype == np.float64
 
 
 def test_no_penalty_is_the_implicit_reward() -> None:
     policy, reference = np.array([-41.5, -3.25], np.float32), np.array([-40.25, -9.75], np.float32)
-    without = penalised(implicit_reward(policy, reference, 0.1), [7, 9], alpha=0.0)
+    without = penalise(implicit_reward(policy, reference, 0.1), [7, 9], alpha=0.0)
     assert without.tolist() == implicit_reward(policy, reference, 0.1).tolist() == [0.1 * -1.25, 0.1 * 6.5]

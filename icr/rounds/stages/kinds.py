@@ -1,13 +1,10 @@
-"""Every kind of reward behind one interface: heavy work in worker processes first, then scores of any responses.
-
-`reward.kind: lidr` is none of these: it makes pairs without a reward (icr/lidr.py).
-"""
+"""Every kind of reward behind one interface: heavy work in worker processes first, then scores of any responses."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -16,11 +13,15 @@ from icr.config.schema import Config
 from icr.engines.classifier import SCALE as LOGIT
 from icr.engines.classifier import check_classifier
 from icr.engines.precision import Precision
-from icr.reward_table import Scores
-from icr.rewards import random_reward
+from icr.lidr import OWN as OWN_ANSWER
+from icr.lidr import Sides, others, pick_own
+from icr.lidr import build_pairs as build_lidr_pairs
+from icr.pairs import PairResult, build_pairs
+from icr.reward_table import ScoredLanguage, measure_length, reward_language
+from icr.rewards import LOG_RATIO, Score, random_reward, score_plainly, score_ratios
 from icr.rounds.stages.own_reward import OWN
-from icr.rounds.stages.translate import read_translations, translate_responses
-from icr.rows import Row
+from icr.rounds.stages.translate import file_name, translate_responses
+from icr.rows import Response, Translation, read_responses, read_rewards, read_translations
 from icr.work.job import Pass
 
 if TYPE_CHECKING:
@@ -32,29 +33,65 @@ Key = tuple[str, str, int]
 
 
 class RewardKind(ABC):
-    """A kind of reward, at work on one round. `reward.length_penalty` comes off afterwards, for every kind alike."""
+    """A kind of reward, at work on one round. Making one starts nothing; `measure` comes before `scores` and `reward`.
 
+    The length penalty of Eq. 15 comes off after `scores`, for every kind alike.
+    """
+
+    greedy: ClassVar[bool] = False
+    """Whether it takes one greedy response a prompt, whatever `sampling` says."""
     has_precision: ClassVar[bool] = False
     """Whether a model's forward pass decides, which a bf16 run checks on a few prompts in fp32."""
+    scale: str | None = LOG_RATIO
+    """What the rewards measure, for lengths.json. None: it gives no rewards."""
+    reasons: ClassVar[tuple[str, ...]] = ()
+    """Why it may be unable to reward a response."""
 
     def __init__(self, context: Context) -> None:
-        """Do the heavy work, or what is left of it."""
         self.context = context
         self.precision: Precision | None = None
         self.checked: list[tuple[str, str]] = []
-        """(prompt id, language) of the prompts that are scored again in fp32."""
+        """(prompt id, language) of the prompts that are scored again in fp32; known once `measure` is done."""
+
+    @classmethod  # noqa: B027 - most kinds have nothing to check
+    def check(cls, config: Config) -> None:
+        """What can be known to be wrong before anything is loaded. Raises UserError."""
+
+    def measure(self) -> dict[str, object]:
+        """Do the heavy work, or what is left of it. Returns what the round's record says of it."""
         if self.has_precision:
-            self.precision = context.runner.precision(context.config.reward.precision)
-            self.checked = _spread(context) if self.precision == "bf16" else []
-        self.facts: dict[str, Any] = {"kind": context.config.reward.kind, "precision": self.precision}
-        """What the round's record says of the scoring."""
+            self.precision = self.context.runner.precision(self.context.config.reward.precision)
+            self.checked = _spread(self.context) if self.precision == "bf16" else []
+        return {"kind": self.context.config.reward.kind, "precision": self.precision}
 
     @abstractmethod
-    def scores(self, responses: Sequence[Row], lang: str, *, again: bool = False) -> Scores:
-        """The rewards of RESPONSES rows of one language; `again`: from the fp32 pass, of `checked` prompts alone."""
+    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
+        """One score a response, all of language `lang`; `again`: from the fp32 pass, of `checked` prompts alone."""
+
+    def reward(self, lang: str) -> ScoredLanguage:
+        """The rewards of one language's responses, their penalty taken off."""
+        return self._reward(self.read_responses(lang), lang)
+
+    def pairs(self) -> dict[str, PairResult]:
+        """The pairs of each language, once its rewards are in the round's folder: best and worst (Eq. 10)."""
+        rewards = self.context.round.rewards
+        return {
+            lang: build_pairs(self.read_responses(lang), read_rewards(rewards / f"{lang}.parquet"))
+            for lang in self.context.languages
+        }
+
+    def read_responses(self, lang: str) -> list[Response]:
+        return read_responses(self.context.round.responses / f"{lang}.parquet")
+
+    def read_translations(self, lang: str, target: str) -> list[Translation]:
+        return read_translations(self.context.round.translations / f"{file_name(lang, target)}.parquet")
+
+    def _reward(self, responses: Sequence[Response], lang: str) -> ScoredLanguage:
+        scores, config = self.scores(responses, lang), self.context.config.reward
+        return reward_language(responses, scores, config, lang, scale=self.scale, reasons=self.reasons)
 
     def _run(self, task: str, models: dict[str, str], label: str) -> None:
-        """Measure the round by each of `models` (pass name → model), and the checked prompts in fp32, too."""
+        """Measure the round by each of `models` (pass name → model), and the checked prompts also in fp32."""
         precision = self.precision or "fp32"
         shared = self.context.shared
         passes = [
@@ -75,7 +112,7 @@ class RewardKind(ABC):
             for part in passes
         }
 
-    def _measured(self, name: str, responses: Sequence[Row], again: bool) -> list[float | None]:
+    def _measured(self, name: str, responses: Sequence[Response], again: bool) -> list[float | None]:
         values = self._values[f"{name}-fp32" if again else name]
         return [values[key] for key in _keys(responses)]
 
@@ -85,77 +122,78 @@ class LogRatio(RewardKind):
 
     has_precision = True
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        initial = context.config.reward.reference == "initial"
-        reference = context.reference if initial else context.previous
-        self.facts["reference"] = reference
-        self._run("logps", {"policy": context.policy, "reference": reference}, "log-probs")
+    def measure(self) -> dict[str, object]:
+        facts = super().measure()
+        initial = self.context.config.reward.reference == "initial"
+        reference = self.context.reference if initial else self.context.previous
+        self._run("logps", {"policy": self.context.policy, "reference": reference}, "log-probs")
+        return facts | {"reference": reference}
 
-    def scores(self, responses: Sequence[Row], lang: str, *, again: bool = False) -> Scores:
+    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         policy, reference = (
             np.asarray(self._measured(name, responses, again), np.float64) for name in ("policy", "reference")
         )
-        return Scores.implicit(policy, reference, self.context.config.reward.beta)
+        return score_ratios(policy, reference, self.context.config.reward.beta)
 
 
 class Translated(LogRatio):
     """Eq. 13 and 14: the log-ratio of y's English translation, given x^en. English responses are scored as they are;
     a response without translation has no reward and is dropped."""
 
-    REASON = "translation"
+    reasons = ("translation",)
 
-    def __init__(self, context: Context) -> None:
-        others = [lang for lang in context.languages if lang != "en"]
-        counts = translate_responses(context, [(lang, "en") for lang in others])
+    def measure(self) -> dict[str, object]:
+        counts = translate_responses(self.context, [(lang, "en") for lang in others(self.context.languages)])
         self._failed = {
-            (prompt_id, lang, sample)
-            for lang in others
-            for (prompt_id, sample), row in read_translations(context.round, lang, "en").items()
+            (row["prompt_id"], lang, row["sample"])
+            for lang in others(self.context.languages)
+            for row in self.read_translations(lang, "en")
             if row["failed"] is not None
         }
-        super().__init__(context)
-        self.facts["translations"] = counts
+        return super().measure() | {"translations": counts}
 
-    def scores(self, responses: Sequence[Row], lang: str, *, again: bool = False) -> Scores:
+    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         failed = [key in self._failed for key in _keys(responses)]
-        kept = super().scores([r for r, out in zip(responses, failed, strict=True) if not out], lang, again=again)
-
-        def spread(values: Sequence[float | None]) -> list[float | None]:
-            rest = iter(values)
-            return [None if out else next(rest) for out in failed]
-
-        return Scores(
-            spread(kept.rewards),
-            spread(kept.policy_logps),
-            spread(kept.reference_logps),
-            [self.REASON if out else None for out in failed],
-            reasons=(self.REASON,),
-        )
+        kept = [response for response, out in zip(responses, failed, strict=True) if not out]
+        rest = iter(super().scores(kept, lang, again=again))
+        return [Score(dropped="translation") if out else next(rest) for out in failed]
 
 
 class Classified(RewardKind):
     """R_n: the logit of a sequence classifier, given x^ℓ; a text longer than it reads has no reward and is dropped."""
 
     has_precision = True
+    scale = LOGIT
+    reasons = ("too_long",)
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        model = check_classifier(context.config.reward.model or "")
-        self.facts["model"] = model
+    @classmethod
+    def check(cls, config: Config) -> None:
+        if not config.reward.model:
+            raise UserError(
+                "there is no reward model",
+                where="reward.model",
+                do="name a sequence classifier there, or take another reward.kind",
+            )
+        check_classifier(config.reward.model)
+
+    def measure(self) -> dict[str, object]:
+        facts = super().measure()
+        model = check_classifier(self.context.config.reward.model or "")
         self._run("classify", {"classifier": model}, "classifier")
+        return facts | {"model": model}
 
-    def scores(self, responses: Sequence[Row], lang: str, *, again: bool = False) -> Scores:
-        return Scores.plain(self._measured("classifier", responses, again), LOGIT, "too_long")
+    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
+        return score_plainly(self._measured("classifier", responses, again), missing="too_long")
 
 
 class Random(RewardKind):
     """The control: a number from a hash, which knows nothing of the response."""
 
-    def scores(self, responses: Sequence[Row], lang: str, *, again: bool = False) -> Scores:
+    scale = "uniform in [0, 1)"
+
+    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         seed, number = self.context.config.sampling.seed, self.context.round.number
-        rewards = [random_reward(seed, number, lang, r["prompt_id"], r["sample"]) for r in responses]
-        return Scores.plain(rewards, "uniform in [0, 1)")
+        return score_plainly([random_reward(seed, number, lang, r["prompt_id"], r["sample"]) for r in responses])
 
 
 class Custom(RewardKind):
@@ -163,10 +201,68 @@ class Custom(RewardKind):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._run("custom", {"custom": ""}, "own reward")
+        self.scale = context.config.reward.kind
 
-    def scores(self, responses: Sequence[Row], lang: str, *, again: bool = False) -> Scores:
-        return Scores.plain(self._measured("custom", responses, again), self.context.config.reward.kind)
+    @classmethod
+    def check(cls, config: Config) -> None:
+        OWN.load(config.reward.kind)
+
+    def measure(self) -> dict[str, object]:
+        facts = super().measure()
+        self._run("custom", {"custom": ""}, "custom reward")
+        return facts
+
+    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
+        return score_plainly(self._measured("custom", responses, again))
+
+
+class Lidr(RewardKind):
+    """The LIDR baseline: no rewards, but pairs of an own answer and a translation (icr/lidr.py has the rule)."""
+
+    greedy = True
+    scale = None
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        if not others(config.prompts.languages):
+            raise UserError(
+                "reward.kind lidr needs at least one language besides en",
+                where="prompts.languages",
+                do="add a language, or take another reward.kind",
+            )
+
+    def measure(self) -> dict[str, object]:
+        return super().measure() | {"translations": translate_responses(self.context, self._ways(), [OWN_ANSWER])}
+
+    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
+        return [Score()] * len(responses)
+
+    def reward(self, lang: str) -> ScoredLanguage:
+        """Own answers alone: which of them a filter takes out."""
+        return self._reward(pick_own(self.read_responses(lang)), lang)
+
+    def pairs(self) -> dict[str, PairResult]:
+        """The pairs of each language, from the translations and from what filters took out."""
+        languages, config = self.context.languages, self.context.config.reward
+        own = {lang: pick_own(self.read_responses(lang)) for lang in languages}
+        sides = Sides()
+        for lang, target in self._ways():
+            rewards = read_rewards(self.context.round.rewards / f"{lang}.parquet")
+            taken_out = {row["prompt_id"] for row in rewards if row["dropped"]}
+            sides.add(own[lang], taken_out, lang, target, self.read_translations(lang, target))
+        return {
+            lang: build_lidr_pairs(
+                sides,
+                own[lang],
+                others(languages) if lang == "en" else ["en"],
+                lambda text, token_ids: measure_length(text, token_ids, config),
+            )
+            for lang in languages
+        }
+
+    def _ways(self) -> list[tuple[str, str]]:
+        """What is translated: (from, to)."""
+        return [way for lang in others(self.context.languages) for way in ((lang, "en"), ("en", lang))]
 
 
 KINDS: dict[str, type[RewardKind]] = {
@@ -175,42 +271,36 @@ KINDS: dict[str, type[RewardKind]] = {
     "translate": Translated,
     "model": Classified,
     "random": Random,
+    "lidr": Lidr,
 }
 
 
+def find_kind(name: str) -> type[RewardKind]:
+    """The class of a `reward.kind`; every other name is a custom reward's."""
+    return KINDS.get(name, Custom)
+
+
 def open_kind(context: Context) -> RewardKind:
-    """The round's reward kind, its heavy work done."""
-    return KINDS.get(context.config.reward.kind, Custom)(context)
+    """The round's reward kind; nothing is started yet."""
+    return find_kind(context.config.reward.kind)(context)
 
 
 def check_kind(config: Config) -> None:
     """What of a reward kind can be known to be wrong before anything is loaded.
 
     Raises:
-        UserError: `model` without a model or with one that is no classifier; `lidr` in English alone; a class of the
-            user's own that cannot be imported or has no `rewards`.
+        UserError: `model` without a model or with one that is not a classifier; `lidr` in English alone; a custom class
+            that cannot be imported or has no `rewards`.
     """
-    kind, model = config.reward.kind, config.reward.model
-    if kind == "model":
-        if not model:
-            raise UserError(
-                "there is no reward model",
-                where="reward.model",
-                do="name a sequence classifier there, or take another reward.kind",
-            )
-        check_classifier(model)
-    elif kind == "lidr":
-        if set(config.prompts.languages) <= {"en"}:
-            raise UserError(
-                "LIDR makes its pairs between English and another language, and there is none",
-                where="prompts.languages",
-                do="add one, or take another reward.kind",
-            )
-    elif kind not in KINDS:
-        OWN.load(kind)
+    find_kind(config.reward.kind).check(config)
 
 
-def _keys(responses: Sequence[Row]) -> list[Key]:
+def samples_greedily(name: str) -> bool:
+    """Whether a `reward.kind` takes one greedy response a prompt, whatever `sampling` says."""
+    return find_kind(name).greedy
+
+
+def _keys(responses: Sequence[Response]) -> list[Key]:
     return [(r["prompt_id"], r["lang"], r["sample"]) for r in responses]
 
 

@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 from icr.base.files import write_rows
 from icr.base.progress import EventFile, Reporter, Sum
 from icr.engines.models import free, load_scorer
-from icr.rows import Row
+from icr.rows import Response
 from icr.work.job import Job, Pass
 from prompts.load import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from icr.rounds.stages.own_reward import GivenRow
 
 
 VALUES = pa.schema([("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32()), ("value", pa.float64())])
@@ -30,7 +32,7 @@ TEXTS = (*SCORED, "response", "finish_reason")
 
 Prompts = dict[tuple[str, str], Prompt]
 """By (prompt id, language)."""
-Measure = Callable[[list[Row], Prompts, Reporter], Sequence[float | None]]
+Measure = Callable[[list[Response], Prompts, Reporter], Sequence[float | None]]
 """(rows, their prompts, reporter) → a number per row; None: there can be none."""
 
 
@@ -46,7 +48,7 @@ def logps(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     def opened(part: Pass) -> Iterator[Measure]:
         model = load_scorer(part.model, part.precision)
 
-        def measure(rows: list[Row], prompts: Prompts, reporter: Reporter) -> Sequence[float]:
+        def measure(rows: list[Response], prompts: Prompts, reporter: Reporter) -> Sequence[float]:
             asked = {
                 key: prompt_token_ids(tokenizer, condition(kind, p.lang, p.text, p.english))
                 for key, p in prompts.items()
@@ -57,7 +59,7 @@ def logps(job: Job, index: int, events: EventFile) -> dict[str, Any]:
         yield measure
         free(model)
 
-    def read(keys: Iterable[tuple[str, str]]) -> list[Row]:
+    def read(keys: Iterable[tuple[str, str]]) -> list[Response]:
         if kind != "translate":
             return responses(job, keys)
         original = [key for key in keys if key[1] == "en"]
@@ -74,7 +76,7 @@ def classify(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     def opened(part: Pass) -> Iterator[Measure]:
         classifier = Classifier(part.model, part.precision, job.config.reward.batch_tokens)
 
-        def measure(rows: list[Row], prompts: Prompts, reporter: Reporter) -> Sequence[float | None]:
+        def measure(rows: list[Response], prompts: Prompts, reporter: Reporter) -> Sequence[float | None]:
             pairs = [(prompts[r["prompt_id"], r["lang"]].text, r["response"]) for r in rows]
             return classifier.logits(pairs, reporter)
 
@@ -94,8 +96,8 @@ def custom(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     def opened(part: Pass) -> Iterator[Measure]:
         reward = OWN.make(name)
 
-        def measure(rows: list[Row], prompts: Prompts, reporter: Reporter) -> Sequence[float]:
-            values = call(reward, name, rows, prompts)
+        def measure(rows: list[Response], prompts: Prompts, reporter: Reporter) -> Sequence[float]:
+            values = call(reward, name, [_give_row(row, prompts[row["prompt_id"], row["lang"]]) for row in rows])
             reporter.progress(len(rows), len(rows))
             return values
 
@@ -104,11 +106,24 @@ def custom(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     return _measure(job, index, opened, lambda keys: responses(job, keys, TEXTS), events)
 
 
+def _give_row(row: Response, prompt: Prompt) -> GivenRow:
+    return {
+        "prompt_id": row["prompt_id"],
+        "lang": row["lang"],
+        "sample": row["sample"],
+        "prompt": prompt.text,
+        "english": prompt.english,
+        "response": row["response"],
+        "token_ids": row["token_ids"],
+        "finish_reason": row["finish_reason"],
+    }
+
+
 def _measure(
     job: Job,
     index: int,
     opened: Callable[[Pass], AbstractContextManager[Measure]],
-    read: Callable[[Iterable[tuple[str, str]]], list[Row]],
+    read: Callable[[Iterable[tuple[str, str]]], list[Response]],
     events: EventFile,
 ) -> dict[str, Any]:
     """Run this worker's share of the job's passes, a shard at a time; a pass without work loads nothing."""
@@ -123,14 +138,17 @@ def _measure(
                 prompts = {(p.id, p.lang): p for p in shards.part(shard)}
                 rows = read(prompts)
                 values = measure(rows, prompts, progress)
-                keys = [{name: row[name] for name in ("prompt_id", "lang", "sample")} for row in rows]
-                write_rows(shards.path(shard), [k | {"value": v} for k, v in zip(keys, values, strict=True)], VALUES)
+                measured = [
+                    {"prompt_id": row["prompt_id"], "lang": row["lang"], "sample": row["sample"], "value": value}
+                    for row, value in zip(rows, values, strict=True)
+                ]
+                write_rows(shards.path(shard), measured, VALUES)
     return {}
 
 
-def responses(job: Job, keys: Iterable[tuple[str, str]], columns: Sequence[str] = SCORED) -> list[Row]:
+def responses(job: Job, keys: Iterable[tuple[str, str]], columns: Sequence[str] = SCORED) -> list[Response]:
     """The rows of these (prompt id, language), read without holding the whole round in memory."""
-    rows: list[Row] = []
+    rows: list[Response] = []
     for lang, ids in _by_language(keys):
         table = pq.read_table(
             job.folder.responses / f"{lang}.parquet", columns=list(columns), filters=[("prompt_id", "in", ids)]
@@ -139,9 +157,9 @@ def responses(job: Job, keys: Iterable[tuple[str, str]], columns: Sequence[str] 
     return rows
 
 
-def translations(job: Job, keys: Iterable[tuple[str, str]]) -> list[Row]:
+def translations(job: Job, keys: Iterable[tuple[str, str]]) -> list[Response]:
     """The translations into English that did not fail, of these (prompt id, language)."""
-    rows: list[Row] = []
+    rows: list[Response] = []
     for lang, ids in _by_language(keys):
         path = job.folder.translations / f"{lang}.parquet"
         table = pq.read_table(path, columns=[*SCORED, "failed"], filters=[("prompt_id", "in", ids)])

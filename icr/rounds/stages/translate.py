@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from icr.base.files import read_rows, write_rows
+from icr.base.files import write_rows
 from icr.base.progress import EventFile
-from icr.base.rundir import RoundDir
 from icr.engines.open import open_engine
-from icr.rows import TRANSLATIONS, Row
+from icr.rows import TRANSLATIONS, Response
 from icr.translation import REASONS, Frame, translate_rows
 from icr.work.job import Job
 
@@ -35,7 +34,7 @@ def translate(job: Job, index: int, events: EventFile) -> dict[str, Any]:
     for shard in todo:
         events.progress(done, total)
         part = shards.part(shard)
-        by_prompt: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        by_prompt: dict[tuple[str, str], list[Response]] = defaultdict(list)
         for row in responses(job, {(item.prompt_id, item.lang) for item in part}, TEXTS):
             by_prompt[row["prompt_id"], row["lang"]].append(row)
         work = [(row, item.target) for item in part for row in by_prompt[item.prompt_id, item.lang]]
@@ -63,7 +62,7 @@ def translate_responses(
     shards = job.translation()
     if shards.of_worker(0, 1):
         context.runner.work(job, "translations", spread=True, gpus_each=context.config.sampling.tensor_parallel)
-    rows: dict[str, list[Row]] = {file_name(lang, target): [] for lang, target in directions}
+    rows: dict[str, list[dict[str, Any]]] = {file_name(lang, target): [] for lang, target in directions}
     for row in shards.rows():
         rows[file_name(row["lang"], row["target"])].append(row)
     counts = {}
@@ -77,9 +76,3 @@ def translate_responses(
 def file_name(lang: str, target: str) -> str:
     """LANG for translations into English, en-LANG for those out of it."""
     return lang if target == "en" else f"{lang}-{target}"
-
-
-def read_translations(folder: RoundDir, lang: str, target: str) -> dict[tuple[str, int], Row]:
-    """(prompt id, sample) → TRANSLATIONS row."""
-    rows = read_rows(folder.translations / f"{file_name(lang, target)}.parquet")
-    return {(row["prompt_id"], row["sample"]): row for row in rows}
