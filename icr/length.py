@@ -46,7 +46,7 @@ class LengthPenalty:
 class _Steps:
     """g(α): gaps[k] holds from ends[k−1] to starts[k], the outermost ones to ∓∞. Shapes [K], [K], [K + 1].
 
-    From starts[k] to ends[k] lies a breakpoint, with all others that float64 cannot tell from it.
+    Between starts[k] and ends[k] is a breakpoint, with all others that float64 cannot tell from it.
     """
 
     starts: Floats
@@ -62,16 +62,16 @@ def fit_length_penalty(rewards: Sequence[Sequence[float]], lengths: Sequence[Seq
     α = 5/3, where 0 − α = 10 − 7α, then the longest. So g = 6, 2, −4, −6 with steps at 3/2, 5/3, 2: the gap is 2,
     anywhere between 3/2 and 5/3, and α their middle, 19/12.
 
-    The minimum is over every α that is no breakpoint. At a breakpoint two responses tie, and the tie rule rather than
-    the rewards makes the gap (of two responses that tie, one is both chosen and rejected: a gap of 0, and no pair).
+    The minimum is over every α that is not a breakpoint. At a breakpoint two responses tie, and the tie rule, not the
+    rewards, makes the gap (of two responses that tie, one is both chosen and rejected: a gap of 0, and no pair).
     Within the best step α is 0 if the step holds 0 (no penalty is needed), else the step's middle, the α that is
     furthest from a tie; of two equally good steps, the one of smaller |α|. Steps so narrow that r − α·l in float64
-    may round into a tie are passed over: the reported gap is the one that pairs really get. Where the only breakpoint
+    may round into a tie are skipped: the reported gap is the one that pairs really get. Where the only breakpoint
     is 0, every other α leaves the same |gap|, and α is 0, ties and all.
 
     Args:
         rewards: per prompt, the rewards of its responses without penalty: beta·(policy_logp − reference_logp).
-            Ragged; prompts with fewer than two responses are passed over. Of equal rewards after the penalty the first
+            Ragged; prompts with fewer than two responses are skipped. Of equal rewards after the penalty the first
             listed response is chosen, or rejected: list them by sample number.
         lengths: their lengths, in the same shape.
 
@@ -191,7 +191,7 @@ def _rectangle(rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[fl
 
 def _flat(values: Sequence[Sequence[float]], size: NDArray[np.int64], name: str) -> Floats:
     flat = np.fromiter(chain.from_iterable(values), dtype=np.float64, count=int(size.sum()))
-    bad = np.flatnonzero(~(np.abs(flat) <= LARGEST))  # NaN compares false, so it is bad, too
+    bad = np.flatnonzero(~(np.abs(flat) <= LARGEST))  # NaN compares false, so it is bad as well
     if len(bad):
         prompt = int(np.searchsorted(np.cumsum(size), bad[0], side="right"))
         raise ValueError(f"the {name} {flat[bad[0]]} of the prompt at index {prompt} is not a finite number")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
 from typing import Annotated, TypedDict, cast, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -106,8 +105,8 @@ def make_schema(row: type) -> pa.Schema:
     """The Arrow schema of a TypedDict's rows. An Arrow type in `Annotated` goes before the one of ARROW_TYPES."""
     fields = []
     for name, hint in get_type_hints(row, include_extras=True).items():
-        nullable = isinstance(hint, UnionType)
-        plain = next(part for part in get_args(hint) if part is not type(None)) if nullable else hint
+        nullable = type(None) in get_args(hint)
+        plain = get_args(hint)[0] if nullable else hint
         column = get_args(plain)[1] if get_origin(plain) is Annotated else ARROW_TYPES[plain]
         fields.append(pa.field(name, column, nullable=nullable))
     return pa.schema(fields)
