@@ -81,9 +81,11 @@ class RewardKind(ABC):
         }
 
     def read_responses(self, lang: str) -> list[Response]:
+        """The round's responses in one language."""
         return read_responses(self.context.round.responses / f"{lang}.parquet")
 
     def read_translations(self, lang: str, target: str) -> list[Translation]:
+        """Translations of the round's responses in `lang`."""
         return read_translations(self.context.round.translations / f"{file_name(lang, target)}.parquet")
 
     def _reward(self, responses: Sequence[Response], lang: str) -> ScoredLanguage:
