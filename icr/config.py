@@ -113,7 +113,7 @@ class Train(Section):
     batch_size: Count = 16
     """Pairs per optimiser step over all processes."""
     micro_batch_size: Count = 1
-    """Pairs per process and forward pass; with KTO rows, two of a pair, and at least two."""
+    """Pairs per process and forward pass; with KTO rows, two of a pair."""
     epochs: Positive = 1.0
     nll_weight: NonNegative = 1.0
     """Weight of the NLL term of Eq. 11."""

@@ -124,12 +124,6 @@ def _settings(config: Config, found: _Collector) -> None:
         )
     if config.models.chat_template and not Path(config.models.chat_template).is_file():
         found.add(f"there is no file {config.models.chat_template}", where="models.chat_template", do="check the path")
-    if config.objective == "kto" and config.train.micro_batch_size < 2:
-        found.add(
-            "KTO estimates its KL inside a micro-batch and needs at least 2 there",
-            where="train.micro_batch_size",
-            do="set train.micro_batch_size to 2 or more",
-        )
     if config.train.processes != "auto":
         found.attempt(None, check_batch, config, config.train.processes * config.train.nodes)
     if config.train.nodes > 1 and not config.train.launcher:

@@ -65,7 +65,6 @@ class KTO(Objective):
     """`objective: kto`. There is no NLL term in Eq. 16: `nll_weight` has no effect."""
 
     rows_per_pair: ClassVar[int] = 2
-    smallest_micro_batch: ClassVar[int] = 2
 
     desirable_weight = 1.0
     undesirable_weight = 1.0

@@ -36,7 +36,6 @@ class Objective(ABC):
 
     rows_per_pair: ClassVar[int] = 1
     """Training rows that one pair becomes."""
-    smallest_micro_batch: ClassVar[int] = 1
 
     def __init__(self, *, beta: float, nll_weight: float) -> None:
         """`beta` and `nll_weight` are `train.beta` and `train.nll_weight` of the config."""

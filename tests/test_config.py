@@ -139,7 +139,6 @@ def test_the_quickstart_is_fine() -> None:
         ({"models": {"policy": None}}, "no English-aligned policy"),
         ({"models": {"policy": "./nowhere"}}, "no model folder"),
         ({"models": {"reference": "package:no_such_package/x.gguf"}}, "is not installed"),
-        ({"objective": "kto"}, "needs at least 2"),
         ({"objective": "nothing.here:Class"}, "cannot be imported"),
         ({"objective": "dop"}, "did you mean dpo"),
         ({"train": {"deepspeed": "zero9"}}, "no DeepSpeed config zero9"),
@@ -151,6 +150,11 @@ def test_the_quickstart_is_fine() -> None:
 def test_bad_settings(tmp_path: Path, tiny_config: Callable[..., Path], changes: dict[str, object], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         load_checked(tiny_config(tmp_path, **changes))
+
+
+def test_kto_needs_no_further_setting(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
+    config = load_checked(tiny_config(tmp_path, objective="kto", train={}))
+    assert config.train.micro_batch_size == 1
 
 
 def test_the_same_model_twice_is_refused(

@@ -12,8 +12,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import KTOConfig, KTOTrainer
 
-from icr.errors import UserError
 from loops.callbacks import read_metrics
+from loops.data import write_training_data
 from loops.kto import KTO, AnswerLogps, class_weights, kto_loss, neighbours, reference_point
 from loops.train import Checkpoints, EventFile, build_trainer, plan
 from loops.trainers import AnswerTrainer, WeightedAnswers
@@ -22,6 +22,7 @@ from tests.training_runs import (
     finish,
     largest_difference,
     make_spec,
+    metrics,
     random_pairs,
     reference_logps,
     run_here,
@@ -154,8 +155,25 @@ def test_trains_alike_on_two_ranks(tmp_path: Path) -> None:
     assert largest_difference(whole.output, split.output) < 0.05 * settings["learning_rate"]
 
 
-def test_micro_batch_of_one_is_refused(tmp_path: Path) -> None:
-    base = make_tiny_model(tmp_path / "base")
-    spec = make_spec(tmp_path / "run", base, random_pairs(2), "kto", micro_batch_size=1)
-    with pytest.raises(UserError, match="micro-batch of 2 or more"):
-        run_here(spec)
+def test_a_micro_batch_of_one_row_gives_the_same_result(tmp_path: Path) -> None:
+    """z_ref is estimated over the whole step. It is made positive, so that a wrong estimate would be seen."""
+    base, other = make_tiny_model(tmp_path / "base", seed=3), make_tiny_model(tmp_path / "other", seed=4)
+    pairs = random_pairs(7)
+    objective = KTO(beta=0.1, nll_weight=1.0)
+    sums = reference_logps(other, objective.reference_requests(pairs, seed=42))
+    rows = objective.dataset(pairs, [logp - 40 for logp in sums], seed=42)
+    settings = {"epochs": 2, "learning_rate": 3e-3}
+    specs = []
+    for name, micro in (("one", 1), ("two", 2), ("whole", 8)):
+        specs.append(make_spec(tmp_path / name, base, pairs, "kto", micro_batch_size=micro, **settings))
+        write_training_data(specs[-1].data, rows)
+        run_here(specs[-1])
+    expected = metrics(specs[0])
+    assert [row["step"] for row in expected] == [1, 2, 3, 4]
+    assert all(row["kl"] > 10 for row in expected)
+    for spec in specs[1:]:
+        for one, other_row in zip(expected, metrics(spec), strict=True):
+            assert other_row.keys() == one.keys()
+            for name in one:
+                assert other_row[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
+        assert largest_difference(specs[0].output, spec.output) < 0.02 * settings["learning_rate"]
