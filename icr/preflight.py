@@ -20,6 +20,7 @@ from icr.errors import ConfigError, UserError
 from icr.languages import english_name
 from icr.models import locate
 from icr.rewardkinds import check_kind
+from loops.checks import check_dropout, check_train
 from prompts.load import Prompt, json_objects, load_heldout, load_prompts
 
 T = TypeVar("T")
@@ -76,6 +77,9 @@ def preflight(config: Config) -> Inputs:
             where="models",
             do="name π_I in models.reference and its English-aligned child in models.policy",
         )
+    trained = policy or reference
+    if trained and not trained.endswith(".gguf"):
+        found.attempt(None, check_dropout, trained, config.train.dropout)
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
         alignment = found.attempt(alignment, read_alignment, config.alignment.pairs)[: config.alignment.limit]
@@ -139,6 +143,7 @@ def _settings(config: Config, found: _Collector) -> None:
             where="train.deepspeed",
             do="write zero2, zero3, none, or the path of a JSON file",
         )
+    found.attempt(None, check_train, config.train)
     found.attempt(None, check_kind, config)
     if config.objective not in ("dpo", "kto"):
         found.attempt(None, _check_objective, config.objective)

@@ -9,8 +9,9 @@ from icr.config import Config
 from icr.files import read_json, read_rows
 from icr.stages import Context, Counts
 from loops.data import write_training_data
+from loops.families import family_of
 from loops.objective import make_objective
-from loops.train import TrainSpec
+from loops.spec import TrainSpec
 
 
 def align(context: Context) -> Counts:
@@ -57,7 +58,8 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: dic
             context.runner.work(job, "reference log-probs", spread=True)
         sums = [row["logp"] for row in shards.rows()]
         objective = make_objective(config.objective, beta=config.train.beta, nll_weight=config.train.nll_weight)
-        write_training_data(data, objective.dataset(read_rows(pairs), sums, seed=config.train.seed))
+        rows = objective.dataset(read_rows(pairs), sums, seed=config.train.seed)
+        write_training_data(data, rows, family_of(objective).columns)
     template = config.models.chat_template
     spec = TrainSpec(
         model=model,

@@ -10,13 +10,16 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import KTOConfig, KTOTrainer
+from trl import KTOConfig
+from trl import KTOTrainer as TRLTrainer
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from loops.callbacks import read_metrics
 from loops.data import write_training_data
 from loops.kto import KTO, AnswerLogps, class_weights, kto_loss, neighbours, reference_point
+from loops.kto_family import KTOFamily
+from loops.kto_trainer import KTOTrainer
 from loops.train import Checkpoints, EventFile, build_trainer, plan
-from loops.trainers import AnswerTrainer, WeightedAnswers
 from tests.tiny_models import make_tiny_model
 from tests.training_runs import (
     finish,
@@ -87,7 +90,7 @@ def test_rows_and_mismatches() -> None:
     assert neighbours(distinct[:1], 7) == [0]
 
 
-class PlainTRL(KTOTrainer):
+class PlainTRL(TRLTrainer):
     """TRL's own loss, on our data."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
@@ -105,9 +108,10 @@ def test_equals_trl_where_a_step_is_one_micro_batch(tmp_path: Path) -> None:
     # lower the reference's mismatched log-probs, so that the KL estimate is above 0
     rows = [{**row, "ref_KL_logps": row["ref_KL_logps"] - 40} for row in rows]
     spec = make_spec(tmp_path / "run", base, pairs, "kto", micro_batch_size=8)
-    schedule = plan(spec, objective, base, 1)
-    ours = build_trainer(spec, objective, base, schedule, Checkpoints(tmp_path, 1), EventFile(spec.events))
-    assert isinstance(ours, AnswerTrainer)
+    family = KTOFamily(objective)
+    schedule = plan(spec, family, base, 1)
+    ours = build_trainer(spec, family, base, schedule, Checkpoints(tmp_path, 1), EventFile(spec.events))
+    assert isinstance(ours, KTOTrainer)
     tokenizer = AutoTokenizer.from_pretrained(base)
     theirs = PlainTRL(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
@@ -125,9 +129,9 @@ def test_equals_trl_where_a_step_is_one_micro_batch(tmp_path: Path) -> None:
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    inputs = WeightedAnswers(pad_token_id=tokenizer.pad_token_id)([{**row, "weight": 1.0} for row in rows])
-    plain = {name: tensor for name, tensor in inputs.items() if name != "weight"}
+    plain = DataCollatorForUnpairedPreference(pad_token_id=tokenizer.pad_token_id)(rows)
     expected = float(theirs.compute_loss(theirs.model, plain).detach())
+    inputs = family.collate([{**row, "weight": 1.0} for row in rows])
     [batch], _ = ours.get_batch_samples(iter([inputs]), 1, torch.device("cpu"))
     assert float(ours.compute_loss(ours.model, batch).detach()) == pytest.approx(expected, rel=1e-5)
     assert float(ours._z_ref) > 0.1
@@ -166,7 +170,7 @@ def test_a_micro_batch_of_one_row_gives_the_same_result(tmp_path: Path) -> None:
     specs = []
     for name, micro in (("one", 1), ("two", 2), ("whole", 8)):
         specs.append(make_spec(tmp_path / name, base, pairs, "kto", micro_batch_size=micro, **settings))
-        write_training_data(specs[-1].data, rows)
+        write_training_data(specs[-1].data, rows, KTOFamily.columns)
         run_here(specs[-1])
     expected = metrics(specs[0])
     assert [row["step"] for row in expected] == [1, 2, 3, 4]
