@@ -41,11 +41,13 @@ class Progress(TrainerCallback):
 
 
 class MetricsFile(TrainerCallback):
-    """`metrics.jsonl`, each optimiser step once, or `validation.jsonl`, each validation once; also after a resume."""
+    """`metrics.jsonl`: each optimiser step once, also after a resume."""
 
-    def __init__(self, path: Path, prefix: str = "") -> None:
-        """`prefix`: of the names of the metrics to be written, which are written without it."""
-        self.path, self.prefix = path, prefix
+    prefix = ""
+    """Of the names of the metrics to be written, which are written without it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -68,6 +70,12 @@ class MetricsFile(TrainerCallback):
             row = {"step": state.global_step, "epoch": state.epoch, **metrics}
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+class ValidationFile(MetricsFile):
+    """`validation.jsonl`: each validation once, also after a resume."""
+
+    prefix = "eval_"
 
 
 class SaveByTime(TrainerCallback):

@@ -186,11 +186,11 @@ def build_trainer(
 
 
 def _callbacks(spec: TrainSpec, schedule: Schedule, events: EventFile) -> list[Any]:
-    from loops.callbacks import MetricsFile, Progress, SaveByTime
+    from loops.callbacks import MetricsFile, Progress, SaveByTime, ValidationFile
 
     callbacks: list[Any] = [Progress(events, schedule), MetricsFile(spec.work / "metrics.jsonl")]
     if schedule.validation is not None:
-        callbacks.append(MetricsFile(spec.work / "validation.jsonl", "eval_"))
+        callbacks.append(ValidationFile(spec.work / "validation.jsonl"))
     if spec.train.save_steps is None:
         callbacks.append(SaveByTime(spec.train.save_minutes))
     return callbacks
