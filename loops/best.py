@@ -62,10 +62,11 @@ class Best:
         for left in self.path.glob(".step-*.tmp"):
             shutil.rmtree(left)
 
-    def delete(self) -> None:
-        """Forget all of it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def forget(self, delete: bool) -> None:
+        """There is no best model yet. `delete` its files, too: on the first rank."""
         self.score = None
+        if delete:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _all(self) -> dict[str, Score]:
         return {file.parent.name: read_json(file) for file in sorted(self.path.glob(f"step-*/{SCORE}"))}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 import traceback
 from functools import partial
@@ -19,12 +18,13 @@ from icr.errors import UserError, explain_os_error
 from icr.files import read_json, write_json
 from icr.launch import die_with_parent
 from icr.progress import EventFile
-from loops.best import Best
+from loops.best import Best, Score
 from loops.checkpoints import Checkpoints, result_settings
 from loops.checks import check_optimizer, check_scheduler
 from loops.data import Schedule, Split, lay_out
 from loops.families import Family, family_of
 from loops.objective import make_objective
+from loops.process import leave, prepare_process
 from loops.settings import base_folder, load_model, lora_config, trainer_settings
 from loops.spec import TrainSpec
 
@@ -39,37 +39,43 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, Any]:
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     first = int(os.environ.get("RANK", "0")) == 0
-    checkpoints = Checkpoints(spec.work / "checkpoints", processes, result_settings(spec))
-    best = Best(spec.work / "best")
     if spec.output.exists() and _counts_file(spec).exists():
         if first:
-            _delete_work(checkpoints, best)
+            _delete_work(spec)
         counts: dict[str, Any] = read_json(_counts_file(spec))
         return counts
+    checkpoints = Checkpoints(spec.work / "checkpoints", processes, result_settings(spec))
+    best = Best(spec.work / "best")
     family = family_of(make_objective(spec.objective, beta=spec.train.beta, nll_weight=spec.train.nll_weight))
     base = base_folder(spec.model)
     schedule = plan(spec, family, base, processes)
+    if spec.output.exists():  # by a version that wrote no counts
+        if first:
+            _delete_work(spec)
+        return _counts(spec, family, schedule, processes, None)
     obstacle, resume = checkpoints.obstacle(), checkpoints.newest()
     if first:
         _prepare_work(spec, checkpoints, best)
     trainer = build_trainer(spec, family, base, schedule, checkpoints, events)
     trainer.accelerator.wait_for_everyone()  # every rank has looked at the checkpoints
-    if obstacle:
-        _start_over(spec, checkpoints, best, events if first else None, obstacle)
+    if obstacle and first:
+        _start_over(spec, checkpoints, events, obstacle)
+    if resume is None:
+        best.forget(delete=first)  # the training begins at its first step
     write = partial(export, spec, trainer, base, family)
     if schedule.validation is not None:
         trainer.add_callback(_keep_best(best, write))
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    counts = _counts(spec, family, schedule, processes, best)
+    counts = _counts(spec, family, schedule, processes, best.score)
     if first:
         write_json(_counts_file(spec), counts)
-    if best.score is None:
+    if schedule.validation is None:
         write(spec.output)
     elif first:
         best.move_to(spec.output)
     trainer.accelerator.wait_for_everyone()
     if first:
-        _delete_work(checkpoints, best)
+        _delete_work(spec)
     return counts
 
 
@@ -83,8 +89,10 @@ def _restarted_file(spec: TrainSpec) -> Path:
     return spec.work / "restarted.json"
 
 
-def _counts(spec: TrainSpec, family: Family[Any], schedule: Schedule, processes: int, best: Best) -> dict[str, Any]:
-    counts = {
+def _counts(
+    spec: TrainSpec, family: Family[Any], schedule: Schedule, processes: int, best: Score | None
+) -> dict[str, Any]:
+    counts: dict[str, Any] = {
         "pairs": schedule.rows // family.objective.rows_per_pair,
         "rows": schedule.rows,
         "dropped_too_long": schedule.dropped_too_long,
@@ -94,8 +102,8 @@ def _counts(spec: TrainSpec, family: Family[Any], schedule: Schedule, processes:
         "deepspeed": spec.train.deepspeed,
         "precision": spec.train.precision,
     }
-    if best.score is not None:
-        counts["validation"] = {"rows": schedule.validation_rows, **best.score}
+    if best is not None:
+        counts["validation"] = {"rows": schedule.validation_rows, **best}
     if _restarted_file(spec).exists():
         counts["restarted"] = read_json(_restarted_file(spec))
     return counts
@@ -108,26 +116,20 @@ def _prepare_work(spec: TrainSpec, checkpoints: Checkpoints, best: Best) -> None
     best.delete_incomplete()
     for left in spec.output.parent.glob(f".{spec.output.name}.*.tmp"):
         shutil.rmtree(left)  # of an export that was killed
-    if checkpoints.newest() is None and checkpoints.obstacle() is None:
-        best.delete()  # without a checkpoint the training begins at its first step
 
 
-def _start_over(spec: TrainSpec, checkpoints: Checkpoints, best: Best, events: EventFile | None, obstacle: str) -> None:
-    """Forget what was trained so far; on the first rank (the one with `events`) delete it, and say so."""
-    best.score = None
-    if events is None:
-        return
+def _start_over(spec: TrainSpec, checkpoints: Checkpoints, events: EventFile, obstacle: str) -> None:
+    """Delete the checkpoints, and say so."""
     steps = checkpoints.steps_done()
     events.note(f"the training starts over, and {steps} optimiser steps are lost: {obstacle}")
     write_json(_restarted_file(spec), {"why": obstacle, "steps_lost": steps})
-    best.delete()
     checkpoints.delete_all()
 
 
-def _delete_work(checkpoints: Checkpoints, best: Best) -> None:
+def _delete_work(spec: TrainSpec) -> None:
     """Delete what nobody needs once the output is there."""
-    shutil.rmtree(checkpoints.path, ignore_errors=True)
-    best.delete()
+    for name in ("checkpoints", "best"):
+        shutil.rmtree(spec.work / name, ignore_errors=True)
 
 
 def plan(spec: TrainSpec, family: Family[Any], base: Path, processes: int) -> Schedule:
@@ -218,72 +220,17 @@ def export(spec: TrainSpec, trainer: Any, base: Path, family: Family[Any], outpu
     write_model(output, base, model, weights, spec.facts, template, family)
 
 
-def _prepare_process(spec: TrainSpec) -> None:
-    """What has to be set before the heavy imports read it."""
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    if spec.train.deepspeed == "none":
-        return
-    if not torch.cuda.is_available():
-        _lighten_deepspeed()
-    if "RANK" not in os.environ:
-        # DeepSpeed wants a process group, even of one
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        one = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in one.items()})
-
-
-def _lighten_deepspeed() -> None:
-    """Keep DeepSpeed on a processor from what costs seconds at every start and is not used."""
-    import deepspeed.ops
-
-    # it would compile (a minute, and with a compiler that may not be there) an all-reduce for inference
-    deepspeed.ops.__compatible_ops__ = {}
-    from deepspeed.runtime import compiler
-
-    # it would import torch's compiler for the kernels of an optimiser (Muon) that it only asks the name of
-    original, compiler.compile = compiler.compile, lambda: lambda function: function
-    try:
-        import deepspeed.runtime.zero.muon.muon_optimizer
-    except ImportError:
-        pass  # another version, which may not have it
-    finally:
-        compiler.compile = original
-
-
-def _leave(first: bool) -> None:
-    """End the process group; processes besides the first are over here and now.
-
-    They have nothing left to do, and their native threads, torn down in whatever order, abort the process now and then,
-    for which torchrun would end the first one, too. That one goes on to its exit handlers, which trackers need.
-    """
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    if not first:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-
-
 def main() -> int:
     die_with_parent()
     spec = TrainSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     first = int(os.environ.get("RANK", "0")) == 0
     events = EventFile(spec.events)
     try:
-        _prepare_process(spec)
+        prepare_process(spec.train)
         counts = run(spec, events)
         if first:
             events.send(event="done", counts=counts)
-        _leave(first)
+        leave(first)
         return 0
     except UserError as error:
         user = error

@@ -134,7 +134,7 @@ def test_best(tmp_path: Path) -> None:
     assert [path.name for path in again.path.iterdir()] == ["step-5"]
     again.move_to(tmp_path / "model")
     assert (tmp_path / "model" / "weights").exists()
-    again.delete()
+    again.forget(delete=True)
     assert not again.path.exists() and again.score is None
     with pytest.raises(FileNotFoundError):
         again.move_to(tmp_path / "other")
