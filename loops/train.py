@@ -230,7 +230,7 @@ def main() -> int:
         counts = run(spec, events)
         if first:
             events.send(event="done", counts=counts)
-        leave(first)
+        leave(exit_handlers=first and spec.train.report_to != "none")
         return 0
     except UserError as error:
         user = error
