@@ -1,15 +1,20 @@
-"""What a training tells while it runs: its progress, and a line of metrics per optimiser step."""
+"""What happens between the steps of a training: progress, metrics, checkpoints by the clock, the best model."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from icr.base.files import write_text
 from icr.base.progress import EventFile
+from loops.best import Best
 from loops.data import Schedule
 
 
@@ -20,7 +25,7 @@ class Progress(TrainerCallback):
         self.events, self.schedule = events, schedule
         self.begun_at = 0
 
-    def _tell(self, state: TrainerState) -> None:
+    def _report(self, state: TrainerState) -> None:
         if state.is_world_process_zero:
             tokens = self.schedule.tokens[state.global_step] - self.schedule.tokens[self.begun_at]
             self.events.progress(state.global_step, state.max_steps, tokens)
@@ -29,14 +34,17 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.begun_at = state.global_step
-        self._tell(state)
+        self._report(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._tell(state)
+        self._report(state)
 
 
 class MetricsFile(TrainerCallback):
     """`metrics.jsonl`: each optimiser step once, also after a resume."""
+
+    prefix = ""
+    """Of the names of the metrics to be written, which are written without it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +53,7 @@ class MetricsFile(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take back the steps after the checkpoint: they are done again."""
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and self.path.exists():
             kept = [row for row in read_metrics(self.path) if row["step"] <= state.global_step]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -57,10 +65,67 @@ class MetricsFile(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if state.is_world_process_zero and logs and "loss" in logs:
-            row = {"step": state.global_step, "epoch": state.epoch, **logs}
+        if state.is_world_process_zero and logs and f"{self.prefix}loss" in logs:
+            metrics = {name.removeprefix(self.prefix): value for name, value in logs.items() if name != "epoch"}
+            row = {"step": state.global_step, "epoch": state.epoch, **metrics}
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+class ValidationFile(MetricsFile):
+    """`validation.jsonl`: each validation once, also after a resume."""
+
+    prefix = "eval_"
+
+
+class SaveByTime(TrainerCallback):
+    """A checkpoint at the end of the first optimiser step after so many minutes without one."""
+
+    def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds from some moment on."""
+        self.seconds, self.clock = 60 * minutes, clock
+        self.last = clock()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.last = self.clock()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if agree(self.clock() - self.last >= self.seconds, args.device) and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.last = self.clock()  # when it has been written, which takes its time
+
+
+class KeepBest(TrainerCallback):
+    """The model of the lowest validation loss so far, as a whole model folder."""
+
+    def __init__(self, best: Best, export: Callable[[Path], None]) -> None:
+        """`export`: writes the model as it is now to a folder; called on every rank, writes on the first."""
+        self.best, self.export = best, export
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        assert metrics is not None
+        if agree(self.best.is_beaten_by(metrics["eval_loss"]), args.device):
+            self.best.keep(state.global_step, metrics["eval_loss"], self.export, state.is_world_process_zero)
+
+
+def agree(decision: bool, device: torch.device) -> bool:
+    """The first rank's decision, on every rank: clocks differ, and ranks that do different things wait for ever."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return decision
+    decided = torch.tensor(int(decision), device=device)
+    dist.broadcast(decided, src=0)
+    return bool(decided.item())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

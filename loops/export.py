@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch.nn import Module
 
 from icr.base.errors import IcrError
 from icr.base.files import atomic_folder
+from loops.families import Family
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
@@ -75,26 +78,42 @@ def _full(parameter: torch.nn.Parameter) -> Tensor:
         return parameter.detach().clone()
 
 
-def merged_weights(base: Path, lora: Any, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def merged_weights(
+    base: Path, lora: Any, adapter: Mapping[str, Tensor], family: Family[Any] | None = None
+) -> dict[str, Tensor]:
     """The weights of the model in `base` with a trained LoRA adapter added, on the CPU, added in fp32.
 
     Args:
         lora: the adapter's `peft.LoraConfig`.
         adapter: its tensors, named as in the PEFT model (`trained_weights`).
+        family: says which kind of model it is; a language model without it.
     """
+    import transformers
     from peft import get_peft_model
-    from transformers import AutoModelForCausalLM
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
-    # with ZeRO-3 this model, too, would be shared out, and wait for the other ranks
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    loader: Any = getattr(transformers, family.auto_class if family else "AutoModelForCausalLM")
+    changes = family.config_changes() if family else {}
+    with _without_deepspeed():
+        model = loader.from_pretrained(base, dtype=torch.float32, use_safetensors=True, **changes)
     merged = get_peft_model(model, lora)
     missing = merged.load_state_dict(dict(adapter), strict=False)
     if missing.unexpected_keys:
         raise IcrError(f"the adapter has tensors that the model does not know: {missing.unexpected_keys[:3]}")
     plain: Module = merged.merge_and_unload()
     return {name: parameter.detach() for name, parameter in plain.named_parameters(remove_duplicate=False)}
+
+
+@contextmanager
+def _without_deepspeed() -> Iterator[None]:
+    """Load a model whole: with ZeRO-3 it would be shared out, too, and wait for the other ranks."""
+    from transformers.integrations import deepspeed
+
+    module: Any = deepspeed
+    active, module._hf_deepspeed_config_weak_ref = module._hf_deepspeed_config_weak_ref, None
+    try:
+        yield
+    finally:
+        module._hf_deepspeed_config_weak_ref = active  # the training may go on
 
 
 def write_model(
@@ -104,26 +123,30 @@ def write_model(
     weights: dict[str, Tensor],
     facts: Mapping[str, Any],
     chat_template: str | None = None,
+    family: Family[Any] | None = None,
 ) -> None:
     """Write the final model folder; it appears whole.
 
     Weights get the base checkpoint's keys and dtypes: a tied matrix that the base has once is saved once. Config,
-    tokenizer, chat template and generation config are the base's files, not what the trainer made of them.
+    tokenizer, chat template and generation config are the base's files, not what the trainer made of them. What a
+    family adds to the base or leaves out of it (a classifier's head) is added and left out here, and its changes are
+    made to `config.json`.
 
     Args:
         model: a model of this architecture, for the names that differ between memory and disk.
         weights: `trained_weights` or `merged_weights`.
         facts: what the model card says, see `write_model_card`.
         chat_template: replaces the base's.
+        family: the kind of model that was trained; a language model like the base without it.
 
     Raises:
-        IcrError: the weights do not have the base model's keys.
+        IcrError: the weights do not have the keys of such a model.
     """
     from huggingface_hub import save_torch_state_dict
     from transformers.core_model_loading import revert_weight_conversion
 
-    dtypes = base_dtypes(base)
     named: dict[str, Tensor] = revert_weight_conversion(model, weights)  # type: ignore[arg-type]
+    dtypes = _final_dtypes(base_dtypes(base), named, family)
     missing = sorted(set(dtypes) - set(named))
     tied = {key for key, tensor in named.items() if key not in dtypes and _is_alias(tensor, named, dtypes)}
     extra = sorted(set(named) - set(dtypes) - tied)
@@ -136,8 +159,27 @@ def write_model(
             shutil.copyfile(file, tmp / file.name)
         if chat_template is not None:
             (tmp / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+        if family is not None and family.config_changes():
+            _change_config(tmp / "config.json", {"architectures": [type(model).__name__], **family.config_changes()})
         save_torch_state_dict(final, tmp, max_shard_size=SHARD_SIZE)
         write_model_card(tmp, facts)
+
+
+def _final_dtypes(
+    base: dict[str, torch.dtype], named: Mapping[str, Tensor], family: Family[Any] | None
+) -> dict[str, torch.dtype]:
+    """Key → dtype of every tensor of the final model: the base's, without what the family does not use of it and with
+    what it adds, which gets the dtype that most of the base has."""
+    if family is None:
+        return base
+    kept = {key: dtype for key, dtype in base.items() if not key.startswith(family.unused_weights)}
+    usual = Counter(base.values()).most_common(1)[0][0]
+    return kept | {key: usual for key in named if key not in base and key.startswith(family.new_weights)}
+
+
+def _change_config(file: Path, changes: Mapping[str, Any]) -> None:
+    config = {**json.loads(file.read_text(encoding="utf-8")), **changes}
+    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _is_alias(tensor: Tensor, named: Mapping[str, Tensor], kept: Iterable[str]) -> bool:

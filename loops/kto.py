@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from loops.objective import Objective, Pair, Request, check_answers
+from loops.objective import Objective, Pair, Request, check_answers, named_prompt
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def class_weights(desirable: int, undesirable: int) -> tuple[float, float]:
 class KTO(Objective):
     """`objective: kto`. There is no NLL term in Eq. 16: `nll_weight` has no effect."""
 
+    family: ClassVar[str] = "loops.kto_family:KTOFamily"
     rows_per_pair: ClassVar[int] = 2
-    smallest_micro_batch: ClassVar[int] = 2
 
     desirable_weight = 1.0
     undesirable_weight = 1.0
@@ -98,7 +98,7 @@ class KTO(Objective):
     def _rows(self, pairs: Sequence[Pair], seed: int) -> list[dict[str, Any]]:
         return [
             {
-                "prompt_ids": pair["prompt_ids"],
+                **named_prompt(pair),
                 "completion_ids": pair[side],
                 "KL_completion_ids": pairs[other][side],
                 "label": side == "chosen_ids",

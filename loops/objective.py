@@ -21,22 +21,23 @@ from icr.base.plugins import load_class
 BUILT_IN = {"dpo": "loops.dpo:DPO", "kto": "loops.kto:KTO"}
 
 Pair = Mapping[str, Any]
-"""A preference: `prompt_ids`, `chosen_ids`, `rejected_ids` (token ids); further columns are not looked at."""
+"""A preference: `prompt_ids`, `chosen_ids`, `rejected_ids` (token ids) and, if known, `prompt_id`."""
 Request = tuple[list[int], list[int]]
 """(prompt ids, response ids): a sequence whose log-prob under the training reference is wanted."""
 
 
 class Objective(ABC):
-    """What every objective says about itself. Trainers exist for its two kinds, `PairObjective` and `loops.kto.KTO`.
+    """What every objective says about itself. Users derive theirs from `PairObjective`.
 
     Before a training the caller scores `reference_requests(pairs)` under the reference π_θ^{t-1}, in the training's
     precision, and hands the sums back to `dataset`, which gives the rows of the training's data file. So the reference
     is never in memory together with the policy.
     """
 
+    family: ClassVar[str] = ""
+    """The `loops.families.Family` that trains it, as `module:Class`."""
     rows_per_pair: ClassVar[int] = 1
     """Training rows that one pair becomes."""
-    smallest_micro_batch: ClassVar[int] = 1
 
     def __init__(self, *, beta: float, nll_weight: float) -> None:
         """`beta` and `nll_weight` are `train.beta` and `train.nll_weight` of the config."""
@@ -44,13 +45,16 @@ class Objective(ABC):
 
     @abstractmethod
     def reference_requests(self, pairs: Sequence[Pair], *, seed: int = 0) -> list[Request]:
-        """The sequences that the reference has to score."""
+        """The sequences that the reference has to score; none where there is no reference."""
 
     @abstractmethod
     def dataset(
         self, pairs: Sequence[Pair], reference_logps: Sequence[float], *, seed: int = 0
     ) -> list[dict[str, Any]]:
-        """The training rows, given the log-probs (nats) of `reference_requests(pairs, seed=seed)`, in that order."""
+        """The training rows, given the log-probs (nats) of `reference_requests(pairs, seed=seed)`, in that order.
+
+        A row has the columns of its family, `prompt_ids` and, by which validation rows are held back, `prompt_id`.
+        """
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class PairLogps:
 
 class PairObjective(Objective):
     """An objective over pairs: write `loss`, and you have one."""
+
+    family: ClassVar[str] = "loops.pair_family:PairFamily"
 
     @abstractmethod
     def loss(self, logps: PairLogps) -> tuple[Tensor, dict[str, Tensor]]:
@@ -89,7 +95,7 @@ class PairObjective(Objective):
         chosen, rejected = reference_logps[0::2], reference_logps[1::2]
         return [
             {
-                "prompt_ids": pair["prompt_ids"],
+                **named_prompt(pair),
                 "chosen_ids": pair["chosen_ids"],
                 "rejected_ids": pair["rejected_ids"],
                 "ref_chosen_logps": float(c),
@@ -97,6 +103,12 @@ class PairObjective(Objective):
             }
             for pair, c, r in zip(pairs, chosen, rejected, strict=True)
         ]
+
+
+def named_prompt(pair: Pair) -> dict[str, Any]:
+    """The columns of a row that its prompt fills: `prompt_ids` and, where the pair has one, `prompt_id`."""
+    name = {"prompt_id": str(pair["prompt_id"])} if "prompt_id" in pair else {}
+    return {**name, "prompt_ids": pair["prompt_ids"]}
 
 
 def check_answers(pairs: Sequence[Pair]) -> None:

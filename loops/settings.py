@@ -8,15 +8,19 @@ from typing import Any
 
 from icr.base.errors import UserError
 from icr.config.schema import CONFIGS, Train
+from loops.checks import dropout_settings, trackers
 from loops.data import Schedule
+from loops.families import Family
 
 
 def trainer_settings(train: Train, schedule: Schedule, output: Path) -> dict[str, Any]:
-    """Keyword arguments of TRL's DPOConfig and KTOConfig; checkpoints go to `output`. Raises UserError."""
+    """Keyword arguments of transformers' TrainingArguments; checkpoints go to `output`. Raises UserError."""
     import torch
 
     cuda = torch.cuda.is_available()
     return {
+        **_validation_settings(train, schedule),
+        **({"optim": "adafactor"} if train.optimizer == "adafactor" else {}),
         "output_dir": str(output),
         "per_device_train_batch_size": train.micro_batch_size,
         "gradient_accumulation_steps": schedule.accumulation,
@@ -24,30 +28,45 @@ def trainer_settings(train: Train, schedule: Schedule, output: Path) -> dict[str
         "train_sampling_strategy": "sequential",
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.scheduler,
-        # rounded down: rounded up, a training of a few steps would spend its first one at a rate of 0
-        "warmup_steps": int(train.warmup_ratio * schedule.steps),
+        "lr_scheduler_kwargs": dict(train.scheduler_arguments),
+        "warmup_steps": warmup_steps(train, schedule.steps),
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
-        "beta": train.beta,
         "bf16": train.precision == "bf16",
         "gradient_checkpointing": train.gradient_checkpointing,
+        # an adapter under ZeRO-3 works with reentrant checkpointing alone
+        "gradient_checkpointing_kwargs": {"use_reentrant": train.lora is not None and is_zero3(train.deepspeed)},
         "deepspeed": deepspeed_config(train.deepspeed),
         "ddp_find_unused_parameters": False,
-        "max_length": None,  # TRL's default would cut at 1024 tokens and say nothing
-        "precompute_ref_log_probs": True,  # so that no reference model is loaded; the data file has them
-        "disable_dropout": False,  # it would take LoRA's dropout, too; `load_policy` removes the model's own
         "remove_unused_columns": False,
         "logging_strategy": "steps",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would log the mean of earlier losses instead
-        "save_strategy": "steps",
-        "save_steps": train.save_steps,
+        "save_strategy": "steps" if train.save_steps else "no",  # else by time, see `loops.callbacks.SaveByTime`
+        "save_steps": train.save_steps or schedule.steps,
         "save_total_limit": None,  # older ones go when the new one has its marker, see loops.checkpoints
         "seed": train.seed,
         "report_to": trackers(train.report_to),
         "disable_tqdm": True,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
+    }
+
+
+def warmup_steps(train: Train, steps: int) -> int:
+    """Optimiser steps of the warm-up. A share is rounded down: rounded up, a training of a few steps would spend its
+    first one at a rate of 0."""
+    return int(train.warmup_ratio * steps) if train.warmup_steps is None else train.warmup_steps
+
+
+def _validation_settings(train: Train, schedule: Schedule) -> dict[str, Any]:
+    """Validation at fixed steps: checkpoints are made by the clock, so that the best one of them would be chance."""
+    if schedule.validation is None:
+        return {}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": train.validation_steps or max(1, schedule.steps // 10),
+        "per_device_eval_batch_size": train.micro_batch_size,
     }
 
 
@@ -67,24 +86,6 @@ def deepspeed_config(name: str) -> dict[str, Any] | None:
     return config
 
 
-def trackers(report_to: str) -> list[str]:
-    """`train.report_to`, taken apart. Raises UserError for a tracker that is unknown or not installed."""
-    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
-    if not names:
-        return []
-    from transformers import integrations
-
-    there = integrations.get_available_reporting_integrations()  # type: ignore[no-untyped-call, attr-defined]
-    for name in names:
-        if name not in there:
-            raise UserError(
-                f"there is no tracker {name} here",
-                where=f"train.report_to: {report_to}",
-                do=f"install it, or write none{' or ' + ', '.join(there) if there else ''}",
-            )
-    return names
-
-
 def base_folder(model: str) -> Path:
     """The folder of a model: itself, or the hub's in the local cache."""
     if Path(model).is_dir():
@@ -94,40 +95,77 @@ def base_folder(model: str) -> Path:
     return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]))
 
 
-def load_policy(train: Train, base: Path) -> Any:
-    """The model to train.
+def load_model(train: Train, base: Path, family: Family[Any]) -> Any:
+    """The model to train, with LoRA's adapter where there is to be one.
 
     bf16 under DeepSpeed: weights in bf16, beside which it keeps a master copy in fp32. bf16 without it: weights in
     fp32 and computation in bf16 (autocast), because steps of 5e-7 vanish when they are added to bf16 weights. Frozen
     weights (LoRA) take no steps, and are in bf16 in any case.
+
+    Raises:
+        UserError: the checkpoint does not fit its architecture, or there is no dropout to set.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
     from trl.trainer.utils import disable_dropout_in_model
 
     bf16 = train.precision == "bf16" and (train.deepspeed != "none" or train.lora is not None)
-    made: Any = AutoModelForCausalLM.from_pretrained(
+    config = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False, **family.config_changes())
+    for name in dropout_settings(config, train.dropout):
+        setattr(config.get_text_config(), name, train.dropout)
+    transformers.set_seed(train.seed)  # new weights and adapters start at random
+    made: Any = getattr(transformers, family.auto_class).from_pretrained(
         base,
+        config=config,
         dtype=torch.bfloat16 if bf16 else torch.float32,
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
     )
     model, loaded = made
-    for kind in ("missing_keys", "unexpected_keys"):
-        if loaded[kind]:
-            names = sorted(loaded[kind])
+    for kind, expected in (("missing_keys", family.new_weights), ("unexpected_keys", family.unused_weights)):
+        names = sorted(name for name in loaded[kind] if not name.startswith(expected))
+        if names:
             raise UserError(
                 f"the checkpoint does not fit its architecture: {len(names)} {kind.replace('_', ' ')}, "
                 f"the first: {names[0]}",
                 where=str(base),
                 do="train from a checkpoint that save_pretrained wrote",
             )
-    disable_dropout_in_model(model)
-    return model
+    if not train.dropout:
+        disable_dropout_in_model(model)  # dropout that no setting of the config stands for
+    return model if train.lora is None else _with_adapter(model, train, family)
 
 
-def lora_config(train: Train) -> Any:
+def _with_adapter(model: Any, train: Train, family: Family[Any]) -> Any:
+    """The model with LoRA's adapter around it.
+
+    Raises:
+        UserError: the adapter is to be on the output head, whose weights the log-probs are computed from directly.
+    """
+    from peft import get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    # ZeRO-3 gathers small parameters together, and cannot when an adapter's are fp32 among bf16 ones
+    adapted = get_peft_model(model, lora_config(train, family), autocast_adapter_dtype=not is_zero3(train.deepspeed))
+    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
+        raise UserError(
+            "LoRA cannot be put on the output head: it would not be trained",
+            where="train.lora.target_modules",
+            do="take the output head (lm_head) out of it",
+        )
+    if train.gradient_checkpointing:
+        adapted.enable_input_require_grads()  # else no gradient gets through the first, frozen layer
+    return adapted
+
+
+def is_zero3(deepspeed: str) -> bool:
+    """Whether `train.deepspeed` shares out the weights themselves."""
+    config = deepspeed_config(deepspeed) or {}
+    return bool(config.get("zero_optimization", {}).get("stage") == 3)
+
+
+def lora_config(train: Train, family: Family[Any]) -> Any:
     """peft's config of the adapter, or None."""
     if train.lora is None:
         return None
@@ -135,7 +173,7 @@ def lora_config(train: Train) -> Any:
 
     lora = train.lora
     return LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=family.lora_task,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,

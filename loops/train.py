@@ -1,76 +1,99 @@
-"""`python -m torch.distributed.run --nproc-per-node P -m loops.train SPEC.json`: one training, from data file to model.
+"""`python -m loops.train SPEC.json`: one training, from data file to model.
 
-With one process it also runs as `python -m loops.train SPEC.json`. Killed at any moment and started again, it goes on
-from its last complete checkpoint, on a CPU to the very same weights.
+With several processes, under `python -m torch.distributed.run --nproc-per-node P -m loops.train SPEC.json`. Killed at
+any moment and started again, it goes on from its last complete checkpoint, on a CPU to the very same weights.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, field_validator
+from typing import Any
 
 from icr.base.errors import UserError, explain_os_error
+from icr.base.files import read_json, write_json
 from icr.base.process import die_with_parent
 from icr.base.progress import EventFile
-from icr.config.schema import Train
-from loops.checkpoints import Checkpoints
-from loops.data import Schedule, lay_out
-from loops.kto import KTO
-from loops.objective import Objective, PairObjective, make_objective
-from loops.settings import base_folder, load_policy, lora_config, trainer_settings
-
-if TYPE_CHECKING:
-    from loops.trainers import RoundTrainer
-
-
-class TrainSpec(BaseModel):
-    """What one training is asked to do."""
-
-    model: str
-    """π_θ^{t-1}, which is trained on: a folder or a hub id."""
-    data: Path
-    """Written by `loops.data.write_training_data`."""
-    output: Path
-    """The final model; it appears whole. A training whose output exists is done."""
-    work: Path
-    """For `checkpoints/`, removed in the end, and `metrics.jsonl`."""
-    events: Path
-    """Where progress, the result or an error is told, see `icr.base.progress`."""
-    objective: str = "dpo"
-    train: Train = Train()
-    chat_template: Path | None = None
-    """`models.chat_template`: goes into the final model in place of the base's."""
-    facts: dict[str, Any] = {}
-    """For the model card, see `loops.export.write_model_card`."""
-
-    @field_validator("train")
-    @classmethod
-    def _decided(cls, train: Train) -> Train:
-        if train.precision == "auto":
-            raise ValueError("the caller decides on a precision, because the reference is scored in the same one")
-        return train
+from loops.best import Best, Score
+from loops.checkpoints import Checkpoints, result_settings
+from loops.checks import check_optimizer, check_scheduler
+from loops.data import Schedule, Split, lay_out
+from loops.families import Family, family_of
+from loops.objective import make_objective
+from loops.process import leave, prepare_process
+from loops.settings import base_folder, load_model, lora_config, trainer_settings
+from loops.spec import TrainSpec
 
 
 def run(spec: TrainSpec, events: EventFile) -> dict[str, Any]:
     """Train, or go on training, and write the model; to be called on every rank. Returns the stage's counts.
 
-    Raises UserError for what the user can mend: settings that do not fit together, an objective that cannot be made,
-    a checkpoint of another number of processes, too little GPU memory, a loss that is no number.
+    A training that cannot go on from its checkpoint starts over, says so, and counts it as `restarted`.
+
+    Raises UserError for what the user can fix: settings that do not fit together, an objective that cannot be made,
+    too little GPU memory, a loss that is no number.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     first = int(os.environ.get("RANK", "0")) == 0
-    objective = make_objective(spec.objective, beta=spec.train.beta, nll_weight=spec.train.nll_weight)
+    if spec.output.exists() and _counts_file(spec).exists():
+        if first:
+            _delete_work(spec)
+        counts: dict[str, Any] = read_json(_counts_file(spec))
+        return counts
+    checkpoints = Checkpoints(spec.work / "checkpoints", processes, result_settings(spec))
+    best = Best(spec.work / "best")
+    family = family_of(make_objective(spec.objective, beta=spec.train.beta, nll_weight=spec.train.nll_weight))
     base = base_folder(spec.model)
-    schedule = plan(spec, objective, base, processes)
-    counts = {
-        "pairs": schedule.rows // objective.rows_per_pair,
+    schedule = plan(spec, family, base, processes)
+    if spec.output.exists():  # by a version that wrote no counts
+        if first:
+            _delete_work(spec)
+        return _counts(spec, family, schedule, processes, None)
+    obstacle, resume = checkpoints.obstacle(), checkpoints.newest()
+    if first:
+        _prepare_work(spec, checkpoints, best)
+    trainer = build_trainer(spec, family, base, schedule, checkpoints, events)
+    trainer.accelerator.wait_for_everyone()  # every rank has looked at the checkpoints
+    if obstacle and first:
+        _start_over(spec, checkpoints, events, obstacle)
+    if resume is None:
+        best.forget(delete=first)  # the training begins at its first step
+    write = partial(export, spec, trainer, base, family)
+    if schedule.validation is not None:
+        trainer.add_callback(_keep_best(best, write))
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    counts = _counts(spec, family, schedule, processes, best.score)
+    if first:
+        write_json(_counts_file(spec), counts)
+    if schedule.validation is None:
+        write(spec.output)
+    elif first:
+        best.move_to(spec.output)
+    trainer.accelerator.wait_for_everyone()
+    if first:
+        _delete_work(spec)
+    return counts
+
+
+def _counts_file(spec: TrainSpec) -> Path:
+    """Written just before the output appears, for a caller that was killed in between."""
+    return spec.work / "counts.json"
+
+
+def _restarted_file(spec: TrainSpec) -> Path:
+    """Says that the training was started over, until it is done."""
+    return spec.work / "restarted.json"
+
+
+def _counts(
+    spec: TrainSpec, family: Family[Any], schedule: Schedule, processes: int, best: Score | None
+) -> dict[str, Any]:
+    counts: dict[str, Any] = {
+        "pairs": schedule.rows // family.objective.rows_per_pair,
         "rows": schedule.rows,
         "dropped_too_long": schedule.dropped_too_long,
         "steps": schedule.steps,
@@ -79,109 +102,110 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, Any]:
         "deepspeed": spec.train.deepspeed,
         "precision": spec.train.precision,
     }
-    checkpoints = Checkpoints(spec.work / "checkpoints", processes)
-    if spec.output.exists():
-        if first:
-            shutil.rmtree(checkpoints.path, ignore_errors=True)
-        return counts
-    resume = checkpoints.newest()
-    if first:
-        checkpoints.path.mkdir(parents=True, exist_ok=True)
-        checkpoints.delete_incomplete()
-        for left in spec.output.parent.glob(f".{spec.output.name}.*.tmp"):
-            shutil.rmtree(left)  # of an export that was killed
-    trainer = build_trainer(spec, objective, base, schedule, checkpoints, events)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    _export(spec, trainer, base)
-    trainer.accelerator.wait_for_everyone()
-    if first:
-        shutil.rmtree(checkpoints.path)
+    if best is not None:
+        counts["validation"] = {"rows": schedule.validation_rows, **best}
+    if _restarted_file(spec).exists():
+        counts["restarted"] = read_json(_restarted_file(spec))
     return counts
 
 
-def plan(spec: TrainSpec, objective: Objective, base: Path, processes: int) -> Schedule:
-    """Check the settings against each other and lay out the training. `train.batch_size` counts pairs."""
+def _prepare_work(spec: TrainSpec, checkpoints: Checkpoints, best: Best) -> None:
+    """Clear away what a killed process left half-written."""
+    checkpoints.path.mkdir(parents=True, exist_ok=True)
+    checkpoints.delete_incomplete()
+    best.delete_incomplete()
+    for left in spec.output.parent.glob(f".{spec.output.name}.*.tmp"):
+        shutil.rmtree(left)  # of an export that was killed
+
+
+def _start_over(spec: TrainSpec, checkpoints: Checkpoints, events: EventFile, obstacle: str) -> None:
+    """Delete the checkpoints, and say so."""
+    steps = checkpoints.steps_done()
+    events.note(f"the training starts over, and {steps} optimiser steps are lost: {obstacle}")
+    write_json(_restarted_file(spec), {"why": obstacle, "steps_lost": steps})
+    checkpoints.delete_all()
+
+
+def _delete_work(spec: TrainSpec) -> None:
+    """Delete what nobody needs once the output is there."""
+    for name in ("checkpoints", "best"):
+        shutil.rmtree(spec.work / name, ignore_errors=True)
+
+
+def plan(spec: TrainSpec, family: Family[Any], base: Path, processes: int) -> Schedule:
+    """Check the settings against each other and lay out the training. `batch_size` and `validation` count pairs."""
     from icr.engines.models import context_length
 
-    micro = spec.train.micro_batch_size
-    if micro < objective.smallest_micro_batch:
-        raise UserError(
-            f"{spec.objective} needs a micro-batch of {objective.smallest_micro_batch} or more, not {micro}",
-            where="train.micro_batch_size",
-            do=f"set train.micro_batch_size to {objective.smallest_micro_batch} or more",
-        )
+    train, rows = spec.train, family.objective.rows_per_pair
+    check_optimizer(train)
+    check_scheduler(train)
     return lay_out(
         spec.data,
+        answers=family.answers,
         context=context_length(str(base)),
-        epochs=spec.train.epochs,
-        batch_rows=spec.train.batch_size * objective.rows_per_pair,
-        micro_rows=micro,
-        processes=processes,
-        seed=spec.train.seed,
+        epochs=train.epochs,
+        split=Split(train.batch_size * rows, train.micro_batch_size, processes),
+        seed=train.seed,
+        validation=train.validation * (rows if train.validation >= 1 else 1),
     )
 
 
 def build_trainer(
     spec: TrainSpec,
-    objective: Objective,
+    family: Family[Any],
     base: Path,
     schedule: Schedule,
     checkpoints: Checkpoints,
     events: EventFile,
-) -> RoundTrainer:
-    """Model, data and settings, put into the trainer of the objective's kind."""
-    from datasets import Dataset
-    from transformers import AutoTokenizer, PrinterCallback
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.kto_config import KTOConfig
+) -> Any:
+    """Model, data and settings, put into the family's trainer (a `loops.trainers.RoundTrainer`)."""
+    from transformers import PrinterCallback, TrainingArguments
 
-    from loops.callbacks import MetricsFile, Progress
-    from loops.trainers import AnswerTrainer, PairTrainer, WeightedAnswers, WeightedPairs
-
-    pairs = isinstance(objective, PairObjective)
     settings = trainer_settings(spec.train, schedule, checkpoints.path)
     try:
         # made before the model: with ZeRO-3 it is what makes from_pretrained share out the weights
-        args = DPOConfig(**settings) if pairs else KTOConfig(**settings)
+        args = TrainingArguments(**settings)
     except ValueError as error:
         raise UserError(str(error), where="train", do="correct the setting") from error
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # one process is one GPU, also where it sees several
     if spec.train.deepspeed != "none":
         import deepspeed
 
         deepspeed.init_distributed(auto_mpi_discovery=False)  # ZeRO-3 shares out the weights while they are loaded
-    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    collator = (WeightedPairs if pairs else WeightedAnswers)(pad_token_id=tokenizer.pad_token_id)
-    kwargs: dict[str, Any] = {
-        "schedule": schedule,
-        "checkpoints": checkpoints,
-        "model": load_policy(spec.train, base),
-        "args": args,
-        "train_dataset": Dataset(schedule.table, fingerprint="icr"),  # else the data are hashed for a name
-        "processing_class": tokenizer,
-        "data_collator": collator,
-        "peft_config": lora_config(spec.train),
-        "callbacks": [Progress(events, schedule), MetricsFile(spec.work / "metrics.jsonl")],
-    }
-    trainer: RoundTrainer
-    if isinstance(objective, KTO):
-        desirable = sum(schedule.table.filter(schedule.table["weight"].to_numpy() > 0)["label"].to_pylist())
-        objective.set_counts(desirable, sum(schedule.table["weight"].to_numpy() > 0) - desirable)
-        trainer = AnswerTrainer(objective=objective, **kwargs)
-    elif isinstance(objective, PairObjective):
-        trainer = PairTrainer(objective=objective, **kwargs)
-    else:
-        raise UserError(
-            f"there is no trainer for {type(objective).__name__}",
-            where=f"objective: {spec.objective}",
-            do="derive it from loops.objective.PairObjective",
-        )
+    family.look_at(schedule.trained_rows())
+    trainer = family.trainer()(
+        objective=family.objective,
+        schedule=schedule,
+        checkpoints=checkpoints,
+        model=load_model(spec.train, base, family),
+        args=args,
+        data_collator=family.collate,
+        callbacks=_callbacks(spec, schedule, events),
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _export(spec: TrainSpec, trainer: Any, base: Path) -> None:
+def _callbacks(spec: TrainSpec, schedule: Schedule, events: EventFile) -> list[Any]:
+    from loops.callbacks import MetricsFile, Progress, SaveByTime, ValidationFile
+
+    callbacks: list[Any] = [Progress(events, schedule), MetricsFile(spec.work / "metrics.jsonl")]
+    if schedule.validation is not None:
+        callbacks.append(ValidationFile(spec.work / "validation.jsonl"))
+    if spec.train.save_steps is None:
+        callbacks.append(SaveByTime(spec.train.save_minutes))
+    return callbacks
+
+
+def _keep_best(best: Best, write: Any) -> Any:
+    from loops.callbacks import KeepBest
+
+    return KeepBest(best, write)
+
+
+def export(spec: TrainSpec, trainer: Any, base: Path, family: Family[Any], output: Path) -> None:
+    """Write the model as it is now to the folder `output`, which appears whole; to be called on every rank."""
     from loops.export import merged_weights, trained_weights, write_model
 
     first = trainer.is_world_process_zero()
@@ -190,52 +214,10 @@ def _export(spec: TrainSpec, trainer: Any, base: Path) -> None:
     if not first:
         return
     if spec.train.lora is not None:
-        weights = merged_weights(base, lora_config(spec.train), weights)
+        weights = merged_weights(base, lora_config(spec.train, family), weights, family)
         model = model.get_base_model()
     template = spec.chat_template.read_text(encoding="utf-8") if spec.chat_template else None
-    write_model(spec.output, base, model, weights, spec.facts, template)
-
-
-def _prepare_process(spec: TrainSpec) -> None:
-    """What has to be set before the heavy imports read it."""
-    import torch
-
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL pings home at the start of a training otherwise
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    if spec.train.deepspeed == "none":
-        return
-    import deepspeed.ops
-
-    if not torch.cuda.is_available():
-        # by default DeepSpeed compiles (a minute, and with a compiler that may not be there) an all-reduce for
-        # inference that training never calls
-        deepspeed.ops.__compatible_ops__ = {}
-    if "RANK" not in os.environ:
-        # DeepSpeed wants a process group, even of one
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        one = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in one.items()})
-
-
-def _leave(first: bool) -> None:
-    """End the process group; processes besides the first are over here and now.
-
-    They have nothing left to do, and their native threads, torn down in whatever order, abort the process now and then,
-    for which torchrun would end the first one, too. That one goes on to its exit handlers, which trackers need.
-    """
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    if not first:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    write_model(output, base, model, weights, spec.facts, template, family)
 
 
 def main() -> int:
@@ -244,11 +226,11 @@ def main() -> int:
     first = int(os.environ.get("RANK", "0")) == 0
     events = EventFile(spec.events)
     try:
-        _prepare_process(spec)
+        prepare_process(spec.train)
         counts = run(spec, events)
         if first:
             events.send(event="done", counts=counts)
-        _leave(first)
+        leave(exit_handlers=first and spec.train.report_to != "none")
         return 0
     except UserError as error:
         user = error

@@ -6,9 +6,9 @@ The field docstrings below are the documentation of the keys; `docs/config.md` i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -16,6 +16,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+WARMUP_RATIO = 0.03
 
 
 class Section(BaseModel):
@@ -115,13 +116,24 @@ class Train(Section):
     batch_size: Count = 16
     """Pairs per optimiser step over all processes."""
     micro_batch_size: Count = 1
-    """Pairs per process and forward pass; with KTO rows, two of a pair, and at least two."""
+    """Pairs per process and forward pass; with KTO rows, two of a pair."""
     epochs: Positive = 1.0
     nll_weight: NonNegative = 1.0
     """Weight of the NLL term of Eq. 11."""
     beta: Positive = 0.1
-    warmup_ratio: NonNegative = 0.03
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """`adafactor` keeps much less beside the weights than `adamw`; it needs `deepspeed: none`."""
     scheduler: str = "cosine"
+    """The learning rate's course, by transformers' name: cosine, linear, constant, constant_with_warmup, inverse_sqrt,
+    polynomial, cosine_with_restarts, cosine_with_min_lr, warmup_stable_decay, reduce_lr_on_plateau, …"""
+    scheduler_arguments: dict[str, float | int | str] = {}
+    """What the scheduler needs beside its name, such as {min_lr_rate: 0.1} for cosine_with_min_lr."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = WARMUP_RATIO
+    """Share of the optimiser steps in which the learning rate rises from 0, rounded down to whole steps."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """The same as a number of optimiser steps, in place of the share."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout in the model's own layers while it is trained; refused for models that have none."""
     weight_decay: NonNegative = 0.0
     max_grad_norm: Positive = 1.0
     deepspeed: str = "zero2"
@@ -136,11 +148,26 @@ class Train(Section):
     """`auto`: bf16 where the hardware computes it, else fp32."""
     gradient_checkpointing: bool = True
     lora: Lora | None = None
-    save_steps: Count = 50
-    """Optimiser steps between the checkpoints that a killed training continues from."""
+    validation: NonNegative = 0
+    """Pairs held back from the training, all of a prompt together: a share below 1, or a number. The exported model is
+    the one with the lowest loss on them. 0: none."""
+    validation_steps: Count | None = None
+    """Optimiser steps from one validation to the next; without it a tenth of the training. The end is validated too."""
+    save_minutes: Positive = 15
+    """Minutes between the checkpoints that a killed training continues from."""
+    save_steps: Count | None = None
+    """Optimiser steps between these checkpoints, in place of minutes."""
     seed: int = 42
     report_to: str = "none"
     """Tracker(s) of transformers: none, tensorboard, wandb, trackio, …"""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_ratio != WARMUP_RATIO:
+            raise ValueError("both warmup_ratio and warmup_steps are given; leave one of them out")
+        if self.validation >= 1 and self.validation != int(self.validation):
+            raise ValueError("validation is a share below 1 or a whole number of pairs")
+        return self
 
 
 class Endpoint(Section):

@@ -18,6 +18,7 @@ from icr.engines.models import locate
 from icr.languages import english_name
 from icr.rounds.context import Inputs
 from icr.rounds.stages.kinds import check_kind
+from loops.checks import check_dropout, check_train
 from prompts.load import Prompt, load_heldout, load_prompts
 from prompts.preferences import read_alignment
 
@@ -62,6 +63,9 @@ def preflight(config: Config) -> Inputs:
             where="models",
             do="name π_I in models.reference and its English-aligned child in models.policy",
         )
+    trained = policy or reference
+    if trained and not trained.endswith(".gguf"):
+        found.attempt(None, check_dropout, trained, config.train.dropout)
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
         alignment = found.attempt(alignment, read_alignment, config.alignment.pairs)[: config.alignment.limit]
@@ -110,12 +114,6 @@ def _settings(config: Config, found: _Collector) -> None:
         )
     if config.models.chat_template and not Path(config.models.chat_template).is_file():
         found.add(f"there is no file {config.models.chat_template}", where="models.chat_template", do="check the path")
-    if config.objective == "kto" and config.train.micro_batch_size < 2:
-        found.add(
-            "KTO estimates its KL inside a micro-batch and needs at least 2 there",
-            where="train.micro_batch_size",
-            do="set train.micro_batch_size to 2 or more",
-        )
     if config.train.processes != "auto":
         found.attempt(None, check_batch, config, config.train.processes * config.train.nodes)
     if config.train.nodes > 1 and not config.train.launcher:
@@ -131,6 +129,7 @@ def _settings(config: Config, found: _Collector) -> None:
             where="train.deepspeed",
             do="write zero2, zero3, none, or the path of a JSON file",
         )
+    found.attempt(None, check_train, config.train)
     found.attempt(None, check_kind, config)
     if config.objective not in ("dpo", "kto"):
         found.attempt(None, _check_objective, config.objective)

@@ -10,6 +10,7 @@ from icr.base.errors import ConfigError, UserError
 from icr.config.load import differences, dump_config, load_config
 from icr.config.schema import CONFIGS, Config
 from icr.rounds.preflight import check_batch, load_checked, preflight
+from loops.checks import check_dropout
 
 MINIMAL = "models: {policy: a/b, reference: a/c}\nprompts: {path: p, languages: [en]}\n"
 
@@ -139,11 +140,17 @@ def test_the_quickstart_is_fine() -> None:
         ({"models": {"policy": None}}, "no English-aligned policy"),
         ({"models": {"policy": "./nowhere"}}, "no model folder"),
         ({"models": {"reference": "package:no_such_package/x.gguf"}}, "is not installed"),
-        ({"objective": "kto"}, "needs at least 2"),
         ({"objective": "nothing.here:Class"}, "cannot be imported"),
         ({"objective": "dop"}, "did you mean dpo"),
         ({"train": {"deepspeed": "zero9"}}, "no DeepSpeed config zero9"),
         ({"train": {"batch_size": 5, "processes": 2}}, "batch of 5"),
+        ({"train": {"scheduler": "cosin"}}, "there is no scheduler cosin"),
+        ({"train": {"scheduler": "greedy"}}, "follows the validation loss"),
+        ({"train": {"optimizer": "sgd"}}, "'adamw' or 'adafactor'"),
+        ({"train": {"optimizer": "adafactor", "deepspeed": "zero2"}}, "does not work with DeepSpeed"),
+        ({"train": {"report_to": "wandbb"}}, "there is no tracker wandbb"),
+        ({"train": {"warmup_ratio": 0.1, "warmup_steps": 3}}, "both warmup_ratio and warmup_steps"),
+        ({"train": {"validation": 1.5}}, "a share below 1 or a whole number"),
         ({"judge": {"prompts": None}}, "the judge has no prompts"),
         ({"judge": {"baseline": "no-such-folder"}}, "there is no folder"),
     ],
@@ -151,6 +158,34 @@ def test_the_quickstart_is_fine() -> None:
 def test_bad_settings(tmp_path: Path, tiny_config: Callable[..., Path], changes: dict[str, object], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         load_checked(tiny_config(tmp_path, **changes))
+
+
+def test_several_bad_settings_of_a_training_are_named_together(
+    tmp_path: Path, tiny_config: Callable[..., Path]
+) -> None:
+    wrong = {"scheduler": "linaer", "optimizer": "adafactor", "deepspeed": "zero3", "report_to": "nobody"}
+    with pytest.raises(ConfigError) as caught:
+        load_checked(tiny_config(tmp_path, train=wrong))
+    assert [problem.where.partition(":")[0] for problem in caught.value.problems] == [
+        "train.optimizer", "train.scheduler", "train.report_to",
+    ]  # fmt: skip
+    assert "did you mean linear?" in caught.value.problems[1].do
+
+
+def test_dropout_is_refused_where_there_is_none(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
+    from transformers import MambaConfig
+
+    MambaConfig(vocab_size=512).save_pretrained(tmp_path / "mamba")
+    train = {"dropout": 0.1}
+    load_checked(tiny_config(tmp_path / "llama", train=train))
+    with pytest.raises(UserError, match="models of the type mamba have no dropout that could be set"):
+        check_dropout(str(tmp_path / "mamba"), 0.1)
+    check_dropout(str(tmp_path / "mamba"), 0.0)
+
+
+def test_kto_needs_no_further_setting(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
+    config = load_checked(tiny_config(tmp_path, objective="kto", train={}))
+    assert config.train.micro_batch_size == 1
 
 
 def test_the_same_model_twice_is_refused(

@@ -123,11 +123,11 @@ def make_round(folder: Path, prompts: int, policy: Callable[[int], str] = lambda
 RUN = """
 import sys
 from pathlib import Path
-from eval.answers import load_baseline, read_answers
-from eval.judge import open_judge
-from eval.pairwise import run_verdicts
-from icr.config import Judge
+from eval.judges.open import open_judge
+from eval.xalpaca.answers import load_baseline, read_answers
+from eval.xalpaca.pairwise import run_verdicts
 from icr.base.progress import Silent
+from icr.config.schema import Judge
 url, answers, baseline, out = sys.argv[1], *map(Path, sys.argv[2:])
 judge = open_judge(Judge(kind="openai", model="m", base_url=url, concurrency=4), out / "cache.sqlite", Silent())
 run_verdicts(judge, answers, load_baseline(baseline, read_answers(answers)), out, Silent())

@@ -19,8 +19,10 @@ from icr.config.schema import Train
 from icr.scoring import sequence_logprobs
 from loops.callbacks import read_metrics
 from loops.data import write_training_data
+from loops.families import family_of
 from loops.objective import Request, make_objective
-from loops.train import TrainSpec, run
+from loops.spec import TrainSpec
+from loops.train import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, Any] = {
@@ -72,7 +74,8 @@ def make_spec(
     train = Train.model_validate({**SETTINGS, **settings})
     made = make_objective(objective, beta=train.beta, nll_weight=train.nll_weight)
     sums = reference_logps(base, made.reference_requests(pairs, seed=train.seed))
-    write_training_data(folder / "data.parquet", made.dataset(pairs, sums, seed=train.seed))
+    rows = made.dataset(pairs, sums, seed=train.seed)
+    write_training_data(folder / "data.parquet", rows, family_of(made).columns)
     spec = TrainSpec(
         model=str(base),
         data=folder / "data.parquet",
@@ -118,6 +121,10 @@ def largest_difference(one: Path, other: Path) -> float:
     a, b = weights(one), weights(other)
     assert a.keys() == b.keys()
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+
+
+def validations(spec: TrainSpec) -> list[dict[str, Any]]:
+    return read_metrics(spec.work / "validation.jsonl")
 
 
 def metrics(spec: TrainSpec) -> list[dict[str, Any]]:

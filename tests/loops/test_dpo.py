@@ -11,11 +11,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from loops.dpo import DPO, dpo_nll_loss, dpo_term, nll_term
 from loops.objective import PairLogps
+from loops.pair_family import PairFamily
+from loops.pair_trainer import PairTrainer
 from loops.train import Checkpoints, EventFile, build_trainer, plan
-from loops.trainers import PairTrainer, WeightedPairs
 from tests.helpers.tiny_models import make_tiny_model
 from tests.helpers.training_runs import make_spec, random_pairs, reference_logps
 
@@ -84,8 +86,9 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Any:
     rows = objective.dataset(pairs, reference_logps(other, objective.reference_requests(pairs)))
     spec = make_spec(root / "run", base, pairs)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    schedule = plan(spec, objective, base, 1)
-    ours = build_trainer(spec, objective, base, schedule, Checkpoints(root / "c", 1), EventFile(spec.events))
+    family = PairFamily(objective)
+    schedule = plan(spec, family, base, 1)
+    ours = build_trainer(spec, family, base, schedule, Checkpoints(root / "c", 1), EventFile(spec.events))
     assert isinstance(ours, PairTrainer)
     args = DPOConfig(
         output_dir=str(root / "trl"),
@@ -103,11 +106,11 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Any:
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    collate = WeightedPairs(pad_token_id=tokenizer.pad_token_id)
+    collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
 
     def losses(numbers: list[int]) -> tuple[float, float]:
-        inputs = collate([{**rows[n], "weight": 1.0} for n in numbers])
-        plain = {name: tensor for name, tensor in inputs.items() if name != "weight"}
+        plain = collate([rows[n] for n in numbers])
+        inputs = family.collate([{**rows[n], "weight": 1.0} for n in numbers])
         with torch.no_grad():
             return float(theirs.compute_loss(theirs.model, plain)), float(ours.compute_loss(ours.model, inputs))
 

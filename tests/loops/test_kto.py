@@ -10,18 +10,22 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import KTOConfig, KTOTrainer
+from trl import KTOConfig
+from trl import KTOTrainer as TRLTrainer
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from icr.base.errors import UserError
 from loops.callbacks import read_metrics
+from loops.data import write_training_data
 from loops.kto import KTO, AnswerLogps, class_weights, kto_loss, neighbours, reference_point
+from loops.kto_family import KTOFamily
+from loops.kto_trainer import KTOTrainer
 from loops.train import Checkpoints, EventFile, build_trainer, plan
-from loops.trainers import AnswerTrainer, WeightedAnswers
 from tests.helpers.tiny_models import make_tiny_model
 from tests.helpers.training_runs import (
     finish,
     largest_difference,
     make_spec,
+    metrics,
     random_pairs,
     reference_logps,
     run_here,
@@ -86,7 +90,7 @@ def test_rows_and_mismatches() -> None:
     assert neighbours(distinct[:1], 7) == [0]
 
 
-class PlainTRL(KTOTrainer):
+class PlainTRL(TRLTrainer):
     """TRL's own loss, on our data."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
@@ -104,9 +108,10 @@ def test_equals_trl_where_a_step_is_one_micro_batch(tmp_path: Path) -> None:
     # lower the reference's mismatched log-probs, so that the KL estimate is above 0
     rows = [{**row, "ref_KL_logps": row["ref_KL_logps"] - 40} for row in rows]
     spec = make_spec(tmp_path / "run", base, pairs, "kto", micro_batch_size=8)
-    schedule = plan(spec, objective, base, 1)
-    ours = build_trainer(spec, objective, base, schedule, Checkpoints(tmp_path, 1), EventFile(spec.events))
-    assert isinstance(ours, AnswerTrainer)
+    family = KTOFamily(objective)
+    schedule = plan(spec, family, base, 1)
+    ours = build_trainer(spec, family, base, schedule, Checkpoints(tmp_path, 1), EventFile(spec.events))
+    assert isinstance(ours, KTOTrainer)
     tokenizer = AutoTokenizer.from_pretrained(base)
     theirs = PlainTRL(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
@@ -124,9 +129,9 @@ def test_equals_trl_where_a_step_is_one_micro_batch(tmp_path: Path) -> None:
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    inputs = WeightedAnswers(pad_token_id=tokenizer.pad_token_id)([{**row, "weight": 1.0} for row in rows])
-    plain = {name: tensor for name, tensor in inputs.items() if name != "weight"}
+    plain = DataCollatorForUnpairedPreference(pad_token_id=tokenizer.pad_token_id)(rows)
     expected = float(theirs.compute_loss(theirs.model, plain).detach())
+    inputs = family.collate([{**row, "weight": 1.0} for row in rows])
     [batch], _ = ours.get_batch_samples(iter([inputs]), 1, torch.device("cpu"))
     assert float(ours.compute_loss(ours.model, batch).detach()) == pytest.approx(expected, rel=1e-5)
     assert float(ours._z_ref) > 0.1
@@ -154,8 +159,25 @@ def test_trains_alike_on_two_ranks(tmp_path: Path) -> None:
     assert largest_difference(whole.output, split.output) < 0.05 * settings["learning_rate"]
 
 
-def test_micro_batch_of_one_is_refused(tmp_path: Path) -> None:
-    base = make_tiny_model(tmp_path / "base")
-    spec = make_spec(tmp_path / "run", base, random_pairs(2), "kto", micro_batch_size=1)
-    with pytest.raises(UserError, match="micro-batch of 2 or more"):
-        run_here(spec)
+def test_a_micro_batch_of_one_row_gives_the_same_result(tmp_path: Path) -> None:
+    """z_ref is estimated over the whole step. It is made positive, so that a wrong estimate would be seen."""
+    base, other = make_tiny_model(tmp_path / "base", seed=3), make_tiny_model(tmp_path / "other", seed=4)
+    pairs = random_pairs(7)
+    objective = KTO(beta=0.1, nll_weight=1.0)
+    sums = reference_logps(other, objective.reference_requests(pairs, seed=42))
+    rows = objective.dataset(pairs, [logp - 40 for logp in sums], seed=42)
+    settings = {"epochs": 2, "learning_rate": 3e-3}
+    specs = []
+    for name, micro in (("one", 1), ("two", 2), ("whole", 8)):
+        specs.append(make_spec(tmp_path / name, base, pairs, "kto", micro_batch_size=micro, **settings))
+        write_training_data(specs[-1].data, rows, KTOFamily.columns)
+        run_here(specs[-1])
+    expected = metrics(specs[0])
+    assert [row["step"] for row in expected] == [1, 2, 3, 4]
+    assert all(row["kl"] > 10 for row in expected)
+    for spec in specs[1:]:
+        for one, other_row in zip(expected, metrics(spec), strict=True):
+            assert other_row.keys() == one.keys()
+            for name in one:
+                assert other_row[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
+        assert largest_difference(specs[0].output, spec.output) < 0.02 * settings["learning_rate"]

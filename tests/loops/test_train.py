@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from icr.base.errors import UserError
-from loops.settings import deepspeed_config, trackers
+from loops.checks import trackers
+from loops.settings import deepspeed_config
 from tests.helpers.tiny_models import make_tiny_model
 from tests.helpers.training_runs import (
     events,
@@ -140,7 +141,8 @@ def test_errors_are_told_as_events(base: Path, tmp_path: Path, monkeypatch: Any)
     assert train.main() == 2
     [event] = events(spec)
     assert event["event"] == "error" and event["kind"] == "user"
-    assert "cosin" in event["what"] and event["where"] == "train" and event["do"]
+    assert "no scheduler cosin" in event["what"] and event["where"] == "train.scheduler"
+    assert "did you mean cosine?" in event["do"]
 
 
 @pytest.mark.parametrize("name", ["wandbb", "wandb"])

@@ -188,7 +188,7 @@ def test_examples_are_the_widest_median_and_narrowest_pairs(finished: RunDir) ->
 def test_same_run_gives_the_same_bytes(finished: RunDir, report: Page, tmp_path: Path) -> None:
     """In another process, from another place, with another hash seed."""
     other = shutil.copytree(finished.path, tmp_path / "quickstart", ignore=shutil.ignore_patterns("report.html"))
-    code = "import sys, pathlib, icr.report as r; r.write_report(r.RunDir(pathlib.Path(sys.argv[1])))"
+    code = "import sys, pathlib, icr.report.page as r; r.write_report(r.RunDir(pathlib.Path(sys.argv[1])))"
     root = Path(__file__).resolve().parents[2]
     seeded = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", code, str(other)], check=True, env=seeded)

@@ -18,8 +18,9 @@ from icr.work.job import Job
 from icr.work.runner import Counts
 from icr.work.shards import Shards
 from loops.data import write_training_data
+from loops.families import family_of
 from loops.objective import make_objective
-from loops.train import TrainSpec
+from loops.spec import TrainSpec
 from prompts.preferences import read_alignment
 
 
@@ -67,7 +68,8 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: dic
             context.runner.work(job, "reference log-probs", spread=True)
         sums = [row["logp"] for row in shards.rows()]
         objective = make_objective(config.objective, beta=config.train.beta, nll_weight=config.train.nll_weight)
-        write_training_data(data, objective.dataset(read_rows(pairs), sums, seed=config.train.seed))
+        rows = objective.dataset(read_rows(pairs), sums, seed=config.train.seed)
+        write_training_data(data, rows, family_of(objective).columns)
     template = config.models.chat_template
     spec = TrainSpec(
         model=model,
