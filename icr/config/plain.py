@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from icr.base.errors import UserError
-from icr.base.rundir import RunDir
+
+if TYPE_CHECKING:
+    from icr.base.rundir import RunDir  # brings pyarrow, which a config does not need
 
 
 def read_config(run: RunDir) -> dict[str, Any]:
