@@ -27,8 +27,8 @@ CONCURRENCY = 8
 TWO = """
 import sys
 from pathlib import Path
-from eval.endpoint import Endpoint
-from icr.config import Endpoint as Settings
+from icr.endpoint.endpoint import Endpoint
+from icr.config.schema import Endpoint as Settings
 from tests.helpers.endpoints import asks
 url, folder, start, stop = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 endpoint = Endpoint("m", folder / "c.sqlite", Settings(base_url=url, concurrency=8))

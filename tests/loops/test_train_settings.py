@@ -192,7 +192,7 @@ def test_specs_and_usual_settings_need_no_torch() -> None:
     """They are read by the driver, and by `icr validate`, which answers at once."""
     code = (
         "import sys\n"
-        "from icr.config import Train\n"
+        "from icr.config.schema import Train\n"
         "from loops.checks import check_train\n"
         "from loops.spec import TrainSpec\n"
         "check_train(Train())\n"
