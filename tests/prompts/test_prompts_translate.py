@@ -16,7 +16,6 @@ import pytest
 
 from icr.base.progress import Silent
 from icr.endpoint.cache import Cache
-from prompts import translator as translators
 from prompts.load import load_prompts
 from prompts.translate import Task
 from prompts.translator import LocalTranslator, NoAnswer
@@ -246,6 +245,7 @@ def test_a_local_model_translates_greedily(
 
     from icr.engines.models import prompt_token_ids
 
+    monkeypatch.setattr("icr.engines.precision.has_bf16", lambda: False)  # what it is compared with is fp32
     put(source.parent, "en", *(row(id, text) for id, text in enumerate(["A short one.", "x " * 1500, "Another."])))
     task = Task(str(source), ["es"], tmp_path / "out")
     translator = LocalTranslator(str(tiny_pair[0]), task.work / "answers.sqlite", "transformers", Silent())
@@ -265,7 +265,7 @@ def test_a_local_model_translates_greedily(
     report = task.write(answers, "local: tiny", None)
     assert report.tallies["es"].prompts == 3 and report.tallies["es"].reasons["no answer"] == 1
     # all of it is in the cache: no model is loaded
-    monkeypatch.setattr(translators, "_open", None)
+    monkeypatch.setattr("icr.engines.open.open_engine", None)
     assert translator.ask(task.asks, lambda more: None) == answers
     assert translator.estimate(task.asks).calls == 0
 
