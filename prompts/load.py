@@ -114,7 +114,7 @@ def load_english(path: str, *, limit: int | None = None, key: str = "--source") 
 
     Beyond `load_prompts` it takes tables without a `lang` column as English, `prompt` and `prompt_id` as names of the
     columns, and prompts without an id, which get the SHA-256 of their text as id. Empty prompts and repeated ones
-    (same id, same text) are left out and counted: data sets have some, and nobody can mend a data set.
+    (same id, same text) are left out and counted: data sets have some, and nobody can fix a data set.
 
     Args:
         path: a folder with en.jsonl, a jsonl or parquet file, or a hub data set (`org/name`, `org/name:split`).
@@ -260,7 +260,7 @@ def json_objects(file: Path, problems: list[UserError]) -> Iterator[tuple[str, A
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            problems.append(UserError(f"not JSON: {error.msg}", where=f"{file}:{error.lineno}", do="mend the file"))
+            problems.append(UserError(f"not JSON: {error.msg}", where=f"{file}:{error.lineno}", do="fix the file"))
             return
         yield from ((f"{file}, element {i}", value) for i, value in enumerate(values, 1))
         return

@@ -92,7 +92,7 @@ def check_settings(settings: Nlp) -> None:
             raise UserError(
                 f"a task file is not YAML: {getattr(error, 'problem', error)}",
                 where=f"{file}:{mark.line + 1}" if mark else str(file),
-                do="mend the line; indentation and colons are the usual causes",
+                do="fix the line; indentation and colons are the usual causes",
             ) from error
 
 
@@ -167,7 +167,7 @@ class Catalogue:
             raise UserError(
                 f"the task fails on its own data: {type(error).__name__}: {error}",
                 where=where,
-                do="mend its file, or leave it out of judge.nlp.tasks",
+                do="fix its file, or leave it out of judge.nlp.tasks",
             ) from error
         if getattr(loaded, "UNSAFE_CODE", False):
             raise UserError(

@@ -202,7 +202,7 @@ def _parse(text: str, file: Path, lines_before: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"{file}:{lines_before + error.lineno}"
-        raise UserError(f"not JSON: {error.msg}", where=place, do="mend the file") from error
+        raise UserError(f"not JSON: {error.msg}", where=place, do="fix the file") from error
 
 
 def _refuse_duplicates(keys: Iterable[str], where: str) -> None:

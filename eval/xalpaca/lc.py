@@ -138,7 +138,7 @@ def _design(pairs: JudgedPairs, difficulty: Mapping[str, float] | None, gamed: S
     for group in gamed:
         if np.ptp(group.len_model - group.len_baseline) == 0:
             raise UserError(
-                f"the length difference is the same in every pair of {group.model}", do="mend the gamed pairs"
+                f"the length difference is the same in every pair of {group.model}", do="fix the gamed pairs"
             )
     groups = [pairs, *gamed]
     sizes = [len(group.preference) for group in groups]

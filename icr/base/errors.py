@@ -36,7 +36,7 @@ class UserError(IcrError):
 
 
 class ConfigError(UserError):
-    """A list of problems, shown together so that a config is mended in one go."""
+    """A list of problems, shown together so that a config is fixed in one go."""
 
     def __init__(self, problems: Sequence[UserError], partial: object = None) -> None:
         """`partial`: the config without its faulty keys, where that is one, for further checks."""
@@ -60,7 +60,7 @@ def some(names: Iterable[str]) -> str:
 
 
 def explain_os_error(error: OSError) -> UserError | None:
-    """A full disk and missing rights are for the user to mend; anything else is not explained."""
+    """A full disk and missing rights are for the user to fix; anything else is not explained."""
     where = str(error.filename or "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError("the disk is full", where=where, do="free some space; the same command then goes on")

@@ -128,7 +128,7 @@ class Own:
         except Exception as error:  # a user's method may fail in any way
             traceback.print_exc()
             what = f"{self.method}() failed: {type(error).__name__}: {error}"
-            raise UserError(what, where=where, do="mend it; the worker's log has the traceback") from error
+            raise UserError(what, where=where, do="fix it; the worker's log has the traceback") from error
         if len(values) != len(rows):
             what = f"{self.method}() gave {len(values)} numbers for {len(rows)} rows"
             raise UserError(what, where=where, do=f"return one per row, in their order; {self.guide} shows one")

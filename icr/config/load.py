@@ -70,7 +70,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, An
         raise UserError(
             f"the config is not YAML: {getattr(error, 'problem', error)}",
             where=where,
-            do="mend the line; indentation and colons are the usual causes",
+            do="fix the line; indentation and colons are the usual causes",
         ) from error
     if not isinstance(data, dict):
         raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
