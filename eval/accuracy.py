@@ -14,13 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from eval.judges.asking import Asking, Shown
-from eval.judges.base import Judge
+from eval.judges.asking import Judging, Sheet
 from eval.judges.question import Question, Verdict
 from eval.rates import macro_average, win_rate
 from icr.base.errors import UserError
 from icr.base.files import read_rows
-from icr.base.progress import Reporter
 from icr.languages import english_name
 
 Row = dict[str, Any]
@@ -55,27 +53,36 @@ def pick_pairs(pairs: Path, count: int) -> dict[str, list[Row]]:
             for lang, rows in by_language.items()}  # fmt: skip
 
 
-def run_agreement(judge: Judge, picked: Mapping[str, Sequence[Row]], out: Path, reporter: Reporter) -> None:
-    """Ask the judge about every pair: `out`/LANG.parquet, rows of AGREEMENT."""
-    asking = Asking(judge, out, reporter, sum(map(len, picked.values())), Shown("accuracy", "agreement", 100))
-    for lang, rows in picked.items():
+def run_agreement(judging: Judging, picked: Mapping[str, Sequence[Row]], out: Path) -> None:
+    """Ask the judge about every pair: `out`/LANG.parquet, rows of AGREEMENT.
 
-        def row(number: int, verdict: Verdict, rows: Sequence[Row] = rows) -> Row:
-            pair = rows[number]
-            first = chosen_first(pair)
-            agreement, tie = agreement_of(verdict, first)
-            return {
-                "prompt_id": pair["prompt_id"],
-                "chosen_first": first,
-                "agreement": agreement,
-                "tie": tie,
-                "reason": verdict.reason,
-                "raw": verdict.raw,
-                "shortened": verdict.shortened,
-            }
+    Raises:
+        UserError: as `Judging.ask`.
+    """
+    judging.ask(out, [_sheet(lang, rows) for lang, rows in picked.items()], "reward accuracy", "accuracy", 100)
 
-        asking.language(lang, [_question(lang, pair) for pair in rows], AGREEMENT, row)
-    asking.close()
+
+def _sheet(lang: str, pairs: Sequence[Row]) -> Sheet:
+    def row(number: int, verdict: Verdict) -> Row:
+        first = chosen_first(pairs[number])
+        agreement, tie = agreement_of(verdict, first)
+        return {
+            "prompt_id": pairs[number]["prompt_id"],
+            "chosen_first": first,
+            "agreement": agreement,
+            "tie": tie,
+            "reason": verdict.reason,
+            "raw": verdict.raw,
+            "shortened": verdict.shortened,
+        }
+
+    points = [_points(chosen_first(pair)) for pair in pairs]
+    return Sheet(lang, [_question(lang, pair) for pair in pairs], points, AGREEMENT, row)
+
+
+def _points(first: bool) -> tuple[float, ...]:
+    """What each of LABELS says for the chosen response: a tie is half."""
+    return (1.0, 0.0, 0.5) if first else (0.0, 1.0, 0.5)
 
 
 def chosen_first(pair: Row) -> bool:
@@ -87,8 +94,7 @@ def agreement_of(verdict: Verdict, first: bool) -> tuple[float | None, float | N
     """(agreement, tie) of a verdict over LABELS; None when unscored."""
     if verdict.shares is None:
         return None, None
-    one, two, tie = verdict.shares
-    return (one if first else two) + tie / 2, tie
+    return verdict.expect(_points(first)), verdict.shares[2]
 
 
 def summarise(out: Path, judge: str) -> Row:

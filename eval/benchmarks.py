@@ -1,67 +1,93 @@
-"""The judge stage of a round, and the same benchmarks on any model without a run."""
+"""The benchmarks, each on one model: of a round, or of `icr judge` without a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eval.folders import summary_path
+from eval.folders import cache_path, summary_path
+from eval.judges.asking import Judging
+from eval.judges.open import count_cost
 from icr.base.files import write_json
-from icr.config.schema import Config
-from icr.work.job import Job
-from icr.work.runner import Counts, Runner
-from icr.work.sampling import run_sampling
+from icr.config.schema import Judge, Sampling
+from icr.work.runner import Counts
+from icr.work.sampling import SampleTask, sample_prompts
 
 if TYPE_CHECKING:
+    from eval.mtbench.questions import Questions
     from eval.xalpaca.answers import Answer
+    from icr.engines.open import EngineSettings
+    from icr.work.machine import Machine
+
+GPU_SHARD = 128
+"""Most prompts a shard on a GPU, so that every engine has work until the end."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """One model to be measured, into one folder."""
 
-    config: Config
     model: str
-    """A folder or hub id; "" when its answers lie in `out` already."""
+    """A folder or hub id; "" when its answers are in `out` already."""
     name: str
     """The model, as files for other tools name it."""
     out: Path
+    languages: Sequence[str]
+    chat_template: str | None
+    sampling: Sampling
+    judge: Judge
     judge_model: str | None
-    """The local judge as a folder."""
-    runner: Runner
+    """The local judge as a folder or hub id."""
+    machine: Machine
+    engine: EngineSettings | None
+    """Of the model; None where nothing is sampled."""
+    key: str
+    """Of all that the results depend on. Unfinished work is in folders of this name, so that none of other inputs or
+    settings is ever taken over."""
     round: int = 0
-    run: Path | None = None
+    baseline: Path | None = None
+    """The folder of answers that the model's are compared with; None where these are the baseline."""
+    pairs: Path | None = None
+    """The pairs of the round, for accuracy; None where there are none."""
 
-    def job(self, **values: Any) -> Job:
-        return Job(config=self.config, run=str(self.run or self.out), round=self.round, out=str(self.out), **values)
+    def judging(self, benchmark: str) -> Judging:
+        """Who judges, and by which machine. Raises UserError when no model is named."""
+        return Judging.of(self.judge, self.judge_model, self.machine, self.key, cache_path(self.out, benchmark))
+
+    @property
+    def shard_size(self) -> int:
+        """Prompts a shard."""
+        return min(self.sampling.shard_size, GPU_SHARD) if self.machine.gpus else self.sampling.shard_size
 
 
 def xalpaca(evaluation: Evaluation) -> Counts:
     """Answers to the held-out prompts against the baseline's: win rates, and AlpacaEval's own files."""
     from eval.xalpaca.alpaca_files import write_alpaca_files
     from eval.xalpaca.answers import load_baseline, read_answers
+    from eval.xalpaca.pairwise import run_verdicts
     from eval.xalpaca.summary import baseline_summary, read_difficulties, summarise
 
-    config, out = evaluation.config.judge, evaluation.out
+    config, out = evaluation.judge, evaluation.out
     answers = out / "answers"
     if evaluation.model:
-        job = evaluation.job(task="answers", model=evaluation.model)
-        run_sampling(evaluation.runner, job, "answers", answers)
-    if evaluation.round == 0 and evaluation.run is not None and config.baseline == "round-0":
+        _answer(evaluation, answers)
+    if evaluation.baseline is None:
         summary = baseline_summary(answers)
     else:
-        job = evaluation.job(task="verdicts", model=evaluation.judge_model or "")
-        verdicts = evaluation.runner.work(job, "verdicts")[0]
         given = read_answers(answers)
-        baseline = load_baseline(job.baseline(), given)
-        difficulty = read_difficulties(config, _ids(job, given) if config.difficulty else [])
-        summary = summarise(answers, baseline, out, verdicts["judge"], config.baseline, config.orders, difficulty) | {
-            "cost": verdicts["cost"]
-        }
-        write_alpaca_files(out, baseline, evaluation.name, Path(config.baseline).name, verdicts["judge"])
+        baseline = load_baseline(evaluation.baseline, given, evaluation.machine)
+        difficulty = read_difficulties(config, _ids(evaluation, given) if config.difficulty else [])
+        judging = evaluation.judging("xalpaca")
+        run_verdicts(judging, answers, baseline, out, config.orders)
+        judging.close()
+        summary = summarise(answers, baseline, out, judging.name, config.baseline, config.orders, difficulty)
+        summary["cost"] = count_cost(config, cache_path(out, "xalpaca"))
+        write_alpaca_files(out, baseline, evaluation.name, Path(config.baseline).name, judging.name)
     write_json(summary_path(out, "xalpaca"), summary)
+    shutil.rmtree(answers / "shards", ignore_errors=True)
     average = summary["average"]
     return {
         "win_rate": average["win_rate"],
@@ -70,55 +96,100 @@ def xalpaca(evaluation: Evaluation) -> Counts:
     }
 
 
-def _ids(job: Job, answers: dict[str, list[Answer]]) -> list[str]:
+def _answer(evaluation: Evaluation, folder: Path) -> None:
+    """The model's answers to the held-out prompts: LANG.parquet, rows of `icr.rows.RESPONSES`."""
+    from eval.xalpaca.answers import heldout_prompts
+
+    config, machine, engine = evaluation.judge, evaluation.machine, evaluation.engine
+    assert engine is not None
+    if evaluation.sampling.backend == "auto" and engine.backend == "transformers":
+        machine.note_once("vLLM is not installed: sampling with transformers' generate, several times slower")
+    task = SampleTask(
+        model=evaluation.model,
+        chat_template=evaluation.chat_template,
+        engine=engine,
+        n=1,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_tokens=config.max_tokens,
+        seed=evaluation.sampling.seed,
+        round=0,  # the same noise for every model, so that rounds differ by the policy alone
+    )
+    prompts = heldout_prompts(config, evaluation.languages)
+    shards = folder / "shards" / evaluation.key[:16]
+    sample_prompts(machine, task, prompts, folder, shards, "answers", evaluation.shard_size)
+
+
+def _ids(evaluation: Evaluation, answers: dict[str, list[Answer]]) -> list[str]:
     """Of all prompts of the prompt file, in its order; without one, of the answers."""
-    heldout = job.heldout(every=True) if job.config.judge.prompts else []
+    from eval.xalpaca.answers import heldout_prompts
+
+    config = evaluation.judge
+    heldout = heldout_prompts(config, evaluation.languages, every=True) if config.prompts else []
     return list(dict.fromkeys([p.id for p in heldout] or [a.id for of in answers.values() for a in of]))
 
 
 def accuracy(evaluation: Evaluation) -> Counts:
     """How often the judge prefers what the reward chose, on pairs of the round; round 0 has none."""
-    from eval.accuracy import summarise
+    from eval.accuracy import pick_pairs, run_agreement, summarise
 
-    if evaluation.round == 0:
+    if evaluation.pairs is None:
         return {}
-    job = evaluation.job(task="agreement", model=evaluation.judge_model or "")
-    verdicts = evaluation.runner.work(job, "reward accuracy")[0]
-    summary = summarise(evaluation.out / "accuracy", verdicts["judge"]) | {"cost": verdicts["cost"]}
-    write_json(summary_path(evaluation.out, "accuracy"), summary)
+    config, out, judging = evaluation.judge, evaluation.out, evaluation.judging("accuracy")
+    run_agreement(judging, pick_pairs(evaluation.pairs, config.accuracy.pairs), out / "accuracy")
+    judging.close()
+    summary = summarise(out / "accuracy", judging.name)
+    summary["cost"] = count_cost(config, cache_path(out, "accuracy"))
+    write_json(summary_path(out, "accuracy"), summary)
     return {"reward_accuracy": summary["average"]["accuracy"]}
 
 
 def mtbench(evaluation: Evaluation) -> Counts:
     """Two-turn answers to MT-Bench's questions, each turn graded by the judge."""
-    from eval.mtbench.answers import answer_job, collect_answers
+    from eval.mtbench.grade import grade
+    from eval.mtbench.questions import BY_JUDGE, load_questions
+    from eval.mtbench.references import Writer, complete_references, incomplete
     from eval.mtbench.summary import summarise
 
-    out, config = evaluation.out / "mtbench", evaluation.config
+    config, out = evaluation.judge, evaluation.out / "mtbench"
+    assert config.mtbench is not None
+    questions = load_questions(config.mtbench, evaluation.languages, evaluation.machine)
     if evaluation.model:
-        job = answer_job(config, evaluation.model, out)
-        if not job.collected:
-            answers = evaluation.job(task="mtbench-answers", model=evaluation.model)
-            gpus = config.sampling.tensor_parallel
-            evaluation.runner.work(answers, "MT-Bench answers", spread=True, gpus_each=gpus)
-        collect_answers(job, evaluation.name)
-    grades = evaluation.job(task="mtbench-verdicts", model=evaluation.judge_model or "")
-    judged = evaluation.runner.work(grades, "MT-Bench grades")[0]
-    summary = summarise(out, config.prompts.languages, judged["cost"])
+        _answer_questions(evaluation, questions, out)
+    judging, cache = evaluation.judging("mtbench"), cache_path(evaluation.out, "mtbench")
+    if config.mtbench.references == BY_JUDGE and incomplete(questions):
+        writer = Writer.of(config, evaluation.judge_model, evaluation.machine, cache)
+        questions = complete_references(questions, writer, out / "references")
+    grade(judging, questions, out)
+    judging.close()
+    summary = summarise(out, evaluation.languages, count_cost(config, cache))
     return {"mtbench": summary["average"]["average"]}
+
+
+def _answer_questions(evaluation: Evaluation, questions: Questions, out: Path) -> None:
+    from eval.mtbench.answers import answer
+    from eval.mtbench.sampling import AnswerTask
+
+    settings = evaluation.judge.mtbench
+    assert settings is not None and evaluation.engine is not None
+    task = AnswerTask(
+        model=evaluation.model,
+        chat_template=evaluation.chat_template,
+        engine=evaluation.engine,
+        max_tokens=settings.max_tokens,
+        seed=evaluation.sampling.seed,
+    )
+    size = evaluation.shard_size
+    answer(evaluation.machine, task, questions, out, key=evaluation.key, name=evaluation.name, shard_size=size)
 
 
 def nlp(evaluation: Evaluation) -> Counts:
     """lm-eval's tasks: over the rounds they show what alignment costs elsewhere."""
-    from eval.nlp.run import read_summary
+    from eval.nlp.run import run_nlp
 
-    job = evaluation.job(task="nlp", model=evaluation.model)
-    gpus = evaluation.config.sampling.tensor_parallel
-    evaluation.runner.work(job, "NLP tasks", spread=True, gpus_each=gpus)
-    # the worker that ended last has written the summary; several may have ended as one
-    if not read_summary(evaluation.out):
-        evaluation.runner.work(job, "NLP summary")
-    return {name: row["value"] for name, row in read_summary(evaluation.out)["benchmarks"].items()}
+    settings = evaluation.judge.nlp
+    summary = run_nlp(evaluation.machine, settings, evaluation.model, evaluation.languages, evaluation.out)
+    return {name: row["value"] for name, row in summary["benchmarks"].items()}
 
 
 BENCHMARKS: dict[str, Callable[[Evaluation], Counts]] = {

@@ -10,28 +10,28 @@ from eval.judges.question import Question
 from eval.mtbench.questions import load_questions
 from eval.xalpaca.answers import Answer, heldout_prompts, is_answers, load_baseline, read_answers, read_outputs
 from eval.xalpaca.pairwise import comparisons
-from icr.config.schema import Config
+from icr.config.evaluation import EvaluationConfig
 
 Planned = tuple[list[Question], str]
 """The questions, and what was assumed about answers that there are not yet."""
 
 
-def estimate(benchmark: str, config: Config, out: Path) -> str:
+def estimate(config: EvaluationConfig, out: Path) -> str:
     """What an evaluation would ask and cost, in words.
 
     Raises:
         UserError: as the evaluation itself, for prompts, answers and a baseline that do not fit together; a budget
             without a price.
     """
-    questions, assumed = PLANS[benchmark](config, out)
+    questions, assumed = PLANS[config.benchmark](config, out)
     judge = config.judge
     if judge.kind != "openai":
-        return f"{len(questions):,} questions to a judge on this machine, which cost no money{assumed}"
+        return f"{len(questions):,} questions to a judge on this machine, at no cost{assumed}"
     from eval.judges.endpoint import EndpointJudge
     from icr.endpoint.endpoint import Endpoint
 
     assert judge.model is not None
-    endpoint = Endpoint(judge.model, cache_path(out, benchmark), judge, dry=True)
+    endpoint = Endpoint(judge.model, cache_path(out, config.benchmark), judge, dry=True)
     found = EndpointJudge(endpoint, judge.preference).estimate(questions)
     money = (
         "its price is not known (judge.prices takes one)" if found.usd is None else f"at most {found.usd:.2f} dollars"
@@ -42,7 +42,7 @@ def estimate(benchmark: str, config: Config, out: Path) -> str:
     )
 
 
-def _xalpaca(config: Config, out: Path) -> Planned:
+def _xalpaca(config: EvaluationConfig, out: Path) -> Planned:
     given, assumed = _answers(config, out)
     baseline = load_baseline(Path(config.judge.baseline), given)
     if assumed:
@@ -52,14 +52,14 @@ def _xalpaca(config: Config, out: Path) -> Planned:
     return [comparison.question() for of in pairs for _, comparison in of], assumed
 
 
-def _answers(config: Config, out: Path) -> tuple[dict[str, list[Answer]], str]:
+def _answers(config: EvaluationConfig, out: Path) -> tuple[dict[str, list[Answer]], str]:
     """The answers that were given or are there already; else the prompts with answers still to come."""
-    source, languages = Path(config.models.reference), config.prompts.languages
+    source, languages = Path(config.model), config.languages
     if is_answers(source):
         return {lang: read_outputs(source, lang) for lang in languages}, ""
     if (out / "answers").is_dir() and any((out / "answers").glob("*.parquet")):
         return read_answers(out / "answers"), ""
-    prompts = heldout_prompts(config)
+    prompts = heldout_prompts(config.judge, languages)
     found = {lang: [Answer(p.id, p.text, "", False) for p in prompts if p.lang == lang] for lang in languages}
     return found, "; the model's answers are taken to be as long as the baseline's"
 
@@ -68,13 +68,13 @@ TYPICAL_ANSWER = "x" * 1500
 """Of MT-Bench, where there is nothing to go by: about what chat models write."""
 
 
-def _mtbench(config: Config, out: Path) -> Planned:
+def _mtbench(config: EvaluationConfig, out: Path) -> Planned:
     from eval.mtbench.grade import template_question
 
     assert config.judge.mtbench is not None
-    questions = load_questions(config.judge.mtbench, config.prompts.languages)
+    questions = load_questions(config.judge.mtbench, config.languages)
     asked = [template_question(q, turn, TYPICAL_ANSWER) for of in questions.values() for q in of for turn in (1, 2)]
     return asked, f"; answers are taken to have {len(TYPICAL_ANSWER):,} characters, and references are not counted"
 
 
-PLANS: dict[str, Callable[[Config, Path], Planned]] = {"xalpaca": _xalpaca, "mtbench": _mtbench}
+PLANS: dict[str, Callable[[EvaluationConfig, Path], Planned]] = {"xalpaca": _xalpaca, "mtbench": _mtbench}

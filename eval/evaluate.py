@@ -1,4 +1,4 @@
-"""Benchmarks on any model without a run: what `icr judge xalpaca`, `mtbench` and `nlp` do."""
+"""Benchmarks on any model without a run: what `icr judge xalpaca`, `mtbench`, `nlp` and `accuracy` do."""
 
 from __future__ import annotations
 
@@ -9,16 +9,32 @@ from typing import TYPE_CHECKING, Any
 from eval.accuracy import pick_pairs
 from eval.benchmarks import BENCHMARKS, Evaluation
 from eval.folders import summary_path
+from eval.judges.open import check_judge, identify_judge
 from eval.judges.own import check_own_judge
-from eval.xalpaca.answers import heldout_prompts, is_answers, load_baseline, read_answers, write_answers
+from eval.mtbench.answers import bound_conversation, import_answers
+from eval.mtbench.questions import load_questions
+from eval.nlp.tasks import check_settings
+from eval.standing import SETTINGS_FILE, begin, describe_evaluation, recorded, settle, write_record
+from eval.xalpaca.answers import (
+    check_baseline,
+    heldout_prompts,
+    is_answers,
+    load_baseline,
+    read_outputs,
+    write_answers,
+)
+from icr.base.content import hash_value
 from icr.base.errors import UserError
 from icr.base.files import read_json, write_text
 from icr.base.lock import RunLock
 from icr.base.rundir import open_run
-from icr.config.load import dump_config, load_config, make_config, refuse_changes, resolve_paths
-from icr.config.schema import Config
-from icr.engines.models import locate
+from icr.config.evaluation import Benchmark, EvaluationConfig
+from icr.config.load import dump_config, load_config, make_section, resolve_paths
+from icr.config.schema import Judge
+from icr.engines.models import context_length, locate
+from icr.engines.open import EngineSettings
 from icr.work.machine import Machine
+from icr.work.sampling import bound_tokens
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,11 +43,13 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def evaluation_config(benchmark: str, model: str, judge: str | None, data: Row, overrides: Sequence[str]) -> Config:
-    """The config of one evaluation.
+def evaluation_config(
+    benchmark: Benchmark, model: str, judge: str | None, data: Row, overrides: Sequence[str]
+) -> EvaluationConfig:
+    """The settings of one evaluation.
 
     Args:
-        model: what is measured: hub id, folder or .gguf; a folder of answers.
+        model: what is measured: hub id, folder or .gguf; a folder of answers; "" for accuracy.
         judge: `local:MODEL`, `openai:MODEL` or the user's own `module:Class`; None where nobody judges.
         data: further sections and keys.
         overrides: as in `--set`.
@@ -44,90 +62,115 @@ def evaluation_config(benchmark: str, model: str, judge: str | None, data: Row, 
         raise UserError(
             f"there is no judge {judge}",
             where="--judge",
-            do="write local:MODEL (hub id, folder, .gguf), openai:MODEL, or module:Class for your own",
+            do="write local:MODEL (hub id, folder, .gguf), openai:MODEL, or module:Class for a custom one",
         )
     if judge and kind not in ("local", "openai"):
         kind, name = judge, ""
         check_own_judge(judge, [benchmark])
     section = {"kind": kind, "model": name or None, "benchmarks": [benchmark], **data.pop("judge", {})}
-    found = {"models": {"reference": model}, "judge": section, **data}
-    resolve_paths(found, Path.cwd())  # as in evaluation.yaml, which the next command compares its settings with
-    return make_config(found, overrides)
+    found = {"benchmark": benchmark, "model": model, "judge": section, **data}
+    resolve_paths(found, Path.cwd())  # as in evaluation.yaml, which people read
+    return make_section(EvaluationConfig, found, overrides)
 
 
-def evaluate(benchmark: str, config: Config, out: Path, console: Console) -> Row:
-    """Measure config.models.reference into `out`; what an earlier command has finished there is kept.
+def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Row:
+    """Measure config.model into `out`; what an earlier command has finished there is kept.
 
     Returns:
         The benchmark's summary.
 
     Raises:
-        UserError: the folder is in use or holds an evaluation under other settings; missing files; no key.
+        UserError: the folder is in use or holds an evaluation from other files or under other settings; missing files;
+            no key.
+        StageFailed: a worker failed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    settings = out / "evaluation.yaml"
     lock = RunLock(out / ".lock")
+    machine = Machine(out, console, [lock.fd], tensor_parallel=config.sampling.tensor_parallel)
     try:
-        refuse_changes(settings, config, "this folder holds an evaluation under other settings",
-                       "use the old values, or another --out folder", MAY_CHANGE)  # fmt: skip
-        machine = Machine(out, console, [lock.fd])
-        given = config.models.reference
-        answers = benchmark in GIVEN_ANSWERS and is_answers(Path(given))
-        if answers:
-            GIVEN_ANSWERS[benchmark](config, out)
-        model = "" if answers else _loadable(given, config, machine)
-        judge = config.judge.local_model and _loadable(config.judge.local_model, config, machine)
-        if benchmark == "xalpaca":
-            _check_baseline(config, out if answers else None)
-        write_text(settings, dump_config(config))
-        evaluation = Evaluation(
-            config=config,
-            model=model,
-            name=Path(given).name,
-            out=out,
-            judge_model=judge,
-            runner=machine,
-        )
-        BENCHMARKS[benchmark](evaluation)
-        summary: Row = read_json(summary_path(out, benchmark))
-        return summary
+        return _evaluate(config, out, machine)
     finally:
+        machine.stop()
         lock.release()
 
 
-def _xalpaca_answers(config: Config, out: Path) -> None:
-    write_answers(Path(config.models.reference), config.prompts.languages, out / "answers")
+def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Row:
+    given = config.benchmark != "nlp" and is_answers(Path(config.model))
+    model = None if given else locate(config.model, "the model")
+    judge_model = config.judge.local_model and locate(config.judge.local_model, "judge.model")
+    _check(config, given)
+    step = describe_evaluation(config, model, judge_model, machine.precision)
+    record = settle(out, config, step, machine.note)
+    if record is None or record.state != "done":
+        if config.benchmark != "nlp":
+            check_judge(config.judge)
+        record = begin(step, record)
+    write_text(out / SETTINGS_FILE, dump_config(config))
+    write_record(out, config.benchmark, record)
+    if record.state != "done":
+        with recorded(out, config.benchmark, record):
+            folders = machine.folders({name for name in (model, judge_model) if name}, config.chat_template)
+            if given:
+                _take_answers(config, out, machine)
+            evaluation = Evaluation(
+                model=folders[model] if model else "",
+                name=Path(config.model).name,
+                out=out,
+                languages=config.languages,
+                chat_template=config.chat_template,
+                sampling=config.sampling,
+                judge=config.judge,
+                judge_model=folders.get(judge_model or ""),
+                machine=machine,
+                engine=_choose_engine(config, folders[model], machine) if model else None,
+                key=step.key,
+                baseline=Path(config.judge.baseline),
+            )
+            record.counts = BENCHMARKS[config.benchmark](evaluation)
+    summary: Row = read_json(summary_path(out, config.benchmark))
+    return summary
 
 
-def _mtbench_answers(config: Config, out: Path) -> None:
-    from eval.mtbench.answers import import_answers
-    from eval.mtbench.questions import load_questions
+def _check(config: EvaluationConfig, given: bool) -> None:
+    """What can be known to be wrong before a model answers anything.
 
-    assert config.judge.mtbench is not None
-    questions = load_questions(config.judge.mtbench, config.prompts.languages)
-    import_answers(questions, Path(config.models.reference), out / "mtbench")
-
-
-GIVEN_ANSWERS = {"xalpaca": _xalpaca_answers, "mtbench": _mtbench_answers}
-"""Benchmarks that take a folder of answers in the place of a model."""
-
-
-MAY_CHANGE = {
-    f"judge.{key}"
-    for key in ("budget", "prices", "concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "timeout")
-} | {"judge.benchmarks"}
-"""Settings that change no result."""
-
-
-def _check_baseline(config: Config, out: Path | None) -> None:
-    """The baseline has to cover the prompts; better said before a model answers them."""
-    from eval.xalpaca.answers import check_baseline
-
-    source = Path(config.judge.baseline)
-    if out is not None:
-        load_baseline(source, read_answers(out / "answers"))
+    Raises:
+        UserError: answers that do not cover the prompts; questions or task files that cannot be read.
+    """
+    judge, languages = config.judge, config.languages
+    if config.benchmark == "xalpaca" and given:
+        source = Path(config.model)
+        load_baseline(Path(judge.baseline), {lang: read_outputs(source, lang) for lang in languages})
+    elif config.benchmark == "xalpaca":
+        check_baseline(Path(judge.baseline), heldout_prompts(judge, languages))
+    elif config.benchmark == "mtbench":
+        assert judge.mtbench is not None
+        load_questions(judge.mtbench, languages)
     else:
-        check_baseline(source, heldout_prompts(config))
+        check_settings(judge.nlp)
+
+
+def _choose_engine(config: EvaluationConfig, model: str, machine: Machine) -> EngineSettings | None:
+    """The model's engine, with room for the longest that the benchmark can ask for; None where nothing is sampled."""
+    judge = config.judge
+    if config.benchmark == "nlp":
+        return None
+    if config.benchmark == "mtbench":
+        assert judge.mtbench is not None
+        longest = bound_conversation(load_questions(judge.mtbench, config.languages), judge.mtbench.max_tokens)
+    else:
+        longest = bound_tokens([p.text for p in heldout_prompts(judge, config.languages)]) + judge.max_tokens
+    return EngineSettings.of(config.sampling, min(context_length(model), longest), gpu=machine.gpus > 0)
+
+
+def _take_answers(config: EvaluationConfig, out: Path, machine: Machine) -> None:
+    """Given answers in the place of the model's."""
+    if config.benchmark == "xalpaca":
+        write_answers(Path(config.model), config.languages, out / "answers")
+        return
+    assert config.judge.mtbench is not None
+    questions = load_questions(config.judge.mtbench, config.languages)
+    import_answers(questions, Path(config.model), out / "mtbench", machine)
 
 
 def agreement(run: Path, number: int, judge: str | None, pairs: int, overrides: Sequence[str], console: Console) -> Row:
@@ -135,31 +178,51 @@ def agreement(run: Path, number: int, judge: str | None, pairs: int, overrides: 
 
     Raises:
         UserError: no such run or round, no pairs, no judge.
+        StageFailed: a worker failed.
     """
     folder = open_run(run.resolve())
-    config = load_config(folder.config, overrides)
+    of_run = load_config(folder.config, () if judge else overrides)
+    languages = of_run.prompts.languages
     if judge is not None:
-        data = {"prompts": config.prompts.model_dump(mode="json")}
-        config = evaluation_config("accuracy", config.models.reference, judge, data, overrides)
-    elif config.judge.kind == "none":
+        asked = evaluation_config("accuracy", "", judge, {"languages": languages}, overrides).judge
+    elif of_run.judge.kind == "none":
         raise UserError("this run has no judge", where="judge.kind: none", do="name one: --judge openai:MODEL")
-    judging = config.judge.model_copy(update={"accuracy": config.judge.accuracy.model_copy(update={"pairs": pairs})})
-    config = config.model_copy(update={"judge": judging})
+    else:
+        asked = of_run.judge
+    asked = asked.model_copy(update={"accuracy": asked.accuracy.model_copy(update={"pairs": pairs})})
     round_ = folder.round(number)
     pick_pairs(round_.pairs, pairs)  # before a judge is loaded
+    check_judge(asked)
+    model = asked.local_model and locate(asked.local_model, "judge.model")
     out = round_.judge if judge is None else round_.judge / judge.replace("/", "_")
     lock = RunLock(folder.lock)
+    machine = Machine(folder.path, console, [lock.fd])
     try:
-        machine = Machine(folder.path, console, [lock.fd])
-        local = config.judge.local_model and _loadable(config.judge.local_model, config, machine)
-        BENCHMARKS["accuracy"](Evaluation(config, "", "", out, local, machine, number, folder.path))
+        folders = machine.folders({model} if model else set(), of_run.models.chat_template)
+        evaluation = Evaluation(
+            model="",
+            name="",
+            out=out,
+            languages=languages,
+            chat_template=None,
+            sampling=of_run.sampling,
+            judge=asked,
+            judge_model=folders.get(model or ""),
+            machine=machine,
+            engine=None,
+            key=_key_of_judge(asked, model),
+            round=number,
+            pairs=round_.pairs,
+        )
+        BENCHMARKS["accuracy"](evaluation)
     finally:
+        machine.stop()
         lock.release()
     summary: Row = read_json(summary_path(out, "accuracy"))
     return summary
 
 
-def _loadable(model: str, config: Config, machine: Machine) -> str:
-    """A model as the user names it → hub id or folder."""
-    place = locate(model, "the model")
-    return machine.folders(config, [place])[place]
+def _key_of_judge(judge: Judge, model: str | None) -> str:
+    """What verdicts depend on besides the pairs, of which more may be asked for at any time."""
+    endpoint = [judge.model, judge.base_url, judge.preference] if judge.kind == "openai" else []
+    return hash_value([identify_judge(judge, model), endpoint])

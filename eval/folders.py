@@ -1,4 +1,4 @@
-"""What lies where in an evaluation folder: a round's RUN/round-N/judge, or the --out folder of `icr judge`."""
+"""What is where in an evaluation folder: a round's RUN/round-N/judge, or the --out folder of `icr judge`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def benchmark_folder(out: Path, benchmark: str) -> Path:
-    """X-AlpacaEval's files lie in the folder itself, those of any other benchmark in one of its name."""
+    """X-AlpacaEval's files are in the folder itself, those of any other benchmark in one of its name."""
     return out if benchmark == "xalpaca" else out / benchmark
 
 

@@ -113,9 +113,11 @@ class LocalTranslator:
         self._cache.put(key, json.dumps({"text": text, "finish_reason": finish_reason}))
 
     def _sample(self, todo: dict[str, Ask]) -> None:
+        import torch
+
         from icr.engines.base import Decoding, Request
         from icr.engines.models import context_length, load_tokenizer, materialise, prompt_token_ids
-        from icr.engines.open import choose_backend, open_engine
+        from icr.engines.open import EngineSettings, choose_backend, open_engine
 
         folder = materialise(self._model)
         tokenizer, context = load_tokenizer(folder), context_length(folder)
@@ -132,7 +134,9 @@ class LocalTranslator:
         prompts.sort(key=lambda prompt: len(prompt[1]))  # neighbours of one length need no padding
         backend = choose_backend(self._backend)
         longest = max(len(ids) + max_tokens for _, ids, max_tokens in prompts)
-        engine = open_engine(folder, Sampling(backend=self._backend), max_model_len=min(context, longest))
+        window = min(context, longest)
+        settings = EngineSettings.of(Sampling(backend=self._backend), window, gpu=torch.cuda.is_available())
+        engine = open_engine(folder, settings)
         tokens = 0
         self._reporter.progress(0, len(prompts))
         for start in range(0, len(prompts), SHARD[backend]):

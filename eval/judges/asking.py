@@ -1,139 +1,150 @@
-"""The judge engine: questions become verdicts, in pieces that survive a kill.
+"""The driver's half of judging: questions become tables of verdicts, in pieces that survive a kill.
 
-A judge is anything with the shape of `eval.judges.base.Judge`: `local` reads a local model's label probabilities,
-`endpoint` asks an OpenAI-compatible endpoint, `own` a custom class. `eval.xalpaca.pairwise`, `eval.mtbench.grade` and
-`eval.accuracy` ask.
+`eval.xalpaca.pairwise`, `eval.mtbench.grade` and `eval.accuracy` ask; `eval.judges.answering` is what workers do. A
+local model's label probabilities are read by all workers, an endpoint or a class of the user's is asked by one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eval.judges.base import Judge, Running
+from eval.judges.answering import QUESTIONS, AskLocalTask, AskTask, load_verdicts
+from eval.judges.open import Examiner, name_judge
 from eval.judges.question import Question, Verdict, template
-from icr.base.files import read_rows, write_rows
-from icr.base.progress import Reporter
+from icr.base.files import write_rows
+from icr.config.schema import Judge as JudgeConfig
+from icr.work.crew import Limits
+from icr.work.pool import Shard
+
+if TYPE_CHECKING:
+    from icr.work.machine import Machine
 
 FINGERPRINT = b"icr.fingerprint"
-
-PIECE = pa.schema(
-    [
-        ("shares", pa.list_(pa.float64())),  # of the question's labels; null when unscored
-        ("reason", pa.string()),
-        ("raw", pa.string()),
-        ("shortened", pa.bool_()),
-    ]
-)
-
+PATIENT = Limits(floor=math.inf)
+"""Of what may well take long after it was quick: an endpoint that answers from its cache at first, a large task."""
+SHARD_SIZES = {"local": 32, "openai": 4096}
+"""Questions to a piece: what a kill loses at most. Many for an endpoint, as each piece ends with fewer requests under
+way than it could have; its cache keeps what a kill takes."""
+OWN_SHARD_SIZE = 256
 
 MakeRow = Callable[[int, Verdict], dict[str, Any]]
 """(a question's number, its verdict) → a row of the benchmark's table."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The result that is shown while a benchmark runs: the mean of a column of its rows."""
+class Sheet:
+    """One language's questions of a benchmark, and the table that their verdicts become."""
+
+    lang: str
+    questions: Sequence[Question]
+    points: Sequence[Sequence[float]]
+    """Of each question, of each of its labels: what the running result is the mean of."""
+    schema: pa.Schema
+    row: MakeRow
+    known: Mapping[int, Verdict] = field(default_factory=dict)
+    """Verdicts by question's number for which nobody is asked."""
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{self.lang}.parquet"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Who judges one evaluation, and by which machine."""
 
     name: str
-    column: str
-    """None in a row that is unscored."""
-    scale: float = 1.0
+    task: AskTask | AskLocalTask
+    shard_size: int
+    machine: Machine
+    key: str
+    """Of all that verdicts depend on besides the questions; what is not finished is in folders of this name."""
 
-
-class Asking:
-    """One benchmark's questions to one judge, with the progress over all its languages."""
-
-    def __init__(self, judge: Judge, folder: Path, reporter: Reporter, total: int, shown: Shown) -> None:
-        """`folder` takes LANG.parquet, and `folder`/pieces what is not whole yet; `total` counts all questions."""
-        self._judge, self._folder, self._reporter, self._shown = judge, folder, reporter, shown
-        self._values: dict[tuple[str, int], float] = {}
-        self._sum = 0.0
-        self._done, self._total = 0, total
-        reporter.progress(0, total)
-
-    def language(
-        self,
-        lang: str,
-        questions: Sequence[Question],
-        schema: pa.Schema,
-        row: MakeRow,
-    ) -> Path:
-        """Judge one language's questions into LANG.parquet, a row each.
-
-        What an earlier, killed run has judged is kept: finished pieces lie in `folder`/pieces. Verdicts on other
-        questions or by another judge are made anew.
+    @classmethod
+    def of(cls, config: JudgeConfig, model: str | None, machine: Machine, key: str, cache: Path) -> Judging:
+        """The judge that a config names.
 
         Args:
-            row: from a question's number and its verdict to a row of `schema`.
+            model: a local judge's, as a folder or hub id.
+            cache: where an endpoint's answers are kept.
+
+        Raises:
+            UserError: as `name_judge`.
+        """
+        name = name_judge(config)
+        if config.kind != "local":
+            task = AskTask(work=key, examiner=Examiner.of(config, cache))
+            return cls(name, task, SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE), machine, key)
+        assert model is not None
+        local = AskLocalTask(work=key, model=model, precision="bf16" if machine.gpus else "fp32")
+        return cls(name, local, SHARD_SIZES["local"], machine, key)
+
+    def ask(self, folder: Path, sheets: Sequence[Sheet], label: str, shown: str, scale: float = 1.0) -> None:
+        """Have sheets judged into `folder`/LANG.parquet, a row a question, in order.
+
+        What an earlier, killed command has had judged is kept: whole languages, and pieces of the others. Verdicts on
+        other questions or by another judge are not.
+
+        Args:
+            label: of the progress; beside it stands `shown` with the mean of the points so far, times `scale`.
 
         Raises:
             UserError: an endpoint that cannot be used; nothing judged before is lost.
+            StageFailed: as `icr.work.shard_queue.run_shards`.
         """
-        whole = self._folder / f"{lang}.parquet"
-        fingerprint = _fingerprint(self._judge, questions)
-        if _is_of(whole, fingerprint):
-            self._add(len(questions))
-            return whole
-        verdicts: list[Verdict] = []
-        for start in range(0, len(questions), self._judge.shard_size):
-            piece = self._folder / "pieces" / f"{lang}-{start // self._judge.shard_size:05d}.parquet"
-            running = self._running(lang, start, row)
-            verdicts += self._piece(questions[start : start + self._judge.shard_size], piece, running)
-        rows = [row(number, verdict) for number, verdict in enumerate(verdicts)]
-        write_rows(whole, rows, schema.with_metadata({FINGERPRINT: fingerprint}))
-        return whole
+        missing = [sheet for sheet in sheets if not _is_of(sheet.path(folder), self._fingerprint(sheet.questions))]
+        cut = {sheet.lang: self._cut(sheet) for sheet in missing}
+        pieces = folder / "pieces"
+        task = self.task.model_copy(update={"shown": shown, "scale": scale})
+        every = [shard for shards in cut.values() for shard in shards]
+        tables, _ = self.machine.fill(pieces / self.key[:16], task, every, label, PATIENT)
+        judged = dict(zip((shard.name for shard in every), tables, strict=True))
+        for sheet in missing:
+            new = iter([v for shard in cut[sheet.lang] for v in load_verdicts(judged[shard.name])])
+            rows = [
+                sheet.row(n, sheet.known[n] if n in sheet.known else next(new)) for n in range(len(sheet.questions))
+            ]
+            fingerprint = {FINGERPRINT: self._fingerprint(sheet.questions).encode()}
+            write_rows(sheet.path(folder), rows, sheet.schema.with_metadata(fingerprint))
+        shutil.rmtree(pieces, ignore_errors=True)
 
     def close(self) -> None:
-        """All languages are whole: their pieces go."""
-        shutil.rmtree(self._folder / "pieces", ignore_errors=True)
+        """All is judged: what a class of the user's holds in memory is given back, by ending its process."""
+        if self.task.lane == "single":
+            self.machine.pool.stop("single")
 
-    def _running(self, lang: str, start: int, row: MakeRow) -> Running:
-        def running(number: int, verdict: Verdict) -> str:
-            key, found = (lang, start + number), row(start + number, verdict)[self._shown.column]
-            self._sum -= self._values.pop(key, 0.0)  # an unreadable answer is asked for again
-            if found is not None:
-                self._values[key] = found
-                self._sum += found
-            mean = self._sum / len(self._values) if self._values else None
-            return "" if mean is None else f"{self._shown.name} {self._shown.scale * mean:.1f}"
-
-        return running
-
-    def _piece(self, questions: Sequence[Question], path: Path, running: Running) -> list[Verdict]:
-        fingerprint = _fingerprint(self._judge, questions)
-        if _is_of(path, fingerprint):
-            self._add(len(questions))
-            return [
-                Verdict(tuple(r["shares"]) if r["shares"] is not None else None, r["reason"], r["raw"], r["shortened"])
-                for r in read_rows(path)
+    def _cut(self, sheet: Sheet) -> list[Shard]:
+        """The questions that somebody has to be asked, in pieces that are named by what is in them."""
+        asked = [n for n in range(len(sheet.questions)) if n not in sheet.known]
+        shards = []
+        for start in range(0, len(asked), self.shard_size):
+            part = asked[start : start + self.shard_size]
+            questions = [sheet.questions[n] for n in part]
+            rows = [
+                {"id": q.id, "lang": sheet.lang, "points": list(sheet.points[n]), "question": q.dump()}
+                for n, q in zip(part, questions, strict=True)
             ]
-        verdicts = self._judge.ask(questions, self._add, running)
-        rows = [{"shares": v.shares, "reason": v.reason, "raw": v.raw, "shortened": v.shortened} for v in verdicts]
-        write_rows(path, rows, PIECE.with_metadata({FINGERPRINT: fingerprint}))
-        return verdicts
+            name = f"{sheet.lang}-{start // self.shard_size:05d}-{self._fingerprint(questions)[:16]}"
+            shards.append(Shard(name, pa.Table.from_pylist(rows, schema=QUESTIONS)))
+        return shards
 
-    def _add(self, more: int) -> None:
-        self._done += more
-        self._reporter.progress(self._done, self._total)
-
-
-def _fingerprint(judge: Judge, questions: Sequence[Question]) -> bytes:
-    """Says by whom, with which template and on what a file of verdicts was made."""
-    templates = {q.template: template(q.template) for q in questions}
-    digest = hashlib.sha256(json.dumps([judge.name, templates]).encode())
-    for q in questions:
-        digest.update(json.dumps([q.id, q.template, q.labels, q.texts, q.values]).encode())
-    return digest.hexdigest().encode()
+    def _fingerprint(self, questions: Sequence[Question]) -> str:
+        """Says by whom, with which template and on what verdicts were made."""
+        templates = {q.template: template(q.template) for q in questions}
+        digest = hashlib.sha256(json.dumps([self.key, self.name, templates]).encode())
+        for question in questions:
+            digest.update(question.dump().encode())
+        return digest.hexdigest()
 
 
-def _is_of(path: Path, fingerprint: bytes) -> bool:
-    return path.is_file() and (pq.read_schema(path).metadata or {}).get(FINGERPRINT) == fingerprint
+def _is_of(path: Path, fingerprint: str) -> bool:
+    return path.is_file() and (pq.read_schema(path).metadata or {}).get(FINGERPRINT) == fingerprint.encode()

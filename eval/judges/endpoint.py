@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from eval.judges.base import Running
@@ -21,12 +20,8 @@ READINGS = 3
 class EndpointJudge:
     """Judges through chat completions. Uses the label's log-probs when the endpoint returns them, else its text."""
 
-    shard_size = 4096
-    """Many, as each piece ends with fewer requests under way than it could have. The cache keeps what a kill takes."""
-
     def __init__(self, endpoint: Endpoint, preference: str = "auto") -> None:
         """`preference`: what `eval.judges.reading.read_reply` takes."""
-        self.name = f"openai: {endpoint.model}" + ("" if preference == "auto" else f", read from its {preference}")
         self.endpoint = endpoint
         self._preference = preference
         self._unscored = 0
@@ -64,10 +59,6 @@ class EndpointJudge:
             self.endpoint.reporter.status(", ".join(filter(None, parts)))
 
         self.endpoint.ask(_Asks(lambda place: self.ask_of(questions[todo[place]], reading), len(todo)), done, heard)
-
-    def cost(self) -> dict[str, Any]:
-        """What the answers in this evaluation's cache cost, whichever command paid: the fields of `Cost`."""
-        return asdict(self.endpoint.cost_of())
 
     def estimate(self, questions: Sequence[Question]) -> Estimate:
         """What asking these would take; nothing is sent. Further readings of unreadable answers come on top."""

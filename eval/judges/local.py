@@ -13,7 +13,7 @@ from eval.judges.base import Running
 from eval.judges.question import Question, Verdict
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
-from icr.engines.models import end_of_turn_id, load_model, load_tokenizer, locate, materialise, prompt_token_ids
+from icr.engines.models import end_of_turn_id, prompt_token_ids
 from icr.scoring import sequence_logprobs
 
 if TYPE_CHECKING:
@@ -27,25 +27,13 @@ SHORTEST_CUT = 64
 class LocalJudge:
     """Judges with a transformers causal LM under its own chat template. Deterministic."""
 
-    shard_size = 32
-
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, reporter: Reporter | None = None
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reporter: Reporter | None = None
     ) -> None:
-        self.name = f"local: {name}"
         self._model, self._tokenizer = model, tokenizer
         self._labels: dict[tuple[str, ...], Labels] = {}
         self._context = context_length(model, tokenizer)
         self._reporter = _Notes(reporter or Silent())
-
-    @classmethod
-    def load(cls, spec: str, name: str = "", reporter: Reporter | None = None) -> LocalJudge:
-        """Load a hub id, folder or .gguf file: bf16 on a GPU, fp32 without. Raises UserError when that fails."""
-        import torch
-
-        folder = materialise(locate(spec, "judge.model"))
-        dtype, device = (torch.bfloat16, "cuda") if torch.cuda.is_available() else (torch.float32, "cpu")
-        return cls(load_model(folder, dtype, device), load_tokenizer(folder), name or spec, reporter)
 
     def ask(
         self, questions: Sequence[Question], done: Callable[[int], None], running: Running | None = None
@@ -77,9 +65,6 @@ class LocalJudge:
                 self._reporter.status(running(number, verdict))
         done(len(verdicts))
         return verdicts
-
-    def cost(self) -> None:
-        """A local model costs no money."""
 
     def _of(self, question: Question) -> Labels:
         if question.labels not in self._labels:

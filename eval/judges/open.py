@@ -1,37 +1,107 @@
-"""Which judge a config names."""
+"""Which judge a config names: what it is called, and how a worker makes one."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from eval.judges.base import Judge
+from icr.base.content import identify_class, identify_model
 from icr.base.errors import UserError
 from icr.base.progress import Reporter
 from icr.config.schema import Judge as JudgeConfig
+from icr.work.resident import Resident
 
 
-def open_judge(config: JudgeConfig, cache: Path, reporter: Reporter, folder: str = "") -> Judge:
-    """The judge that the config names.
-
-    Args:
-        config: the `judge` section; its kind is not `none`.
-        folder: where the local judge's model lies, when it has been made a folder already.
-        cache: sqlite file in which an endpoint's answers are kept; made when absent.
+def name_judge(config: JudgeConfig) -> str:
+    """Kind, model and how it is read, as summaries say it.
 
     Raises:
-        UserError: no model named, the model or the user's class cannot be loaded, or there is no key for the endpoint.
+        UserError: a judge that needs a model has none.
     """
+    if config.own:
+        return config.own
+    if not config.model:
+        raise UserError("no judge model is named", where="judge.model", do="name the model that judges")
+    reading = "" if config.kind == "local" or config.preference == "auto" else f", read from its {config.preference}"
+    return f"{config.kind}: {config.model}{reading}"
+
+
+def check_judge(config: JudgeConfig) -> None:
+    """What can be known to be wrong before a worker is started.
+
+    Raises:
+        UserError: no model; an endpoint without an address or a key.
+    """
+    name_judge(config)
+    if config.kind == "openai":
+        from icr.endpoint.address import Address
+
+        Address.find(config, key_needed=True)
+
+
+def identify_judge(config: JudgeConfig, model: str | None) -> dict[str, str]:
+    """What the judge is by its content, where it has one here; the name of an endpoint's model is a setting.
+
+    Args:
+        model: the local judge's, as `icr.engines.models.locate` gives it.
+    """
+    if model:
+        return {"judge model": identify_model(model)}
+    return {"judge class": identify_class(config.own, "judge.kind")} if config.own else {}
+
+
+class Examiner(BaseModel, frozen=True):
+    """A judge that one process asks: an endpoint, or a class of the user's."""
+
+    config: JudgeConfig
+    cache: str
+    """sqlite file in which an endpoint's answers are kept; made when absent."""
+    spent: float
+    """US dollars that the answers in the cache had cost when this command began."""
+
+    @classmethod
+    def of(cls, config: JudgeConfig, cache: Path) -> Examiner:
+        cost = count_cost(config, cache) if config.budget else None
+        return cls(config=config, cache=str(cache), spent=(cost and cost["usd"]) or 0.0)
+
+
+def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge:
+    """The judge, made once in the worker that asks it.
+
+    Raises:
+        UserError: the class cannot be made, or the endpoint cannot be used: no key, no price for a budget.
+    """
+    config = examiner.config
     if config.own:
         from eval.judges.own import OwnJudge
 
-        return OwnJudge(config.own)
-    if not config.model:
-        raise UserError("no judge model is named", where="judge.model", do="name the model that judges")
-    if config.kind == "local":
-        from eval.judges.local import LocalJudge
-
-        return LocalJudge.load(folder or config.model, config.model, reporter)
+        name = config.own
+        return state.keep(f"judge {name}", lambda: OwnJudge(name))
     from eval.judges.endpoint import EndpointJudge
     from icr.endpoint.endpoint import Endpoint
 
-    return EndpointJudge(Endpoint(config.model, cache, config, reporter), config.preference)
+    def make() -> EndpointJudge:
+        assert config.model is not None
+        endpoint = Endpoint(config.model, Path(examiner.cache), config, reporter)
+        if config.budget and endpoint.cost.usd is not None:
+            # what a worker that died has spent of the budget: it is the command's, not the worker's
+            endpoint.cost.usd += max(0.0, (endpoint.cost_of().usd or 0.0) - examiner.spent)
+        return EndpointJudge(endpoint, config.preference)
+
+    judge = state.keep(f"judge {config.model} {examiner.cache}", make)
+    judge.endpoint.reporter = reporter
+    return judge
+
+
+def count_cost(config: JudgeConfig, cache: Path) -> dict[str, Any] | None:
+    """Of all answers in an endpoint's cache, whichever command paid: calls, tokens, usd. None: nothing is paid."""
+    if config.kind != "openai":
+        return None
+    from icr.endpoint.endpoint import Endpoint
+
+    assert config.model is not None
+    return asdict(Endpoint(config.model, cache, config, dry=True).cost_of())

@@ -32,9 +32,9 @@ def check_own_judge(name: str, benchmarks: Sequence[str]) -> None:
     others = [benchmark for benchmark in benchmarks if benchmark not in COMPARING]
     if others:
         raise UserError(
-            f"a judge of your own compares answers and gives no grades, which {', '.join(others)} needs",
+            f"a custom judge can only compare answers, but {', '.join(others)} needs grades",
             where=OWN.where(name),
-            do="judge it with local or openai",
+            do=f"use judge.kind local or openai for {', '.join(others)}",
         )
     OWN.load(name)
 
@@ -42,10 +42,8 @@ def check_own_judge(name: str, benchmarks: Sequence[str]) -> None:
 class OwnJudge:
     """Asks the user's class. Raises UserError when it cannot be made."""
 
-    shard_size = 256
-
     def __init__(self, name: str) -> None:
-        self.name = name
+        self._name = name
         self._judge: Preferences = OWN.make(name)
 
     def ask(
@@ -53,7 +51,7 @@ class OwnJudge:
     ) -> list[Verdict]:
         """Verdicts from the class's preferences. Raises UserError when it fails or says what is no preference."""
         rows = [{"prompt_id": q.id, "lang": dict(q.values)["lang"], **dict(q.texts)} for q in questions]
-        firsts = OWN.call(self._judge, self.name, rows, _row_name, 0, 1)
+        firsts = OWN.call(self._judge, self._name, rows, _row_name, 0, 1)
         verdicts = [
             Verdict(_shares(first, len(q.labels)), None, f"{first:g} for the first")
             for q, first in zip(questions, firsts, strict=True)
@@ -63,9 +61,6 @@ class OwnJudge:
                 running(number, verdict)
         done(len(verdicts))
         return verdicts
-
-    def cost(self) -> None:
-        """A class of one's own costs no money."""
 
 
 def _shares(first: float, labels: int) -> tuple[float, ...]:

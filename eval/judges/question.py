@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -50,6 +50,16 @@ class Question:
         fence = hashlib.sha256(json.dumps(sorted(texts.values())).encode()).hexdigest()[:6]
         return fill(template(self.template), values | {"fence": fence})
 
+    def dump(self) -> str:
+        """As JSON; `load` is the way back."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def load(cls, text: str) -> Question:
+        found = json.loads(text)
+        pairs = {name: tuple((key, value) for key, value in found[name]) for name in ("texts", "values")}
+        return cls(**found | pairs | {name: tuple(found[name]) for name in ("labels", "cut")})
+
     @property
     def longest(self) -> int:
         """Characters of the longest text that may be cut."""
@@ -72,6 +82,12 @@ class Verdict:
     def of_label(cls, question: Question, label: str, raw: str) -> Verdict:
         """All for one label."""
         return cls(tuple(float(label == other) for other in question.labels), None, raw)
+
+    def expect(self, points: Sequence[float]) -> float | None:
+        """The mean of `points`, one a label, weighted by the shares; None when unscored."""
+        if self.shares is None:
+            return None
+        return sum(share * point for share, point in zip(self.shares, points, strict=True))
 
 
 def _reply(labels: tuple[str, ...], explained: bool) -> str:

@@ -7,27 +7,24 @@ import json
 import re
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eval.mtbench.questions import TEMPERATURES, MtQuestion, Questions, load_questions, read_choices
+from eval.mtbench.questions import MtQuestion, Questions, read_choices
+from eval.mtbench.sampling import NO_ROOM, QUESTIONS, AnswerTask
+from eval.notes import Notes
 from icr.base.errors import ConfigError, UserError, some
 from icr.base.files import read_rows, write_rows, write_text
-from icr.base.progress import Reporter, Silent, Sum
-from icr.config.schema import Config
-from icr.engines.base import Completion, Decoding, Engine, Request, request_seed
-from icr.engines.open import open_engine
-from icr.work.shards import Shards
+from icr.base.progress import Silent
+from icr.work.sampling import bound_tokens
+from icr.work.shards import cut_table
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from icr.work.machine import Machine
 
 
 Row = dict[str, Any]
@@ -45,148 +42,65 @@ ANSWERS = pa.schema(
         ("model", pa.string()),
     ]
 )
-NO_ROOM = "no room"
-"""The finish reason of a second answer that the model's context had no room for. It is empty."""
 FINGERPRINT = b"icr.fingerprint"
 QUESTIONS_A_SHARD = 80
 """At most: one language, so that workers have something to share."""
 
 
-@dataclass(frozen=True)
-class AnswerJob:
-    """Everything that decides what is answered."""
+def answer(
+    machine: Machine, task: AnswerTask, questions: Questions, out: Path, *, key: str, name: str, shard_size: int
+) -> dict[str, int]:
+    """Have a model answer: `out`/answers/LANG.parquet, rows of `ANSWERS`, and FastChat's file of each language.
 
-    questions: Questions
-    folder: Path
-    """Takes LANG.parquet, and shards until they are whole."""
-    model: str
-    chat_template: str | None
-    max_tokens: int
-    seed: int
-    shard_size: int
+    Args:
+        key: of all that answers depend on. Those of another key are not taken over, neither whole nor in shards.
+        name: the model's, as files name it.
+        shard_size: questions a shard, which on a CPU decides what is batched together.
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Answers under another fingerprint are made anew."""
-        asked = [[q.id, q.lang, q.category, q.turns] for of_lang in self.questions.values() for q in of_lang]
-        parts = [self.model, self.chat_template, self.max_tokens, self.seed, self.shard_size, asked]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-    @property
-    def shards(self) -> Shards[MtQuestion]:
-        every = [q for of_lang in self.questions.values() for q in of_lang]
-        size = min(self.shard_size, QUESTIONS_A_SHARD)
-        return Shards(self.folder / "shards" / self.fingerprint[:16], every, size)
-
-    @property
-    def collected(self) -> bool:
-        """Whether all languages' LANG.parquet are there, of these questions and this model."""
-        return all(_fingerprint_of(self.folder / f"{lang}.parquet") == self.fingerprint for lang in self.questions)
-
-
-def answer_job(config: Config, model: str, out: Path) -> AnswerJob:
-    """The answers of `model` (a folder or hub id) that `config.judge.mtbench` asks for, in `out`/answers.
-
-    Raises:
-        UserError: as `eval.mtbench.questions.load_questions`.
-    """
-    settings, sampling = config.judge.mtbench, config.sampling
-    assert settings is not None
-    questions = load_questions(settings, config.prompts.languages)
-    template = config.models.chat_template
-    return AnswerJob(
-        questions, out / "answers", model, template, settings.max_tokens, sampling.seed, sampling.shard_size
-    )
-
-
-def answer(config: Config, model: str, out: Path, reporter: Reporter, index: int = 0, of: int = 1) -> None:
-    """Answer the unfinished shards of worker `index` of `of`; `collect_answers` puts them together.
+    Returns:
+        How many answers there are, how many were cut off, and for how many there was no room.
 
     Raises:
         UserError: a question that is longer than the model's context.
     """
-    job = answer_job(config, model, out)
-    todo = [] if job.collected else job.shards.of_worker(index, of)
-    if not todo:
-        return
-    from icr.engines.models import context_length, conversation_token_ids, load_tokenizer
-
-    tokenizer = load_tokenizer(model, job.chat_template)
-    context = context_length(model)
-    longest = 0
-    for q in job.shards.items:
-        _refuse_too_long(q, len(conversation_token_ids(tokenizer, q.conversation())), context)
-        longest = max(longest, len(conversation_token_ids(tokenizer, q.conversation("…"))))
-    window = min(context, longest + 2 * job.max_tokens)
-    settings = config.sampling
-    engine = open_engine(model, settings, max_model_len=window)
-    answer_shards(job, todo, engine, tokenizer, window, reporter)
-
-
-def _refuse_too_long(question: MtQuestion, tokens: int, context: int) -> None:
-    if tokens >= context:
-        raise UserError(
-            f"a question has {tokens} tokens and the model's context is {context}",
-            where=f"question {question.id}, language {question.lang}",
-            do="judge a model with a longer context, or remove the question",
-        )
+    folder = out / "answers"
+    if any(_fingerprint_of(folder / f"{lang}.parquet") != key for lang in questions):
+        shards = cut_table(_tabulate(questions), min(shard_size, QUESTIONS_A_SHARD), each=2)
+        tables, _ = machine.fill(folder / "shards" / key[:16], task, shards, "MT-Bench answers")
+        turns = {(row["lang"], row["key"], row["turn"]): row for table in tables for row in table.to_pylist()}
+        for lang, of_lang in questions.items():
+            found = [(q, n, turns[lang, q.key, n]) for n in (1, 2) for q in of_lang]
+            rows = [_row(q, n, t["response"], t["finish_reason"], name, t["tokens"]) for q, n, t in found]
+            _write_language(folder, lang, of_lang, rows, name, key)
+    shutil.rmtree(folder / "shards", ignore_errors=True)
+    finished = [row["finish_reason"] for lang in questions for row in read_rows(folder / f"{lang}.parquet")]
+    return {
+        "answers": len(finished),
+        "truncated": finished.count("length"),
+        "no_room": finished.count(NO_ROOM),
+    }
 
 
-def answer_shards(
-    job: AnswerJob,
-    todo: Sequence[int],
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerBase,
-    window: int,
-    reporter: Reporter,
-) -> None:
-    """Answer the shards `todo`, the first turns and then the second, and write each as soon as it is whole.
-
-    Args:
-        window: tokens of question and answer together.
-    """
-    from icr.engines.models import conversation_token_ids
-
-    progress = Sum(reporter, 2 * sum(len(job.shards.part(s)) for s in todo))
-    for shard in todo:
-        part = job.shards.part(shard)
-        rows: list[Row] = []
-        said: list[tuple[str, ...]] = [() for _ in part]
-        for turn in (1, 2):
-            ids = [conversation_token_ids(tokenizer, q.conversation(*s)) for q, s in zip(part, said, strict=True)]
-            completions = _complete(job, engine, part, ids, turn, window, progress)
-            texts = tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
-            for q, completion, text in zip(part, completions, texts, strict=True):
-                rows.append(_row(q, turn, text.strip(), completion.finish_reason, "", len(completion.token_ids)))
-            said = [(text.strip(),) for text in texts]
-        write_rows(job.shards.path(shard), rows, ANSWERS)
+def _tabulate(questions: Questions) -> pa.Table:
+    rows = [
+        {
+            "question_id": str(q.id),
+            "key": q.key,
+            "lang": q.lang,
+            "category": q.category,
+            "turn_1": q.turns[0],
+            "turn_2": q.turns[1],
+        }
+        for of_lang in questions.values()
+        for q in of_lang
+    ]
+    return pa.Table.from_pylist(rows, schema=QUESTIONS)
 
 
-def _complete(
-    job: AnswerJob,
-    engine: Engine,
-    part: Sequence[MtQuestion],
-    ids: Sequence[list[int]],
-    turn: int,
-    window: int,
-    progress: Sum,
-) -> list[Completion]:
-    """One turn of a shard: one call for each temperature, and for each shorter room that the window leaves."""
-    groups: defaultdict[Decoding, list[int]] = defaultdict(list)
-    completions = [Completion([], NO_ROOM) for _ in part]
-    for n, question in enumerate(part):
-        room = min(job.max_tokens, window - len(ids[n]))
-        if room > 0:
-            groups[Decoding(TEMPERATURES[question.category], 1.0, room)].append(n)
-    for decoding, members in groups.items():
-        # the same noise for every model, so that rounds differ by the policy alone
-        seeds = [request_seed(job.seed, 0, part[n].lang, part[n].key, turn) for n in members]
-        requests = [Request(ids[n], seed) for n, seed in zip(members, seeds, strict=True)]
-        for n, completion in zip(members, engine.generate(requests, decoding), strict=True):
-            completions[n] = completion
-        progress.add(len(members), sum(len(completions[n].token_ids) for n in members))
-    progress.add(len(part) - sum(map(len, groups.values())), 0)
-    return completions
+def bound_conversation(questions: Questions, max_tokens: int) -> int:
+    """No conversation with two answers has more tokens."""
+    texts = ["\n".join(q.turns) for of_lang in questions.values() for q in of_lang]
+    return 2 * bound_tokens(texts) + 2 * max_tokens
 
 
 def _row(q: MtQuestion, turn: int, text: str, finish: str | None, model: str, tokens: int | None = None) -> Row:
@@ -195,23 +109,7 @@ def _row(q: MtQuestion, turn: int, text: str, finish: str | None, model: str, to
             "model": model}  # fmt: skip
 
 
-def collect_answers(job: AnswerJob, name: str) -> dict[str, int]:
-    """Put finished shards together: LANG.parquet (rows of `ANSWERS`), and FastChat's model_answer/LANG/`name`.jsonl.
-
-    Returns how many answers there are, how many were cut off, and for how many there was no room.
-    """
-    if not job.collected:
-        rows = list(job.shards.rows())
-        for lang, questions in job.questions.items():
-            of_lang = [row | {"model": name} for row in rows if row["lang"] == lang]
-            _write_language(job.folder, lang, questions, of_lang, name, job.fingerprint)
-    shutil.rmtree(job.folder / "shards", ignore_errors=True)
-    every = [row for lang in job.questions for row in read_rows(job.folder / f"{lang}.parquet")]
-    finished = [row["finish_reason"] for row in every]
-    return {"answers": len(every), "truncated": finished.count("length"), "no_room": finished.count(NO_ROOM)}
-
-
-def import_answers(questions: Questions, source: Path, out: Path, reporter: Reporter | None = None) -> None:
+def import_answers(questions: Questions, source: Path, out: Path, reporter: Notes | None = None) -> None:
     """Take answers in FastChat's format in place of sampled ones, into `out`/answers.
 
     Args:
@@ -233,7 +131,7 @@ def import_answers(questions: Questions, source: Path, out: Path, reporter: Repo
             raise ConfigError(problems)
         others = len(given) - len(of_lang)
         if others:
-            (reporter or Silent()).note(f"{lang}: {others} answers to questions that are not judged are passed over")
+            (reporter or Silent()).note(f"{lang}: {others} answers to questions that are not judged are skipped")
         name = file.stem if file.parent != source else source.resolve().name
         rows = [_row(q, n, given[q.key][n - 1].strip(), None, name) for q in of_lang for n in (1, 2)]
         _write_language(out / "answers", lang, of_lang, rows, name, "given")

@@ -12,27 +12,24 @@ what came out. In the folder that all of them call `out`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from eval.judges.asking import Asking, Shown
-from eval.judges.base import Judge, Running
-from eval.judges.open import open_judge
+from eval.judges.asking import Judging, Sheet
 from eval.judges.question import Question, Verdict
-from eval.mtbench.answers import NO_ROOM, file_name, write_lines
-from eval.mtbench.questions import BY_JUDGE, MtQuestion, Questions
-from eval.mtbench.references import EndpointWriter, LocalWriter, complete_references, incomplete
+from eval.mtbench.answers import file_name, write_lines
+from eval.mtbench.questions import MtQuestion, Questions
+from eval.mtbench.sampling import NO_ROOM
 from icr.base.errors import UserError
 from icr.base.files import read_rows
-from icr.base.progress import Reporter
-from icr.config.schema import Judge as JudgeConfig
 from icr.languages import english_name
 
 Row = dict[str, Any]
 GRADES = tuple(map(str, range(1, 11)))
+POINTS = tuple(map(float, GRADES))
 UNSCORED = -1
 """FastChat's score of a judgment that cannot be read. It stands in its file alone, and in no average."""
 
@@ -52,40 +49,7 @@ VERDICTS = pa.schema(
 )
 
 
-def judge_answers(
-    config: JudgeConfig, questions: Questions, out: Path, cache: Path, reporter: Reporter, folder: str = ""
-) -> Judge:
-    """Grade the answers in `out`/answers, after the judge has written the references that it is to write.
-
-    Args:
-        config: the `judge` section, with `mtbench`.
-        questions: of `eval.mtbench.questions.load_questions`.
-        cache: sqlite file in which an endpoint's answers are kept.
-        folder: where the local judge's model lies, when it has been made a folder already.
-
-    Returns the judge that was asked.
-
-    Raises:
-        UserError: no answers, no judge, or an endpoint that cannot be used; nothing judged before is lost.
-    """
-    settings = config.mtbench
-    assert settings is not None
-    references = out / "references"
-    writing = settings.references == BY_JUDGE and incomplete(questions)
-    if writing and config.kind == "local" and config.model:
-        # before the judge is loaded, so that one model is in memory at a time
-        local = LocalWriter(folder or config.model, config.model)
-        questions = complete_references(questions, local, references, settings.max_tokens, reporter)
-        del local
-    judge = open_judge(config, cache, reporter, folder)
-    if writing and config.kind == "openai":
-        writer = EndpointWriter(judge.endpoint)  # type: ignore[attr-defined]
-        questions = complete_references(questions, writer, references, settings.max_tokens, reporter)
-    grade(judge, questions, out, reporter)
-    return judge
-
-
-def grade(judge: Judge, questions: Questions, out: Path, reporter: Reporter) -> None:
+def grade(judging: Judging, questions: Questions, out: Path) -> None:
     """Ask for the grades of the answers in `out`/answers: verdicts/LANG.parquet, and FastChat's judgment files.
 
     A turn without an answer, and a question that needs a reference and has none, are unscored without being asked.
@@ -93,38 +57,41 @@ def grade(judge: Judge, questions: Questions, out: Path, reporter: Reporter) -> 
     Raises:
         UserError: answers that do not cover the questions, or an endpoint that cannot be used.
     """
-    asked = {lang: grading_questions(of_lang, out / "answers") for lang, of_lang in questions.items()}
-    known = {q: verdict for pairs in asked.values() for q, verdict in pairs if verdict is not None}
-    shown = Shown("mean grade", "grade")
-    asking = Asking(_Knowing(judge, known), out / "verdicts", reporter, sum(map(len, asked.values())), shown)
-    for lang, pairs in asked.items():
-        turns = [(q, turn) for q in questions[lang] for turn in (1, 2)]
+    sheets = {lang: _sheet(judging.name, of_lang, out / "answers") for lang, of_lang in questions.items()}
+    judging.ask(out / "verdicts", list(sheets.values()), "MT-Bench grades", "mean grade")
+    for lang, sheet in sheets.items():
+        _write_judgments(out, _turns(questions[lang]), sheet, judging.name)
 
-        def row(number: int, verdict: Verdict, turns: list[tuple[MtQuestion, int]] = turns) -> Row:
-            q, turn = turns[number]
-            return {
-                "question_id": str(q.id),
-                "key": q.key,
-                "category": q.category,
-                "turn": turn,
-                "grade": expected_grade(verdict),
-                "reason": verdict.reason,
-                "raw": verdict.raw,
-                "shortened": verdict.shortened,
-                "reference": q.reference.sources[0 if q.reference.whole else turn - 1] or None,
-                "judge": judge.name,
-            }
 
-        file = asking.language(lang, [q for q, _ in pairs], VERDICTS, row)
-        _write_judgments(out, lang, turns, [q for q, _ in pairs], file, judge.name)
-    asking.close()
+def _turns(questions: Sequence[MtQuestion]) -> list[tuple[MtQuestion, int]]:
+    return [(q, turn) for q in questions for turn in (1, 2)]
+
+
+def _sheet(judge: str, questions: Sequence[MtQuestion], answers: Path) -> Sheet:
+    turns, asked = _turns(questions), grading_questions(questions, answers)
+
+    def row(number: int, verdict: Verdict) -> Row:
+        q, turn = turns[number]
+        return {
+            "question_id": str(q.id),
+            "key": q.key,
+            "category": q.category,
+            "turn": turn,
+            "grade": expected_grade(verdict),
+            "reason": verdict.reason,
+            "raw": verdict.raw,
+            "shortened": verdict.shortened,
+            "reference": q.reference.sources[0 if q.reference.whole else turn - 1] or None,
+            "judge": judge,
+        }
+
+    known = {n: verdict for n, (_, verdict) in enumerate(asked) if verdict is not None}
+    return Sheet(questions[0].lang, [q for q, _ in asked], [POINTS] * len(asked), VERDICTS, row, known)
 
 
 def expected_grade(verdict: Verdict) -> float | None:
     """The expectation over the labels' shares; of a judge that writes one label, that label."""
-    if verdict.shares is None:
-        return None
-    return sum(share * float(label) for share, label in zip(verdict.shares, GRADES, strict=True))
+    return verdict.expect(POINTS)
 
 
 def grading_questions(questions: Sequence[MtQuestion], answers: Path) -> list[tuple[Question, Verdict | None]]:
@@ -182,34 +149,9 @@ def _question(q: MtQuestion, turn: int, first: Row, second: Row) -> tuple[Questi
     return question, None
 
 
-class _Knowing:
-    """A judge that is not asked for the verdicts that are known."""
-
-    def __init__(self, judge: Judge, known: Mapping[Question, Verdict]) -> None:
-        self.name, self.shard_size = judge.name, judge.shard_size
-        self._judge, self._known = judge, known
-
-    def ask(
-        self, questions: Sequence[Question], done: Callable[[int], None], running: Running | None = None
-    ) -> list[Verdict]:
-        unknown = [q for q in questions if q not in self._known]
-        done(len(questions) - len(unknown))
-        places = [n for n, q in enumerate(questions) if q not in self._known]
-
-        def told(number: int, verdict: Verdict) -> str:
-            return running(places[number], verdict) if running is not None else ""
-
-        new = iter(self._judge.ask(unknown, done, told) if unknown else [])
-        return [self._known[q] if q in self._known else next(new) for q in questions]
-
-    def cost(self) -> dict[str, Any] | None:
-        return self._judge.cost()
-
-
-def _write_judgments(
-    out: Path, lang: str, turns: Sequence[tuple[MtQuestion, int]], asked: Sequence[Question], file: Path, judge: str
-) -> None:
+def _write_judgments(out: Path, turns: Sequence[tuple[MtQuestion, int]], sheet: Sheet, judge: str) -> None:
     """model_judgment/LANG/JUDGE_single.jsonl, as FastChat's show_result reads it."""
+    lang, file = sheet.lang, sheet.path(out / "verdicts")
     model = file_name(_answers(out / "answers", lang)[0]["model"])
     kind, _, name = judge.partition(": ")
     name = file_name((name or kind).rpartition("/")[2])
@@ -226,6 +168,6 @@ def _write_judgments(
             "turn": turn,
             "tstamp": made,
         }
-        for (q, turn), question, row in zip(turns, asked, read_rows(file), strict=True)
+        for (q, turn), question, row in zip(turns, sheet.questions, read_rows(file), strict=True)
     ]
     write_lines(out / "model_judgment" / lang / f"{name}_single.jsonl", lines)

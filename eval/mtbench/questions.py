@@ -12,8 +12,8 @@ from typing import Any
 
 import langcodes
 
+from eval.notes import Notes
 from icr.base.errors import ConfigError, UserError, some
-from icr.base.progress import Reporter
 from icr.config.schema import MtBench
 from icr.languages import english_name, same_language
 from prompts.load import json_objects
@@ -90,13 +90,13 @@ def question_key(id: object) -> str:
     return re.sub(r"^(\d+)[_-][A-Za-z]{2,3}$", r"\1", str(id).strip())
 
 
-def load_questions(config: MtBench, languages: Sequence[str], reporter: Reporter | None = None) -> Questions:
+def load_questions(config: MtBench, languages: Sequence[str], reporter: Notes | None = None) -> Questions:
     """The questions that the config names, each with its reference where it is graded against one.
 
     A reference of the folder `config.references` goes before one in the question file.
 
     Args:
-        reporter: is told of references that could not be taken apart and of turns without one.
+        reporter: gets notes on references that could not be taken apart and on turns without one.
 
     Raises:
         ConfigError: all defects of the files at once.
@@ -153,7 +153,7 @@ def _lines(folder: Path, lang: str, problems: list[UserError]) -> Iterator[tuple
     if file.is_file():
         return json_objects(file, problems)
     where = f"judge.mtbench.questions: {folder}"
-    problems.append(UserError(f"there is no {lang}.jsonl", where=where, do=f"add the file, or leave {lang} out"))
+    problems.append(UserError(f"{lang}.jsonl not found", where=where, do=f"add the file, or leave {lang} out"))
     return iter(())
 
 
@@ -169,7 +169,7 @@ def _question(value: Any, lang: str, where: str, problems: list[UserError]) -> M
     if category not in TEMPERATURES:
         defects.append((f"question {id}: unknown category {category!r}", f"write one of {', '.join(TEMPERATURES)}"))
     if not _is_two_texts(turns):
-        defects.append((f"question {id} has no two turns", "write `turns` as a list of two texts"))
+        defects.append((f"question {id} does not have two turns", "write `turns` as a list of two texts"))
     other = _other_language(value.get("lang"), lang)
     if other:
         defects.append((f"question {id} says that it is in {value['lang']}", f"name the file {other}.jsonl"))
@@ -217,7 +217,7 @@ def read_reference(value: Any, source: str) -> Reference | str:
     if value is None:
         return Reference()
     if not isinstance(value, list) or len(value) > 2:
-        return "its reference is no list of two"
+        return "its reference is not a list of two"
     if not all(part is None or isinstance(part, str | int | float) for part in value):
         return "its reference holds something else than texts"
     texts = ["" if part is None else str(part).strip() for part in [*value, None, None][:2]]
@@ -228,7 +228,7 @@ def _with_references(questions: Questions, folder: Path) -> Questions:
     """The questions with the references of `folder`/LANG.jsonl, in FastChat's answer format, where it has one."""
     problems: list[UserError] = []
     if not folder.is_dir():
-        raise UserError("there is no folder of references", where=f"judge.mtbench.references: {folder}",
+        raise UserError("folder of references not found", where=f"judge.mtbench.references: {folder}",
                         do="name a folder of LANG.jsonl, or `judge`")  # fmt: skip
     joined = {}
     for lang, of_lang in questions.items():
@@ -267,14 +267,15 @@ def refuse_duplicates(keys: Sequence[str], where: str, problems: list[UserError]
         problems.append(UserError(f"question ids that appear twice: {some(twice)}", where=where, do="keep one of each"))
 
 
-def _tell(questions: Questions, reporter: Reporter, by_judge: bool) -> None:
+def _tell(questions: Questions, reporter: Notes, by_judge: bool) -> None:
     for lang, of_lang in questions.items():
         whole = [str(q.id) for q in of_lang if q.reference.whole]
         partly = [str(q.id) for q in of_lang if q.referenced and not q.reference.empty and q.reference.missing]
         if whole:
+            one = len(whole) == 1
             reporter.note(
-                f"{lang}: {len(whole)} references are no list of two texts, and are shown whole at both turns: "
-                + some(whole)
+                f"{lang}: {len(whole)} reference{'' if one else 's'} could not be split into two turns; both turns see "
+                f"all of {'it' if one else 'each'}: {some(whole)}"
             )
         if partly and not by_judge:
             reporter.note(f"{lang}: {len(partly)} questions have a reference for one turn only: {some(partly)}")

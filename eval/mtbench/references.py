@@ -4,119 +4,124 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from eval.judges.asking import PATIENT
+from eval.judges.open import Examiner
 from eval.mtbench.answers import answer_line, write_lines
 from eval.mtbench.questions import BY_JUDGE, MtQuestion, Questions, Reference
-from icr.base.progress import Reporter
-from icr.engines.base import Decoding, Engine, Request
+from eval.mtbench.writing import WANTED, WriteLocalTask, WriteTask
+from icr.base.content import hash_value
+from icr.config.schema import Judge as JudgeConfig
+from icr.work.pool import Shard
 from prompts.load import json_objects
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from icr.work.machine import Machine
 
-    from icr.endpoint.endpoint import Endpoint
-
-
-Conversation = Sequence[tuple[str, str]]
-"""(role, text) up to the turn that is to be answered."""
-Written = tuple[str, str | None]
-"""A text, or "" and why there is none."""
+BATCHES = {"local": 16, "openai": 256}
+"""Questions a shard: what a kill loses at most. Of an endpoint's answers it loses none, as its cache has them."""
 
 
-class Writer(Protocol):
+@dataclass(frozen=True)
+class Writer:
+    """Who writes references, and by which machine."""
+
     name: str
-    """References by another name are written anew."""
+    """References by another name are written once more."""
+    task: WriteTask | WriteLocalTask
     batch: int
-    """Questions at a time: what a kill loses at most."""
+    machine: Machine
 
-    def write(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Written]:
-        """The next turn of each, at temperature 0."""
+    @classmethod
+    def of(cls, config: JudgeConfig, model: str | None, machine: Machine, cache: Path) -> Writer:
+        """The judge that a config names, which has MT-Bench's settings.
 
-
-class EndpointWriter:
-    """Writes through chat completions. A kill loses nothing: the endpoint's cache has every answer."""
-
-    batch = 256
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.name = endpoint.model
-        self._endpoint = endpoint
-
-    def write(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Written]:
-        """Raises UserError when the endpoint cannot be used at all."""
-        from icr.endpoint.endpoint import Ask, NoAnswer
-
-        written: list[Written] = []
-        for reply in self._endpoint.ask([Ask(tuple(c), max_tokens) for c in conversations], lambda more: None):
-            if isinstance(reply, NoAnswer):
-                written.append(("", reply.reason))
-                continue
-            message = reply.choices[0].message
-            text = (message.content or "").strip()
-            written.append(("", "refused") if message.refusal else (text, None if text else "empty answer"))
-        return written
+        Args:
+            model: a local judge's, as a folder or hub id.
+            cache: where an endpoint's answers are kept.
+        """
+        assert config.mtbench is not None and config.model is not None
+        task: WriteTask | WriteLocalTask
+        if model is None:
+            task = WriteTask(max_tokens=config.mtbench.max_tokens, examiner=Examiner.of(config, cache))
+        else:
+            precision = machine.precision("auto")
+            task = WriteLocalTask(max_tokens=config.mtbench.max_tokens, model=model, precision=precision)
+        return cls(config.model, task, BATCHES[config.kind], machine)
 
 
-class LocalWriter:
-    """Writes greedily with transformers. The model is loaded when it is first needed."""
-
-    batch = 16
-
-    def __init__(self, folder: str, name: str) -> None:
-        self.name = name
-        self._folder = folder
-        self._loaded: tuple[Engine, PreTrainedTokenizerBase, int] | None = None
-
-    def write(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Written]:
-        """Raises UserError when the model cannot be loaded."""
-        from icr.engines.models import conversation_token_ids
-
-        engine, tokenizer, context = self._load()
-        ids = [conversation_token_ids(tokenizer, c) for c in conversations]
-        fitting = [n for n, own in enumerate(ids) if len(own) + max_tokens <= context]
-        requests = [Request(ids[n], 0) for n in fitting]
-        completions = engine.generate(requests, Decoding(0.0, 1.0, max_tokens)) if requests else []
-        written: list[Written] = [("", "longer than the judge's context")] * len(ids)
-        for n, completion in zip(fitting, completions, strict=True):
-            text = str(tokenizer.decode(completion.token_ids, skip_special_tokens=True)).strip()
-            written[n] = (text, None if text else "empty answer")
-        return written
-
-    def _load(self) -> tuple[Engine, PreTrainedTokenizerBase, int]:
-        if self._loaded is None:
-            import torch
-
-            from icr.engines.models import context_length, load_tokenizer, locate, materialise
-            from icr.engines.precision import resolve_precision
-            from icr.engines.transformers_engine import TransformersEngine
-
-            folder = materialise(locate(self._folder, "judge.model"))
-            self._loaded = (
-                TransformersEngine(folder, resolve_precision("auto", gpu=torch.cuda.is_available())),
-                load_tokenizer(folder),
-                context_length(folder),
-            )
-        return self._loaded
-
-
-def complete_references(
-    questions: Questions, writer: Writer, folder: Path, max_tokens: int, reporter: Reporter
-) -> Questions:
+def complete_references(questions: Questions, writer: Writer, folder: Path) -> Questions:
     """The questions with what `writer` has written where a turn had no reference.
 
     What is written goes to `folder`/LANG.jsonl in FastChat's reference format, with the turns that were given. Turn 2
-    follows the reference of turn 1. A question for which none could be written keeps what it had, is told of, and is
-    tried again by the next run.
+    follows the reference of turn 1. A question for which none could be written keeps what it had, a note says so, and
+    the next command tries it again.
+
+    Raises:
+        UserError: a model that cannot be loaded, or an endpoint that cannot be used.
     """
-    return {
-        lang: _complete(of_lang, writer, folder / f"{lang}.jsonl", max_tokens, reporter)
-        for lang, of_lang in questions.items()
-    }
+    kept = {lang: {line["answer_id"]: line for line in _lines(folder / f"{lang}.jsonl")} for lang in questions}
+    todo = {lang: [q for q in _needing(of_lang) if _id(q, writer) not in kept[lang]]
+            for lang, of_lang in questions.items()}  # fmt: skip
+    written = _write(todo, writer, folder / "shards")
+    for lang, of_lang in questions.items():
+        failed: Counter[str] = Counter()
+        for q in todo[lang]:
+            row = written[_id(q, writer)]
+            if row["why"] is None:
+                turns = (row["reference_1"], row["reference_2"])
+                kept[lang][row["id"]] = answer_line(q, turns, writer.name, row["id"])
+            else:
+                failed[row["why"]] += 1
+        if todo[lang]:
+            every = [_id(q, writer) for q in _needing(of_lang)]
+            write_lines(folder / f"{lang}.jsonl", [kept[lang][id] for id in every if id in kept[lang]])
+        if failed:
+            reasons = ", ".join(f"{why} {count}" for why, count in failed.most_common())
+            writer.machine.note(f"{lang}: the judge wrote no reference for {failed.total()} questions ({reasons})")
+    shutil.rmtree(folder / "shards", ignore_errors=True)
+    return {lang: list(_fill(of_lang, kept[lang], writer)) for lang, of_lang in questions.items()}
+
+
+def _write(todo: Questions, writer: Writer, folder: Path) -> dict[str, dict[str, Any]]:
+    """Rows of `eval.mtbench.writing.WRITTEN` by id."""
+    shards = [
+        shard
+        for of_lang in todo.values()
+        for start in range(0, len(of_lang), writer.batch)
+        for shard in [_shard(of_lang[start : start + writer.batch], writer)]
+    ]
+    tables, _ = writer.machine.fill(folder, writer.task, shards, "MT-Bench references", PATIENT)
+    if shards and writer.task.lane == "scorer":
+        writer.machine.pool.stop("scorer")  # the writer's copy of the model goes before the judge's is loaded
+    return {row["id"]: row for table in tables for row in table.to_pylist()}
+
+
+def _shard(questions: Sequence[MtQuestion], writer: Writer) -> Shard:
+    """Named by what is in it."""
+    rows = [
+        {
+            "id": _id(q, writer),
+            "lang": q.lang,
+            **{f"turn_{n}": text for n, text in enumerate(q.turns, 1)},
+            **{f"reference_{n}": text for n, text in enumerate(q.reference.turns, 1)},
+        }
+        for q in questions
+    ]
+    name = f"{questions[0].lang}-{hash_value([row['id'] for row in rows])[:16]}"
+    return Shard(name, pa.Table.from_pylist(rows, schema=WANTED))
+
+
+def _needing(questions: Sequence[MtQuestion]) -> list[MtQuestion]:
+    return [q for q in questions if q.referenced and q.reference.missing]
 
 
 def incomplete(questions: Questions) -> bool:
@@ -124,38 +129,11 @@ def incomplete(questions: Questions) -> bool:
     return any(q.referenced and q.reference.missing for of_lang in questions.values() for q in of_lang)
 
 
-def _complete(
-    questions: Sequence[MtQuestion], writer: Writer, file: Path, max_tokens: int, reporter: Reporter
-) -> list[MtQuestion]:
-    ids = {q.key: _id(q, writer, max_tokens) for q in questions if q.referenced and q.reference.missing}
-    lines = {line["answer_id"]: line for line in _lines(file)}
-    todo = [q for q in questions if q.key in ids and ids[q.key] not in lines]
-    failed: Counter[str] = Counter()
-    for start in range(0, len(todo), writer.batch):
-        part = todo[start : start + writer.batch]
-        for q, (turns, why) in zip(part, _write(part, writer, max_tokens), strict=True):
-            if why is None:
-                lines[ids[q.key]] = answer_line(q, turns, writer.name, ids[q.key])
-            else:
-                failed[why] += 1
-        own = [lines[ids[q.key]] for q in questions if q.key in ids and ids[q.key] in lines]
-        write_lines(file, own)
-    if failed:
-        reasons = ", ".join(f"{why} {count}" for why, count in failed.most_common())
-        reporter.note(f"{file.stem}: the judge wrote no reference for {failed.total()} questions ({reasons})")
-    return [_filled(q, lines[ids[q.key]]) if q.key in ids and ids[q.key] in lines else q for q in questions]
-
-
-def _write(questions: Sequence[MtQuestion], writer: Writer, max_tokens: int) -> list[tuple[list[str], str | None]]:
-    """Both turns of each question's reference, or why one of them is not there."""
-    turns = [list(q.reference.turns) for q in questions]
-    why: list[str | None] = [None] * len(questions)
-    for turn in (0, 1):
-        todo = [n for n, own in enumerate(turns) if not own[turn] and why[n] is None]
-        asked = [questions[n].conversation(*turns[n][:turn]) for n in todo]
-        for n, (text, reason) in zip(todo, writer.write(asked, max_tokens) if asked else [], strict=True):
-            turns[n][turn], why[n] = text, reason
-    return list(zip(turns, why, strict=True))
+def _fill(questions: Sequence[MtQuestion], lines: dict[str, dict[str, Any]], writer: Writer) -> Iterator[MtQuestion]:
+    needing = {q.key for q in _needing(questions)}
+    for q in questions:
+        line = lines.get(_id(q, writer)) if q.key in needing else None
+        yield q if line is None else _filled(q, line)
 
 
 def _filled(question: MtQuestion, line: dict[str, Any]) -> MtQuestion:
@@ -164,13 +142,13 @@ def _filled(question: MtQuestion, line: dict[str, Any]) -> MtQuestion:
     return replace(question, reference=Reference((first, second), (sources[0], sources[1])))
 
 
-def _id(question: MtQuestion, writer: Writer, max_tokens: int) -> str:
+def _id(question: MtQuestion, writer: Writer) -> str:
     """Tells by whom and to what a reference was written."""
-    parts = [writer.name, max_tokens, question.turns, question.reference.turns]
+    parts = [writer.name, writer.task.max_tokens, question.turns, question.reference.turns]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:22]
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
-    """Ours are whole files; one that a user has broken is written anew."""
+    """Ours are whole files; one that a user has broken is written again."""
     values = [value for _, value in json_objects(file, [])] if file.is_file() else []
     return [v for v in values if isinstance(v, dict) and "answer_id" in v and "choices" in v]

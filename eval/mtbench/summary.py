@@ -11,8 +11,8 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from eval.mtbench.answers import NO_ROOM
 from eval.mtbench.questions import REFERENCED, TEMPERATURES
+from eval.mtbench.sampling import NO_ROOM
 from icr.base.errors import UserError
 from icr.base.files import read_rows, write_json
 from icr.languages import detect, same_language
@@ -157,7 +157,7 @@ def _facts(lang: str, answers: Sequence[Row]) -> Row:
     told = [code for text in texts if (code := detect(text)) is not None]
     finished = [row["finish_reason"] for row in answers]
     given = all(reason is None for reason in finished)
-    why = {} if told else {"right_language": "the language of no answer can be told"}
+    why = {} if told else {"right_language": "the language of no answer is known"}
     return {
         "mean_length": sum(map(len, texts)) / len(texts),
         "right_language": sum(same_language(code, lang) for code in told) / len(told) if told else None,

@@ -2,9 +2,6 @@
 
 What is written, in `out`/nlp: TASK.json and TASK.parquet for every task (its value and every item's), and summary.json
 when all are there. `eval.nlp.table` puts the summaries of several rounds side by side.
-
-lm-eval is used through its Python API: `lm_eval.evaluate` on a model that is loaded once. `lm_eval.simple_evaluate`
-gives the same values, and looks the whole machine over (`pip list`, `lscpu`) each time: four seconds a task.
 """
 
 from __future__ import annotations
@@ -13,46 +10,41 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pyarrow as pa
+
 from eval.folders import summary_path
-from eval.nlp.result import ITEMS, average, read_result
-from eval.nlp.tasks import SEED, Catalogue, NlpTask, Plan, check_settings, plan_tasks
+from eval.judges.asking import PATIENT
+from eval.nlp.measuring import LANGUAGES, FetchTask, MeasureTask, PlanTask, read_measured, tabulate
+from eval.nlp.result import ITEMS, average
+from eval.nlp.tasks import NlpTask, Plan, check_settings
 from icr.base.errors import UserError
 from icr.base.files import read_json, write_json, write_rows
-from icr.base.progress import Reporter
 from icr.config.schema import Nlp
+from icr.work.pool import Shard
+
+if TYPE_CHECKING:
+    from icr.work.machine import Machine
 
 Row = dict[str, Any]
 
-BOOTSTRAPS = 1000
-"""For the standard errors of metrics that are no means."""
 
-
-def run_nlp(
-    settings: Nlp,
-    model: str,
-    languages: Sequence[str],
-    out: Path,
-    reporter: Reporter,
-    index: int = 0,
-    of: int = 1,
-) -> Row:
+def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str], out: Path) -> Row:
     """Measure what `out`/nlp does not hold yet for this model under these settings.
 
     Args:
         model: a folder or hub id.
-        index, of: this process takes every `of`-th task, from the `index`-th; whoever ends last writes the summary.
 
     Returns:
-        The summary, or {} while another process still has tasks to do: {"model", "backend", "limit", "lm_eval",
-        "without": {LANG: [benchmark]}, "tasks": [{task, benchmark, language, metric, value, se, n, of, few_shot,
-        version, too_long, higher_is_better, metrics, seconds, backend, dtype}], "benchmarks": {NAME: {value, se,
-        languages}}}. Values are as lm-eval gives them, shares of 1 for accuracies.
+        The summary: {"model", "backend", "limit", "lm_eval", "without": {LANG: [benchmark]}, "tasks": [{task,
+        benchmark, language, metric, value, se, n, of, few_shot, version, too_long, higher_is_better, metrics, seconds,
+        backend, dtype}], "benchmarks": {NAME: {value, se, languages}}}. Values are as lm-eval gives them, shares of 1
+        for accuracies.
 
     Raises:
         UserError: lm-eval is not installed, an unknown task, data that cannot be had, a model that cannot be loaded.
@@ -68,20 +60,30 @@ def run_nlp(
     if summary.get("fingerprint") == whole:
         return summary
     summary_path(out, "nlp").unlink(missing_ok=True)  # it is of other terms
-    catalogue = Catalogue(settings.include_path)
-    plan = plan_tasks(settings, languages, catalogue)
-    if index == 0:
+    try:
+        plan = _plan(machine, settings, languages)
         for lang, benchmarks in plan.without.items():
-            reporter.note(f"no task for {lang} in {', '.join(benchmarks)}: not measured there")
-    todo = [t for t in plan.tasks[index::of] if _kept(folder, t, terms) is None]
-    if todo:
-        _measure(todo, settings, model, catalogue, folder, terms, reporter)
-    rows = [_kept(folder, task, terms) for task in plan.tasks]
-    if not all(rows):
-        return {}
-    summary = _summary([row for row in rows if row], plan, settings, model) | {"fingerprint": whole}
+            machine.note(f"no task for {lang} in {', '.join(benchmarks)}: not measured there")
+        todo = [task for task in plan.tasks if _kept(folder, task, terms) is None]
+        if todo:
+            _measure(machine, todo, settings, model, folder, terms)
+    finally:
+        machine.pool.stop("nlp")  # with the model that lm-eval has loaded
+    rows = [row for task in plan.tasks if (row := _kept(folder, task, terms))]
+    summary = _summary(rows, plan, settings, model) | {"fingerprint": whole}
     write_json(summary_path(out, "nlp"), summary)
     return summary
+
+
+def _plan(machine: Machine, settings: Nlp, languages: Sequence[str]) -> Plan:
+    languages_table = pa.table({"lang": list(languages)}, schema=LANGUAGES)
+    plan = Plan([])
+    for row in machine.run(PlanTask(settings=settings), languages_table, "NLP plan").to_pylist():
+        if row["there"]:
+            plan.tasks.append(NlpTask(row["task"], row["benchmark"], row["language"], row["few_shot"]))
+        else:
+            plan.without.setdefault(row["language"], []).append(row["benchmark"])
+    return plan
 
 
 def read_summary(out: Path) -> Row:
@@ -152,64 +154,18 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _measure(
-    todo: Sequence[NlpTask],
-    settings: Nlp,
-    model: str,
-    catalogue: Catalogue,
-    folder: Path,
-    terms: Row,
-    reporter: Reporter,
-) -> None:
-    """Run tasks one after the other and write each when it is done."""
-    from eval.nlp.models import Scorer
-
-    # all data first: what is missing is said before the model is loaded and hours have passed
-    loaded = [catalogue.load(task) for task in todo]
-    sizes = [min(len(task.eval_docs), settings.limit or len(task.eval_docs)) for task in loaded]
-    for task, ready in zip(todo, loaded, strict=True):
-        given = ready.get_config("num_fewshot")
-        if task.few_shot not in (None, given):
-            reporter.note(f"{task.name}: its file fixes {given} few-shot examples; {task.few_shot} were asked for")
-    reporter.progress(0, sum(sizes))
-    scorer = Scorer(model, settings)
-    before = 0
-    for task, ready, size in zip(todo, loaded, sizes, strict=True):
-
-        def progress(done: int, total: int, size: int = size, before: int = before) -> None:
-            reporter.progress(before + size * done // max(1, total), sum(sizes))
-
-        scorer.on_progress(progress)
-        row, items = _evaluate(scorer, task, ready, settings.limit)
-        if row["too_long"]:
-            reporter.note(f"{task.name}: {row['too_long']} texts too long for the model, their beginnings were cut off")
-        write_rows(_path(folder, task.name, "parquet"), items, ITEMS)
-        write_json(_path(folder, task.name, "json"), row | {"fingerprint": _fingerprint(task, terms)})
-        before += size
-        reporter.progress(before, sum(sizes))
-
-
-def _evaluate(scorer: Any, task: NlpTask, ready: Any, limit: int | None) -> tuple[Row, list[Row]]:
-    """One task: its record, and the values of its items."""
-    import torch
-    from lm_eval import evaluate
-
-    began, too_long = time.monotonic(), scorer.too_long
-    torch.manual_seed(SEED)
-    try:
-        result = evaluate(
-            scorer.lm, {"tasks": {task.name: ready}}, limit=limit, bootstrap_iters=BOOTSTRAPS, log_samples=True
-        )
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            "the GPU's memory is full",
-            where=f"task {task.name}",
-            do="set judge.nlp.batch_size to a small number; the tasks that are done stay",
-        ) from error
-    row, items = read_result(result, task.name)
-    row |= {"benchmark": task.benchmark, "language": task.language, "too_long": scorer.too_long - too_long}
-    row |= {"seconds": round(time.monotonic() - began, 1), "backend": scorer.backend, "dtype": scorer.dtype}
-    return row, items
+def _measure(machine: Machine, todo: Sequence[NlpTask], settings: Nlp, model: str, folder: Path, terms: Row) -> None:
+    """Have tasks measured, one at a time on each worker, and write each when it is done."""
+    tables = {task.name: tabulate([task]) for task in todo}
+    sizes = machine.run(FetchTask(settings=settings), pa.concat_tables(tables.values()), "NLP data").to_pylist()
+    shards = [Shard(quote(row["task"], safe=""), tables[row["task"]], row["items"]) for row in sizes]
+    named = {quote(task.name, safe=""): task for task in todo}
+    with closing(machine.work(MeasureTask(settings=settings, model=model), shards, "NLP tasks", PATIENT)) as results:
+        for shard, table in results:
+            task = named[shard.name]
+            row, items = read_measured(table)
+            write_rows(_path(folder, task.name, "parquet"), items, ITEMS)
+            write_json(_path(folder, task.name, "json"), row | {"fingerprint": _fingerprint(task, terms)})
 
 
 def _summary(rows: Sequence[Row], plan: Plan, settings: Nlp, model: str) -> Row:

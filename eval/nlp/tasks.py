@@ -79,7 +79,7 @@ def check_settings(settings: Nlp) -> None:
         return
     folder, where = Path(settings.include_path), f"judge.nlp.include_path: {settings.include_path}"
     if not folder.is_dir():
-        raise UserError("there is no such folder of tasks", where=where, do="name a folder that holds task files")
+        raise UserError("folder of tasks not found", where=where, do="name a folder that holds task files")
     files = sorted(folder.rglob("*.yaml"))
     if not files:
         raise UserError("the folder of tasks has no .yaml file", where=where, do="put lm-eval task files there")
@@ -129,7 +129,7 @@ class Catalogue:
             assert self._all is not None
             near = difflib.get_close_matches(name, self._all.all_tasks, n=3, cutoff=0.6)
             hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists what there is"
-            raise UserError("there is no such task", where=where, do=f"{hint} Own tasks: judge.nlp.include_path")
+            raise UserError("task not found", where=where, do=f"{hint} Own tasks: judge.nlp.include_path")
         if name not in found.all_subtasks:
             raise UserError("this name stands for a group of tasks", where=where, do="name the tasks themselves")
 

@@ -7,18 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from eval.notes import Notes
 from icr.base.errors import UserError, some
 from icr.base.files import read_rows, write_rows
-from icr.base.progress import Reporter, Silent
-from icr.config.schema import Config
+from icr.base.progress import Silent
+from icr.config.schema import Judge
 from icr.rows import RESPONSES, Response
 from prompts.load import Prompt, load_heldout
-
-if TYPE_CHECKING:
-    from prompts.load import Prompt
-
 
 Baseline = dict[str, dict[str, str]]
 """Language → prompt id → the baseline's answer."""
@@ -77,7 +74,7 @@ def _answers(file: Path) -> list[Answer]:
     return answers
 
 
-def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Reporter | None = None) -> Baseline:
+def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Notes | None = None) -> Baseline:
     """The baseline's answer to every prompt that `answers` holds, joined by id.
 
     Args:
@@ -85,21 +82,21 @@ def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Repo
             (one object a line) with `output` and `id` or `instruction_id`. Objects without an id are joined by
             their `instruction`, which then has to be the prompt's text.
         answers: what `read_answers` returns for the policy.
-        reporter: is told when answers of the same id were given to other words.
+        reporter: gets a note when answers of the same id were given to other words.
 
     Raises:
         UserError: a language or a prompt that the baseline does not cover, an id twice, a file that cannot be read.
     """
     if not source.is_dir():
         raise UserError(
-            "there is no folder of baseline answers",
+            "folder of baseline answers not found",
             where=f"judge.baseline: {source}",
             do="name a folder of LANG.json or LANG.jsonl answers, or use round-0",
         )
     return {lang: _baseline_of(source, lang, of_lang, reporter or Silent()) for lang, of_lang in answers.items()}
 
 
-def _baseline_of(source: Path, lang: str, answers: Sequence[Answer], reporter: Reporter) -> dict[str, str]:
+def _baseline_of(source: Path, lang: str, answers: Sequence[Answer], reporter: Notes) -> dict[str, str]:
     own = source / f"{lang}.parquet"
     if own.is_file():
         file, outputs = own, _Outputs({a.id: a.text for a in _answers(own)}, {}, {})
@@ -244,9 +241,13 @@ def write_answers(source: Path, languages: Sequence[str], out: Path) -> None:
         write_rows(out / f"{lang}.parquet", rows, RESPONSES)
 
 
-def heldout_prompts(config: Config) -> list[Prompt]:
-    """The prompts that the model is to answer. Raises UserError when none are named, ConfigError for faulty ones."""
+def heldout_prompts(judge: Judge, languages: Sequence[str], *, every: bool = False) -> list[Prompt]:
+    """The prompts that the model is to answer; `every`: also those beyond `judge.limit`.
 
-    if not config.judge.prompts:
+    Raises:
+        UserError: none are named.
+        ConfigError: faulty ones.
+    """
+    if not judge.prompts:
         raise UserError("there are no prompts", where="--prompts", do="name a folder of LANG.json(l)")
-    return load_heldout(config.judge.prompts, config.prompts.languages, config.judge.limit)
+    return load_heldout(judge.prompts, list(languages), None if every else judge.limit)

@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from eval.judges.asking import Asking, Shown
-from eval.judges.base import Judge
+from eval.judges.asking import Judging, Sheet
 from eval.judges.question import Question, Verdict
 from eval.xalpaca.answers import Answer, Baseline, read_answers
-from icr.base.progress import Reporter
 from icr.languages import english_name
 
 Order = Literal["policy-first", "baseline-first"]
 ORDERS: tuple[Order, ...] = ("policy-first", "baseline-first")
+POINTS = {"policy-first": (1.0, 0.0), "baseline-first": (0.0, 1.0)}
+"""What either label says for the policy."""
 
 VERDICTS = pa.schema(
     [
@@ -53,9 +53,7 @@ class Comparison:
         )
 
 
-def run_verdicts(
-    judge: Judge, answers: Path, baseline: Baseline, out: Path, reporter: Reporter, orders: str = "both"
-) -> None:
+def run_verdicts(judging: Judging, answers: Path, baseline: Baseline, out: Path, orders: str = "both") -> None:
     """Judge the policy's answers against the baseline's: `out`/verdicts/LANG.parquet, rows of `VERDICTS`.
 
     Args:
@@ -67,24 +65,23 @@ def run_verdicts(
         UserError: no answers, or an endpoint that cannot be used (nothing judged before is lost).
     """
     work = {lang: comparisons(lang, rows, baseline[lang], orders) for lang, rows in read_answers(answers).items()}
-    asking = Asking(
-        judge, out / "verdicts", reporter, sum(map(len, work.values())), Shown("win rate", "preference", 100)
-    )
-    for lang, pairs in work.items():
+    sheets = [_sheet(lang, pairs) for lang, pairs in work.items()]
+    judging.ask(out / "verdicts", sheets, "verdicts", "win rate", 100)
 
-        def row(number: int, verdict: Verdict, pairs: list[_Pair] = pairs) -> dict[str, Any]:
-            order, comparison = pairs[number]
-            return {
-                "prompt_id": comparison.id,
-                "order": order,
-                "preference": _policy_preference(order, verdict),
-                "reason": verdict.reason,
-                "raw": verdict.raw,
-                "shortened": verdict.shortened,
-            }
 
-        asking.language(lang, [c.question() for _, c in pairs], VERDICTS, row)
-    asking.close()
+def _sheet(lang: str, pairs: Sequence[_Pair]) -> Sheet:
+    def row(number: int, verdict: Verdict) -> dict[str, Any]:
+        order, comparison = pairs[number]
+        return {
+            "prompt_id": comparison.id,
+            "order": order,
+            "preference": verdict.expect(POINTS[order]),
+            "reason": verdict.reason,
+            "raw": verdict.raw,
+            "shortened": verdict.shortened,
+        }
+
+    return Sheet(lang, [c.question() for _, c in pairs], [POINTS[order] for order, _ in pairs], VERDICTS, row)
 
 
 _Pair = tuple[Order, Comparison]
@@ -104,9 +101,3 @@ def comparisons(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str
 def seeded_order(lang: str, prompt_id: str) -> Order:
     """A fair coin that depends on the item alone."""
     return ORDERS[hashlib.sha256(f"{lang}\x1f{prompt_id}".encode()).digest()[0] % 2]
-
-
-def _policy_preference(order: Order, verdict: Verdict) -> float | None:
-    if verdict.shares is None:
-        return None
-    return verdict.shares[0] if order == "policy-first" else verdict.shares[1]

@@ -44,7 +44,7 @@ def read_difficulties(config: JudgeConfig, ids: Sequence[str]) -> Difficulty | N
     """
     if config.difficulty is None:
         if config.gamed is not None:
-            raise UserError("gamed pairs regularise the difficulties, too", where="judge.gamed",
+            raise UserError("gamed pairs are used together with difficulties only", where="judge.gamed",
                             do="give judge.difficulty, or no gamed pairs")  # fmt: skip
         return None
     index = {id: str(number) for number, id in enumerate(ids)}
@@ -214,7 +214,7 @@ def _facts(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str]) ->
         "right_language": right,
         "language_unknown": len(answers) - len(told),
         "truncated": _mean([a.truncated for a in answers]),
-        "why": {} if told else {"right_language": "the language of no answer can be told"},
+        "why": {} if told else {"right_language": "the language of no answer is known"},
     }
 
 

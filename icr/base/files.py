@@ -61,10 +61,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def write_table(path: Path, table: pa.Table) -> None:
+    with atomic_path(path) as tmp:
+        pq.write_table(table, tmp)
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> None:
     """Write rows as parquet. The schema is explicit so that an empty table still has its columns."""
-    with atomic_path(path) as tmp:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp)
+    write_table(path, pa.Table.from_pylist(rows, schema=schema))
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:

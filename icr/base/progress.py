@@ -37,6 +37,9 @@ class Silent:
         pass
 
 
+SILENT = Silent()
+
+
 class EventFile:
     """The writing end: appends events to `path`. `progress` writes at most five lines a second."""
 

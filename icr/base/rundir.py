@@ -24,6 +24,10 @@ class StageRecord(BaseModel):
     """Seconds of work, summed over interruptions."""
     counts: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+    key: str = ""
+    """Of the step, see `icr.work.steps`; records of older runs have none, nor the next two."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, object] = Field(default_factory=dict)
 
 
 class RoundRecord(BaseModel):

@@ -44,9 +44,9 @@ def validate(
 ) -> None:
     """Every problem of a config at once, before any model is loaded."""
     from icr.config.load import find_config
-    from icr.rounds.preflight import load_checked, preflight
+    from icr.rounds.preflight import load_checked
 
-    inputs = preflight(load_checked(find_config(config), set_ or []))
+    _, inputs = load_checked(find_config(config), set_ or [])
     languages = sorted({p.lang for p in inputs.prompts})
     print(f"{config} is fine: {len(inputs.prompts)} prompts in {', '.join(languages)}, {len(inputs.heldout)} held out")
 

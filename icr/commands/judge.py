@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from icr.base.errors import UserError
 from icr.commands.options import JsonOption, SetOption, stderr, stdout
+
+if TYPE_CHECKING:
+    from icr.config.evaluation import Benchmark
 
 judge_app = typer.Typer(
     help="Judge a round of a run (--run, --round), or measure any model with one benchmark.",
@@ -19,12 +22,12 @@ judge_app = typer.Typer(
 
 ModelArgument = Annotated[str, typer.Argument(help="Hub id, folder or .gguf file; or a folder of answers.")]
 JudgeOption = Annotated[
-    str, typer.Option("--judge", help="local:MODEL, openai:MODEL (key from OPENAI_API_KEY), or your own module:Class.")
+    str, typer.Option("--judge", help="local:MODEL, openai:MODEL (key from OPENAI_API_KEY), or a custom module:Class.")
 ]
-LanguagesOption = Annotated[str, typer.Option("--languages", help="ISO 639-1 codes, with commas between them.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Where the evaluation lies. The same command resumes it.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first this-many items.")]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Estimate calls, tokens and money; ask nothing.")]
+LanguagesOption = Annotated[str, typer.Option("--languages", help="Comma-separated ISO 639-1 codes, e.g. es,sw,th.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Output folder. Rerun the same command to resume.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N items.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Print estimated calls, tokens and cost; send nothing.")]
 
 
 @judge_app.callback()
@@ -61,7 +64,7 @@ def xalpaca(
 ) -> None:
     """Win rates against a baseline's answers, raw and length-controlled, per language."""
     section = {"baseline": _path(baseline), "prompts": _path(prompts), "limit": limit}
-    data = {"prompts": {"path": _path(prompts) or "", "languages": _codes(languages)}, "judge": section}
+    data = {"languages": _codes(languages), "judge": section}
     _evaluate("xalpaca", model, judge, data, set_, out, dry_run, json_)
 
 
@@ -91,14 +94,16 @@ def mtbench(
     references: Annotated[
         str | None, typer.Option("--references", help="Folder of LANG.jsonl, or: judge (it writes what is missing).")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions of each category.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use only the first N questions of each category.")
+    ] = None,
     dry_run: DryOption = False,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Two-turn questions, each answer graded from 1 to 10."""
     section = {"questions": _path(questions), "references": references, "limit": limit}
-    data = {"prompts": {"path": "", "languages": _codes(languages)}, "judge": {"mtbench": section}}
+    data = {"languages": _codes(languages), "judge": {"mtbench": section}}
     _evaluate("mtbench", model, judge, data, set_, out, dry_run, json_)
 
 
@@ -107,18 +112,16 @@ def nlp(
     model: ModelArgument,
     languages: LanguagesOption,
     out: OutOption,
-    tasks: Annotated[
-        str, typer.Option("--tasks", help="paper, or lm-eval's task names with commas between them.")
-    ] = "paper",
-    include_path: Annotated[Path | None, typer.Option("--include-path", help="Folder of your own task files.")] = None,
+    tasks: Annotated[str, typer.Option("--tasks", help="paper, or comma-separated lm-eval task names.")] = "paper",
+    include_path: Annotated[Path | None, typer.Option("--include-path", help="Folder of custom task files.")] = None,
     limit: LimitOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """ARC, HellaSwag, MMLU and TruthfulQA per language, or tasks of your own, by lm-eval (Table 4)."""
+    """ARC, HellaSwag, MMLU and TruthfulQA per language, or custom tasks, by lm-eval (Table 4)."""
     names = "paper" if tasks == "paper" else [name.strip() for name in tasks.split(",") if name.strip()]
     section = {"tasks": names, "include_path": _path(include_path), "limit": limit}
-    data = {"prompts": {"path": "", "languages": _codes(languages)}, "judge": {"nlp": section}}
+    data = {"languages": _codes(languages), "judge": {"nlp": section}}
     _evaluate("nlp", model, None, data, set_, out, False, json_)
 
 
@@ -143,7 +146,7 @@ def diff(
 
 
 def _evaluate(
-    benchmark: str,
+    benchmark: Benchmark,
     model: str,
     judge: str | None,
     data: dict[str, Any],
@@ -157,9 +160,9 @@ def _evaluate(
 
     config = evaluation_config(benchmark, model, judge, data, overrides or [])
     if dry_run:
-        print(estimate(benchmark, config, out))
+        print(estimate(config, out))
         return
-    _show(benchmark, evaluate(benchmark, config, out.resolve(), stderr()), json_)
+    _show(benchmark, evaluate(config, out.resolve(), stderr()), json_)
     if not json_:
         print(f"\nall files: {out}")
 

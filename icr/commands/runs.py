@@ -14,6 +14,7 @@ from icr.commands.options import SetOption, stderr, stdout
 
 if TYPE_CHECKING:
     from icr.config.schema import Config
+    from icr.rounds.context import Inputs
     from icr.rounds.controller import Controller
 
 
@@ -61,9 +62,9 @@ def _controller(
     from icr.base.rundir import RunDir
     from icr.rounds.controller import Controller
 
-    resolved = _resolve(config, run, overrides, changes or {}, from_round)
+    resolved, inputs = _resolve(config, run, overrides, changes or {}, from_round)
     assert resolved.run is not None
-    controller = Controller(RunDir(Path(resolved.run)), resolved, stderr())
+    controller = Controller(RunDir(Path(resolved.run)), resolved, inputs, stderr())
     try:
         yield controller
     finally:
@@ -72,7 +73,7 @@ def _controller(
 
 def _resolve(
     config: str | None, run: Path | None, overrides: list[str] | None, changes: dict[str, Any], from_round: Path | None
-) -> Config:
+) -> tuple[Config, Inputs]:
     """The config of this command: named, or the run's own, or the source run's, or the quickstart."""
     from icr.config.load import find_config
     from icr.rounds.preflight import load_checked
@@ -93,10 +94,10 @@ def _resolve(
             )
     if run is not None:
         changes["run"] = str(run.resolve())
-    resolved = load_checked(path, overrides or [], changes)
+    resolved, inputs = load_checked(path, overrides or [], changes)
     if resolved.run is None:
         resolved = resolved.model_copy(update={"run": str(Path("runs", path.stem).resolve())})
-    return resolved
+    return resolved, inputs
 
 
 def _from_round(folder: Path) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def run_stage(name: str, run: Path, number: int) -> None:
 
     open_run(run)
     with _controller(None, run, None) as controller:
-        if (number, name) not in controller.plan():
+        if (number, name) not in controller.plan.stages():
             raise UserError(
                 f"this run has no stage {name} in round {number}",
                 where=f"rounds: {controller.config.rounds}, judge.kind: {controller.config.judge.kind}",

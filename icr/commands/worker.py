@@ -1,68 +1,44 @@
-"""`python -m icr.commands.worker JOB.json INDEX EVENTS`: heavy work, in a process that gives its memory back."""
+"""`python -m icr.commands.worker CHANNEL DEPTH`: a worker of the local pool, with the tasks of all rooms."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-from eval.tasks import agreement, mtbench_answers, mtbench_verdicts, nlp, verdicts
-from icr.base.process import die_with_parent, reported
-from icr.base.progress import EventFile
-from icr.rounds.stages.measure import classify, custom, logps
-from icr.rounds.stages.train import alignment, requests
-from icr.work.job import Job
-from icr.work.sampling import sample
+from eval.judges import answering
+from eval.mtbench import sampling as mtbench_sampling
+from eval.mtbench import writing
+from eval.nlp import measuring
+from icr.rounds.stages import measure, train, translate
+from icr.work import prepare, sampling
+from icr.work.pool import Task
+from icr.work.resident import Resident
+from icr.work.serve import Function, serve
 
-
-def prepare(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """Make every model a folder that transformers and vLLM load."""
-    from icr.engines.models import materialise
-
-    folders = {}
-    for done, name in enumerate(job.models):
-        events.progress(done, len(job.models))
-        folders[name] = materialise(name, job.config.models.chat_template)
-    events.progress(len(job.models), len(job.models))
-    return {"folders": folders}
-
-
-def translate(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """The policy translates responses."""
-    from icr.rounds.stages.translate import translate
-
-    return translate(job, index, events)
-
-
-TASKS = {
-    "prepare": prepare,
-    "alignment": alignment,
-    "sample": sample,
-    "answers": sample,
-    "translate": translate,
-    "logps": logps,
-    "classify": classify,
-    "custom": custom,
-    "requests": requests,
-    "verdicts": verdicts,
-    "agreement": agreement,
-    "mtbench-answers": mtbench_answers,
-    "mtbench-verdicts": mtbench_verdicts,
-    "nlp": nlp,
-}
+REGISTERED: tuple[tuple[type[Task], Function[Resident]], ...] = (
+    (prepare.PrepareTask, prepare.prepare),
+    (sampling.SampleTask, sampling.sample),
+    (translate.TranslateTask, translate.translate),
+    (measure.LogpsTask, measure.sum_logps),
+    (measure.ClassifyTask, measure.classify),
+    (measure.CustomTask, measure.call_custom),
+    (train.EncodeTask, train.encode_pairs),
+    (train.ReferenceTask, train.score_requests),
+    (answering.AskTask, answering.ask),
+    (answering.AskLocalTask, answering.ask_local),
+    (mtbench_sampling.AnswerTask, mtbench_sampling.answer_questions),
+    (writing.WriteTask, writing.write),
+    (writing.WriteLocalTask, writing.write_local),
+    (measuring.PlanTask, measuring.plan),
+    (measuring.FetchTask, measuring.fetch),
+    (measuring.MeasureTask, measuring.measure),
+)
+TASKS: Mapping[str, tuple[type[Task], Function[Resident]]] = {task.name: (task, work) for task, work in REGISTERED}
+"""Registered name → payload class and function. What is heavy is imported inside the functions."""
 
 
-def main() -> int:
-    die_with_parent()
-    job_path, index, events_path = sys.argv[1:]
-    events = EventFile(Path(events_path))
-
-    def work() -> dict[str, Any]:
-        job = Job.model_validate_json(Path(job_path).read_text(encoding="utf-8"))
-        return TASKS[job.task](job, int(index), events)
-
-    return reported(work, events)
+def main() -> None:
+    serve(TASKS, Resident())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

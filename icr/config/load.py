@@ -5,19 +5,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from icr.base.errors import ConfigError, UserError
-from icr.config.schema import CONFIGS, Config
+from icr.config.schema import CONFIGS, Config, Section
 
+S = TypeVar("S", bound=Section)
 Keys = tuple[str, ...]
 
 PATHS: tuple[Keys, ...] = (
     ("run",),
     ("models", "chat_template"),
+    ("chat_template",),
     ("alignment", "pairs"),
     ("judge", "difficulty"),
     ("judge", "gamed"),
@@ -29,6 +31,7 @@ PATHS: tuple[Keys, ...] = (
 PATHS_OR_NAMES: tuple[Keys, ...] = (
     ("models", "policy"),
     ("models", "reference"),
+    ("model",),
     ("prompts", "path"),
     ("reward", "model"),
     ("train", "deepspeed"),
@@ -85,9 +88,22 @@ def make_config(
     source: Path | str = "the command line",
     lines: dict[Keys, int] | None = None,
 ) -> Config:
-    """A config from plain data, with overrides on top.
+    """A run's config from plain data, with overrides on top; the arguments are those of `make_section`."""
+    return make_section(Config, data, overrides, changes, source, lines)
+
+
+def make_section(
+    kind: type[S],
+    data: dict[str, Any],
+    overrides: Sequence[str] = (),
+    changes: dict[str, Any] | None = None,
+    source: Path | str = "the command line",
+    lines: dict[Keys, int] | None = None,
+) -> S:
+    """Settings of any kind from plain data, with overrides on top.
 
     Args:
+        kind: a run's config, or what another command takes.
         overrides: `key=value` each, as in `--set`.
         changes: key → value, over the overrides.
         source, lines: where the data stood, for messages.
@@ -108,13 +124,13 @@ def make_config(
     for key, value in (changes or {}).items():
         _set(data, key, value)
     try:
-        return Config.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_problems(error, source, lines or {}), _without_faults(data, error)) from error
+        raise ConfigError(_problems(kind, error, source, lines or {}), _without_faults(kind, data, error)) from error
 
 
-def _without_faults(data: dict[str, Any], error: ValidationError) -> Config | None:
-    """The config with its faulty keys at their defaults, so that the rest can be checked in the same go."""
+def _without_faults(kind: type[S], data: dict[str, Any], error: ValidationError) -> S | None:
+    """The settings with its faulty keys at their defaults, so that the rest can be checked in the same go."""
     for item in error.errors():
         section: Any = data
         for key in item["loc"]:
@@ -125,12 +141,12 @@ def _without_faults(data: dict[str, Any], error: ValidationError) -> Config | No
                 break
             section = section[key]
     try:
-        return Config.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError:
         return None
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: Section) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -160,6 +176,11 @@ def refuse_changes(path: Path, config: Config, what: str, do: str, may_change: C
     if changed:
         lines = "\n".join(f"    {key}: {old!r} → {new!r}" for key, old, new in changed)
         raise UserError(f"{what}:\n{lines}", where=str(path), do=do)
+
+
+def flatten(settings: Section) -> dict[str, Any]:
+    """Dotted key → plain value."""
+    return dict(_flat(settings.model_dump(mode="json")))
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -226,7 +247,7 @@ def _lines(text: str) -> dict[Keys, int]:
     return lines
 
 
-def _problems(error: ValidationError, path: Path | str, lines: dict[Keys, int]) -> list[UserError]:
+def _problems(kind: type[Section], error: ValidationError, path: Path | str, lines: dict[Keys, int]) -> list[UserError]:
     found: dict[Keys, UserError] = {}
     for item in error.errors():
         keys = tuple(str(k) for k in item["loc"])
@@ -234,16 +255,16 @@ def _problems(error: ValidationError, path: Path | str, lines: dict[Keys, int]) 
             # a union adds the names of its branches to the place: cut back to the key that the file has
             keys = next((keys[:i] for i in range(len(keys), 0, -1) if keys[:i] in lines), keys)
         line = next((lines[keys[:i]] for i in range(len(keys), 0, -1) if keys[:i] in lines), None)
-        what, do = _explain(keys, item)
+        what, do = _explain(kind, keys, item)
         found.setdefault(keys, UserError(what, where=f"{path}:{line}" if line else str(path), do=do))
     return list(found.values())
 
 
-def _explain(keys: Keys, item: Any) -> tuple[str, str]:
+def _explain(kind: type[Section], keys: Keys, item: Any) -> tuple[str, str]:
     """What is wrong with a key, and what to do."""
     name = ".".join(keys)
     if item["type"] == "extra_forbidden":
-        fields = _fields(keys[:-1])
+        fields = _fields(kind, keys[:-1])
         near = difflib.get_close_matches(keys[-1], fields, n=1, cutoff=0.6)
         hint = f"did you mean `{'.'.join((*keys[:-1], near[0]))}`?" if near else f"known here: {', '.join(fields)}"
         return f"unknown key `{name}`", hint
@@ -254,8 +275,8 @@ def _explain(keys: Keys, item: Any) -> tuple[str, str]:
     return f"`{name}`: {item['msg']}, got {item['input']!r}", "docs/config.md lists the values it takes"
 
 
-def _fields(keys: Keys) -> list[str]:
-    model: type[BaseModel] = Config
+def _fields(kind: type[Section], keys: Keys) -> list[str]:
+    model: type[BaseModel] = kind
     for key in keys:
         annotation = model.model_fields[key].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]

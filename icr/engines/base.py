@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from icr.base.progress import SILENT, Reporter
+
 
 @dataclass(frozen=True)
 class Request:
@@ -32,10 +34,26 @@ class Decoding:
 
 
 class Engine(Protocol):
+    """A model that samples. It may be given other weights of the same architecture without being built again."""
+
     name: str
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
-        """One completion per request, in order."""
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, reporter: Reporter = SILENT
+    ) -> list[Completion]:
+        """One completion per request, in order; `reporter` counts those that are done, and their tokens."""
+
+    def score(self, token_ids: Sequence[int]) -> float:
+        """The sum of log-probs of all tokens but the first, in nats: what a scorer is compared with."""
+
+    def reload(self, model: str) -> None:
+        """Take the weights of another folder; what was cached of the old ones is forgotten."""
+
+    def rest(self) -> None:
+        """Give the device's memory back until the next call."""
+
+    def close(self) -> None:
+        """Give everything back; the engine is not called again."""
 
 
 def request_seed(seed: int, round_number: int, lang: str, prompt_id: str, sample: int) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icr.base.content import cache_root
 from icr.base.errors import UserError
 from icr.base.files import atomic_folder
 from icr.engines.precision import Precision
@@ -17,13 +17,6 @@ from icr.engines.precision import Precision
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def cache_root() -> Path:
-    """Where converted models are kept: $ICR_CACHE, else `icr` in the user's cache folder."""
-    if root := os.environ.get("ICR_CACHE"):
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icr"
 
 
 def locate(spec: str, where: str) -> str:
@@ -200,11 +193,23 @@ def conversation_token_ids(tokenizer: PreTrainedTokenizerBase, turns: Iterable[t
 
 
 def context_length(spec: str) -> int:
-    """Positions that the model was made for."""
-    from transformers import AutoConfig
+    """Positions that the model was made for. Raises UserError when its config does not say."""
+    file = Path(spec) / "config.json"
+    if file.is_file():
+        config = json.loads(file.read_text(encoding="utf-8"))
+        found = config.get("text_config", config).get("max_position_embeddings")
+    else:
+        from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(spec, trust_remote_code=False).get_text_config()
-    return int(config.max_position_embeddings)
+        text_config = AutoConfig.from_pretrained(spec, trust_remote_code=False).get_text_config()
+        found = getattr(text_config, "max_position_embeddings", None)
+    if found is None:
+        raise UserError(
+            "the model's config does not say how long its context is",
+            where=f"{spec}: max_position_embeddings",
+            do="add it to config.json",
+        )
+    return int(found)
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:

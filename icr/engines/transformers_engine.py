@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from icr.base.progress import SILENT, Reporter
 from icr.engines.base import Completion, Decoding, Request
-from icr.engines.models import load_model
+from icr.engines.models import free, load_model
 from icr.engines.precision import Precision
 
 if TYPE_CHECKING:
@@ -41,16 +42,47 @@ class TransformersEngine:
     name = "transformers"
 
     def __init__(self, model: str, precision: Precision) -> None:
-        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self._precision: Precision = precision
+        self._load(model)
+
+    def _load(self, model: str) -> None:
+        dtype = torch.float32 if self._precision == "fp32" else torch.bfloat16
         self._model: PreTrainedModel = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
         ends = self._model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
         self._pad = self._model.generation_config.pad_token_id or next(iter(self._ends))
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
+    def score(self, token_ids: Sequence[int]) -> float:
+        ids = torch.tensor([list(token_ids)], device=self._wake())
+        with torch.inference_mode():
+            logits = self._model(input_ids=ids).logits[0, :-1].float()
+        return float(logits.log_softmax(-1).gather(1, ids[0, 1:, None]).double().sum())
+
+    def reload(self, model: str) -> None:
+        self.close()
+        self._load(model)
+
+    def rest(self) -> None:
+        """On a GPU the weights go to the host's memory."""
+        self._model.to(torch.device("cpu"))  # type: ignore[arg-type]
+        torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        free(self._model)
+
+    def _wake(self) -> torch.device:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model.to(device)  # type: ignore[arg-type]
+        return device
+
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, reporter: Reporter = SILENT
+    ) -> list[Completion]:
+        self._wake()
         completions: list[Completion] = []
         for start in range(0, len(requests), ROWS):
             completions.extend(self._batch(requests[start : start + ROWS], decoding))
+            reporter.progress(len(completions), len(requests), sum(len(c.token_ids) for c in completions))
         return completions
 
     def _batch(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:

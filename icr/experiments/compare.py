@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from icr.base.errors import ConfigError, IcrError, StageFailed, UserError
 from icr.base.files import read_json, read_rows, write_json
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.schema import Config
-from icr.rounds.lineage import Lineage, borrower
+from icr.experiments.lending import lend
+from icr.rounds.context import Inputs
 from icr.rounds.preflight import load_checked
 from icr.rows import is_empty
 
@@ -38,10 +40,7 @@ class Variant:
 
     name: str
     config: Config
-    lineage: Lineage = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lineage", Lineage(self.config))
+    inputs: Inputs
 
     @property
     def run(self) -> RunDir:
@@ -66,7 +65,7 @@ def make_variants(path: Path, vary: Sequence[str], out: Path, overrides: Sequenc
         run = out / "variants" / re.sub(r"[^\w.=-]+", "_", name)
         try:
             settings = changes | dict(zip(axes, values, strict=True)) | {"run": str(run.resolve())}
-            variants.append(Variant(name, load_checked(path, overrides, settings)))
+            variants.append(Variant(name, *load_checked(path, overrides, settings)))
         except ConfigError as error:
             problems |= {str(problem): problem for problem in error.problems}
     if problems:
@@ -114,16 +113,17 @@ def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> di
     failed: dict[str, IcrError] = {}
     for variant in variants:
         console.print(f"[bold]variant: {variant.name}[/bold]", highlight=False)
-        others = [(v.name, v.run, v.lineage) for v in variants if v is not variant]
-        borrow = borrower(variant.run, variant.lineage, others)
-        controller = Controller(variant.run, variant.config, console, borrow=borrow, measured=out / "measured")
+        borrow = lend({v.name: v.run for v in variants if v is not variant})
         try:
-            controller.iterate()
+            with closing(
+                Controller(
+                    variant.run, variant.config, variant.inputs, console, borrow=borrow, measured=out / "measured"
+                )
+            ) as controller:
+                controller.iterate()
         except (UserError, StageFailed) as error:
             failed[variant.name] = error
             console.print(f"  this variant stops here: {error}", style="red", markup=False, highlight=False)
-        finally:
-            controller.close()
     if not failed:
         shutil.rmtree(out / "measured", ignore_errors=True)
     return failed
@@ -195,10 +195,10 @@ def agreement(one: Variant, two: Variant) -> Row | None:
         the rewards within a prompt, averaged over prompts; the share of prompts with the same chosen and the same
         rejected response among those where both make a pair. None where the responses differ or have no rewards.
     """
-    if one.lineage.key(1, "sample") != two.lineage.key(1, "sample"):
-        return None
     folders = [v.run.round(1) for v in (one, two)]
     if not all(f.done("pair") for f in folders):
+        return None
+    if len({f.record.stages["sample"].key for f in folders}) > 1:
         return None
     languages = {}
     for lang in one.config.prompts.languages:

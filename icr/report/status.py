@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from icr.base.rundir import RunDir
-from icr.config.plain import read_config
+from icr.config.plain import read_config, section
 from icr.report.numbers import duration
-from icr.rounds.plan import STAGES, planned_stages
+from icr.rounds.plan import STAGES, list_stages
 
 State = Literal["done", "running", "interrupted", "failed", "waiting"]
 
@@ -38,6 +38,17 @@ class RunStatus:
     rounds_done: int
     stages: list[StageStatus]
     next: StageStatus | None
+
+
+def planned_stages(run: RunDir, config: dict[str, Any]) -> list[tuple[int, str]]:
+    """The stages that a plain config asks for, in order, and those that were run although it does not."""
+    judge = section(config, "judge")
+    judges = judge.get("kind", "none") != "none" or "nlp" in (judge.get("benchmarks") or [])
+    aligns = not section(config, "models").get("policy") and bool(config.get("alignment"))
+    rounds, every = int(config.get("rounds") or 0), int(judge.get("every") or 1)
+    plan = list_stages(rounds, aligns=aligns, judges=judges, every=every) if config else []
+    met = [(r.number, stage) for r in run.rounds() for stage in r.record.stages]
+    return sorted({*plan, *met}, key=lambda item: (item[0], STAGES.index(item[1])))  # type: ignore[arg-type]
 
 
 def run_status(run: RunDir, held: bool | None = None) -> RunStatus:

@@ -1,45 +1,20 @@
-"""What a stage of a round knows: its run, its models, its inputs."""
+"""What a stage of a round knows: its run, its models, its inputs, and the machine that works for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.schema import Config
-from icr.work.job import Job
-from icr.work.runner import Runner
+from icr.engines.open import EngineSettings
+from icr.work.machine import Machine
+from icr.work.steps import Step
 from prompts.load import Prompt
 
-
-@dataclass(frozen=True)
-class Context:
-    """One stage of one round of one run."""
-
-    run: RunDir
-    round: RoundDir
-    config: Config
-    inputs: Inputs
-    policy: str
-    """The policy that the round starts from: π_θ^{t-1}; in round 0, π_θ⁰."""
-    trained: str
-    """The policy that the round ends with: π_θ^t; in round 0, π_θ⁰."""
-    reference: str
-    """π_I."""
-    previous: str
-    """The policy one round earlier: π_θ^{t-2}, and π_I in round 1."""
-    judge_model: str | None
-    runner: Runner
-    shared: Callable[[str], str] = lambda name: ""
-    """Where several runs share what is measured of the responses, by the measurement's name; "": nothing is shared."""
-
-    @property
-    def languages(self) -> list[str]:
-        return self.config.prompts.languages
-
-    def job(self, **values: Any) -> Job:
-        return Job(config=self.config, run=str(self.run.path), round=self.round.number, **values)
+GPU_SHARD = 128
+"""Most prompts a shard on a GPU, so that every engine has work until the end."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +27,47 @@ class Inputs:
     policy: str | None
     reference: str
     judge: str | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """One stage of one round of one run."""
+
+    run: RunDir
+    round: RoundDir
+    config: Config
+    inputs: Inputs
+    step: Step
+    """What the stage is made from; its key names the folders of what is not finished."""
+    policy: str
+    """The policy that the round starts from: π_θ^{t-1}; in round 0, π_θ⁰."""
+    trained: str
+    """The policy that the round ends with: π_θ^t; in round 0, π_θ⁰."""
+    reference: str
+    """π_I."""
+    previous: str
+    """The policy one round earlier: π_θ^{t-2}, and π_I in round 1."""
+    judge_model: str | None
+    machine: Machine
+    engine: EngineSettings
+    """One for all that the policies sample in this run."""
+    shared: Callable[[str], Path | None] = lambda name: None
+    """Where several runs share what is measured of the responses, by the pass's name; None: nothing is shared."""
+
+    @property
+    def languages(self) -> list[str]:
+        return self.config.prompts.languages
+
+    @property
+    def shard_size(self) -> int:
+        """Prompts a shard."""
+        size = self.config.sampling.shard_size
+        return min(size, GPU_SHARD) if self.machine.gpus else size
+
+    def shard_folder(self, base: Path) -> Path:
+        """A folder below `base` that no work of other inputs or settings shares."""
+        return base / self.step.key[:16]
+
+    def pass_folder(self, name: str) -> Path:
+        """Where the shards of one pass over the responses are."""
+        return self.shared(name) or self.shard_folder(self.round.rewards / "shards") / name

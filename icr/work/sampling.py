@@ -1,110 +1,149 @@
-"""Eq. 7: N responses from the policy for every prompt of every language, in shards that survive a kill."""
+"""Eq. 7: N responses from the policy for every prompt of every language."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from icr.base.errors import UserError
-from icr.base.files import atomic_path, write_rows
-from icr.base.progress import EventFile, Reporter
-from icr.engines.base import Decoding, Engine, Request, request_seed
-from icr.engines.open import choose_backend, open_engine
+from icr.base.files import write_table
+from icr.base.progress import Reporter
+from icr.engines.base import Decoding, Request, request_seed
+from icr.engines.open import EngineSettings
 from icr.rows import RESPONSES
-from icr.work.job import Job
-from icr.work.runner import Counts, Runner
-from icr.work.shards import Shards
+from icr.work.pool import Task
+from icr.work.resident import Resident
+from icr.work.shards import cut_table
 from prompts.load import Prompt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from icr.work.machine import Machine
+    from icr.work.runner import Counts
+
+PROMPTS = pa.schema([("prompt_id", pa.string()), ("lang", pa.string()), ("prompt", pa.string())])
+AUTO_SHARD = 128
+"""Prompts a shard when the config leaves it open."""
+TEMPLATE_TOKENS = 512
+"""Room for what a chat template puts around a prompt."""
 
 
-@dataclass(frozen=True)
-class SamplingJob:
-    """Everything that decides what is sampled."""
+class SampleTask(Task):
+    """In: PROMPTS. Out: RESPONSES, `n` a prompt."""
 
-    shards: Shards[Prompt]
+    name: ClassVar[str] = "sample"
+    lane: ClassVar[str] = "engine"
+    unit: ClassVar[tuple[str, ...]] = ("prompt_id", "lang")
+
+    model: str
+    chat_template: str | None
+    engine: EngineSettings
     n: int
-    decoding: Decoding
+    temperature: float
+    top_p: float
+    max_tokens: int
     seed: int
-    round_number: int
+    round: int
+    """Enters the seeds, so that every round has noise of its own."""
 
 
-def sampling_of(job: Job) -> SamplingJob:
-    """The round's responses (task "sample") or the answers to the held-out prompts (task "answers")."""
-    s, j = job.config.sampling, job.config.judge
-    if job.task == "answers":
-        shards = Shards(job.evaluation / "answers" / "shards", job.heldout(), s.shard_size)
-        # held-out answers use the same noise in every round, so that rounds differ by the policy alone
-        return SamplingJob(shards, 1, Decoding(j.temperature, j.top_p, j.max_tokens), s.seed, 0)
-    shards = Shards(job.folder.responses / "shards", job.prompts(), s.shard_size)
-    if job.config.reward.kind == "lidr":
-        return SamplingJob(shards, 1, Decoding(0.0, 1.0, s.max_tokens), s.seed, job.round)
-    return SamplingJob(shards, s.n, Decoding(s.temperature, s.top_p, s.max_tokens), s.seed, job.round)
+def sample(state: Resident, task: SampleTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """Eq. 7: y_1 … y_N ~ π_θ(·|x^ℓ), each with a seed of its own."""
+    tokenizer = state.tokenizer(task.model, task.chat_template)
+    prompts = [(p["prompt_id"], p["lang"], p["prompt"]) for p in table.to_pylist()]
+    ids = [encode_prompt(state, task, text, f"prompt {id}, language {lang}") for id, lang, text in prompts]
+    asked = [(row, k) for row in range(len(prompts)) for k in range(task.n)]
+    requests = [
+        Request(ids[row], request_seed(task.seed, task.round, prompts[row][1], prompts[row][0], k)) for row, k in asked
+    ]
+    engine = state.engine(task.model, task.engine)
+    completions = engine.generate(requests, Decoding(task.temperature, task.top_p, task.max_tokens), reporter)
+    texts = tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
+    rows = [
+        {
+            "prompt_id": prompts[row][0],
+            "lang": prompts[row][1],
+            "sample": k,
+            "prompt": prompts[row][2],
+            "response": text.strip(),
+            "token_ids": completion.token_ids,
+            "finish_reason": completion.finish_reason,
+            "prompt_ids": ids[row],
+        }
+        for (row, k), completion, text in zip(asked, completions, texts, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=RESPONSES)
 
 
-def sample_shards(
-    job: SamplingJob,
-    todo: Sequence[int],
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerBase,
-    token_ids: dict[tuple[str, str], list[int]],
-    reporter: Reporter,
-) -> None:
-    """Sample the shards `todo` and write each as soon as it is whole.
+class Templated(Protocol):
+    """A task whose texts go through a model's chat template, to its engine."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def chat_template(self) -> str | None: ...
+
+    @property
+    def engine(self) -> EngineSettings: ...
+
+
+def encode_prompt(state: Resident, task: Templated, text: str, where: str) -> list[int]:
+    """The templated prompt. Raises UserError when it fills the engine's window, which is the model's context then."""
+    from icr.engines.models import prompt_token_ids
+
+    ids = prompt_token_ids(state.tokenizer(task.model, task.chat_template), text)
+    if len(ids) >= task.engine.window:
+        raise UserError(
+            f"a prompt has {len(ids)} tokens and the model's context is {task.engine.window}",
+            where=where,
+            do="shorten or remove the prompt",
+        )
+    return ids
+
+
+def bound_tokens(texts: Sequence[str]) -> int:
+    """No templated prompt has more tokens: a token is at least one byte of UTF-8."""
+    return max((len(text.encode()) for text in texts), default=0) + TEMPLATE_TOKENS
+
+
+def sample_prompts(
+    machine: Machine, task: SampleTask, prompts: Sequence[Prompt], folder: Path, shards: Path, label: str, size: int
+) -> Counts:
+    """Sample into `folder`/LANG.parquet; `shards` keeps what is finished before all is.
 
     Args:
-        token_ids: (prompt id, language) → templated prompt.
+        size: prompts a shard, which on a CPU decides what is batched together.
     """
-    done = tokens = 0
-    total = sum(len(job.shards.part(s)) for s in todo) * job.n
-    reporter.progress(0, total)
-    for shard in todo:
-        keys = [(prompt, k) for prompt in job.shards.part(shard) for k in range(job.n)]
-        requests = [
-            Request(token_ids[p.id, p.lang], request_seed(job.seed, job.round_number, p.lang, p.id, k)) for p, k in keys
-        ]
-        completions = engine.generate(requests, job.decoding)
-        texts = tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
-        rows = [
-            {
-                "prompt_id": prompt.id,
-                "lang": prompt.lang,
-                "sample": k,
-                "prompt": prompt.text,
-                "response": text.strip(),
-                "token_ids": completion.token_ids,
-                "finish_reason": completion.finish_reason,
-                "prompt_ids": token_ids[prompt.id, prompt.lang],
-            }
-            for (prompt, k), completion, text in zip(keys, completions, texts, strict=True)
-        ]
-        write_rows(job.shards.path(shard), rows, RESPONSES)
-        done += len(rows)
-        tokens += sum(len(c.token_ids) for c in completions)
-        reporter.progress(done, total, tokens)
+    table = pa.Table.from_pylist(
+        [{"prompt_id": p.id, "lang": p.lang, "prompt": p.text} for p in prompts], schema=PROMPTS
+    )
+    tables, counts = machine.fill(shards, task, cut_table(table, size, each=task.n), label)
+    languages = write_languages(pa.concat_tables(tables), folder, list(dict.fromkeys(p.lang for p in prompts)))
+    return {
+        "backend": task.engine.backend,
+        "precision": task.engine.precision,
+        "responses": sum(c["responses"] for c in languages.values()),
+        "tokens": sum(c["tokens"] for c in languages.values()),
+        **counts,
+        "languages": languages,
+    }
 
 
-def merge_shards(shards: Shards[Prompt], folder: Path, languages: Sequence[str]) -> dict[str, Any]:
-    """Write LANG.parquet per language from finished shards; returns counts per language."""
-    table = pa.concat_tables([pq.read_table(shards.path(s)) for s in range(len(shards))])
+def write_languages(table: pa.Table, folder: Path, languages: Sequence[str]) -> Mapping[str, Counts]:
+    """Write LANG.parquet per language; returns counts per language."""
     counts = {}
     for lang in languages:
         of_lang = table.filter(pc.equal(table["lang"], lang))
-        with atomic_path(folder / f"{lang}.parquet") as tmp:
-            pq.write_table(of_lang, tmp)
-        counts[lang] = response_counts(of_lang)
+        write_table(folder / f"{lang}.parquet", of_lang)
+        counts[lang] = count_responses(of_lang)
     return counts
 
 
-def response_counts(table: pa.Table) -> dict[str, Any]:
+def count_responses(table: pa.Table) -> Counts:
     """Of RESPONSES rows: how many, their tokens, how many were cut off or are empty, their mean characters."""
     lengths = pc.utf8_length(table["response"])
     return {
@@ -114,46 +153,3 @@ def response_counts(table: pa.Table) -> dict[str, Any]:
         "empty": pc.sum(pc.equal(lengths, 0)).as_py() or 0,
         "mean_length": pc.mean(lengths).as_py() or 0.0,
     }
-
-
-def run_sampling(runner: Runner, job: Job, label: str, folder: Path) -> Counts:
-    """Sample the job's shards into `folder`/LANG.parquet."""
-    settings = job.config.sampling
-    shards = sampling_of(job).shards
-    backend = choose_backend(settings.backend)
-    if backend != settings.backend and backend == "transformers":
-        runner.note("vLLM is not installed: sampling with transformers' generate, several times slower")
-    if shards.of_worker(0, 1):
-        runner.work(job, label, spread=True, gpus_each=settings.tensor_parallel)
-    languages = merge_shards(shards, folder, job.config.prompts.languages)
-    return {
-        "backend": backend,
-        "responses": sum(c["responses"] for c in languages.values()),
-        "tokens": sum(c["tokens"] for c in languages.values()),
-        "languages": languages,
-    }
-
-
-def sample(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """Tasks "sample" and "answers": this worker's share of the shards."""
-    from icr.engines.models import context_length, load_tokenizer, prompt_token_ids
-
-    work = sampling_of(job)
-    settings = job.config.sampling
-    todo = work.shards.of_worker(index, job.of)
-    if not todo:
-        return {}
-    tokenizer = load_tokenizer(job.model, job.config.models.chat_template)
-    ids = {(p.id, p.lang): prompt_token_ids(tokenizer, p.text) for p in work.shards.items}
-    longest = max(len(v) for v in ids.values())
-    context = context_length(job.model)
-    if longest >= context:
-        worst = max(ids, key=lambda key: len(ids[key]))
-        raise UserError(
-            f"a prompt has {longest} tokens and the model's context is {context}",
-            where=f"prompt {worst[0]}, language {worst[1]}",
-            do="shorten or remove the prompt",
-        )
-    engine = open_engine(job.model, settings, max_model_len=min(context, longest + work.decoding.max_tokens))
-    sample_shards(work, todo, engine, tokenizer, ids, events)
-    return {}

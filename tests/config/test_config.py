@@ -152,7 +152,7 @@ def test_the_quickstart_is_fine() -> None:
         ({"train": {"warmup_ratio": 0.1, "warmup_steps": 3}}, "both warmup_ratio and warmup_steps"),
         ({"train": {"validation": 1.5}}, "a share below 1 or a whole number"),
         ({"judge": {"prompts": None}}, "the judge has no prompts"),
-        ({"judge": {"baseline": "no-such-folder"}}, "there is no folder"),
+        ({"judge": {"baseline": "no-such-folder"}}, "folder of baseline answers not found"),
     ],
 )
 def test_bad_settings(tmp_path: Path, tiny_config: Callable[..., Path], changes: dict[str, object], what: str) -> None:
@@ -235,8 +235,8 @@ def test_every_recipe_validates(recipe: str, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "data" / "english_pairs.jsonl").write_text('{"prompt": "?", "chosen": "a", "rejected": "b"}\n')
     monkeypatch.chdir(tmp_path)  # where a user of a recipe keeps the data that it names
     monkeypatch.setenv("OPENAI_API_KEY", "any")
-    config = load_checked(CONFIGS / f"{recipe}.yaml")
-    assert preflight(config).prompts
+    config, inputs = load_checked(CONFIGS / f"{recipe}.yaml")
+    assert inputs.prompts
     check_batch(config, config.train.nodes * (8 if config.train.processes == "auto" else config.train.processes))
     text = (CONFIGS / f"{recipe}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# ")  # says what it is for

@@ -13,8 +13,8 @@ from eval.accuracy import LABELS, agreement_of, chosen_first, pick_pairs, run_ag
 from eval.judges.question import Question, Verdict
 from icr.base.errors import UserError
 from icr.base.files import read_rows, write_rows
-from icr.base.progress import Silent
 from icr.rows import PAIRS
+from tests.helpers.judging import judged_by
 
 
 def write_pairs(path: Path, count: int = 6) -> Path:
@@ -30,8 +30,6 @@ def write_pairs(path: Path, count: int = 6) -> Path:
 class Rater:
     """Prefers what `better` says of the two texts; None: a refusal."""
 
-    name, shard_size = "rater", 3
-
     def __init__(self, label: Callable[[str, str], str | None]) -> None:
         self.label, self.asked = label, list[Question]()
 
@@ -44,9 +42,6 @@ class Rater:
             verdicts.append(Verdict.of_label(question, label, label) if label else Verdict(None, "refused"))
         return verdicts
 
-    def cost(self) -> dict[str, Any] | None:
-        return None
-
 
 def prefers_good(first: str, second: str) -> str:
     return "answer1" if first.startswith("gut") else "answer2"
@@ -55,7 +50,7 @@ def prefers_good(first: str, second: str) -> str:
 def test_a_judge_of_the_rewards_mind_agrees_wholly_whatever_the_order(tmp_path: Path) -> None:
     picked = pick_pairs(write_pairs(tmp_path / "pairs.parquet", 20), 20)
     assert {chosen_first(row) for row in picked["de"]} == {True, False}  # shuffled
-    run_agreement(Rater(prefers_good), picked, tmp_path / "out", Silent())
+    run_agreement(judged_by(Rater(prefers_good), "rater", 3), picked, tmp_path / "out")
     summary = summarise(tmp_path / "out", "rater")
     assert {lang: row["accuracy"] for lang, row in summary["languages"].items()} == {"de": 100.0, "sw": 100.0}
     assert summary["average"] == {"accuracy": 100.0, "accuracy_se": 0.0}
@@ -70,7 +65,7 @@ def test_accuracy_by_hand_with_ties_and_refusals(tmp_path: Path) -> None:
         wrong = {"answer1": "answer2", "answer2": "answer1"}[right]
         return [right, right, right, wrong, "tie", None][number]
 
-    run_agreement(Rater(label), picked, tmp_path / "out", Silent())
+    run_agreement(judged_by(Rater(label), "rater", 3), picked, tmp_path / "out")
     row = summarise(tmp_path / "out", "rater")["languages"]["de"]
     values = [1, 1, 1, 0, 0.5]
     mean = sum(values) / 5
@@ -92,16 +87,17 @@ def test_the_same_pairs_are_picked_every_time_and_asked_once(tmp_path: Path) -> 
     assert picked == pick_pairs(pairs, 7) and {len(rows) for rows in picked.values()} == {7}
     assert picked["de"] == pick_pairs(pairs, 9)["de"][:7]  # asking for more keeps the first
     judge = Rater(prefers_good)
-    run_agreement(judge, picked, tmp_path / "out", Silent())
-    run_agreement(judge, picked, tmp_path / "out", Silent())
+    run_agreement(judged_by(judge, "rater", 3), picked, tmp_path / "out")
+    run_agreement(judged_by(judge, "rater", 3), picked, tmp_path / "out")
     assert len(judge.asked) == 14
-    assert all(q.labels == LABELS and "Swahili" in q.prompt() for q in judge.asked[7:])
+    assert all(q.labels == LABELS for q in judge.asked)
+    assert sum("Swahili" in q.prompt() for q in judge.asked if dict(q.values)["lang"] == "sw") == 7
     assert len(read_rows(tmp_path / "out" / "sw.parquet")) == 7
 
 
 def test_without_verdicts_there_is_no_accuracy_but_a_reason(tmp_path: Path) -> None:
     picked = pick_pairs(write_pairs(tmp_path / "pairs.parquet"), 3)
-    run_agreement(Rater(lambda first, second: None), picked, tmp_path / "out", Silent())
+    run_agreement(judged_by(Rater(lambda first, second: None), "rater", 3), picked, tmp_path / "out")
     summary = summarise(tmp_path / "out", "rater")
     assert summary["languages"]["de"]["why"] == {"accuracy": "no pair has a verdict"}
     assert summary["average"] == {"accuracy": None, "accuracy_se": None}

@@ -11,23 +11,17 @@ import torch
 from transformers import LlamaForCausalLM
 
 from eval.judges.local import LocalJudge, choose_labels
-from eval.judges.open import open_judge
 from eval.judges.question import CUT, Question, Verdict, fill
 from eval.xalpaca.pairwise import Comparison, run_verdicts, seeded_order
 from icr.base.errors import UserError
 from icr.base.files import read_rows
-from icr.base.progress import Silent
-from icr.config.schema import Judge as JudgeConfig
 from icr.engines.models import end_of_turn_id, load_tokenizer, prompt_token_ids
-from tests.helpers.judging import Steps, write_answers
+from tests.helpers.judging import Steps, judged_by, judged_locally, load_local, write_answers
 from tests.helpers.tiny_models import make_tiny_model
 
 
 class Scripted:
     """A judge whose preference of the first answer is a function of the two; `limit` calls, then it dies."""
-
-    name = "scripted"
-    shard_size = 4
 
     def __init__(self, preference: Callable[[str, str], float | None], limit: int = 10**9) -> None:
         self.preference, self.limit, self.seen = preference, limit, list[Question]()
@@ -39,9 +33,6 @@ class Scripted:
         done(len(questions))
         values = [self.preference(*texts_of(q)) for q in questions]
         return [Verdict((v, 1 - v)) if v is not None else Verdict(None, "empty answer") for v in values]
-
-    def cost(self) -> None:
-        return None
 
 
 def texts_of(question: Question) -> tuple[str, str]:
@@ -80,7 +71,7 @@ def test_both_orders_are_judged_and_turned_to_the_policys_side(tmp_path: Path) -
     answers = write_answers(tmp_path / "answers", "de", {"1": "lang", "2": "kurz"})
     baseline = {"de": {"1": "b1", "2": "b2"}}
     judge = Scripted(lambda first, second: {"lang": 0.9, "kurz": None}.get(first, 0.3))
-    run_verdicts(judge, answers, baseline, tmp_path / "judge", Silent())
+    run_verdicts(judged_by(judge), answers, baseline, tmp_path / "judge")
     rows = read_rows(tmp_path / "judge" / "verdicts" / "de.parquet")
     assert [(r["prompt_id"], r["order"], r["preference"], r["reason"]) for r in rows] == [
         ("1", "policy-first", 0.9, None),
@@ -103,15 +94,15 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
     first, second, third = Scripted(prefer, limit=14), Scripted(prefer), Scripted(prefer)
     with pytest.raises(KeyboardInterrupt):
-        run_verdicts(first, answers, baseline, tmp_path / "judge", Silent())
+        run_verdicts(judged_by(first), answers, baseline, tmp_path / "judge")
     steps = Steps()
-    run_verdicts(second, answers, baseline, tmp_path / "judge", steps)
+    run_verdicts(judged_by(second, watcher=steps), answers, baseline, tmp_path / "judge")
     assert len(first.seen) + len(second.seen) == 20 and not set(first.seen) & set(second.seen)
-    assert steps.steps[0] == (0, 20) and steps.steps[-1] == (20, 20)
-    run_verdicts(third, answers, baseline, tmp_path / "judge", Silent())
+    assert steps.steps[-1] == (20, 20) and steps.steps == sorted(steps.steps)
+    run_verdicts(judged_by(third), answers, baseline, tmp_path / "judge")
     assert not third.seen
     undisturbed = tmp_path / "undisturbed"
-    run_verdicts(Scripted(prefer), answers, baseline, undisturbed, Silent())
+    run_verdicts(judged_by(Scripted(prefer)), answers, baseline, undisturbed)
     for lang in ("de", "fr"):
         at = f"verdicts/{lang}.parquet"
         assert (undisturbed / at).read_bytes() == (tmp_path / "judge" / at).read_bytes()
@@ -123,8 +114,7 @@ def test_verdicts_on_other_answers_or_by_another_judge_are_made_anew(tmp_path: P
 
     def asked(name: str = "scripted") -> int:
         judge = Scripted(lambda first, second: 0.5)
-        judge.name = name
-        run_verdicts(judge, answers, baseline, tmp_path / "judge", Silent())
+        run_verdicts(judged_by(judge, name), answers, baseline, tmp_path / "judge")
         return len(judge.seen)
 
     assert (asked(), asked(), asked("another")) == (4, 0, 4)
@@ -142,7 +132,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(folder: Path) -> LocalJudge:
-    return LocalJudge.load(str(folder))
+    return load_local(folder)
 
 
 ITEMS = [
@@ -175,7 +165,7 @@ def test_local_is_deterministic_and_swapping_the_sides_gives_one_minus(local: Lo
     means = []
     for name, policy, baseline in (("one", ours, theirs), ("two", theirs, ours), ("three", ours, theirs)):
         answers = write_answers(tmp_path / name, "de", policy)
-        run_verdicts(local, answers, {"de": baseline}, tmp_path / name / "judge", Silent())
+        run_verdicts(judged_by(local), answers, {"de": baseline}, tmp_path / name / "judge")
         rows = read_rows(tmp_path / name / "judge" / "verdicts" / "de.parquet")
         means.append([(rows[i]["preference"] + rows[i + 1]["preference"]) / 2 for i in (0, 2, 4)])
     assert means[1] == pytest.approx([1 - x for x in means[0]], abs=1e-6)
@@ -185,16 +175,16 @@ def test_local_is_deterministic_and_swapping_the_sides_gives_one_minus(local: Lo
 
 def test_the_result_so_far_is_told_while_it_runs(folder: Path, tmp_path: Path) -> None:
     steps = Steps()
-    judge = LocalJudge.load(str(folder), reporter=steps)
     answers = write_answers(tmp_path / "answers", "de", {c.id: c.first for c in ITEMS})
-    run_verdicts(judge, answers, {"de": {c.id: c.second for c in ITEMS}}, tmp_path / "judge", steps)
+    judging = judged_locally(folder, steps)
+    run_verdicts(judging, answers, {"de": {c.id: c.second for c in ITEMS}}, tmp_path / "judge")
     rows = read_rows(tmp_path / "judge" / "verdicts" / "de.parquet")
     mean = 100 * sum(row["preference"] for row in rows) / len(rows)
     assert steps.statuses[-1] == f"win rate {mean:.1f}" and len(steps.statuses) == 6
 
 
 def test_long_answers_are_cut_alike_and_counted_and_what_never_fits_is_unscored(tmp_path: Path) -> None:
-    judge = LocalJudge.load(str(make_tiny_model(tmp_path / "model", context=1500)))
+    judge = load_local(make_tiny_model(tmp_path / "model", context=1500))
     long = "many words about the sea and the mountains " * 100
     items = [
         Comparison("1", "en", "Why?", "short", "also short"),
@@ -267,15 +257,9 @@ def test_one_seeded_order_is_half_the_questions_and_the_same_every_time(tmp_path
     answers = write_answers(tmp_path / "answers", "de", dict.fromkeys(ids, "x"))
     for name in ("one", "two"):
         judge = Scripted(lambda first, second: 0.5)
-        run_verdicts(judge, answers, {"de": dict.fromkeys(ids, "b")}, tmp_path / name, Silent(), "seeded")
+        run_verdicts(judged_by(judge), answers, {"de": dict.fromkeys(ids, "b")}, tmp_path / name, "seeded")
         assert len(judge.seen) == 40
     one, two = (read_rows(tmp_path / name / "verdicts" / "de.parquet") for name in ("one", "two"))
     assert one == two
     assert {r["order"] for r in one} == {"policy-first", "baseline-first"}
     assert all(r["order"] == seeded_order("de", r["prompt_id"]) for r in one)
-
-
-def test_a_judge_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    config = JudgeConfig(kind="local", model=str(tmp_path / "nothing"))
-    with pytest.raises(UserError, match="no model folder"):
-        open_judge(config, tmp_path / "cache.sqlite", Silent())

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eval.judges.open import open_judge
+from eval.judges.endpoint import EndpointJudge
+from eval.judges.open import Examiner, check_judge, open_judge
 from eval.xalpaca.answers import load_baseline, read_answers
 from eval.xalpaca.pairwise import run_verdicts
 from eval.xalpaca.summary import summarise
@@ -23,7 +24,9 @@ from icr.base.progress import EventFile, Silent
 from icr.config.schema import Judge as JudgeConfig
 from icr.endpoint.cache import Cache
 from icr.rows import RESPONSES
+from icr.work.resident import Resident
 from tests.helpers.endpoints import KEY, always, endpoint, item, item_of, judge, shares, verdicts_on
+from tests.helpers.judging import judged_by
 from tests.helpers.stub_server import Answer, Stub, fault, prefers_good, says
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,11 +89,19 @@ def test_an_endpoint_that_fails_often_but_answers_between_is_not_taken_to_be_dow
     assert shares(verdicts) == [1.0, None] * 30
 
 
+def open_worker(config: JudgeConfig, folder: Path) -> EndpointJudge:
+    """The judge as a new worker makes it, in a command that found `folder` without a cache."""
+    opened = open_judge(Resident(), Examiner(config=config, cache=str(folder / "c.sqlite"), spent=0.0), Silent())
+    assert isinstance(opened, EndpointJudge)
+    return opened
+
+
 @pytest.mark.parametrize("base_url", [None, "http://judge.example.org/v1"])
 def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, base_url: str | None) -> None:
     config = JudgeConfig(kind="openai", model="m", base_url=base_url)
-    with pytest.raises(UserError, match="no key") as caught:
-        open_judge(config, tmp_path / "c.sqlite", Silent())
+    for look in (check_judge, lambda judge: open_worker(judge, tmp_path)):
+        with pytest.raises(UserError, match="no key") as caught:
+            look(config)
     assert "OPENAI_API_KEY" in caught.value.do
 
 
@@ -100,9 +111,29 @@ def test_a_base_url_that_is_none_is_refused(tmp_path: Path, base_url: str) -> No
         endpoint(tmp_path, base_url)
 
 
-def test_no_model_is_refused(tmp_path: Path) -> None:
+def test_no_model_is_refused() -> None:
     with pytest.raises(UserError, match="no judge model"):
-        open_judge(JudgeConfig(kind="openai"), tmp_path / "c.sqlite", Silent())
+        check_judge(JudgeConfig(kind="openai"))
+
+
+def test_a_budget_is_the_commands_also_when_a_worker_takes_the_place_of_another(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("m: {input: 1000.0, output: 1000.0}\n")  # 8 tokens an answer are $0.008
+    with Stub(prefers_good) as stub:
+        config = JudgeConfig(kind="openai", model="m", base_url=stub.url, prices=str(prices), concurrency=1)
+        most = open_worker(config, tmp_path).estimate([item(0)]).usd  # what is set aside for a question
+        config = config.model_copy(update={"budget": (most or 0.0) + 0.012})
+        with pytest.raises(UserError, match="the budget is used up"):
+            verdicts_on(open_worker(config, tmp_path), *(item(n) for n in range(5)))
+        paid = len(stub.sent)
+        assert paid == 2
+        again = open_worker(config, tmp_path)
+        assert again.endpoint.cost.usd == pytest.approx(0.008 * paid)
+        with pytest.raises(UserError, match="the budget is used up"):
+            verdicts_on(again, *(item(n) for n in range(5)))
+        assert len(stub.sent) == paid
+        of_next_command = Examiner.of(config, tmp_path / "c.sqlite")
+        assert of_next_command.spent == pytest.approx(0.008 * paid)
 
 
 # Whole runs: the cache, the key, kill -9.
@@ -123,14 +154,16 @@ def make_round(folder: Path, prompts: int, policy: Callable[[int], str] = lambda
 RUN = """
 import sys
 from pathlib import Path
-from eval.judges.open import open_judge
+from rich.console import Console
+from eval.judges.asking import Judging
 from eval.xalpaca.answers import load_baseline, read_answers
 from eval.xalpaca.pairwise import run_verdicts
-from icr.base.progress import Silent
 from icr.config.schema import Judge
+from icr.work.machine import Machine
 url, answers, baseline, out = sys.argv[1], *map(Path, sys.argv[2:])
-judge = open_judge(Judge(kind="openai", model="m", base_url=url, concurrency=4), out / "cache.sqlite", Silent())
-run_verdicts(judge, answers, load_baseline(baseline, read_answers(answers)), out, Silent())
+judge = Judge(kind="openai", model="m", base_url=url, concurrency=4)
+judging = Judging.of(judge, None, Machine(out, Console(quiet=True)), "key", out / "cache.sqlite")
+run_verdicts(judging, answers, load_baseline(baseline, read_answers(answers)), out)
 """
 
 
@@ -153,8 +186,8 @@ def test_killed_three_times_with_sigkill_no_answered_question_is_asked_again(tmp
         kept, asked = len(Cache(out / "cache.sqlite")), sum(stub.asked.values())
         assert stub.answered - 3 * under_way <= kept <= stub.answered  # but for answers on their way at a kill
         for more in (400 - kept, 0):  # what is missing; then, of a finished language, nothing
-            again = judge(out, stub.url, name="cache")
-            run_verdicts(again, answers, load_baseline(baseline, read_answers(answers)), out, Silent())
+            again = judged_by(judge(out, stub.url, name="cache"), "openai: m", 4096)
+            run_verdicts(again, answers, load_baseline(baseline, read_answers(answers)), out)
             assert sum(stub.asked.values()) - asked == more
             asked += more
         assert sum(count - 1 for count in stub.asked.values()) <= 3 * under_way
@@ -174,10 +207,12 @@ def test_the_key_is_sent_and_is_in_no_file(tmp_path: Path, monkeypatch: pytest.M
 
     with Stub(script) as stub:
         asked = judge(out, stub.url, events, name="cache")
-        run_verdicts(asked, answers, load_baseline(baseline, read_answers(answers)), out, events)
+        judging = judged_by(asked, "openai: m")
+        run_verdicts(judging, answers, load_baseline(baseline, read_answers(answers)), out)
         assert {headers["authorization"] for _, _, headers in stub.sent} == {f"Bearer {KEY}"}
     joined = load_baseline(baseline, read_answers(answers))
-    write_json(out / "summary.json", summarise(answers, joined, out, asked.name, "b") | {"cost": asked.cost()})
+    cost = asdict(asked.endpoint.cost_of())
+    write_json(out / "summary.json", summarise(answers, joined, out, judging.name, "b") | {"cost": cost})
     rows = read_rows(out / "verdicts" / "en.parquet")
     assert any("key ***" in row["raw"] for row in rows)
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
@@ -195,8 +230,8 @@ def test_verdicts_and_summary_through_http(tmp_path: Path) -> None:
     with Stub(script) as stub:
         asked = judge(out, stub.url, name="cache")
         joined = load_baseline(baseline, read_answers(answers))
-        run_verdicts(asked, answers, joined, out, Silent())
-    row = summarise(answers, joined, out, asked.name, "round-0")["languages"]["en"]
+        run_verdicts(judged_by(asked, "openai: m"), answers, joined, out)
+    row = summarise(answers, joined, out, "openai: m", "round-0")["languages"]["en"]
     assert (row["n"], row["unscored"], row["unscored_verdicts"]) == (10, 2, 4)
     assert row["reasons"] == {"verdict outside the labels": 2, "no answer: HTTP 500": 2}
     assert row["win_rate"] == pytest.approx(95.0)  # nine wins and one half

@@ -89,12 +89,12 @@ def test_ids_join_translations() -> None:
     ("lines", "what"),
     [
         ([line(81), line("81_DE")], "appear twice: 81"),
-        ([line(turns=["one"])], "no two turns"),
-        ([line(turns=["one", " "])], "no two turns"),
-        ([line() | {"turns": "one two"}], "no two turns"),
+        ([line(turns=["one"])], "does not have two turns"),
+        ([line(turns=["one", " "])], "does not have two turns"),
+        ([line() | {"turns": "one two"}], "does not have two turns"),
         ([line(category="poetry")], "unknown category 'poetry'"),
         ([line(None)], "without question_id"),
-        ([line(reference=["1", "2", "3"])], "its reference is no list of two"),
+        ([line(reference=["1", "2", "3"])], "its reference is not a list of two"),
         ([line(lang="French")], "says that it is in French"),
         (["text"], "not a JSON object"),
         ([], "no questions"),
@@ -107,7 +107,7 @@ def test_bad_questions_are_refused_with_their_place(tmp_path: Path, lines: list[
     assert what in str(error.value) and "de.jsonl" in str(error.value)
     with pytest.raises(ConfigError, match="found") as error:
         read_questions(tmp_path, ["de", "fr"])
-    assert "there is no fr.jsonl" in str(error.value), "all problems at once"
+    assert "fr.jsonl not found" in str(error.value), "all problems at once"
 
 
 def test_a_folder_of_references_goes_before_the_questions_own(tmp_path: Path) -> None:
@@ -122,5 +122,5 @@ def test_a_folder_of_references_goes_before_the_questions_own(tmp_path: Path) ->
     with pytest.raises(ConfigError) as error:
         load_questions(settings, ["en"])
     assert "no answer of two turns" in str(error.value) and "en.jsonl:1" in str(error.value)
-    with pytest.raises(UserError, match="no folder of references"):
+    with pytest.raises(UserError, match="folder of references not found"):
         load_questions(MtBench(questions=str(folder), references=str(tmp_path / "none")), ["en"])

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from eval.mtbench import answers as mtbench_answers
-from eval.mtbench.answers import answer, answer_job, collect_answers, import_answers
+from eval.mtbench.answers import import_answers
 from eval.mtbench.grade import grade
 from eval.mtbench.questions import read_questions
 from eval.mtbench.summary import summarise
 from icr.base.errors import UserError
 from icr.base.files import read_rows
-from icr.base.progress import Silent
 from icr.engines.models import conversation_token_ids, load_tokenizer
 from tests.helpers.judging import Steps
 from tests.helpers.mtbench import (
     Recorder,
     Scripted,
+    answer_questions,
+    graded_by,
     line,
     make_config,
     read_lines,
@@ -32,10 +32,8 @@ from tests.helpers.tiny_models import make_tiny_model
 
 
 @pytest.fixture
-def recorder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    engine = Recorder(load_tokenizer(str(tiny)))
-    monkeypatch.setattr(mtbench_answers, "open_engine", lambda *args, **options: engine)
-    return engine
+def recorder(tiny: Path) -> Recorder:
+    return Recorder(load_tokenizer(str(tiny)))
 
 
 def test_turns_are_sampled_by_category_and_the_second_sees_the_first(
@@ -44,10 +42,8 @@ def test_turns_are_sampled_by_category_and_the_second_sees_the_first(
     categories = ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
     lines = [line(n, c, (f"Ask {c}.", f"More {c}."), reference=["1", "2"]) for n, c in enumerate(categories, 81)]
     folder = write_lines(tmp_path / "q" / "en.jsonl", lines)
-    config = make_config(tiny, folder)
-    config = config.model_copy(update={"prompts": config.prompts.model_copy(update={"languages": ["en"]})})
-    config = config.model_copy(update={"sampling": config.sampling.model_copy(update={"shard_size": 80})})
-    answer(config, str(tiny), tmp_path / "out", Silent())
+    config = make_config(tiny, folder, languages=["en"], shard_size=80)
+    counts = answer_questions(config, str(tiny), tmp_path / "out", recorder)
     assert [(d.temperature, d.top_p, d.max_tokens, len(p)) for d, p in recorder.calls] == [
         (0.7, 1.0, 12, 2), (0.0, 1.0, 12, 4), (0.1, 1.0, 12, 2), (0.7, 1.0, 12, 2), (0.0, 1.0, 12, 4), (0.1, 1.0, 12, 2)
     ]  # fmt: skip
@@ -56,8 +52,7 @@ def test_turns_are_sampled_by_category_and_the_second_sees_the_first(
     said = "first<|im_end|>\n"
     assert recorder.calls[3][1][0] == template.format("Ask writing.") + said + template.format("More writing.")
     assert len(set(recorder.seeds)) == 16, "every turn has noise of its own"
-    job = answer_job(config, str(tiny), tmp_path / "out")
-    assert collect_answers(job, "org/a model") == {"answers": 16, "truncated": 0, "no_room": 0}
+    assert counts == {"answers": 16, "truncated": 0, "no_room": 0}
     rows = read_rows(tmp_path / "out" / "answers" / "en.parquet")
     assert [(r["key"], r["turn"], r["response"]) for r in rows[:9:8]] == [("81", 1, "first"), ("81", 2, "second")]
     public = read_lines(tmp_path / "out" / "model_answer" / "en" / "org_a_model.jsonl")
@@ -72,27 +67,17 @@ def test_answers_go_on_after_a_kill_and_are_made_anew_for_another_model(
     config, out = make_config(tiny, write_questions(tmp_path / "q", reference=["12", "6"])), tmp_path / "out"
     recorder.limit = 6  # a shard of 4 questions: two temperatures in two turns
     with pytest.raises(KeyboardInterrupt):
-        answer(config, str(tiny), out, Silent())
+        answer_questions(config, str(tiny), out, recorder)
     assert len(list((out / "answers" / "shards").rglob("*.parquet"))) == 1
     recorder.limit, killed = 10**9, 6
-    answer(config, str(tiny), out, Silent())
-    job = answer_job(config, str(tiny), out)
-    collect_answers(job, "tiny")
+    answer_questions(config, str(tiny), out, recorder)
     assert len(recorder.calls) == killed + 8, "the first of three shards is not answered again"
     assert not (out / "answers" / "shards").exists()
-    answer(config, str(tiny), out, Silent())
+    answer_questions(config, str(tiny), out, recorder)
     assert len(recorder.calls) == killed + 8
     copy = shutil.copytree(tiny, tmp_path / "copy")
-    answer(config, str(copy), out, Silent())
+    answer_questions(config, str(copy), out, recorder)
     assert len(recorder.calls) == killed + 8 + 12
-
-
-def test_workers_share_the_shards(tiny: Path, tmp_path: Path, recorder: Recorder) -> None:
-    config, out = make_config(tiny, write_questions(tmp_path / "q", reference=["12", "6"])), tmp_path / "out"
-    for index in (0, 1):
-        answer(config, str(tiny), out, Silent(), index, 2)
-    assert collect_answers(answer_job(config, str(tiny), out), "tiny")["answers"] == 20
-    assert sum(len(prompts) for _, prompts in recorder.calls) == 20
 
 
 def test_a_full_context_leaves_no_second_answer_and_a_long_question_is_refused(
@@ -102,23 +87,22 @@ def test_a_full_context_leaves_no_second_answer_and_a_long_question_is_refused(
     tokenizer = load_tokenizer(str(small))
     long = "Name three animals that live in the sea. " * 3
     folder = write_lines(tmp_path / "q" / "en.jsonl", [line(81, turns=("Say A.", long)), line(82, turns=(long, "B"))])
-    config = make_config(small, folder)
-    config = config.model_copy(update={"prompts": config.prompts.model_copy(update={"languages": ["en"]})})
+    config = make_config(small, folder, languages=["en"])
     sizes = [len(conversation_token_ids(tokenizer, [("user", text)])) for text in ("Say A.", long)]
     assert sizes[0] + 12 < 50 and 50 - 12 < sizes[1] < 50
-    answer(config, str(small), tmp_path / "out", Silent())
+    counts = answer_questions(config, str(small), tmp_path / "out", recorder)
     assert Counter(d.max_tokens for d, _ in recorder.calls) == {12: 1, 50 - sizes[1]: 1}, "never past the context"
-    assert collect_answers(answer_job(config, str(small), tmp_path / "out"), "m")["no_room"] == 2
+    assert counts["no_room"] == 2
     judge = Scripted(lambda q: 7)
     questions = read_questions(folder, ["en"])
-    grade(judge, questions, tmp_path / "out", Silent())
+    grade(graded_by(judge), questions, tmp_path / "out")
     row = summarise(tmp_path / "out", ["en"])["languages"]["en"]
     assert (row["n"], row["unscored"], row["unscored_turns"], row["no_room"]) == (2, 0, 2, 2)
     assert row["reasons"] == {"no answer: the model's context had no room for one": 2}
     assert [q.id for q in judge.seen] == ["81-1", "82-1"], "no judge is asked for them"
     write_lines(folder / "en.jsonl", [line(83, turns=(long * 2, "B"))])
     with pytest.raises(UserError, match="the model's context is 50"):
-        answer(config, str(small), tmp_path / "out", Silent())
+        answer_questions(config, str(small), tmp_path / "other", recorder)
 
 
 def test_given_answers_take_the_place_of_sampled_ones(tmp_path: Path) -> None:
@@ -126,7 +110,7 @@ def test_given_answers_take_the_place_of_sampled_ones(tmp_path: Path) -> None:
     rows = [{"question_id": id, "choices": [{"index": 0, "turns": ["Ja.", f"Nein {id}."]}]} for id in (81, 111, 112)]
     notes = Steps()
     import_answers(questions, write_lines(tmp_path / "flat" / "de.jsonl", rows), tmp_path / "a", notes)
-    assert notes.notes == ["de: 1 answers to questions that are not judged are passed over"]
+    assert notes.notes == ["de: 1 answers to questions that are not judged are skipped"]
     write_lines(tmp_path / "deep" / "de" / "gpt.jsonl", rows[:2])
     import_answers(questions, tmp_path / "deep", tmp_path / "b")
     for out, name in ((tmp_path / "a", "flat"), (tmp_path / "b", "gpt")):

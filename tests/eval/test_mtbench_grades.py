@@ -16,7 +16,6 @@ from eval.mtbench.questions import load_questions
 from eval.mtbench.summary import mean_over_questions, mtbench_rows, summarise
 from icr.base.errors import UserError
 from icr.base.files import read_rows, write_rows
-from icr.base.progress import Silent
 from icr.config.schema import MtBench
 from tests.helpers.mtbench import (
     LANGUAGES,
@@ -24,6 +23,7 @@ from tests.helpers.mtbench import (
     WRITING,
     Scripted,
     answered,
+    graded_by,
     line,
     read_lines,
     write_lines,
@@ -67,7 +67,7 @@ def test_averages_and_errors_by_hand(tmp_path: Path) -> None:
     }  # fmt: skip
     questions = load_questions(MtBench(questions=str(tmp_path / "q")), ["en", "de"])
     out = answered(tmp_path, questions)
-    grade(Scripted(lambda q: grades["en" if "en first" in q.prompt() else "de", q.id]), questions, out, Silent())
+    grade(graded_by(Scripted(lambda q: grades["en" if "en first" in q.prompt() else "de", q.id])), questions, out)
     summary = summarise(out, ["en", "de"])
     assert summary == json.loads((out / "summary.json").read_text())
     en, de, average = summary["languages"]["en"], summary["languages"]["de"], summary["average"]
@@ -111,7 +111,7 @@ def test_a_language_without_grades_is_explained_and_leaves_the_average_empty(tmp
         MtBench(questions=str(write_questions(tmp_path / "q", reference=["1", "2"]))), ["en", "de"]
     )
     out = answered(tmp_path, questions)
-    grade(Scripted(lambda q: None if "de first" in q.prompt() else 7), questions, out, Silent())
+    grade(graded_by(Scripted(lambda q: None if "de first" in q.prompt() else 7)), questions, out)
     summary = summarise(out, ["en", "de"])
     assert summary["languages"]["de"]["average"] is None
     assert summary["languages"]["de"]["why"]["average"] == "no question has a grade"
@@ -125,15 +125,15 @@ def test_a_killed_grading_goes_on_and_a_changed_answer_is_graded_anew(tmp_path: 
     questions = load_questions(MtBench(questions=str(write_questions(tmp_path / "q", reference=["1", "2"]))), LANGUAGES)
     out, judge = answered(tmp_path, questions), Scripted(lambda q: 7, limit=10)
     with pytest.raises(KeyboardInterrupt):
-        grade(judge, questions, out, Silent())
+        grade(graded_by(judge), questions, out)
     judge.limit = 10**9
-    grade(judge, questions, out, Silent())
-    grade(judge, questions, out, Silent())
+    grade(graded_by(judge), questions, out)
+    grade(graded_by(judge), questions, out)
     assert len(judge.seen) == 20 and len({(q.id, q.texts) for q in judge.seen}) == 20
     rows = read_rows(out / "answers" / "fr.parquet")
     rows[0]["response"] = "une autre"
     write_rows(out / "answers" / "fr.parquet", rows, ANSWERS)
-    grade(judge, questions, out, Silent())
+    grade(graded_by(judge), questions, out)
     assert [dict(q.values)["language"] for q in judge.seen[20:]] == ["French"] * 4
     assert "une autre" in judge.seen[20].prompt()
 
@@ -141,7 +141,7 @@ def test_a_killed_grading_goes_on_and_a_changed_answer_is_graded_anew(tmp_path: 
 def test_answers_that_do_not_cover_the_questions_are_refused(tmp_path: Path) -> None:
     questions = load_questions(MtBench(questions=str(write_questions(tmp_path / "q", reference=["1", "2"]))), ["en"])
     with pytest.raises(UserError, match="no answers in en"):
-        grade(Scripted(lambda q: 7), questions, tmp_path / "out", Silent())
+        grade(graded_by(Scripted(lambda q: 7)), questions, tmp_path / "out")
     out = answered(tmp_path, {"en": questions["en"][:1]})
     with pytest.raises(UserError, match="do not cover 2 turns"):
-        grade(Scripted(lambda q: 7), questions, out, Silent())
+        grade(graded_by(Scripted(lambda q: 7)), questions, out)

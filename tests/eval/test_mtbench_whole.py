@@ -10,25 +10,21 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from eval.mtbench import answers as mtbench_answers
-from eval.mtbench import references as mtbench_references
-from eval.mtbench.answers import answer_job, collect_answers
-from eval.mtbench.grade import judge_answers
+from eval.benchmarks import mtbench
+from eval.folders import summary_path
 from eval.mtbench.questions import load_questions
-from eval.mtbench.summary import summarise
 from icr.base.errors import UserError
-from icr.base.files import read_rows
-from icr.base.progress import EventFile
-from icr.commands.worker import TASKS
-from icr.config.schema import Config, MtBench
-from icr.work.job import Job
-from tests.helpers.judging import Steps
+from icr.base.files import read_json, read_rows
+from icr.config.evaluation import EvaluationConfig
+from icr.config.schema import MtBench
+from tests.helpers.judging import Inline, Steps
 from tests.helpers.mtbench import (
     LANGUAGES,
     MATH,
     SHARED,
     answered,
     make_config,
+    make_evaluation,
     read_lines,
     write_questions,
 )
@@ -36,10 +32,13 @@ from tests.helpers.stub_server import Answer, Stub, fault, says
 from tests.helpers.tiny_models import make_tiny_model
 
 
-def run_task(task: Any, config: Config, tiny: Path, out: Path) -> dict[str, Any]:
-    job = Job(task=task, config=config, run=str(out), round=0, out=str(out), model=str(tiny))
-    out.mkdir(exist_ok=True)
-    return TASKS[task](job, 0, EventFile(out / "events"))
+def run_mtbench(
+    config: EvaluationConfig, model: Path | None, out: Path, watcher: Steps | None = None
+) -> tuple[list[str], dict[str, Any]]:
+    """The benchmark, of a model or (None) of answers that are in `out`: what workers were asked to do, the summary."""
+    machine: Any = Inline(None, watcher)
+    mtbench(make_evaluation(config, str(model or ""), out, machine))
+    return machine.pool.tasks, read_json(summary_path(out, "mtbench"))
 
 
 def check_public_files(out: Path, judge: str, summary: dict[str, Any]) -> None:
@@ -59,16 +58,12 @@ def check_public_files(out: Path, judge: str, summary: dict[str, Any]) -> None:
         assert all(len(row["choices"][0]["turns"]) == 2 for row in answers.values())
 
 
-def test_five_languages_against_a_local_judge_that_writes_its_references(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_five_languages_against_a_local_judge_that_writes_its_references(tiny: Path, tmp_path: Path) -> None:
     config = make_config(tiny, write_questions(tmp_path / "q", reference=["", "6"]), mtbench={"references": "judge"})
     out = tmp_path / "evaluation"
-    run_task("mtbench-answers", config, tiny, out)
-    collect_answers(answer_job(config, str(tiny), out / "mtbench"), "tiny")
-    judged = run_task("mtbench-verdicts", config, tiny, out)
-    assert judged == {"judge": f"local: {tiny}", "cost": None}
-    summary = summarise(out / "mtbench", LANGUAGES)
+    asked, summary = run_mtbench(config, tiny, out)
+    assert (summary["judge"], summary["cost"]) == (f"local: {tiny}", None)
+    assert set(asked) == {"mtbench-answers", "write-local", "ask-local"}
     for lang in LANGUAGES:
         row = summary["languages"][lang]
         assert (row["n"], row["unscored_turns"], row["references"]) == (2, 0, {"judge": 1, "questions": 1})
@@ -82,12 +77,9 @@ def test_five_languages_against_a_local_judge_that_writes_its_references(
         shares = [math.exp(logp) / sum(map(math.exp, of_row)) for logp in of_row]
         assert row["grade"] == pytest.approx(sum(n * share for n, share in enumerate(shares, 1)), abs=1e-3)
     check_public_files(out / "mtbench", tiny.name, summary)
-    # the same again: neither model is loaded to write anything
+    # the same again: no worker is asked for anything
     before = {f: f.read_bytes() for f in (out / "mtbench").rglob("*") if f.is_file()}
-    monkeypatch.setattr(mtbench_references.LocalWriter, "_load", lambda self: pytest.fail("written twice"))
-    monkeypatch.setattr(mtbench_answers, "open_engine", lambda *args, **options: pytest.fail("answered twice"))
-    run_task("mtbench-answers", config, tiny, out)
-    run_task("mtbench-verdicts", config, tiny, out)
+    assert run_mtbench(config, tiny, out) == ([], summary)
     assert {f: f.read_bytes() for f in (out / "mtbench").rglob("*") if f.is_file()} == before
 
 
@@ -96,11 +88,9 @@ def test_the_published_files_in_five_languages_against_a_local_judge(tmp_path: P
     model = make_tiny_model(tmp_path / "model", context=8192)
     config = make_config(model, SHARED, mtbench={"references": "judge", "limit": 1, "max_tokens": 6})
     out = tmp_path / "evaluation"
-    run_task("mtbench-answers", config, model, out)
-    counts = collect_answers(answer_job(config, str(model), out / "mtbench"), "tiny")
-    assert (counts["answers"], counts["no_room"]) == (5 * 8 * 2, 0)
-    run_task("mtbench-verdicts", config, model, out)
-    summary = summarise(out / "mtbench", LANGUAGES)
+    _, summary = run_mtbench(config, model, out)
+    answers = [row for lang in LANGUAGES for row in read_rows(out / "mtbench" / "answers" / f"{lang}.parquet")]
+    assert (len(answers), [r["finish_reason"] for r in answers].count("no room")) == (5 * 8 * 2, 0)
     for lang in LANGUAGES:
         row = summary["languages"][lang]
         assert (row["n"], row["unscored_turns"], len(row["categories"])) == (8, 0, 8)
@@ -137,12 +127,12 @@ def test_five_languages_against_an_endpoint_that_is_cut_off_in_between(
             tiny, folder, kind="openai", model="m", base_url=stub.url, concurrency=1, mtbench={"references": "judge"}
         )
         with pytest.raises(UserError, match="refuses the key"):
-            run_task("mtbench-verdicts", config, tiny, out)
+            run_mtbench(config, None, out)
         stopping = 10**9
-        judged = run_task("mtbench-verdicts", config, tiny, out)
-        run_task("mtbench-verdicts", config, tiny, out)
+        _, summary = run_mtbench(config, None, out)
+        assert run_mtbench(config, None, out) == ([], summary)
         conversations = [sent["messages"] for _, sent, _ in stub.sent]
-    assert judged["judge"] == "openai: m"
+    assert summary["judge"] == "openai: m"
     # 10 references, 20 grades, the unreadable one three times, and the one that was cut off
     assert len(conversations) == 10 + 20 + 2 + 1
     written = next(c for c in conversations if c[-1]["content"] == MATH["de"][1])
@@ -152,7 +142,6 @@ def test_five_languages_against_an_endpoint_that_is_cut_off_in_between(
     assert any(
         f"reference to {MATH['fr'][1]}" in c[-1]["content"] and "fr second" in c[-1]["content"] for c in conversations
     )
-    summary = summarise(out / "mtbench", LANGUAGES)
     for lang in LANGUAGES:
         row = summary["languages"][lang]
         assert [row["turns"][t]["average"] for t in "12"] == [8.0, 10.0]
@@ -171,7 +160,8 @@ def test_a_reference_that_nobody_writes_leaves_its_turns_unscored_until_somebody
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     questions = load_questions(MtBench(questions=str(write_questions(tmp_path / "q")), references="judge"), ["en"])
-    out, notes = answered(tmp_path, questions), Steps()
+    out, notes = tmp_path / "evaluation", Steps()
+    shutil.copytree(answered(tmp_path, questions), out / "mtbench")
     refusing = True
 
     def script(request: dict[str, Any], before: int) -> Answer:
@@ -180,12 +170,15 @@ def test_a_reference_that_nobody_writes_leaves_its_turns_unscored_until_somebody
 
     with Stub(script) as stub:
         config = make_config(
-            tiny, tmp_path / "q", kind="openai", model="m", base_url=stub.url, mtbench={"references": "judge"}
-        ).judge
-        judge_answers(config, questions, out, tmp_path / "cache", notes)
-        row = summarise(out, ["en"])["languages"]["en"]
+            tiny, tmp_path / "q", kind="openai", model="m", base_url=stub.url, languages=["en"],
+            mtbench={"references": "judge"},
+        )  # fmt: skip
+        _, summary = run_mtbench(config, None, out, notes)
+        row = summary["languages"]["en"]
         assert (row["n"], row["unscored"], row["reasons"]) == (1, 1, {"no reference": 2})
         assert notes.notes == ["en: the judge wrote no reference for 1 questions (refused 1)"]
         refusing = False
-        judge_answers(config, questions, out, tmp_path / "another cache", notes)
-    assert summarise(out, ["en"])["languages"]["en"]["unscored_turns"] == 0
+        for file in (out / "mtbench").glob("cache.sqlite*"):  # the refusal was paid for, and would be the answer again
+            file.unlink()
+        _, summary = run_mtbench(config, None, out, notes)
+    assert summary["languages"]["en"]["unscored_turns"] == 0

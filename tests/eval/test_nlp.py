@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import eval.nlp.run
+import eval.nlp.measuring
 from eval.folders import summary_path
 from eval.nlp.run import items_path, model_fingerprint, read_summary, run_nlp
 from eval.nlp.table import items, nlp_table
 from icr.base.files import read_rows
-from icr.config.schema import Config
-from icr.work.job import Job
+from icr.config.schema import Nlp
+from icr.work.local_pool import Lane, LocalPool
 from icr.work.machine import Machine
-from tests.helpers.judging import Steps
+from tests.helpers.judging import Inline, Steps
 from tests.helpers.quiz import ITEMS_EACH, right, settings, write_tasks
 from tests.helpers.tiny_models import make_tiny_model
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("own_data_cache")
 
 
@@ -33,9 +34,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [make_tiny_model(root / f"model-{seed}", context=1024, seed=seed) for seed in (0, 3)]
 
 
+def run_here(asked: Nlp, model: Path, languages: list[str], out: Path, watcher: Steps | None = None) -> dict[str, Any]:
+    """With workers in this process."""
+    machine: Any = Inline(None, watcher)
+    return run_nlp(machine, asked, str(model), languages, out)
+
+
 def test_a_value_is_the_ranking_by_log_likelihood(models: list[Path], tasks: Path, tmp_path: Path) -> None:
     reporter = Steps()
-    summary = run_nlp(settings(tasks), str(models[0]), ["en", "es"], tmp_path, reporter)
+    summary = run_here(settings(tasks), models[0], ["en", "es"], tmp_path, reporter)
     errors = []
     for row, lang in zip(summary["tasks"], ("en", "es"), strict=True):
         expected = right(models[0], tasks, lang)
@@ -53,8 +60,8 @@ def test_a_value_is_the_ranking_by_log_likelihood(models: list[Path], tasks: Pat
     assert average["value"] == pytest.approx(np.mean([row["value"] for row in summary["tasks"]]))
     assert average["se"] == pytest.approx(math.hypot(*errors) / 2)
     assert average["languages"] == ["en", "es"]
-    assert reporter.steps[0] == (0, 2 * ITEMS_EACH) and reporter.steps[-1] == (2 * ITEMS_EACH, 2 * ITEMS_EACH)
-    assert any(0 < done < ITEMS_EACH for done, _ in reporter.steps)  # within a task, too
+    assert reporter.steps[-1] == (2 * ITEMS_EACH, 2 * ITEMS_EACH) and reporter.steps == sorted(reporter.steps)
+    assert any(0 < done < total for done, total in reporter.within)  # within a task, too
     assert reporter.notes == []
 
 
@@ -71,7 +78,7 @@ def test_values_are_those_of_simple_evaluate(
         "hf", arguments, tasks=["quiz_es"], num_fewshot=2, limit=9, batch_size=3, device="cpu", task_manager=manager
     )
     asked = settings(tasks, few_shot={"quiz_{lang}": 2}, limit=9)
-    [ours] = run_nlp(asked, str(models[1]), ["es"], tmp_path, Steps())["tasks"]
+    [ours] = run_here(asked, models[1], ["es"], tmp_path)["tasks"]
     assert (ours["few_shot"], ours["n"], ours["of"]) == (2, 9, ITEMS_EACH)
     for metric in ("acc", "acc_norm"):
         found = ours["metrics"][metric]
@@ -84,7 +91,7 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.measured, self.allowed = list[str](), 99
-        real = eval.nlp.run._evaluate
+        real = eval.nlp.measuring._evaluate
 
         def evaluate(scorer: Any, task: Any, *rest: Any) -> Any:
             if len(self.measured) == self.allowed:
@@ -92,7 +99,7 @@ class Spy:
             self.measured.append(task.name)
             return real(scorer, task, *rest)
 
-        monkeypatch.setattr(eval.nlp.run, "_evaluate", evaluate)
+        monkeypatch.setattr(eval.nlp.measuring, "_evaluate", evaluate)
 
 
 def test_what_is_measured_stays_and_is_not_measured_again(
@@ -102,7 +109,7 @@ def test_what_is_measured_stays_and_is_not_measured_again(
 
     def run(model: Path, **values: Any) -> dict[str, Any]:
         spy.measured = []
-        return run_nlp(settings(tasks, **values), str(model), ["en", "es"], out, Steps())
+        return run_here(settings(tasks, **values), model, ["en", "es"], out)
 
     spy.allowed = 1
     with pytest.raises(KeyboardInterrupt):
@@ -112,7 +119,7 @@ def test_what_is_measured_stays_and_is_not_measured_again(
     first = run(models[0])
     assert spy.measured == ["quiz_es"] and read_summary(out) == first
     with monkeypatch.context() as nothing:
-        nothing.setattr(eval.nlp.run, "Catalogue", None)  # not even the list of tasks is read
+        nothing.setattr(eval.nlp.measuring, "Catalogue", None)  # not even the list of tasks is read
         assert run(models[0], batch_size=3) == first and spy.measured == []
     summary_path(out, "nlp").unlink()
     assert run(models[0]) == first and spy.measured == []
@@ -129,30 +136,23 @@ def test_a_model_is_known_by_its_content(models: list[Path], tmp_path: Path) -> 
     assert model_fingerprint("org/name") == "org/name"
 
 
-def test_workers_share_the_tasks(models: list[Path], tasks: Path, tmp_path: Path) -> None:
-    alone = run_nlp(settings(tasks), str(models[0]), ["en", "es"], tmp_path / "alone", Steps())
-    shares = [
-        run_nlp(settings(tasks), str(models[0]), ["en", "es"], tmp_path / "shared", Steps(), index, 2)
-        for index in range(2)
-    ]
-    assert shares[0] == {}
-    values = [[(t["task"], t["value"], t["se"]) for t in s["tasks"]] for s in (alone, shares[1])]
+def test_two_workers_share_the_tasks(models: list[Path], tasks: Path, tmp_path: Path) -> None:
+    alone = run_here(settings(tasks), models[0], ["en", "es"], tmp_path / "alone")
+    machine = Machine(tmp_path / "shared", Console(quiet=True))
+    lane = {"nlp": Lane(2)}
+    with LocalPool(tmp_path / "shared", lane, env={"PYTHONPATH": str(ROOT)}) as pool:
+        machine.__dict__["pool"] = pool  # as if there were two GPUs
+        shared = run_nlp(machine, settings(tasks), str(models[0]), ["en", "es"], tmp_path / "shared")
+    values = [[(t["task"], t["value"], t["se"]) for t in s["tasks"]] for s in (alone, shared)]
     assert values[0] == values[1]
+    assert len(list((tmp_path / "shared" / "logs").glob("nlp-*.log"))) == 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_in_a_process_of_its_own_with_vllm(models: list[Path], tasks: Path, tmp_path: Path) -> None:
-    here = run_nlp(settings(tasks), str(models[0]), ["en", "es"], tmp_path / "here", Steps())
-    config = Config.model_validate(
-        {
-            "models": {"reference": str(models[0])},
-            "prompts": {"path": "none", "languages": ["en", "es"]},
-            "judge": {"nlp": settings(tasks, backend="vllm").model_dump()},
-        }
-    )
+    here = run_here(settings(tasks), models[0], ["en", "es"], tmp_path / "here")
     out = tmp_path / "there"
-    job = Job(task="nlp", config=config, run=str(out), round=0, out=str(out), model=str(models[0]))
-    Machine(out, Console(quiet=True)).work(job, "nlp")
+    run_nlp(Machine(out, Console(quiet=True)), settings(tasks, backend="vllm"), str(models[0]), ["en", "es"], out)
     there = read_summary(out)
     assert there["backend"] == ["vllm"]
     for task in ("quiz_en", "quiz_es"):
@@ -164,7 +164,7 @@ def test_texts_that_are_too_long_are_counted(tasks: Path, tmp_path: Path) -> Non
     model = make_tiny_model(tmp_path / "short", context=40)
     reporter = Steps()
     asked = settings(tasks, few_shot={"quiz_{lang}": 2})
-    [row] = run_nlp(asked, str(model), ["en"], tmp_path / "out", reporter)["tasks"]
+    [row] = run_here(asked, model, ["en"], tmp_path / "out", reporter)["tasks"]
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -182,7 +182,7 @@ def test_texts_that_are_too_long_are_counted(tasks: Path, tmp_path: Path) -> Non
 def test_the_table_of_two_real_models(models: list[Path], tasks: Path, tmp_path: Path) -> None:
     folders = {str(n): tmp_path / str(n) for n in range(2)}
     for model, out in zip(models, folders.values(), strict=True):
-        run_nlp(settings(tasks), str(model), ["en", "es"], out, Steps())
+        run_here(settings(tasks), model, ["en", "es"], out)
     changes = []
     for row in nlp_table(folders):
         if row["label"] == "1" and row["language"] != "average":
@@ -194,7 +194,7 @@ def test_the_table_of_two_real_models(models: list[Path], tasks: Path, tmp_path:
 
 
 def test_items_are_kept_as_numbers(models: list[Path], tasks: Path, tmp_path: Path) -> None:
-    run_nlp(settings(tasks), str(models[0]), ["en"], tmp_path, Steps())
+    run_here(settings(tasks), models[0], ["en"], tmp_path)
     rows = read_rows(items_path(tmp_path, "quiz_en"))
     assert len(rows) == 2 * ITEMS_EACH and {r["metric"] for r in rows} == {"acc", "acc_norm"}
     assert [r["item"] for r in rows[::2]] == list(range(ITEMS_EACH))

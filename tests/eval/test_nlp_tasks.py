@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 
-import eval.nlp.run
+import eval.nlp.measuring
 from eval.nlp.run import run_nlp
 from eval.nlp.tasks import Catalogue, check_settings, plan_tasks
 from icr.base.errors import UserError
 from icr.config.schema import Nlp
-from tests.helpers.judging import Steps
+from tests.helpers.judging import Inline, Steps
 from tests.helpers.quiz import settings, write_tasks
 from tests.helpers.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.usefixtures("own_data_cache")
+
+
+def inline(watcher: Steps | None = None) -> Any:
+    """A machine whose workers are in this process."""
+    return Inline(None, watcher)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +61,8 @@ def test_own_tasks_beside_the_papers(catalogue: Catalogue) -> None:
 @pytest.mark.parametrize(
     ("asked", "languages", "message"),
     [
-        ({"tasks": ["hellaswagg_es"]}, ["es"], r"(?s)no such task.*hellaswagg_es.*did you mean hellaswag_es"),
-        ({"tasks": ["quizz_{lang}"]}, ["es"], r"(?s)no such task.*quizz_es.*did you mean .*quiz_es"),
+        ({"tasks": ["hellaswagg_es"]}, ["es"], r"(?s)task not found.*hellaswagg_es.*did you mean hellaswag_es"),
+        ({"tasks": ["quizz_{lang}"]}, ["es"], r"(?s)task not found.*quizz_es.*did you mean .*quiz_es"),
         ({"tasks": ["ai2_arc"]}, ["en"], "stands for a group"),
         ({}, ["sw", "th"], "no task for any of the languages sw, th"),
         ({"few_shot": {"acr": 25}}, ["es"], r"(?s)few-shot examples for acr.*the benchmarks are arc, hellaswag"),
@@ -74,17 +79,17 @@ def test_a_language_without_tasks_is_named(
     model: Path, tasks: Path, tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        eval.nlp.run, "Catalogue", lambda include_path: catalogue
+        eval.nlp.measuring, "Catalogue", lambda include_path: catalogue
     )  # to read all 14,000 again takes long
     reporter = Steps()
-    summary = run_nlp(settings(tasks), str(model), ["sw", "en"], tmp_path, reporter)
+    summary = run_nlp(inline(reporter), settings(tasks), str(model), ["sw", "en"], tmp_path)
     assert summary["without"] == {"sw": ["quiz_{lang}"]}
     assert [t["language"] for t in summary["tasks"]] == ["en"]
     assert reporter.notes == ["no task for sw in quiz_{lang}: not measured there"]
 
 
 def test_folders_of_tasks_that_are_wrong(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder of tasks"):
+    with pytest.raises(UserError, match="folder of tasks not found"):
         check_settings(Nlp(include_path=str(tmp_path / "nothing")))
     with pytest.raises(UserError, match=r"no \.yaml file"):
         check_settings(Nlp(include_path=str(tmp_path)))
@@ -92,16 +97,16 @@ def test_folders_of_tasks_that_are_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)not YAML.*broken\.yaml:3"):
         check_settings(Nlp(include_path=str(tmp_path)))
     with pytest.raises(UserError, match="not YAML"):
-        run_nlp(Nlp(include_path=str(tmp_path)), "org/name", ["en"], tmp_path / "out", Steps())
+        run_nlp(inline(), Nlp(include_path=str(tmp_path)), "org/name", ["en"], tmp_path / "out")
 
 
 def test_data_that_cannot_be_had(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)data cannot be had.*alexandrainst/m_arc.*task arc_es.*HF_HOME"):
-        run_nlp(Nlp(backend="transformers"), str(model), ["es"], tmp_path / "hub", Steps())
+        run_nlp(inline(), Nlp(backend="transformers"), str(model), ["es"], tmp_path / "hub")
     tasks = write_tasks(tmp_path / "tasks")
     (tasks / "test_en.jsonl").unlink()
     with pytest.raises(UserError, match=r"(?s)data cannot be had.*test_en\.jsonl.*working directory"):
-        run_nlp(settings(tasks), str(model), ["en"], tmp_path / "own", Steps())
+        run_nlp(inline(), settings(tasks), str(model), ["en"], tmp_path / "own")
 
 
 @pytest.mark.parametrize(
@@ -117,9 +122,9 @@ def test_a_task_file_that_does_not_work(old: str, new: str, message: str, tmp_pa
     file = tasks / "quiz_en.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        run_nlp(settings(tasks), "org/never-loaded", ["en"], tmp_path / "out", Steps())
+        run_nlp(inline(), settings(tasks), "org/never-loaded", ["en"], tmp_path / "out")
 
 
 def test_a_model_that_cannot_be_loaded(tasks: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model cannot be loaded"):
-        run_nlp(settings(tasks), str(tmp_path), ["en"], tmp_path / "out", Steps())
+        run_nlp(inline(), settings(tasks), str(tmp_path), ["en"], tmp_path / "out")

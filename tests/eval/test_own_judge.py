@@ -16,11 +16,10 @@ from eval.layout import LaidOut
 from eval.xalpaca.answers import read_answers
 from eval.xalpaca.pairwise import run_verdicts
 from icr.base.errors import UserError
-from icr.base.progress import Silent
 from tests.commands.test_judge_cli import write_public
 from tests.conftest import Config
 from tests.helpers.command import icr
-from tests.helpers.judging import Steps, write_answers
+from tests.helpers.judging import judged_by, write_answers
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = """
@@ -65,7 +64,7 @@ def judge(tmp_path: Path, code: str, name: str) -> OwnJudge:
 def verdicts(tmp_path: Path, own: OwnJudge, ours: dict[str, str], theirs: dict[str, str]) -> list[dict[str, Any]]:
     answers = write_answers(tmp_path / "answers", "de", ours)
     read_answers(answers)
-    run_verdicts(own, answers, {"de": theirs}, tmp_path / "out", Steps())
+    run_verdicts(judged_by(own, size=256), answers, {"de": theirs}, tmp_path / "out")
     return pq.read_table(tmp_path / "out" / "verdicts" / "de.parquet").to_pylist()
 
 
@@ -98,7 +97,7 @@ def test_accuracy_takes_an_undecided_judge_for_a_tie(tmp_path: Path) -> None:
     """One pair that the judge decides as the reward did, one that it turns round, one that it leaves open."""
     texts = {"p1": ("a\nb", "a b"), "p2": ("a b", "a\nb"), "p3": ("a\nb", "c\nd")}
     rows = [{"prompt_id": id, "lang": "de", "prompt": id, "chosen": c, "rejected": r} for id, (c, r) in texts.items()]
-    run_agreement(OwnJudge("eval.layout:LaidOut"), {"de": rows}, tmp_path / "out", Silent())
+    run_agreement(judged_by(OwnJudge("eval.layout:LaidOut")), {"de": rows}, tmp_path / "out")
     found = {r["prompt_id"]: (r["agreement"], r["tie"]) for r in pq.read_table(tmp_path / "out/de.parquet").to_pylist()}
     assert found == {"p1": (1.0, 0.0), "p2": (0.0, 0.0), "p3": (0.5, 1.0)}
 
@@ -130,7 +129,10 @@ def test_problems_are_known_before_anything_runs(tiny_config: Config, tmp_path: 
     for section, what in [
         ({"kind": f"{own}:Nothing"}, "Nothing has no method preferences"),
         ({"kind": "absent_module:X"}, "ModuleNotFoundError"),
-        ({"kind": f"{own}:High", "benchmarks": ["mtbench"]}, "gives no grades, which mtbench needs"),
+        (
+            {"kind": f"{own}:High", "benchmarks": ["mtbench"]},
+            "only compare answers, but mtbench needs grades",
+        ),
         ({"kind": "opnai"}, "`judge.kind`"),
     ]:
         config = tiny_config(tmp_path / "c", judge={"prompts": str(tmp_path), **section})

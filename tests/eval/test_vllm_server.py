@@ -17,12 +17,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.judges.endpoint import EndpointJudge
-from eval.judges.local import LocalJudge
 from eval.xalpaca.pairwise import Comparison
 from icr.config.schema import Endpoint as Settings
 from icr.endpoint.cache import Cache
 from tests.helpers.endpoints import Endpoint, shares
-from tests.helpers.judging import Steps
+from tests.helpers.judging import Steps, load_local
 from tests.helpers.tiny_models import END, make_tiny_model
 
 pytestmark = [
@@ -121,7 +120,7 @@ def test_the_servers_verdicts_are_those_of_the_local_judge(server: str, folder: 
     endpoint = Endpoint("labels", tmp_path / "c.sqlite", Settings(base_url=server), steps)
     remote = EndpointJudge(endpoint, "logprobs")  # which refuses to read labels from the text
     verdicts = remote.ask(QUESTIONS, lambda more: None)
-    local = LocalJudge.load(str(folder)).ask(QUESTIONS, lambda more: None)
+    local = load_local(folder).ask(QUESTIONS, lambda more: None)
     assert [v.reason for v in verdicts] == [None] * len(QUESTIONS)
     # Both compute in fp32, in which kernels differ by some 1e-6 of a logit; further tokens that read as a label ("a")
     # have e^-15 or less. A reading of other probabilities would be off by far more: the shares differ by tenths.

@@ -22,8 +22,9 @@ from icr.base.rundir import RunDir
 from icr.experiments.compare import compare, competing_rewards, make_variants, rank_correlation, run_variants
 from icr.report.compare_tables import compare_tables, write_page
 from icr.report.compare_tables import rows as rows_of
+from icr.rounds.contents import identify_inputs
 from icr.rounds.controller import Controller
-from icr.rounds.lineage import Lineage
+from icr.rounds.plan import RunPlan
 from icr.rounds.preflight import load_checked
 from icr.translation import translation_of
 from tests.helpers.independent import rows
@@ -54,7 +55,7 @@ def test_four_kinds_sample_once_and_equal_four_separate_runs(
     for kind in KINDS:
         alone = RunDir(tmp_path / f"alone-{kind}")
         settings = {"run": str(alone.path), "reward.kind": kind}
-        controller = Controller(alone, load_checked(config, [], settings), silent())
+        controller = Controller(alone, *load_checked(config, [], settings), silent())
         controller.iterate()
         controller.close()
         assert_same(alone.round(1).path, out / "variants" / f"kind={kind}" / "round-1")
@@ -88,7 +89,8 @@ def test_what_is_measured_of_shared_responses_is_measured_once(
     config = tiny_config(tmp_path, rounds=1, judge={"kind": "none"})
     variants = make_variants(config, ["reward.length_penalty=fit,none"], tmp_path / "out", [], {})
     run_variants(variants, tmp_path / "out", silent())
-    assert (tasks.count("sample"), tasks.count("logps"), tasks.count("train")) == (1, 1, 2)
+    # three shards of prompts: sampled once, scored once by either model
+    assert (tasks.count("sample"), tasks.count("logps"), tasks.count("train")) == (3, 6, 2)
     assert not list((tmp_path / "out").glob("measured/*"))  # gone once every variant is done
     alphas = [set(found["1"]["alpha"].values()) for found in compare(variants, tmp_path / "out")["variants"].values()]
     assert alphas[1] == {0.0} and alphas[0] != {0.0}
@@ -140,32 +142,45 @@ def agreement_by_hand(one: Path, two: Path, lang: str) -> dict[str, float]:
     return {"rank_correlation": sum(correlations) / len(correlations), "equal_pairs": equal, "prompts": len(both)}
 
 
-def lineage(config: Path, **changes: Any) -> Lineage:
-    from icr.config.load import load_config
-
-    return Lineage(load_config(config, [], {key.replace("__", "."): value for key, value in changes.items()}))
+def plan(config: Path, **changes: Any) -> RunPlan:
+    settings = {key.replace("__", "."): value for key, value in changes.items()}
+    found, inputs = load_checked(config, [], settings)
+    return RunPlan(found, identify_inputs(found, inputs))
 
 
 def test_stages_have_one_name_exactly_when_their_inputs_are_one(
     tiny_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     config = tiny_config(tmp_path)
-    base, none = lineage(config), lineage(config, reward__length_penalty="none")
-    previous, kto = lineage(config, reward__reference="previous"), lineage(config, objective="kto")
-    sampled = lineage(config, sampling__temperature=0.5)
-    assert base.key(1, "sample") == none.key(1, "sample") == previous.key(1, "sample") == kto.key(1, "sample")
-    assert base.key(1, "sample") != base.key(2, "sample") and base.key(1, "sample") != sampled.key(1, "sample")
-    assert base.key(1, "score") != none.key(1, "score")
-    assert base.measurement(1, "policy") == none.measurement(1, "policy")  # α comes off afterwards
-    assert base.measurement(1, "policy") != base.measurement(1, "reference")
-    assert base.key(2, "sample") != none.key(2, "sample")  # other pairs, another policy
+    base, none = plan(config), plan(config, reward__length_penalty="none")
+    previous, kto = plan(config, reward__reference="previous"), plan(config, objective="kto")
+    sampled = plan(config, sampling__temperature=0.5)
+    assert (
+        base.step(1, "sample").key
+        == none.step(1, "sample").key
+        == previous.step(1, "sample").key
+        == kto.step(1, "sample").key
+    )
+    assert (
+        base.step(1, "sample").key != base.step(2, "sample").key
+        and base.step(1, "sample").key != sampled.step(1, "sample").key
+    )
+    assert base.step(1, "score").key != none.step(1, "score").key
+    assert base.pass_key(1, "policy") == none.pass_key(1, "policy")  # α comes off afterwards
+    assert base.pass_key(1, "policy") != base.pass_key(1, "reference")
+    assert base.step(2, "sample").key != none.step(2, "sample").key  # other pairs, another policy
     # in round 1 the previous policy is π_I: the two references part in round 2
-    assert base.key(1, "train") == previous.key(1, "train")
-    assert base.key(2, "sample") == previous.key(2, "sample") and base.key(2, "score") != previous.key(2, "score")
-    assert base.measurement(2, "policy") == previous.measurement(2, "policy")
-    assert base.measurement(2, "reference") != previous.measurement(2, "reference")
-    assert base.key(1, "pair") == kto.key(1, "pair") and base.key(1, "train") != kto.key(1, "train")
-    assert base.key(0, "judge") == kto.key(0, "judge") and base.key(1, "judge") != kto.key(1, "judge")
+    assert base.step(1, "train").key == previous.step(1, "train").key
+    assert (
+        base.step(2, "sample").key == previous.step(2, "sample").key
+        and base.step(2, "score").key != previous.step(2, "score").key
+    )
+    assert base.pass_key(2, "policy") == previous.pass_key(2, "policy")
+    assert base.pass_key(2, "reference") != previous.pass_key(2, "reference")
+    assert base.step(1, "pair").key == kto.step(1, "pair").key and base.step(1, "train").key != kto.step(1, "train").key
+    assert (
+        base.step(0, "judge").key == kto.step(0, "judge").key and base.step(1, "judge").key != kto.step(1, "judge").key
+    )
 
 
 def test_variants_are_all_combinations_and_the_first_is_the_baseline(

@@ -10,29 +10,24 @@ import pytest
 from rich.console import Console
 
 from icr.base.progress import EventFile
-from icr.work.job import Job
 from icr.work.machine import Machine
+from icr.work.resident import Resident
+from tests.helpers.judging import InlinePool, Steps
 
 
 def run_inline(patch: pytest.MonkeyPatch) -> list[str]:
-    """Make `Machine` run its jobs in this process; returns the list that takes the names of the tasks as they run."""
-    tasks: list[str] = []
-
-    def work(self: Machine, job: Job, label: str, **options: Any) -> list[dict[str, Any]]:
-        from icr.commands.worker import TASKS
-
-        tasks.append(job.task)
-        return [TASKS[job.task](job, 0, _events(self.folder))]
+    """Make every `Machine` work in this process; returns the list that takes the names of the tasks, one a shard."""
+    pool = InlinePool(Resident(), Steps())
 
     def train(self: Machine, spec: Any, label: str) -> dict[str, Any]:
         from loops.train import run
 
-        tasks.append("train")
+        pool.tasks.append("train")
         return run(spec, _events(self.folder))
 
-    patch.setattr(Machine, "work", work)
+    patch.setattr(Machine, "pool", pool)
     patch.setattr(Machine, "train", train)
-    return tasks
+    return pool.tasks
 
 
 def _events(folder: Path) -> EventFile:

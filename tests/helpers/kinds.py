@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from icr.base.files import write_rows, write_text
-from icr.base.progress import Silent
 from icr.base.rundir import RunDir
-from icr.commands.worker import TASKS
 from icr.config.load import dump_config, load_config
 from icr.engines.base import Completion, Decoding, Request
+from icr.engines.open import EngineSettings
 from icr.rounds.context import Context
 from icr.rounds.preflight import preflight
 from icr.rows import RESPONSES
-from icr.work.job import Job
+from icr.work.steps import Step
 from tests.helpers.independent import rows as read
+from tests.helpers.judging import Inline
 
 OWN = """
 class Vowels:
@@ -61,21 +62,18 @@ ALPHA = 0.003
 """The length penalty of `make_round`, unless a test asks for another."""
 
 
-class Here:
-    """A runner whose worker is this process."""
+class Here(Inline):
+    """A machine whose workers are this process; nothing is trained on it."""
 
-    def __init__(self) -> None:
-        self.done: list[str] = []
-        """The tasks that were run."""
-
-    def work(self, job: Job, label: str, **_: Any) -> list[dict[str, Any]]:
-        self.done.append(job.task)
-        return [TASKS[job.task](job, 0, Silent())]  # type: ignore[arg-type]
+    @property
+    def done(self) -> list[str]:
+        """The tasks that were run, shards of one side by side counting once."""
+        return [name for name, _ in groupby(self.pool.tasks)]
 
     def note(self, text: str) -> None:
         raise AssertionError(text)
 
-    def precision(self, asked: str) -> Any:
+    def precision(self, asked: str) -> str:
         return asked
 
     def train(self, spec: Any, label: str) -> dict[str, Any]:
@@ -112,7 +110,9 @@ def make_context(
         reference=reference,
         previous=str(previous or reference),
         judge_model=None,
-        runner=Here(),
+        machine=Here(),  # type: ignore[arg-type]
+        step=Step("round-1/score"),
+        engine=EngineSettings(backend="transformers", precision="fp32", window=2048),
     )
     tokenizer = AutoTokenizer.from_pretrained(policy)
     for lang in context.languages:
@@ -150,6 +150,9 @@ class Translator:
     """The source texts, in order."""
     decodings: list[Decoding] = field(default_factory=list)
 
+    def close(self) -> None:
+        pass
+
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
         self.decodings.append(decoding)
         return [self._one(self.tokenizer.decode(r.prompt_ids)) for r in requests]
@@ -174,7 +177,7 @@ def translated(source: str, language: str) -> str:
 def use_translator(monkeypatch: Any, tiny_pair: tuple[Path, Path], **failing: Any) -> Translator:
     """Put a `Translator` in the engine's place."""
     translator = Translator(AutoTokenizer.from_pretrained(tiny_pair[0]), **failing)
-    monkeypatch.setattr("icr.rounds.stages.translate.open_engine", lambda *_, **__: translator)
+    monkeypatch.setattr("icr.work.resident.open_engine", lambda *_, **__: translator)
     return translator
 
 

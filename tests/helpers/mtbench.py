@@ -7,10 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.benchmarks import Evaluation
+from eval.judges.asking import Judging
 from eval.judges.question import Question, Verdict
-from eval.mtbench.answers import import_answers
-from icr.config.schema import Config
+from eval.mtbench.answers import answer, bound_conversation, import_answers
+from eval.mtbench.questions import load_questions
+from eval.mtbench.sampling import AnswerTask
+from icr.base.content import hash_value
+from icr.config.evaluation import EvaluationConfig
 from icr.engines.base import Completion, Decoding, Request
+from icr.engines.models import context_length
+from icr.engines.open import EngineSettings
+from icr.work.resident import Resident
+from tests.helpers.judging import Inline, judged_by
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "mt_bench"
 
@@ -55,13 +64,14 @@ def write_questions(folder: Path, *, reference: Any = None) -> Path:
     return folder
 
 
-def make_config(tiny: Path, questions: Path, **judge: Any) -> Config:
+def make_config(tiny: Path, questions: Path, **judge: Any) -> EvaluationConfig:
     settings = {"questions": str(questions), "max_tokens": 12, **judge.pop("mtbench", {})}
-    return Config.model_validate(
+    return EvaluationConfig.model_validate(
         {
-            "models": {"reference": str(tiny)},
-            "prompts": {"path": "", "languages": LANGUAGES},
-            "sampling": {"backend": "transformers", "shard_size": 4},
+            "benchmark": "mtbench",
+            "model": str(tiny),
+            "languages": judge.pop("languages", LANGUAGES),
+            "sampling": {"backend": "transformers", "shard_size": judge.pop("shard_size", 4)},
             "judge": {"kind": "local", "model": str(tiny), **judge, "mtbench": settings},
         }
     )
@@ -90,9 +100,6 @@ class Recorder:
 class Scripted:
     """A judge that gives each question the grade of a function, and None where it has none; dies after `limit`."""
 
-    name = "local: scripted"
-    shard_size = 2
-
     def __init__(self, of: Callable[[Question], int | None], limit: int = 10**9) -> None:
         self.of, self.limit, self.seen = of, limit, list[Question]()
 
@@ -105,8 +112,57 @@ class Scripted:
         return [Verdict(None, "refused") if g is None else Verdict.of_label(q, str(g), f"[[{g}]]")
                 for q, g in zip(questions, grades, strict=True)]  # fmt: skip
 
-    def cost(self) -> None:
-        return None
+
+def graded_by(judge: Scripted) -> Judging:
+    return judged_by(judge, "local: scripted", 2)
+
+
+class Answering(Resident):
+    """A worker's state whose engine is the test's."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def engine(self, model: str, settings: EngineSettings) -> Any:
+        return self._recorder
+
+
+def make_evaluation(config: EvaluationConfig, model: str, out: Path, machine: Any, key: str = "key") -> Evaluation:
+    """MT-Bench on `model` (""; its answers are in `out`), answered and judged by the workers of `machine`."""
+    judge_model = config.judge.local_model
+    assert config.judge.mtbench is not None
+    longest = bound_conversation(
+        load_questions(config.judge.mtbench, config.languages), config.judge.mtbench.max_tokens
+    )
+    window = min(context_length(model), longest) if model else 0
+    return Evaluation(
+        model=model,
+        name="org/a model",
+        out=out,
+        languages=config.languages,
+        chat_template=None,
+        sampling=config.sampling,
+        judge=config.judge,
+        judge_model=judge_model,
+        machine=machine,
+        engine=EngineSettings(backend="transformers", precision="fp32", window=window),
+        key=key,
+    )
+
+
+def answer_questions(config: EvaluationConfig, model: str, out: Path, recorder: Recorder) -> dict[str, int]:
+    """Have `recorder` answer in the model's place, as far as it was not answered before."""
+    assert config.judge.mtbench is not None
+    machine: Any = Inline(Answering(recorder))
+    questions = load_questions(config.judge.mtbench, config.languages)
+    key = hash_value(model)
+    evaluation = make_evaluation(config, model, out, machine, key)
+    assert evaluation.engine is not None
+    task = AnswerTask(model=model, chat_template=None, engine=evaluation.engine,
+                      max_tokens=config.judge.mtbench.max_tokens, seed=config.sampling.seed)  # fmt: skip
+    size = config.sampling.shard_size
+    return answer(machine, task, questions, out, key=key, name="org/a model", shard_size=size)
 
 
 def answered(folder: Path, questions: Any) -> Path:

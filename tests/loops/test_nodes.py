@@ -30,7 +30,7 @@ def test_two_nodes_train_what_one_does(tiny_config: Callable[..., Path], tmp_pat
             tmp_path / name, rounds=1, judge={"kind": "none"}, train={"processes": 1, "save_steps": 50}
         )
         run = RunDir(tmp_path / name / "run")
-        controller = Controller(run, load_checked(config, [], {"run": str(run.path), **settings}), silent())
+        controller = Controller(run, *load_checked(config, [], {"run": str(run.path), **settings}), silent())
         controller.iterate()
         controller.close()
         assert run.round(1).record.stages["train"].counts["processes"] == (2 if name == "two" else 1)

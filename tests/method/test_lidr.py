@@ -15,6 +15,7 @@ from icr.base.errors import ConfigError, UserError
 from icr.base.files import read_rows, write_rows
 from icr.base.rundir import StageRecord
 from icr.report.page import write_report
+from icr.rounds.preflight import preflight
 from icr.rounds.stages.pair import pair
 from icr.rounds.stages.sample import sample
 from icr.rounds.stages.score import score
@@ -184,7 +185,7 @@ def test_the_rest_of_a_round_takes_lidr_pairs(make: Any, tiny_pair: tuple[Path, 
     assert translated(response_text("en", 1, 0), "Spanish") in page  # among the examples
     assert "is not there" not in page
     specs: list[Any] = []
-    monkeypatch.setattr(context.runner, "train", lambda spec, label: specs.append(spec) or {})
+    monkeypatch.setattr(context.machine, "train", lambda spec, label: specs.append(spec) or {})
     train(context)
     assert specs[0].facts["pairs"] == {"en": 6, "es": 6, "ru": 6} and specs[0].facts["alpha"] == {}
     assert len(read_rows(specs[0].data)) == 18
@@ -201,7 +202,7 @@ def test_one_other_language_that_lacks_prompts(make: Any, tiny_pair: tuple[Path,
         lines = (folder / f"{lang}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (few / f"{lang}.jsonl").write_text("".join(lines[1:] if lang == "es" else lines), encoding="utf-8")
     config = context.config.model_copy(update={"prompts": context.config.prompts.model_copy(update={"path": str(few)})})
-    context = replace(context, config=config)
+    context = replace(context, config=config, inputs=preflight(config))
     path = context.round.responses / "es.parquet"
     write_rows(path, [r for r in read_rows(path) if r["prompt_id"] != "p1"], RESPONSES)
     assert score(context)["translations"]["en-es"]["translations"] == 5

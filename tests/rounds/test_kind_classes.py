@@ -31,16 +31,16 @@ def test_making_a_kind_starts_nothing_and_writes_nothing(make_round: Any, kind: 
     before = sorted(context.run.path.rglob("*"))
     made = open_kind(context)
     assert type(made) is find_kind(kind) and made.checked == []
-    assert context.runner.done == [] and sorted(context.run.path.rglob("*")) == before
+    assert context.machine.done == [] and sorted(context.run.path.rglob("*")) == before
 
 
 def test_pairs_need_no_models(make_round: Any) -> None:
     """The stage "pair" works on the tables alone: scored once, a kind that was not measured makes the same pairs."""
     context = make_round("cross-lingual")
     score(context)
-    done = list(context.runner.done)
+    done = list(context.machine.done)
     results = open_kind(context).pairs()
-    assert context.runner.done == done == ["logps"]
+    assert context.machine.done == done == ["logps"]
     for lang, result in results.items():
         responses = read_responses(context.round.responses / f"{lang}.parquet")
         groups = find_candidates(responses, read_rewards(context.round.rewards / f"{lang}.parquet"))
@@ -84,7 +84,7 @@ def test_that_is_known_without_torch() -> None:
 
 def test_nobody_else_asks_for_a_kind_by_its_name() -> None:
     """`lidr` as a string is in the registry of kinds and in the schema; and where sampling is decided."""
-    sampling = {"icr/work/sampling.py", "icr/rounds/lineage.py", "icr/rounds/stages/sample.py", "icr/rounds/plan.py"}
+    sampling = {"icr/rounds/window.py", "icr/work/settings.py"}
     found = {
         str(file.relative_to(ROOT))
         for top in ("icr", "loops", "prompts", "eval")

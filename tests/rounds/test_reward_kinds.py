@@ -192,11 +192,11 @@ def test_translations_that_exist_are_not_made_again(
     context = make_round("translate")
     score(context)
     first = (context.round.rewards / "es.parquet").read_bytes()
-    assert len(translator.asked) == 36 and context.runner.done == ["translate", "logps"]
-    (context.round.translations / "shards" / "00001.parquet").unlink()
+    assert len(translator.asked) == 36 and context.machine.done == ["translate", "logps"]
+    (context.pass_folder("translations") / "00001.parquet").unlink()
     score(context)
     assert len(translator.asked) == 36 + 18  # one shard of six prompts by three samples
-    assert context.runner.done == ["translate", "logps", "translate"]
+    assert context.machine.done == ["translate", "logps", "translate"]
     assert (context.round.rewards / "es.parquet").read_bytes() == first
 
 

@@ -9,12 +9,12 @@ import torch
 
 from icr.engines.base import Decoding, Request, request_seed
 from icr.engines.models import end_of_turn_id, load_tokenizer, prompt_token_ids
-from icr.engines.open import choose_backend
+from icr.engines.open import EngineSettings, choose_backend
 from icr.engines.transformers_engine import OwnNoise, TransformersEngine
-from icr.work.sampling import SamplingJob, merge_shards, sample_shards
-from icr.work.shards import Shards
+from icr.work.sampling import SampleTask, sample_prompts
 from prompts.load import Prompt
 from tests.helpers.independent import rows
+from tests.helpers.judging import Inline
 
 DECODING = Decoding(temperature=0.9, top_p=1.0, max_tokens=10)
 
@@ -83,40 +83,39 @@ def test_own_noise_samples_from_the_softmax() -> None:
 
 def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp_path: Path) -> None:
     prompts = [Prompt(f"p{i}", lang, f"Say {i}.", f"Say {i}.") for i in range(3) for lang in ("en", "es")]
-    tokenizer = load_tokenizer(str(tiny_pair[0]))
-    ids = {(p.id, p.lang): prompt_token_ids(tokenizer, p.text) for p in prompts}
-    engine = TransformersEngine(str(tiny_pair[0]), "fp32")
+    task = SampleTask(
+        model=str(tiny_pair[0]),
+        chat_template=None,
+        engine=EngineSettings(backend="transformers", precision="fp32", window=256),
+        n=2,
+        temperature=DECODING.temperature,
+        top_p=DECODING.top_p,
+        max_tokens=DECODING.max_tokens,
+        seed=42,
+        round=1,
+    )
 
-    class Heard:
-        last = (0, 0, 0)
+    def run(name: str) -> Inline:
+        machine = Inline()
+        out, shards = tmp_path / name, tmp_path / name / "shards"
+        counts = sample_prompts(machine, task, prompts, out, shards, "responses", 4)  # type: ignore[arg-type]
+        assert counts["responses"] == 12 and list(counts["languages"]) == ["en", "es"]
+        return machine
 
-        def progress(self, done: int, total: int, tokens: int = 0) -> None:
-            self.last = (done, total, tokens)
-
-        def note(self, text: str) -> None:
-            raise AssertionError(text)
-
-    def run(folder: Path, todo: list[int]) -> Heard:
-        job = SamplingJob(Shards(folder, prompts, 4), 2, DECODING, 42, 1)
-        heard = Heard()
-        sample_shards(job, todo, engine, tokenizer, ids, heard)
-        return heard
-
-    assert Shards(tmp_path / "a", prompts, 4).of_worker(0, 1) == [0, 1]
-    assert run(tmp_path / "a", [0]).last[:2] == (8, 8)
-    half = Shards(tmp_path / "a", prompts, 4)
-    assert half.of_worker(0, 1) == [1] and half.of_worker(0, 2) == [] and half.of_worker(1, 2) == [1]
-    run(tmp_path / "a", [1])
-    run(tmp_path / "b", [1])
-    run(tmp_path / "b", [0])
-    for name in ("a", "b"):
-        merge_shards(Shards(tmp_path / name, prompts, 4), tmp_path / name / "out", ["en", "es"])
+    first = run("a")
+    assert first.pool.tasks == ["sample"] * 2 and first.watcher.steps[-1] == (12, 12)
+    assert run("a").pool.tasks == []
+    run("b")
+    (tmp_path / "b" / "shards" / "00000.parquet").unlink()
+    half = run("b")
+    assert half.pool.tasks == ["sample"] and half.watcher.steps[-1] == (12, 12)
+    ids = {p.text: prompt_token_ids(load_tokenizer(str(tiny_pair[0])), p.text) for p in prompts}
     for lang in ("en", "es"):
-        found = rows(tmp_path / "a" / "out" / f"{lang}.parquet")
-        assert found == rows(tmp_path / "b" / "out" / f"{lang}.parquet")
+        found = rows(tmp_path / "a" / f"{lang}.parquet")
+        assert found == rows(tmp_path / "b" / f"{lang}.parquet")
         assert [(r["prompt_id"], r["sample"]) for r in found] == [(f"p{i}", k) for i in range(3) for k in range(2)]
         assert all(r["response"] == r["response"].strip() for r in found)
-        assert all(r["prompt_ids"] == ids[r["prompt_id"], lang] for r in found)
+        assert all(r["prompt_ids"] == ids[r["prompt"]] for r in found)
 
 
 def test_the_backend_is_chosen_by_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from eval.benchmarks import BENCHMARKS, Evaluation
 from icr.rounds.context import Context
 from icr.work.runner import Counts
@@ -9,17 +11,32 @@ from icr.work.runner import Counts
 
 def judge(context: Context) -> Counts:
     """Every benchmark of the config on the round's policy."""
+    config, round_ = context.config, context.round
     evaluation = Evaluation(
-        config=context.config,
         model=context.trained,
-        name=f"{context.run.path.name}-round-{context.round.number}",
-        out=context.round.judge,
+        name=f"{context.run.path.name}-round-{round_.number}",
+        out=round_.judge,
+        languages=context.languages,
+        chat_template=config.models.chat_template,
+        sampling=config.sampling,
+        judge=config.judge,
         judge_model=context.judge_model,
-        runner=context.runner,
-        round=context.round.number,
-        run=context.run.path,
+        machine=context.machine,
+        engine=context.engine,
+        key=context.step.key,
+        round=round_.number,
+        baseline=_find_baseline(context),
+        pairs=round_.pairs if round_.number else None,
     )
     counts: Counts = {}
-    for benchmark in context.config.judge.benchmarks:
+    for benchmark in config.judge.benchmarks:
         counts |= BENCHMARKS[benchmark](evaluation)
     return counts
+
+
+def _find_baseline(context: Context) -> Path | None:
+    """The folder of answers that the round's are compared with; None for round 0 where it is the baseline."""
+    name = context.config.judge.baseline
+    if name != "round-0":
+        return Path(name)
+    return context.run.round(0).judge / "answers" if context.round.number else None

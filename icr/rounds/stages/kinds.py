@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from icr.base.errors import UserError
 from icr.config.schema import Config
@@ -19,17 +21,27 @@ from icr.lidr import build_pairs as build_lidr_pairs
 from icr.pairs import PairResult, build_pairs
 from icr.reward_table import ScoredLanguage, measure_length, reward_language
 from icr.rewards import LOG_RATIO, Score, random_reward, score_plainly, score_ratios
+from icr.rounds.stages.measure import (
+    ClassifyTask,
+    CustomTask,
+    Key,
+    LogpsTask,
+    Scored,
+    measure,
+    read_sequences,
+    read_texts,
+)
 from icr.rounds.stages.own_reward import OWN
 from icr.rounds.stages.translate import file_name, translate_responses
 from icr.rows import Response, Translation, read_responses, read_rewards, read_translations
-from icr.work.job import Pass
+from icr.work.pool import Task
 
 if TYPE_CHECKING:
     from icr.rounds.context import Context
 
 
-Key = tuple[str, str, int]
-"""(prompt id, language, sample)"""
+T = TypeVar("T", bound=Scored)
+MakeTask = Callable[[Precision], Task]
 
 
 class RewardKind(ABC):
@@ -52,6 +64,7 @@ class RewardKind(ABC):
         self.precision: Precision | None = None
         self.checked: list[tuple[str, str]] = []
         """(prompt id, language) of the prompts that are scored again in fp32; known once `measure` is done."""
+        self._values: dict[str, dict[Key, float | None]] = {}
 
     @classmethod  # noqa: B027 - most kinds have nothing to check
     def check(cls, config: Config) -> None:
@@ -60,7 +73,7 @@ class RewardKind(ABC):
     def measure(self) -> dict[str, object]:
         """Do the heavy work, or what is left of it. Returns what the round's record says of it."""
         if self.has_precision:
-            self.precision = self.context.runner.precision(self.context.config.reward.precision)
+            self.precision = self.context.machine.precision(self.context.config.reward.precision)
             self.checked = _spread(self.context) if self.precision == "bf16" else []
         return {"kind": self.context.config.reward.kind, "precision": self.precision}
 
@@ -84,6 +97,10 @@ class RewardKind(ABC):
         """The round's responses in one language."""
         return read_responses(self.context.round.responses / f"{lang}.parquet")
 
+    def read_all(self) -> list[Response]:
+        """The responses of all languages."""
+        return [row for lang in self.context.languages for row in self.read_responses(lang)]
+
     def read_translations(self, lang: str, target: str) -> list[Translation]:
         """Translations of the round's responses in `lang`."""
         return read_translations(self.context.round.translations / f"{file_name(lang, target)}.parquet")
@@ -92,27 +109,23 @@ class RewardKind(ABC):
         scores, config = self.scores(responses, lang), self.context.config.reward
         return reward_language(responses, scores, config, lang, scale=self.scale, reasons=self.reasons)
 
-    def _run(self, task: str, models: dict[str, str], label: str) -> None:
-        """Measure the round by each of `models` (pass name → model), and the checked prompts also in fp32."""
-        precision = self.precision or "fp32"
-        shared = self.context.shared
-        passes = [
-            Pass(name=name, model=model, precision=precision, folder=shared(name)) for name, model in models.items()
-        ]
+    def _pass(
+        self, name: str, make_task: MakeTask, rows: Sequence[T], table: Callable[[Sequence[T]], pa.Table]
+    ) -> None:
+        """Measure rows once, and those of the checked prompts in fp32 as well.
+
+        Args:
+            name: of the pass, and of its values for `_measured`.
+            make_task: from a precision to the workers' task.
+            table: from rows to the task's table.
+        """
+        task, label = make_task(self.precision or "fp32"), f"{self.context.config.reward.kind} reward: {name}"
+        self._values[name] = measure(self.context, name, task, table(rows), label)
         if self.checked:
-            passes += [
-                Pass(
-                    name=f"{name}-fp32", model=model, precision="fp32", only=self.checked, folder=shared(f"{name}-fp32")
-                )
-                for name, model in models.items()
-            ]
-        job = self.context.job(task=task, passes=passes)
-        if any(job.scoring(part).of_worker(0, 1) for part in passes):
-            self.context.runner.work(job, label, spread=True)
-        self._values: dict[str, dict[Key, float | None]] = {
-            part.name: {(r["prompt_id"], r["lang"], r["sample"]): r["value"] for r in job.scoring(part).rows()}
-            for part in passes
-        }
+            checked = set(self.checked)
+            again = [row for row in rows if (row["prompt_id"], row["lang"]) in checked]
+            again_name = f"{name}-fp32"
+            self._values[again_name] = measure(self.context, again_name, make_task("fp32"), table(again), label)
 
     def _measured(self, name: str, responses: Sequence[Response], again: bool) -> list[float | None]:
         values = self._values[f"{name}-fp32" if again else name]
@@ -128,8 +141,27 @@ class LogRatio(RewardKind):
         facts = super().measure()
         initial = self.context.config.reward.reference == "initial"
         reference = self.context.reference if initial else self.context.previous
-        self._run("logps", {"policy": self.context.policy, "reference": reference}, "log-probs")
+        rows = self._rows()
+        for name, model in (("policy", self.context.policy), ("reference", reference)):
+            self._pass(name, partial(self._make_task, model), rows, self._table)
         return facts | {"reference": reference}
+
+    def _make_task(self, model: str, precision: Precision) -> LogpsTask:
+        config = self.context.config
+        return LogpsTask(
+            model=model,
+            tokenizer=self.context.policy,
+            chat_template=config.models.chat_template,
+            precision=precision,
+            batch_tokens=config.reward.batch_tokens,
+        )
+
+    def _rows(self) -> list[Scored]:
+        """What is scored: the responses."""
+        return [*self.read_all()]
+
+    def _table(self, rows: Sequence[Scored]) -> pa.Table:
+        return read_sequences(self.context, self.context.config.reward.kind, rows)
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         policy, reference = (
@@ -153,6 +185,13 @@ class Translated(LogRatio):
             if row["failed"] is not None
         }
         return super().measure() | {"translations": counts}
+
+    def _rows(self) -> list[Scored]:
+        """English responses, and the translations of the others."""
+        rows: list[Scored] = [*self.read_responses("en")]
+        for lang in others(self.context.languages):
+            rows += [row for row in self.read_translations(lang, "en") if row["failed"] is None]
+        return rows
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         failed = [key in self._failed for key in _keys(responses)]
@@ -181,7 +220,13 @@ class Classified(RewardKind):
     def measure(self) -> dict[str, object]:
         facts = super().measure()
         model = check_classifier(self.context.config.reward.model or "")
-        self._run("classify", {"classifier": model}, "classifier")
+        batch_tokens = self.context.config.reward.batch_tokens
+        self._pass(
+            "classifier",
+            lambda precision: ClassifyTask(model=model, precision=precision, batch_tokens=batch_tokens),
+            self.read_all(),
+            partial(read_texts, self.context),
+        )
         return facts | {"model": model}
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
@@ -211,7 +256,8 @@ class Custom(RewardKind):
 
     def measure(self) -> dict[str, object]:
         facts = super().measure()
-        self._run("custom", {"custom": ""}, "custom reward")
+        name = self.context.config.reward.kind
+        self._pass("custom", lambda _: CustomTask(reward=name), self.read_all(), partial(read_texts, self.context))
         return facts
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:

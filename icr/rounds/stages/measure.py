@@ -1,184 +1,177 @@
-"""Worker tasks that give every response of the round a number: log-probs, a classifier's logit, a user's own reward.
-
-A task runs its job's passes one after the other, with one model in memory at once, and writes shard by shard.
-"""
+"""A number for every response of a round: log-probs, a classifier's logit, a custom reward. Both halves."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from icr.base.files import write_rows
-from icr.base.progress import EventFile, Reporter, Sum
-from icr.engines.models import free, load_scorer
+from icr.base.progress import Reporter
+from icr.engines.precision import Precision
+from icr.rewards import condition
 from icr.rows import Response
-from icr.work.job import Job, Pass
-from prompts.load import Prompt
+from icr.work.pool import Task
+from icr.work.resident import Resident
+from icr.work.shards import cut_table
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from icr.rounds.stages.own_reward import GivenRow
-
-
-VALUES = pa.schema([("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32()), ("value", pa.float64())])
-SCORED = ("prompt_id", "lang", "sample", "token_ids")
-TEXTS = (*SCORED, "response", "finish_reason")
-
-Prompts = dict[tuple[str, str], Prompt]
-"""By (prompt id, language)."""
-Measure = Callable[[list[Response], Prompts, Reporter], Sequence[float | None]]
-"""(rows, their prompts, reporter) → a number per row; None: there can be none."""
+    from icr.rounds.context import Context
+    from prompts.load import Prompt
 
 
-def logps(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """Sums of log-probs in nats, conditioned as the reward kind says; for `translate`, of the translations."""
-    from icr.engines.models import load_tokenizer, prompt_token_ids
-    from icr.rewards import condition
+class Scored(TypedDict):
+    """What a scorer looks at: of a response, or of a translation."""
 
-    kind = job.config.reward.kind
-    tokenizer = load_tokenizer(job.passes[0].model, job.config.models.chat_template)
-
-    @contextmanager
-    def opened(part: Pass) -> Iterator[Measure]:
-        model = load_scorer(part.model, part.precision)
-
-        def measure(rows: list[Response], prompts: Prompts, reporter: Reporter) -> Sequence[float]:
-            asked = {
-                key: prompt_token_ids(tokenizer, condition(kind, p.lang, p.text, p.english))
-                for key, p in prompts.items()
-            }
-            conditions = [asked[r["prompt_id"], r["lang"]] for r in rows]
-            return score(job, model, conditions, [r["token_ids"] for r in rows], reporter)
-
-        yield measure
-        free(model)
-
-    def read(keys: Iterable[tuple[str, str]]) -> list[Response]:
-        if kind != "translate":
-            return responses(job, keys)
-        original = [key for key in keys if key[1] == "en"]
-        return responses(job, original) + translations(job, set(keys) - set(original))
-
-    return _measure(job, index, opened, read, events)
+    prompt_id: str
+    lang: str
+    sample: int
+    token_ids: list[int]
 
 
-def classify(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """The logit of a sequence classifier, given the prompt as asked."""
-    from icr.engines.classifier import Classifier
+R = TypeVar("R", bound=Scored)
+Key = tuple[str, str, int]
+"""(prompt id, language, sample)"""
 
-    @contextmanager
-    def opened(part: Pass) -> Iterator[Measure]:
-        classifier = Classifier(part.model, part.precision, job.config.reward.batch_tokens)
-
-        def measure(rows: list[Response], prompts: Prompts, reporter: Reporter) -> Sequence[float | None]:
-            pairs = [(prompts[r["prompt_id"], r["lang"]].text, r["response"]) for r in rows]
-            return classifier.logits(pairs, reporter)
-
-        yield measure
-        free(classifier.model)
-
-    return _measure(job, index, opened, lambda keys: responses(job, keys, TEXTS), events)
-
-
-def custom(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """The rewards of a user's own class."""
-    from icr.rounds.stages.own_reward import OWN, call
-
-    name = job.config.reward.kind
-
-    @contextmanager
-    def opened(part: Pass) -> Iterator[Measure]:
-        reward = OWN.make(name)
-
-        def measure(rows: list[Response], prompts: Prompts, reporter: Reporter) -> Sequence[float]:
-            values = call(reward, name, [_give_row(row, prompts[row["prompt_id"], row["lang"]]) for row in rows])
-            reporter.progress(len(rows), len(rows))
-            return values
-
-        yield measure
-
-    return _measure(job, index, opened, lambda keys: responses(job, keys, TEXTS), events)
+KEY = [("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32())]
+VALUES = pa.schema([*KEY, ("value", pa.float64())])
+SEQUENCES = pa.schema([*KEY, ("condition", pa.string()), ("token_ids", pa.list_(pa.int32()))])
+TEXTS = pa.schema(
+    [
+        *KEY,
+        ("prompt", pa.string()),
+        ("english", pa.string()),
+        ("response", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("finish_reason", pa.string()),
+    ]
+)
+UNIT = ("prompt_id", "lang")
 
 
-def _give_row(row: Response, prompt: Prompt) -> GivenRow:
-    return {
-        "prompt_id": row["prompt_id"],
-        "lang": row["lang"],
-        "sample": row["sample"],
-        "prompt": prompt.text,
-        "english": prompt.english,
-        "response": row["response"],
-        "token_ids": row["token_ids"],
-        "finish_reason": row["finish_reason"],
-    }
+class LogpsTask(Task):
+    """In: SEQUENCES. Out: VALUES, sums of log-probs in nats."""
+
+    name: ClassVar[str] = "logps"
+    lane: ClassVar[str] = "scorer"
+    unit: ClassVar[tuple[str, ...]] = UNIT
+
+    model: str
+    tokenizer: str
+    """One for all passes: both models see the same ids."""
+    chat_template: str | None
+    precision: Precision
+    batch_tokens: int
 
 
-def _measure(
-    job: Job,
-    index: int,
-    opened: Callable[[Pass], AbstractContextManager[Measure]],
-    read: Callable[[Iterable[tuple[str, str]]], list[Response]],
-    events: EventFile,
-) -> dict[str, Any]:
-    """Run this worker's share of the job's passes, a shard at a time; a pass without work loads nothing."""
-    work = [(part, shards, shards.of_worker(index, job.of)) for part in job.passes for shards in [job.scoring(part)]]
-    prompts_to_do = sum(len(shards.part(s)) for _, shards, todo in work for s in todo)
-    progress = Sum(events, prompts_to_do * job.config.sampling.n)
-    for part, shards, todo in work:
-        if not todo:
-            continue
-        with opened(part) as measure:
-            for shard in todo:
-                prompts = {(p.id, p.lang): p for p in shards.part(shard)}
-                rows = read(prompts)
-                values = measure(rows, prompts, progress)
-                measured = [
-                    {"prompt_id": row["prompt_id"], "lang": row["lang"], "sample": row["sample"], "value": value}
-                    for row, value in zip(rows, values, strict=True)
-                ]
-                write_rows(shards.path(shard), measured, VALUES)
-    return {}
-
-
-def responses(job: Job, keys: Iterable[tuple[str, str]], columns: Sequence[str] = SCORED) -> list[Response]:
-    """The rows of these (prompt id, language), read without holding the whole round in memory."""
-    rows: list[Response] = []
-    for lang, ids in _by_language(keys):
-        table = pq.read_table(
-            job.folder.responses / f"{lang}.parquet", columns=list(columns), filters=[("prompt_id", "in", ids)]
-        )
-        rows.extend(table.to_pylist())
-    return rows
-
-
-def translations(job: Job, keys: Iterable[tuple[str, str]]) -> list[Response]:
-    """The translations into English that did not fail, of these (prompt id, language)."""
-    rows: list[Response] = []
-    for lang, ids in _by_language(keys):
-        path = job.folder.translations / f"{lang}.parquet"
-        table = pq.read_table(path, columns=[*SCORED, "failed"], filters=[("prompt_id", "in", ids)])
-        rows.extend(row for row in table.to_pylist() if row["failed"] is None)
-    return rows
-
-
-def _by_language(keys: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    ids_of: dict[str, set[str]] = defaultdict(set)
-    for prompt_id, lang in keys:
-        ids_of[lang].add(prompt_id)
-    return [(lang, sorted(ids)) for lang, ids in sorted(ids_of.items())]
-
-
-def score(
-    job: Job, model: PreTrainedModel, prompts: list[list[int]], sequences: list[list[int]], reporter: Reporter
-) -> list[float]:
-    """The log-probs of `sequences`, in nats."""
+def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """log π(y | condition) of every row."""
+    from icr.engines.models import prompt_token_ids
     from icr.scoring import sequence_logprobs
 
-    sums = sequence_logprobs(model, prompts, sequences, batch_tokens=job.config.reward.batch_tokens, reporter=reporter)
-    return [float(s) for s in sums]
+    tokenizer = state.tokenizer(task.tokenizer, task.chat_template)
+    texts = table["condition"].to_pylist()
+    ids = {text: prompt_token_ids(tokenizer, text) for text in dict.fromkeys(texts)}
+    model = state.scorer(task.model, task.precision)
+    prompts, responses = [ids[text] for text in texts], table["token_ids"].to_pylist()
+    sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
+    return _with_values(table, [float(s) for s in sums])
+
+
+class ClassifyTask(Task):
+    """In: TEXTS. Out: VALUES, the logit of a sequence classifier given the prompt as asked; null: too long to read."""
+
+    name: ClassVar[str] = "classify"
+    lane: ClassVar[str] = "scorer"
+    unit: ClassVar[tuple[str, ...]] = UNIT
+
+    model: str
+    precision: Precision
+    batch_tokens: int
+
+
+def classify(state: Resident, task: ClassifyTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    classifier = state.classifier(task.model, task.precision, task.batch_tokens)
+    pairs = list(zip(table["prompt"].to_pylist(), table["response"].to_pylist(), strict=True))
+    return _with_values(table, classifier.logits(pairs, reporter))
+
+
+class CustomTask(Task):
+    """In: TEXTS. Out: VALUES, what a class of the user's says of them."""
+
+    name: ClassVar[str] = "custom"
+    lane: ClassVar[str] = "scorer"
+    unit: ClassVar[tuple[str, ...]] = UNIT
+
+    reward: str
+    """module:Class"""
+
+
+def call_custom(state: Resident, task: CustomTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    from icr.rounds.stages.own_reward import OWN, call
+
+    reward = state.keep(task.reward, lambda: OWN.make(task.reward))
+    values = call(reward, task.reward, table.to_pylist())
+    reporter.progress(table.num_rows, table.num_rows)
+    return _with_values(table, values)
+
+
+def _with_values(table: pa.Table, values: Sequence[float | None]) -> pa.Table:
+    return table.select([name for name, _ in KEY]).append_column("value", pa.array(values, pa.float64())).cast(VALUES)
+
+
+def read_sequences(context: Context, kind: str, rows: Iterable[Scored]) -> pa.Table:
+    """SEQUENCES of responses (or translations), conditioned as the reward kind asks, in the prompts' order."""
+    prompts = _by_key(context)
+    asked = {key: condition(kind, p.lang, p.text, p.english) for key, p in prompts.items()}
+    return pa.Table.from_pylist(
+        [
+            {
+                "prompt_id": row["prompt_id"],
+                "lang": row["lang"],
+                "sample": row["sample"],
+                "condition": asked[row["prompt_id"], row["lang"]],
+                "token_ids": row["token_ids"],
+            }
+            for row in _in_order(prompts, rows)
+        ],
+        schema=SEQUENCES,
+    )
+
+
+def read_texts(context: Context, rows: Iterable[Response]) -> pa.Table:
+    """TEXTS of responses, in the prompts' order."""
+    prompts = _by_key(context)
+    return pa.Table.from_pylist(
+        [
+            {**row, "prompt": (p := prompts[row["prompt_id"], row["lang"]]).text, "english": p.english}
+            for row in _in_order(prompts, rows)
+        ],
+        schema=TEXTS,
+    )
+
+
+def _by_key(context: Context) -> dict[tuple[str, str], Prompt]:
+    return {(p.id, p.lang): p for p in context.inputs.prompts}
+
+
+def _in_order(prompts: Mapping[tuple[str, str], Prompt], rows: Iterable[R]) -> list[R]:
+    place = {key: number for number, key in enumerate(prompts)}
+    return sorted(rows, key=lambda row: (place[row["prompt_id"], row["lang"]], row["sample"]))
+
+
+def measure(context: Context, name: str, task: Task, table: pa.Table, label: str) -> dict[Key, float | None]:
+    """One pass over a round's responses, by key; what is measured already is not measured again.
+
+    Args:
+        name: of the pass; its shards are in rewards/shards, or where runs that are compared share them.
+    """
+    shards = cut_table(table, context.shard_size, UNIT)
+    tables, _ = context.machine.fill(context.pass_folder(name), task, shards, label)
+    columns = [t.to_pydict() for t in tables]
+    return {
+        key: value
+        for c in columns
+        for *key_parts, value in zip(c["prompt_id"], c["lang"], c["sample"], c["value"], strict=True)
+        for key in [(key_parts[0], key_parts[1], key_parts[2])]
+    }

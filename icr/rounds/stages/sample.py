@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from icr.rounds.context import Context
+from icr.rounds.stages.kinds import samples_greedily
 from icr.work.runner import Counts
-from icr.work.sampling import run_sampling
+from icr.work.sampling import SampleTask, sample_prompts
 
 
 def sample(context: Context) -> Counts:
-    """Eq. 7: N responses of the policy for every prompt of every language."""
-    job = context.job(task="sample", model=context.policy)
-    counts = run_sampling(context.runner, job, "responses", context.round.responses)
-    return {"prompts": len(context.inputs.prompts), **counts}
+    """Eq. 7: N responses of the policy for every prompt of every language; for LIDR one, the greedy one."""
+    settings, greedy = context.config.sampling, samples_greedily(context.config.reward.kind)
+    task = SampleTask(
+        model=context.policy,
+        chat_template=context.config.models.chat_template,
+        engine=context.engine,
+        n=1 if greedy else settings.n,
+        temperature=0.0 if greedy else settings.temperature,
+        top_p=1.0 if greedy else settings.top_p,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+        round=context.round.number,
+    )
+    if settings.backend == "auto" and context.engine.backend == "transformers":
+        context.machine.note_once("vLLM is not installed: sampling with transformers' generate, several times slower")
+    prompts, folder = context.inputs.prompts, context.round.responses
+    shards = context.shard_folder(folder / "shards")
+    counts = sample_prompts(context.machine, task, prompts, folder, shards, "responses", context.shard_size)
+    return {"prompts": len(prompts), **counts}

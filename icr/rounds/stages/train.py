@@ -1,27 +1,82 @@
-"""The stages that train: English alignment in round 0, and each round's own training."""
+"""The stages that train: English alignment in round 0, and each round's own training. Both halves."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
-from icr.base.files import read_json, read_rows, write_rows
-from icr.base.progress import EventFile, Sum
+from icr.base.files import read_json, read_rows, write_table
+from icr.base.progress import Reporter
 from icr.config.schema import Config
-from icr.engines.models import load_scorer
-from icr.rounds.context import Context
-from icr.rounds.stages.measure import score
+from icr.engines.precision import Precision
 from icr.rows import PAIRS
-from icr.work.job import Job
-from icr.work.runner import Counts
-from icr.work.shards import Shards
-from loops.data import write_training_data
-from loops.families import family_of
-from loops.objective import make_objective
-from loops.spec import TrainSpec
-from prompts.preferences import read_alignment
+from icr.work.pool import Task
+from icr.work.resident import Resident
+from icr.work.shards import cut_table
+
+if TYPE_CHECKING:
+    from icr.rounds.context import Context
+    from icr.work.runner import Counts
+
+ENGLISH = pa.schema([("prompt", pa.string()), ("chosen", pa.string()), ("rejected", pa.string())])
+REQUESTS = pa.schema([("prompt_ids", pa.list_(pa.int32())), ("response_ids", pa.list_(pa.int32()))])
+SUMS = pa.schema([("logp", pa.float64())])
+
+
+class EncodeTask(Task):
+    """In: ENGLISH. Out: PAIRS, each answer ended as the chat template ends a turn."""
+
+    name: ClassVar[str] = "encode"
+    lane: ClassVar[str] = "scorer"
+
+    model: str
+    chat_template: str | None
+
+
+def encode_pairs(state: Resident, task: EncodeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    from icr.engines.models import end_of_turn_id, prompt_token_ids
+
+    tokenizer = state.tokenizer(task.model, task.chat_template)
+    end = end_of_turn_id(tokenizer)
+
+    def answer(text: str) -> list[int]:
+        return [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
+
+    rows = [
+        {
+            "prompt_id": f"alignment-{number}",
+            "lang": "en",
+            **pair,
+            "prompt_ids": prompt_token_ids(tokenizer, pair["prompt"]),
+            "chosen_ids": answer(pair["chosen"]),
+            "rejected_ids": answer(pair["rejected"]),
+        }
+        for number, pair in enumerate(table.to_pylist(), 1)
+    ]
+    return pa.Table.from_pylist(rows, schema=PAIRS)
+
+
+class ReferenceTask(Task):
+    """In: REQUESTS. Out: SUMS, log-probs in nats under the model that is trained, as it is before its first step."""
+
+    name: ClassVar[str] = "reference"
+    lane: ClassVar[str] = "scorer"
+
+    model: str
+    precision: Precision
+    batch_tokens: int
+
+
+def score_requests(state: Resident, task: ReferenceTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    from icr.scoring import sequence_logprobs
+
+    prompts, responses = table["prompt_ids"].to_pylist(), table["response_ids"].to_pylist()
+    model = state.scorer(task.model, task.precision)
+    sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
+    return pa.table({"logp": [float(s) for s in sums]}, schema=SUMS)
 
 
 def align(context: Context) -> Counts:
@@ -32,11 +87,11 @@ def align(context: Context) -> Counts:
     config = context.config.model_copy(
         update={"objective": "dpo", "train": context.config.train.model_copy(update=settings)}
     )
+    texts = pa.Table.from_pylist([dict(pair) for pair in context.inputs.alignment], schema=ENGLISH)
+    task = EncodeTask(model=context.reference, chat_template=config.models.chat_template)
     pairs = context.round.train / "alignment.parquet"
-    if not pairs.exists():
-        job = context.job(task="alignment", model=context.reference, pairs=str(pairs))
-        context.runner.work(job, "English pairs")
-    facts = {"round": 0, "languages": ["en"], "pairs": len(context.inputs.alignment)}
+    write_table(pairs, context.machine.run(task, texts, "English pairs"))
+    facts = {"round": 0, "languages": ["en"], "pairs": texts.num_rows}
     return _train(context, config, context.reference, pairs, facts)
 
 
@@ -54,22 +109,16 @@ def train(context: Context) -> Counts:
     return _train(context, context.config, context.policy, context.round.pairs, facts)
 
 
-def _train(context: Context, config: Config, model: str, pairs: Path, facts: dict[str, Any]) -> Counts:
+def _train(context: Context, config: Config, model: str, pairs: Path, facts: Mapping[str, object]) -> Counts:
     """Score the pairs under the training reference, which is `model` itself, then train it."""
+    from loops.spec import TrainSpec
+
     folder = context.round.train
-    precision = context.runner.precision(config.train.precision)
+    precision = context.machine.precision(config.train.precision)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     data = folder / "data.parquet"
     if not data.exists() and not context.round.model.exists():
-        job = context.job(task="requests", model=model, pairs=str(pairs), precision=precision)
-        job = job.model_copy(update={"config": config})
-        shards = reference_shards(job)
-        if shards.of_worker(0, 1):
-            context.runner.work(job, "reference log-probs", spread=True)
-        sums = [row["logp"] for row in shards.rows()]
-        objective = make_objective(config.objective, beta=config.train.beta, nll_weight=config.train.nll_weight)
-        rows = objective.dataset(read_rows(pairs), sums, seed=config.train.seed)
-        write_training_data(data, rows, family_of(objective).columns)
+        _write_data(context, config, model, pairs, data, precision)
     template = config.models.chat_template
     spec = TrainSpec(
         model=model,
@@ -88,57 +137,27 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: dic
             "settings": config.train.model_dump(mode="json"),
         },
     )
-    return context.runner.train(spec, f"training ({config.objective})")
+    return context.machine.train(spec, f"training ({config.objective})")
 
 
-SUMS = pa.schema([("logp", pa.float64())])
+def _write_data(context: Context, config: Config, model: str, pairs: Path, data: Path, precision: Precision) -> None:
+    """The training's data file: the objective's rows, with what its reference says of them."""
+    from loops.data import write_training_data
+    from loops.families import family_of
+    from loops.objective import make_objective
 
-
-def reference_shards(job: Job) -> Shards[tuple[list[int], list[int]]]:
-    """The sequences of the job's `pairs` that the training's objective wants scored, cut into shards."""
-    train = job.config.train
-    objective = make_objective(job.config.objective, beta=train.beta, nll_weight=train.nll_weight)
-    requests = objective.reference_requests(read_rows(Path(job.pairs)), seed=train.seed)
-    return Shards(job.folder.train / "reference", requests, job.config.sampling.shard_size)
-
-
-def requests(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """What training needs from its reference, before it starts: log-probs of its sequences."""
-    work = reference_shards(job)
-    todo = work.of_worker(index, job.of)
-    if not todo:
-        return {}
-    model = load_scorer(job.model, job.precision)
-    progress = Sum(events, sum(len(work.part(s)) for s in todo))
-    for shard in todo:
-        part = work.part(shard)
-        sums = score(job, model, [p for p, _ in part], [r for _, r in part], progress)
-        write_rows(work.path(shard), [{"logp": s} for s in sums], SUMS)
-    return {}
-
-
-def alignment(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """The English pairs of the alignment as token ids, each answer ended as the chat template ends a turn."""
-    from icr.engines.models import end_of_turn_id, load_tokenizer, prompt_token_ids
-
-    tokenizer = load_tokenizer(job.model, job.config.models.chat_template)
-    end = end_of_turn_id(tokenizer)
-    assert job.config.alignment is not None
-    texts = read_alignment(job.config.alignment.pairs)[: job.config.alignment.limit]
-
-    def answer(text: str) -> list[int]:
-        return [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
-
-    rows = [
-        {
-            "prompt_id": f"alignment-{number}",
-            "lang": "en",
-            **pair,
-            "prompt_ids": prompt_token_ids(tokenizer, pair["prompt"]),
-            "chosen_ids": answer(pair["chosen"]),
-            "rejected_ids": answer(pair["rejected"]),
-        }
-        for number, pair in enumerate(texts, 1)
-    ]
-    write_rows(Path(job.pairs), rows, PAIRS)
-    return {"pairs": len(rows)}
+    settings = config.train
+    objective = make_objective(config.objective, beta=settings.beta, nll_weight=settings.nll_weight)
+    rows = read_rows(pairs)
+    requests = objective.reference_requests(rows, seed=settings.seed)
+    table = pa.table(
+        {"prompt_ids": [p for p, _ in requests], "response_ids": [r for _, r in requests]}, schema=REQUESTS
+    )
+    task = ReferenceTask(model=model, precision=precision, batch_tokens=config.reward.batch_tokens)
+    shards = cut_table(table, context.shard_size)
+    tables, _ = context.machine.fill(
+        context.shard_folder(data.parent / "reference"), task, shards, "reference log-probs"
+    )
+    sums = [logp for t in tables for logp in t["logp"].to_pylist()]
+    trained_on = objective.dataset(rows, sums, seed=settings.seed)
+    write_training_data(data, trained_on, family_of(objective).columns)

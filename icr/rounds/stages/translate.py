@@ -1,48 +1,60 @@
-"""Translations of a round's responses: the worker's part, and the tables that come of it."""
+"""Translations of a round's responses by the policy: the worker's half, and the tables that come of it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
+
+import pyarrow as pa
 
 from icr.base.files import write_rows
-from icr.base.progress import EventFile
-from icr.engines.open import open_engine
-from icr.rows import TRANSLATIONS, Response
+from icr.base.progress import Reporter
+from icr.engines.open import EngineSettings
+from icr.rows import TRANSLATIONS, Response, Translation, read_responses
 from icr.translation import REASONS, Frame, translate_rows
-from icr.work.job import Job
+from icr.work.pool import Task
+from icr.work.resident import Resident
+from icr.work.shards import cut_table
 
 if TYPE_CHECKING:
     from icr.rounds.context import Context
 
+WORK = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("lang", pa.string()),
+        ("target", pa.string()),
+        ("sample", pa.int32()),
+        ("response", pa.string()),
+        ("finish_reason", pa.string()),
+    ]
+)
 
-def translate(job: Job, index: int, events: EventFile) -> dict[str, Any]:
-    """Worker task: this worker's share of the job's translations."""
-    from icr.engines.models import context_length, load_tokenizer
-    from icr.rounds.stages.measure import TEXTS, responses
 
-    shards, settings = job.translation(), job.config.sampling
-    todo = shards.of_worker(index, job.of)
-    if not todo:
-        return {}
-    tokenizer = load_tokenizer(job.model, job.config.models.chat_template)
-    targets = sorted({item.target for item in shards.items})
-    frame = Frame.of(tokenizer, context_length(job.model), settings.max_tokens, targets)
-    engine = open_engine(job.model, settings, max_model_len=frame.longest + frame.decoding.max_tokens)
-    done, total = 0, sum(len(shards.part(s)) for s in todo)
-    for shard in todo:
-        events.progress(done, total)
-        part = shards.part(shard)
-        by_prompt: dict[tuple[str, str], list[Response]] = defaultdict(list)
-        for row in responses(job, {(item.prompt_id, item.lang) for item in part}, TEXTS):
-            by_prompt[row["prompt_id"], row["lang"]].append(row)
-        work = [(row, item.target) for item in part for row in by_prompt[item.prompt_id, item.lang]]
-        work = [(row, target) for row, target in work if row["sample"] in job.samples or not job.samples]
-        write_rows(shards.path(shard), translate_rows(frame, engine, work), TRANSLATIONS)
-        done += len(part)
-    events.progress(done, total)
-    return {}
+class TranslateTask(Task):
+    """In: WORK. Out: TRANSLATIONS."""
+
+    name: ClassVar[str] = "translate"
+    lane: ClassVar[str] = "engine"
+    unit: ClassVar[tuple[str, ...]] = ("prompt_id", "lang", "target")
+
+    model: str
+    chat_template: str | None
+    engine: EngineSettings
+    targets: tuple[str, ...]
+    """All languages that anything is translated into: they decide how much room a text has."""
+    max_tokens: int
+    """Of a response."""
+
+
+def translate(state: Resident, task: TranslateTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """Greedy translations of one shard."""
+    tokenizer = state.tokenizer(task.model, task.chat_template)
+    frame = Frame.of(tokenizer, task.engine.window, task.max_tokens, task.targets)
+    work = [(row, row["target"]) for row in table.to_pylist()]
+    rows = translate_rows(frame, state.engine(task.model, task.engine), work)
+    reporter.progress(len(rows), len(rows), sum(len(row["token_ids"]) for row in rows))
+    return pa.Table.from_pylist(rows, schema=TRANSLATIONS)
 
 
 def translate_responses(
@@ -56,21 +68,44 @@ def translate_responses(
     Returns:
         Per file: `translations` that succeeded, and how many failed for which of REASONS.
     """
-    shared = context.shared("translations")
-    ways = {"directions": list(directions), "samples": list(samples)}
-    job = context.job(task="translate", model=context.policy, shared=shared, **ways)
-    shards = job.translation()
-    if shards.of_worker(0, 1):
-        context.runner.work(job, "translations", spread=True, gpus_each=context.config.sampling.tensor_parallel)
-    rows: dict[str, list[dict[str, Any]]] = {file_name(lang, target): [] for lang, target in directions}
-    for row in shards.rows():
-        rows[file_name(row["lang"], row["target"])].append(row)
+    config = context.config
+    task = TranslateTask(
+        model=context.policy,
+        chat_template=config.models.chat_template,
+        engine=context.engine,
+        targets=tuple(sorted({target for _, target in directions})),
+        max_tokens=config.sampling.max_tokens,
+    )
+    table = pa.Table.from_pylist(_gather(context, directions, samples), schema=WORK)
+    shards = cut_table(table, context.shard_size, task.unit)
+    tables, _ = context.machine.fill(context.pass_folder("translations"), task, shards, "translations")
+    made: dict[str, list[Translation]] = {file_name(lang, target): [] for lang, target in directions}
+    for row in (row for t in tables for row in t.to_pylist()):
+        made[file_name(row["lang"], row["target"])].append(row)
     counts = {}
-    for name, table in rows.items():
-        write_rows(context.round.translations / f"{name}.parquet", table, TRANSLATIONS)
-        failed = {reason: sum(row["failed"] == reason for row in table) for reason in REASONS}
-        counts[name] = {"translations": len(table) - sum(failed.values()), **failed}
+    for name, rows in made.items():
+        write_rows(context.round.translations / f"{name}.parquet", rows, TRANSLATIONS)
+        failed = {reason: sum(row["failed"] == reason for row in rows) for reason in REASONS}
+        counts[name] = {"translations": len(rows) - sum(failed.values()), **failed}
     return counts
+
+
+def _gather(context: Context, directions: Sequence[tuple[str, str]], samples: Sequence[int]) -> list[dict[str, object]]:
+    """WORK rows in the prompts' order, of prompts that both languages have."""
+    have = {(p.id, p.lang) for p in context.inputs.prompts}
+    responses: dict[tuple[str, str], list[Response]] = {}
+    for lang in dict.fromkeys(lang for lang, _ in directions):
+        for row in read_responses(context.round.responses / f"{lang}.parquet"):
+            if row["sample"] in samples or not samples:
+                responses.setdefault((row["prompt_id"], lang), []).append(row)
+    names = [name for name in WORK.names if name != "target"]
+    return [
+        {**{name: row[name] for name in names}, "target": target}  # type: ignore[literal-required]
+        for p in context.inputs.prompts
+        for lang, target in directions
+        if lang == p.lang and (p.id, target) in have
+        for row in responses.get((p.id, lang), [])
+    ]
 
 
 def file_name(lang: str, target: str) -> str:

@@ -1,0 +1,165 @@
+"""Worker tasks: lm-eval plans what there is to measure, and measures it.
+
+lm-eval is used through its Python API: `lm_eval.evaluate` on a model that is loaded once. `lm_eval.simple_evaluate`
+gives the same values, and looks the whole machine over (`pip list`, `lscpu`) each time: four seconds a task.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from eval.nlp.result import read_result
+from eval.nlp.tasks import SEED, Catalogue, NlpTask, plan_tasks
+from icr.base.errors import UserError
+from icr.base.progress import Reporter
+from icr.config.schema import Nlp
+from icr.work.pool import Task
+from icr.work.resident import Resident
+
+if TYPE_CHECKING:
+    from eval.nlp.models import Scorer
+
+Row = dict[str, Any]
+BOOTSTRAPS = 1000
+"""For the standard errors of metrics that are no means."""
+LANGUAGES = pa.schema([("lang", pa.string())])
+PLANNED = pa.schema(
+    [
+        ("task", pa.string()),
+        ("benchmark", pa.string()),
+        ("language", pa.string()),  # null: of a task without one
+        ("few_shot", pa.int32()),  # null: what the task's own file says
+        ("there", pa.bool_()),  # whether lm-eval has it
+    ]
+)
+ITEMS_EACH = pa.schema([("task", pa.string()), ("items", pa.int64())])
+MEASURED = pa.schema([("record", pa.string()), ("items", pa.string())])  # JSON of the record, of rows of ITEMS
+
+
+class PlanTask(Task):
+    """In: LANGUAGES. Out: PLANNED, in the order of the config."""
+
+    name: ClassVar[str] = "nlp-plan"
+    lane: ClassVar[str] = "nlp"
+
+    settings: Nlp
+
+
+def plan(state: Resident, task: PlanTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """Raises UserError for an unknown task, or none at all for these languages."""
+    found = plan_tasks(task.settings, table["lang"].to_pylist(), _catalogue(state, task.settings))
+    rows = [_dump(wanted) | {"there": True} for wanted in found.tasks]
+    for lang, benchmarks in found.without.items():
+        rows += [{"benchmark": name, "language": lang, "there": False} for name in benchmarks]
+    return pa.Table.from_pylist(rows, schema=PLANNED)
+
+
+class FetchTask(Task):
+    """In: rows of PLANNED. Out: ITEMS_EACH. What is missing is said before a model is loaded and hours have passed."""
+
+    name: ClassVar[str] = "nlp-data"
+    lane: ClassVar[str] = "nlp"
+
+    settings: Nlp
+
+
+def fetch(state: Resident, task: FetchTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """Raises UserError for data that cannot be had, and for a task that fails on its own."""
+    rows = []
+    for done, row in enumerate(table.to_pylist()):
+        wanted = _load(row)
+        ready = _ready(state, task.settings, wanted)
+        given = ready.get_config("num_fewshot")
+        if wanted.few_shot not in (None, given):
+            reporter.note(f"{wanted.name}: its file fixes {given} few-shot examples; {wanted.few_shot} were asked for")
+        count = len(ready.eval_docs)
+        rows.append({"task": wanted.name, "items": min(count, task.settings.limit or count)})
+        reporter.progress(done + 1, table.num_rows)
+    return pa.Table.from_pylist(rows, schema=ITEMS_EACH)
+
+
+class MeasureTask(Task):
+    """In: rows of PLANNED. Out: MEASURED."""
+
+    name: ClassVar[str] = "nlp"
+    lane: ClassVar[str] = "nlp"
+
+    settings: Nlp
+    model: str
+
+
+def measure(state: Resident, task: MeasureTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """Raises UserError when the model cannot be loaded, and when a GPU's memory is full."""
+    from eval.nlp.models import Scorer
+
+    rows = []
+    for row in table.to_pylist():
+        wanted = _load(row)
+        ready = _ready(state, task.settings, wanted)
+        scorer = state.keep(f"nlp model {task.model}", lambda: Scorer(task.model, task.settings))
+        scorer.on_progress(reporter.progress)
+        record, items = _evaluate(scorer, wanted, ready, task.settings.limit)
+        if record["too_long"]:
+            reporter.note(
+                f"{wanted.name}: {record['too_long']} texts too long for the model, their beginnings were cut off"
+            )
+        rows.append({"record": json.dumps(record), "items": json.dumps(items)})
+    return pa.Table.from_pylist(rows, schema=MEASURED)
+
+
+def tabulate(tasks: list[NlpTask]) -> pa.Table:
+    """Rows of PLANNED."""
+    return pa.Table.from_pylist([_dump(task) | {"there": True} for task in tasks], schema=PLANNED)
+
+
+def read_measured(table: pa.Table) -> tuple[Row, list[Row]]:
+    """The record of a task, and rows of ITEMS."""
+    (row,) = table.to_pylist()
+    return json.loads(row["record"]), json.loads(row["items"])
+
+
+def _dump(task: NlpTask) -> Row:
+    found = asdict(task)
+    return {"task": found.pop("name"), **found}
+
+
+def _load(row: Row) -> NlpTask:
+    return NlpTask(row["task"], row["benchmark"], row["language"], row["few_shot"])
+
+
+def _catalogue(state: Resident, settings: Nlp) -> Catalogue:
+    return state.keep(f"nlp catalogue {settings.include_path}", lambda: Catalogue(settings.include_path))
+
+
+def _ready(state: Resident, settings: Nlp, task: NlpTask) -> Any:
+    """lm-eval's own object."""
+    catalogue = _catalogue(state, settings)
+    return state.keep(f"nlp task {task.name} {task.few_shot}", lambda: catalogue.load(task))
+
+
+def _evaluate(scorer: Scorer, task: NlpTask, ready: Any, limit: int | None) -> tuple[Row, list[Row]]:
+    """One task: its record, and the values of its items."""
+    import torch
+    from lm_eval import evaluate
+
+    began, too_long = time.monotonic(), scorer.too_long
+    torch.manual_seed(SEED)
+    try:
+        result = evaluate(
+            scorer.lm, {"tasks": {task.name: ready}}, limit=limit, bootstrap_iters=BOOTSTRAPS, log_samples=True
+        )
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "the GPU's memory is full",
+            where=f"task {task.name}",
+            do="set judge.nlp.batch_size to a small number; the tasks that are done stay",
+        ) from error
+    row, items = read_result(result, task.name)
+    row |= {"benchmark": task.benchmark, "language": task.language, "too_long": scorer.too_long - too_long}
+    row |= {"seconds": round(time.monotonic() - began, 1), "backend": scorer.backend, "dtype": scorer.dtype}
+    return row, items

@@ -1,0 +1,228 @@
+"""What an evaluation is made from, and whether what its folder holds still fits: `OUT/steps.json`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from eval.folders import summary_path
+from eval.judges.open import identify_judge
+from eval.xalpaca.answers import heldout_prompts
+from icr.base.content import canonical_json, hash_file, hash_folder, hash_rows, identify_model
+from icr.base.errors import ConfigError, UserError
+from icr.base.files import read_json, write_json
+from icr.base.rundir import StageRecord
+from icr.config.evaluation import EvaluationConfig
+from icr.config.load import flatten, make_section
+from icr.work.settings import OPERATIONAL, PLAN, USES
+from icr.work.steps import Step, show, stale, stamp
+
+SETTINGS_FILE = "evaluation.yaml"
+OF_ENDPOINTS = ("judge.model", "judge.base_url", "judge.preference")
+"""Settings that count where an endpoint judges; a local judge is an input, known by its weights."""
+DO = "put the old values and files back, or use another --out folder"
+ANSWER_FILES = ("{}.json", "{}.jsonl", "{}.parquet", "{}/*.jsonl")
+
+
+def describe_evaluation(
+    config: EvaluationConfig,
+    model: str | None,
+    judge_model: str | None,
+    precision: Callable[[Literal["auto", "fp32", "bf16"]], str],
+) -> Step:
+    """One benchmark on one model as a step.
+
+    Args:
+        model: as `icr.engines.models.locate` gives it; None where its answers are given.
+        judge_model: the local judge's, likewise.
+        precision: resolves `auto`.
+
+    Raises:
+        UserError: a class of the user's, or prompts, cannot be read.
+    """
+    settings = dict(_settings(config, samples=model is not None))
+    if "sampling.precision" in settings:
+        settings["sampling.precision"] = precision(config.sampling.precision)
+    return Step(config.benchmark, dict(_inputs(config, model, judge_model)), settings)
+
+
+def _settings(config: EvaluationConfig, *, samples: bool) -> Iterator[tuple[str, object]]:
+    yield "languages", config.languages
+    for key, stages in USES.items():
+        section, _, _ = key.partition(".")
+        if f"judge/{config.benchmark}" not in stages or section not in ("sampling", "judge"):
+            continue
+        if (section == "sampling" and not samples) or (key in OF_ENDPOINTS and config.judge.kind != "openai"):
+            continue
+        yield from ((key, value) for value in _look_up(config, key))
+
+
+def _look_up(config: EvaluationConfig, key: str) -> Iterator[object]:
+    """A key's value, if its section is there."""
+    found: Any = config
+    for name in key.split("."):
+        if found is None:
+            return
+        found = getattr(found, name)
+    yield found
+
+
+def _inputs(config: EvaluationConfig, model: str | None, judge_model: str | None) -> Iterator[tuple[str, str]]:
+    judge, languages = config.judge, config.languages
+    if model is None:
+        yield "answers", _hash_answers(Path(config.model), languages)
+    else:
+        yield "model", identify_model(model)
+    if config.chat_template:
+        yield "chat template", hash_file(Path(config.chat_template))
+    if config.benchmark != "nlp":
+        yield from identify_judge(judge, judge_model).items()
+    if config.benchmark == "xalpaca":
+        yield "baseline answers", _hash_answers(Path(judge.baseline), languages)
+        if judge.prompts and (model is not None or judge.difficulty):
+            prompts = heldout_prompts(judge, languages, every=judge.difficulty is not None)
+            for lang in languages:
+                yield f"prompts in {lang}", hash_rows({"id": p.id, "text": p.text} for p in prompts if p.lang == lang)
+        for name, path in (("difficulties", judge.difficulty), ("gamed baselines", judge.gamed)):
+            if path:
+                yield name, hash_file(Path(path))
+    if config.benchmark == "mtbench" and judge.mtbench:
+        yield "questions", hash_folder(Path(judge.mtbench.questions), [f"{lang}.jsonl" for lang in languages])
+        if judge.mtbench.references and Path(judge.mtbench.references).is_dir():
+            yield "references", hash_folder(Path(judge.mtbench.references), [f"{lang}.jsonl" for lang in languages])
+    if config.benchmark == "nlp" and judge.nlp.include_path:
+        yield "task files", hash_folder(Path(judge.nlp.include_path))
+
+
+def _hash_answers(folder: Path, languages: Sequence[str]) -> str:
+    return hash_folder(folder, [pattern.format(lang) for lang in languages for pattern in ANSWER_FILES])
+
+
+def settle(out: Path, config: EvaluationConfig, step: Step, note: Callable[[str], None]) -> StageRecord | None:
+    """What the folder says of the step; None where it was not begun.
+
+    Work that was not finished is removed where the files that it was made from have changed since.
+
+    Args:
+        note: gets a line for the user about that.
+
+    Raises:
+        UserError: what is finished was made from other files; what was begun has other settings.
+    """
+    record = _read_records(out).get(step.name) or _read_old(out, config, step)
+    if record is None:
+        return None
+    if record.state == "done" and not summary_path(out, step.name).is_file():
+        record.state = "failed"
+    changes = stale(step, record)
+    others = canonical_json(record.settings) != canonical_json(dict(step.settings))
+    if changes and (others or record.state == "done"):
+        lines = "\n".join(f"    {change}" for change in changes)
+        what = f"this folder holds an evaluation from other files or under other settings:\n{lines}"
+        raise UserError(what, where=str(out / SETTINGS_FILE), do=DO)
+    if changes:
+        note(f"{step.title} starts again: {'; '.join(changes)}")
+        forget(out, step.name)
+    return record
+
+
+def forget(out: Path, benchmark: str) -> None:
+    """Remove what an unfinished benchmark has made; what an endpoint was paid for, and has written, stays."""
+    made = {"xalpaca": ["answers", "verdicts"], "mtbench": ["mtbench/answers", "mtbench/verdicts"]}
+    for name in made.get(benchmark, []):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def begin(step: Step, before: StageRecord | None) -> StageRecord:
+    """The record of a step that is being done; the seconds of earlier tries count."""
+    seconds = before.seconds if before else 0.0
+    return stamp(step, StageRecord(state="running", started=time.time(), seconds=seconds))
+
+
+@contextmanager
+def recorded(out: Path, benchmark: str, record: StageRecord) -> Iterator[None]:
+    """Write how the work ends that is done meanwhile, and how long it took."""
+    began = time.monotonic()
+    try:
+        yield
+        record.state = "done"
+    except BaseException:
+        record.state = "failed"
+        raise
+    finally:
+        record.finished = time.time()
+        record.seconds += time.monotonic() - began
+        write_record(out, benchmark, record)
+
+
+def write_record(out: Path, benchmark: str, record: StageRecord) -> None:
+    records = {**_read_records(out), benchmark: record}
+    write_json(_records_path(out), {name: kept.model_dump(mode="json") for name, kept in records.items()})
+
+
+def _records_path(out: Path) -> Path:
+    return out / "steps.json"
+
+
+def _read_records(out: Path) -> dict[str, StageRecord]:
+    path = _records_path(out)
+    if not path.is_file():
+        return {}
+    try:
+        return {name: StageRecord.model_validate(record) for name, record in read_json(path).items()}
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"this evaluation's record cannot be read: {error}",
+            where=str(path),
+            do="restore the file, or use another --out folder",
+        ) from error
+
+
+def _read_old(out: Path, config: EvaluationConfig, step: Step) -> StageRecord | None:
+    """The record of an evaluation by an icr that kept none: its settings, paths included, are those of now.
+
+    Raises:
+        UserError: they are others, or cannot be read.
+    """
+    path = out / SETTINGS_FILE
+    if not path.is_file() or _records_path(out).is_file():
+        return None
+    old = _load_old(path)
+    before, now = flatten(old), flatten(config)
+    changed = [key for key in before | now if before.get(key) != now.get(key) and not _may_change(key)]
+    if changed:
+        lines = "\n".join(f"    {key}: {show(before.get(key))} → {show(now.get(key))}" for key in changed)
+        raise UserError(f"this folder holds an evaluation under other settings:\n{lines}", where=str(path), do=DO)
+    state: Literal["done", "failed"] = "done" if summary_path(out, step.name).is_file() else "failed"
+    return stamp(step, StageRecord(state=state, started=path.stat().st_mtime))
+
+
+def _may_change(key: str) -> bool:
+    return USES.get(key) in ((OPERATIONAL,), (PLAN,))
+
+
+def _load_old(path: Path) -> EvaluationConfig:
+    """The settings of an evaluation that were written in the form of a run's config."""
+    try:
+        old = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = {
+            "benchmark": old["judge"]["benchmarks"][0],
+            "model": old["models"]["reference"],
+            "languages": old["prompts"]["languages"],
+            "chat_template": old["models"].get("chat_template"),
+            "sampling": old["sampling"],
+            "judge": old["judge"],
+        }
+        return make_section(EvaluationConfig, data, source=path)
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError, ConfigError) as error:
+        raise UserError(
+            "this folder holds an evaluation by another version of icr, which cannot be continued",
+            where=str(path),
+            do="use another --out folder",
+        ) from error

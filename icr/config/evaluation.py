@@ -1,0 +1,25 @@
+"""The settings of one benchmark on one model without a run: `icr judge xalpaca`, `mtbench`, `nlp` and `accuracy`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from icr.config.schema import Judge, Sampling, Section
+
+Benchmark = Literal["xalpaca", "mtbench", "nlp", "accuracy"]
+
+
+class EvaluationConfig(Section):
+    """What `OUT/evaluation.yaml` holds."""
+
+    benchmark: Benchmark
+    model: str = ""
+    """What is measured: hub id, folder, .gguf file, or a folder of answers. Empty for accuracy."""
+    languages: Annotated[list[str], Field(min_length=1)]
+    """ISO 639-1 codes."""
+    chat_template: str | None = None
+    """A Jinja file, for models whose tokenizer brings no chat template."""
+    sampling: Sampling = Sampling()
+    judge: Judge = Judge()

@@ -1,0 +1,35 @@
+"""How long the sequences of a run may be: one engine serves all that its policies sample."""
+
+from __future__ import annotations
+
+from icr.config.schema import Config
+from icr.engines.models import context_length
+from icr.rounds.context import Inputs
+from icr.translation import ROOM
+from icr.work.sampling import bound_tokens
+
+
+def bound_window(config: Config, inputs: Inputs, model: str) -> int:
+    """Tokens of the longest sequence that the run can ask for, and no more than the model was made for.
+
+    Args:
+        model: any of the run's policies, as a folder or hub id.
+    """
+    longest = [bound_tokens([p.text for p in inputs.prompts]) + config.sampling.max_tokens]
+    if config.reward.kind in ("translate", "lidr"):
+        longest.append(bound_tokens([""]) + 2 * ROOM * config.sampling.max_tokens)
+    judge = config.judge
+    if judge.active and "xalpaca" in judge.benchmarks:
+        longest.append(bound_tokens([p.text for p in inputs.heldout]) + judge.max_tokens)
+    if judge.active and "mtbench" in judge.benchmarks and judge.mtbench is not None:
+        longest.append(_bound_conversations(config))
+    return min(context_length(model), max(longest))
+
+
+def _bound_conversations(config: Config) -> int:
+    from eval.mtbench.questions import load_questions
+
+    assert config.judge.mtbench is not None
+    questions = load_questions(config.judge.mtbench, config.prompts.languages)
+    texts = ["\n".join(q.turns) for of_lang in questions.values() for q in of_lang]
+    return 2 * bound_tokens(texts) + 2 * config.judge.mtbench.max_tokens

@@ -1,0 +1,148 @@
+"""What a worker keeps in memory from one task to the next: one engine, a few scorers, tokenizers.
+
+Policies of one run differ in their weights alone. An engine takes the next round's weights in a fraction of a second
+where a new one starts in many; a scorer that is still in memory is not loaded again.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from icr.engines.base import Engine
+from icr.engines.open import EngineSettings, open_engine
+from icr.engines.precision import Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from icr.engines.classifier import Classifier
+
+ROOM = 0.8
+"""Share of the free memory that one more model may take before an older one has to go."""
+BYTES = {"fp32": 4, "bf16": 2}
+NAMES_ONLY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+"""Entries of a config.json that may differ between two models of one architecture."""
+
+T = TypeVar("T")
+Stamp = tuple[str, int]
+"""A model and when its weights were written: a folder may get other weights under the same name."""
+
+
+class Resident:
+    """The state of a worker of the lanes `engine` and `scorer`."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._serves: tuple[EngineSettings, str] | None = None
+        self._weights: Stamp | None = None
+        self._built = 0
+        self._scorers: OrderedDict[tuple[Stamp, Precision], PreTrainedModel] = OrderedDict()
+        self._classifiers: dict[tuple[Stamp, Precision], Classifier] = {}
+        self._kept: dict[str, object] = {}
+        self._lock = threading.RLock()  # an engine serves several shards at a time, each from a thread of its own
+
+    def engine(self, model: str, settings: EngineSettings) -> Engine:
+        """An engine with the weights of `model`: the one that is there, if it can take them, else a new one."""
+        with self._lock:
+            serves = (settings, describe_architecture(model))
+            if self._engine is None or self._serves != serves:
+                return self._build(model, serves)
+            if self._weights != stamp(model):
+                self._engine.reload(model)
+                self._weights = stamp(model)
+                print(f"engine {self._built}: weights of {model}", flush=True)
+            return self._engine
+
+    def rebuild_engine(self, model: str) -> Engine:
+        """A new engine in the place of one whose reloaded weights were found wrong."""
+        assert self._serves is not None
+        return self._build(model, self._serves)
+
+    def _build(self, model: str, serves: tuple[EngineSettings, str]) -> Engine:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        self._engine = open_engine(model, serves[0])
+        self._serves, self._weights = serves, stamp(model)
+        self._built += 1
+        print(f"engine {self._built} built: {self._engine.name}, {serves[0].precision}, {model}", flush=True)
+        return self._engine
+
+    def scorer(self, model: str, precision: Precision) -> PreTrainedModel:
+        """A causal language model in eval mode; older ones stay as long as there is memory for all."""
+        from icr.engines.models import free, load_scorer
+
+        key = (stamp(model), precision)
+        if key not in self._scorers:
+            for old in [k for k in self._scorers if k[0][0] == model and k[0] != key[0]]:
+                free(self._scorers.pop(old))
+            while self._scorers and not _has_room(model, precision):
+                free(self._scorers.popitem(last=False)[1])
+            self._scorers[key] = load_scorer(model, precision)
+        self._scorers.move_to_end(key)
+        return self._scorers[key]
+
+    def classifier(self, model: str, precision: Precision, batch_tokens: int) -> Classifier:
+        """A sequence classifier, alone in memory."""
+        from icr.engines.classifier import Classifier
+
+        key = (stamp(model), precision)
+        if key not in self._classifiers:
+            self.rest()
+            self._classifiers[key] = Classifier(model, precision, batch_tokens)
+        return self._classifiers[key]
+
+    def keep(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, made once."""
+        with self._lock:
+            if name not in self._kept:
+                self._kept[name] = make()
+            return cast(T, self._kept[name])
+
+    def tokenizer(self, model: str, chat_template: str | None) -> PreTrainedTokenizerBase:
+        from icr.engines.models import load_tokenizer
+
+        name = f"tokenizer {stamp(model)} {chat_template}"
+        return self.keep(name, lambda: load_tokenizer(model, chat_template))
+
+    def rest(self) -> None:
+        """Give device memory back: the engine sleeps, loaded models go."""
+        from icr.engines.models import free
+
+        if self._engine is not None:
+            self._engine.rest()
+        while self._scorers:
+            free(self._scorers.popitem()[1])
+        while self._classifiers:
+            free(self._classifiers.popitem()[1].model)
+
+
+def stamp(model: str) -> Stamp:
+    """Which weights a name stands for now."""
+    path = Path(model)
+    files = path.glob("*.safetensors") if path.is_dir() else []
+    return model, max((file.stat().st_mtime_ns for file in files), default=0)
+
+
+def describe_architecture(model: str) -> str:
+    """What two models must share for one engine to serve both; for a hub id, its name."""
+    file = Path(model) / "config.json"
+    if not file.is_file():
+        return model
+    config = json.loads(file.read_text(encoding="utf-8"))
+    return json.dumps({key: value for key, value in config.items() if key not in NAMES_ONLY}, sort_keys=True)
+
+
+def _has_room(model: str, precision: Precision) -> bool:
+    """Whether this worker's device has memory for one more model of this size."""
+    import psutil
+    import torch
+
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    stored = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
+    return stored * BYTES[precision] / 2 <= ROOM * free

@@ -1,0 +1,155 @@
+"""`python -m tests.helpers.dummy_worker CHANNEL DEPTH`: a worker that sleeps, and fails in every way a worker can.
+
+Each row of the input has `number` and `deed`, what happens when the row's turn comes. A deed that ends in "-once" is
+done by the first process alone that comes to it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+
+from icr.base.errors import UserError
+from icr.base.progress import Reporter
+from icr.work.pool import Shard, Task
+from icr.work.serve import serve
+
+
+class Sleep(Task):
+    """Sleep `seconds` a row; the first worker to start `slow` times as long."""
+
+    name: ClassVar[str] = "sleep"
+    lane: ClassVar[str] = "engine"
+    unit: ClassVar[tuple[str, ...]] = ("group",)
+    folder: str
+    """Where the marks of deeds that are done once, and the processes' ids, are kept."""
+    seconds: float = 0.0
+    slow: float = 1.0
+
+
+class Echo(Task):
+    """The table itself."""
+
+    name: ClassVar[str] = "echo"
+    lane: ClassVar[str] = "engine"
+
+
+class Dummy:
+    """The state of a worker."""
+
+    def __init__(self) -> None:
+        self.is_broken = False
+        self.rests = 0
+        self.slow: float | None = None
+
+    def rest(self) -> None:
+        self.rests += 1
+
+
+def sleep(state: Dummy, task: Sleep, table: pa.Table, reporter: Reporter) -> pa.Table:
+    folder = Path(task.folder)
+    if state.slow is None:
+        state.slow = task.slow if claim(folder / "slow") else 1.0
+    started = time.time()
+    reporter.note("the engine is a dummy")
+    rows = table.to_pylist()
+    for done, row in enumerate(rows):
+        reporter.status(f"at {row['number']}")
+        reporter.progress(done, len(rows), 10 * done)
+        deed, _, once = row["deed"].partition("-")
+        if deed and (not once or claim(folder / f"{deed}-{row['number']}")):
+            DEEDS[deed](folder)
+            state.is_broken |= deed == "break"
+        if state.is_broken:
+            raise RuntimeError("the engine is broken")
+        time.sleep(task.seconds * state.slow)
+    reporter.progress(len(rows), len(rows), 10 * len(rows))
+    spent = {"pid": os.getpid(), "started": started, "ended": time.time(), "rests": state.rests}
+    return pa.Table.from_pylist([{"number": row["number"], "double": 2 * row["number"], **spent} for row in rows])
+
+
+def echo(state: Dummy, task: Echo, table: pa.Table, reporter: Reporter) -> pa.Table:
+    return table
+
+
+def claim(path: Path) -> bool:
+    """Whether this process is the first to come here."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def stop(folder: Path) -> None:
+    """Stand still, as a process does that waits for a device for ever."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def kill(folder: Path) -> None:
+    print("about to be killed", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(folder: Path) -> None:
+    raise ValueError("this row cannot be read")
+
+
+def refuse(folder: Path) -> None:
+    raise UserError("the prompt is too long", where="prompt p7, language es", do="shorten it")
+
+
+def leave(folder: Path) -> None:
+    raise SystemExit(3)
+
+
+def chatter(folder: Path) -> None:
+    print("x" * 100_000)
+    print("y" * 100_000, file=sys.stderr)
+    os.write(1, b"\x00\xff not text" * 1000)
+
+
+def spawn(folder: Path) -> None:
+    """Start a child in this process group and one in a session of its own, as engines and their servers do."""
+    for new_session in (False, True):
+        child = subprocess.Popen(["sleep", "600"], start_new_session=new_session)
+        (folder / f"child-{child.pid}").touch()
+
+
+def hang(folder: Path) -> None:
+    time.sleep(600)
+
+
+DEEDS: dict[str, Callable[[Path], None]] = {
+    "stop": stop,
+    "kill": kill,
+    "fail": fail,
+    "refuse": refuse,
+    "leave": leave,
+    "chatter": chatter,
+    "spawn": spawn,
+    "hang": hang,
+    "break": lambda folder: None,
+}
+
+
+def make_shards(count: int, rows: int = 1, deeds: dict[int, str] | None = None, group: int = 1) -> list[Shard]:
+    """`count` shards of `rows` rows, numbered through, `group` rows a unit; `deeds` by number."""
+    shards = []
+    for index in range(count):
+        numbers = range(index * rows, (index + 1) * rows)
+        data = [{"number": n, "group": f"g{n // group}", "deed": (deeds or {}).get(n, "")} for n in numbers]
+        shards.append(Shard(f"{index:05d}", pa.Table.from_pylist(data)))
+    return shards
+
+
+if __name__ == "__main__":
+    serve({"sleep": (Sleep, sleep), "echo": (Echo, echo)}, Dummy())
