@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("alpha", "scoring", "training", "sampling", "controller", "judge")
+NAMES = ("alpha", "scoring", "training", "sampling", "controller", "pool", "judge")
 
 if __name__ == "__main__":
     codes = []

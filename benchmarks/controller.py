@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from icr.base.files import write_rows
 from icr.base.rundir import RunDir
@@ -26,6 +27,7 @@ from icr.config.load import load_config
 from icr.config.schema import CONFIGS, Config
 from icr.engines.base import Decoding, Request
 from icr.engines.models import load_model, load_tokenizer, locate, materialise, prompt_token_ids
+from icr.engines.open import EngineSettings
 from icr.engines.precision import resolve_precision
 from icr.engines.vllm_engine import VllmEngine
 from icr.rounds.context import Context, Inputs
@@ -35,8 +37,9 @@ from icr.rounds.stages.sample import sample
 from icr.rounds.stages.score import score
 from icr.rows import RESPONSES
 from icr.scoring import sequence_logprobs
-from icr.work.job import Job
-from icr.work.sampling import sampling_of
+from icr.work.machine import Machine
+from icr.work.pool import Pool
+from icr.work.steps import Step
 from prompts.load import Prompt
 
 LANGUAGES = ["en", "es", "ru", "de", "fr"]
@@ -45,20 +48,12 @@ TOKENS = 300
 """Tokens of a response, about what the paper's models write."""
 
 
-class Finished:
-    """A runner whose workers have all done their work already."""
+class Finished(Machine):
+    """A machine whose workers have all done their work already."""
 
-    def work(self, job: Job, label: str, **_: Any) -> list[dict[str, Any]]:
-        raise AssertionError(f"{label}: the shards should all be there")
-
-    def train(self, spec: Any, label: str) -> dict[str, Any]:
-        raise AssertionError("nothing is trained here")
-
-    def note(self, text: str) -> None:
-        print(text)
-
-    def precision(self, asked: str) -> Any:
-        return asked
+    @property
+    def pool(self) -> Pool:  # type: ignore[override]
+        raise AssertionError("the shards should all be there")
 
 
 def measure(prompts: int) -> dict[str, Any]:
@@ -107,16 +102,26 @@ def _controller(
     items = [Prompt(f"p{i}", lang, f"{lang} {i}", f"en {i}") for i in range(prompts) for lang in LANGUAGES]
     run = RunDir(folder / "run")
     context = Context(
-        run, run.round(1), config, Inputs(items, [], [], "a", "b", None), "a", "c", "b", "b", None, Finished()
+        run=run,
+        round=run.round(1),
+        config=config,
+        inputs=Inputs(items, [], [], "a", "b", None),
+        step=Step("round-1/benchmark"),
+        policy="a",
+        trained="c",
+        reference="b",
+        previous="b",
+        judge_model=None,
+        machine=Finished(run.path, Console()),
+        engine=EngineSettings.of(config.sampling, 512, gpu=False),
     )
     rng = np.random.default_rng(0)
     longer = [(a * (1 + TOKENS // max(1, len(a))))[:TOKENS] for a in answers]
     texts = tokenizer.batch_decode(longer, skip_special_tokens=True)
-    job = sampling_of(context.job(task="sample"))
     total = 0
-    for shard in range(len(job.shards)):
+    for number, start in enumerate(range(0, len(items), context.shard_size)):
         rows = []
-        for prompt in job.shards.part(shard):
+        for prompt in items[start : start + context.shard_size]:
             for k in range(N):
                 which = int(rng.integers(len(longer)))
                 cut = int(rng.integers(TOKENS // 2, TOKENS))
@@ -124,11 +129,12 @@ def _controller(
                 rows.append({"prompt_id": prompt.id, "lang": prompt.lang, "sample": k, "prompt": prompt.text,
                              "response": texts[which][: 4 * cut], "token_ids": longer[which][:cut],
                              "finish_reason": "stop", "prompt_ids": longer[0][:60]})  # fmt: skip
-        write_rows(job.shards.path(shard), rows, RESPONSES)
-        for name in ("policy", "reference"):
+        name = f"{number:05d}.parquet"
+        write_rows(context.shard_folder(context.round.responses / "shards") / name, rows, RESPONSES)
+        for measured in ("policy", "reference"):
             sums = [{"prompt_id": r["prompt_id"], "lang": r["lang"], "sample": r["sample"],
                      "value": float(rng.normal(-500, 5))} for r in rows]  # fmt: skip
-            write_rows(run.round(1).rewards / "shards" / name / f"{shard:05d}.parquet", sums, VALUES)
+            write_rows(context.pass_folder(measured) / name, sums, VALUES)
     seconds = {}
     for name, stage in (("sample", sample), ("score", score), ("pair", pair)):
         started = time.perf_counter()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sampling [--json] [--prompts 15] [--repeats 3]
 
-The loop cuts the work into shards, seeds every response, decodes, writes parquet and reports progress; the bare side is
+The loop cuts the work into shards, seeds every response, decodes and writes parquet; the bare side is
 one `LLM.generate` over all requests. The model is SmolLM2-135M-Instruct, the prompts are the quickstart's.
 """
 
@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from icr.base.progress import Silent
+from icr.base.files import write_table
+from icr.base.progress import SILENT
 from icr.config.load import load_config
 from icr.config.schema import CONFIGS
 from icr.engines.base import Decoding, Request, request_seed
 from icr.engines.models import load_tokenizer, locate, materialise, prompt_token_ids
-from icr.engines.precision import resolve_precision
-from icr.engines.vllm_engine import VllmEngine
-from icr.work.sampling import SamplingJob, sample_shards
-from icr.work.shards import Shards
+from icr.engines.open import EngineSettings
+from icr.work.resident import Resident
+from icr.work.sampling import PROMPTS, SampleTask, sample
+from icr.work.shards import cut_table
 from prompts.load import load_prompts
 
 N = 4
@@ -39,8 +41,21 @@ def measure(prompts: int, shards: int, repeats: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(model)
     items = load_prompts(config.prompts.path, config.prompts.languages, limit=prompts)
     ids = {(p.id, p.lang): prompt_token_ids(tokenizer, p.text) for p in items}
-    precision = resolve_precision("auto", gpu=False)
-    engine = VllmEngine(model, max_model_len=1024, tensor_parallel=1, gpu_memory=0.9, precision=precision)
+    settings = EngineSettings.of(config.sampling.model_copy(update={"backend": "vllm"}), 1024, gpu=False)
+    state = Resident()
+    engine = state.engine(model, settings)
+    task = SampleTask(
+        model=model,
+        chat_template=None,
+        engine=settings,
+        n=N,
+        temperature=DECODING.temperature,
+        top_p=DECODING.top_p,
+        max_tokens=DECODING.max_tokens,
+        seed=42,
+        round=1,
+    )
+    table = pa.Table.from_pylist([{"prompt_id": p.id, "lang": p.lang, "prompt": p.text} for p in items], schema=PROMPTS)
     requests = [Request(ids[p.id, p.lang], request_seed(42, 1, p.lang, p.id, k)) for p in items for k in range(N)]
     engine.generate(requests[: 4 * N], DECODING)  # first calls are slow on both sides
     bare, ours = [], []
@@ -49,11 +64,13 @@ def measure(prompts: int, shards: int, repeats: int) -> dict[str, Any]:
         tokens = sum(len(c.token_ids) for c in engine.generate(requests, DECODING))
         bare.append(tokens / (time.perf_counter() - started))
         with tempfile.TemporaryDirectory() as folder:
-            job = SamplingJob(Shards(Path(folder), items, -(-len(items) // shards)), N, DECODING, 42, 1)
             started = time.perf_counter()
-            sample_shards(job, job.shards.of_worker(0, 1), engine, tokenizer, ids, Silent())
-            seconds = time.perf_counter() - started
-            ours.append(sum(len(row["token_ids"]) for row in job.shards.rows()) / seconds)
+            tokens = 0
+            for shard in cut_table(table, -(-len(items) // shards)):
+                made = sample(state, task, shard.table, SILENT)
+                write_table(Path(folder) / f"{shard.name}.parquet", made)
+                tokens += sum(map(len, made["token_ids"].to_pylist()))
+            ours.append(tokens / (time.perf_counter() - started))
     ratios = [b / a for a, b in zip(bare, ours, strict=True)]
     return {
         "requests": len(requests),
