@@ -12,8 +12,7 @@ from eval.mtbench.questions import TEMPERATURES
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Sum
 from icr.engines.base import Completion, Decoding, Request, request_seed
-from icr.engines.open import EngineSettings
-from icr.work.pool import Task
+from icr.work.probe import EngineTask
 from icr.work.resident import Resident
 
 Row = dict[str, Any]
@@ -41,15 +40,10 @@ NO_ROOM = "no room"
 """The finish reason of a second answer that the model's context had no room for. It is empty."""
 
 
-class AnswerTask(Task):
+class AnswerTask(EngineTask):
     """In: QUESTIONS. Out: TURNS, first turns before second ones."""
 
     name: ClassVar[str] = "mtbench-answers"
-    lane: ClassVar[str] = "engine"
-
-    model: str
-    chat_template: str | None
-    engine: EngineSettings
     max_tokens: int
     seed: int
 
@@ -110,7 +104,7 @@ def _complete(
         room = min(task.max_tokens, task.engine.window - len(ids[n]))
         if room > 0:
             groups[Decoding(TEMPERATURES[question["category"]], 1.0, room)].append(n)
-    engine = state.engine(task.model, task.engine)
+    engine = state.engine(task.model, task.engine, task.probe)
     for decoding, members in groups.items():
         # the same noise for every model, so that rounds differ by the policy alone
         seeds = [request_seed(task.seed, 0, questions[n]["lang"], questions[n]["key"], turn) for n in members]

@@ -21,6 +21,7 @@ from icr.work.launch import Worker, run_workers
 from icr.work.local_pool import Lane, LocalPool
 from icr.work.pool import Pool, Shard, Task
 from icr.work.prepare import PrepareTask
+from icr.work.probe import TEXT, EngineTask, Probe, ProbeTask
 from icr.work.shard_queue import Tally, run_shards
 from icr.work.shards import ShardFolder, cut_table
 
@@ -58,6 +59,8 @@ class Machine:
         self._awake: str | None = None
         self._started = False
         self._noted: set[str] = set()
+        self._served: set[str] = set()
+        self._probes: dict[str, Probe] = {}
 
     @cached_property
     def gpus(self) -> int:
@@ -103,7 +106,7 @@ class Machine:
         """
         place, tally = ShardFolder(folder), Tally()
         if place.missing(shards):
-            self._wake(task.lane)
+            task = self._prepare(task)
             with StageDisplay(self._console, label) as display:
                 place.fill(self.pool, task, shards, display, tally, limits)
         return list(place.read(shards)), {"retries": tally.retries} if tally.retries else {}
@@ -121,12 +124,33 @@ class Machine:
         Raises:
             UserError, StageFailed: as `icr.work.shard_queue.run_shards`.
         """
-        self._wake(task.lane)
+        task = self._prepare(task)
         with (
             StageDisplay(self._console, label) as display,
             closing(run_shards(self.pool, task, shards, display, limits=limits)) as results,
         ):
             yield from results
+
+    def _prepare(self, task: Task) -> Task:
+        """Wake the task's lane; once engines have to change their weights, say what the new ones are checked by."""
+        if isinstance(task, EngineTask):
+            self._served.add(task.model)
+            if len(self._served) > 1:
+                task = task.model_copy(update={"probe": self._probe(task)})
+        self._wake(task.lane)
+        return task
+
+    def _probe(self, task: EngineTask) -> Probe:
+        if task.model not in self._probes:
+            asked = ProbeTask(
+                model=task.model,
+                chat_template=task.chat_template,
+                precision=task.engine.precision,
+                tokens=task.engine.window - 1,
+            )
+            made = self.run(asked, pa.table({"text": [TEXT]}), "checking new weights")
+            self._probes[task.model] = Probe(token_ids=made["token_ids"][0].as_py(), logp=made["logp"][0].as_py())
+        return self._probes[task.model]
 
     def _wake(self, lane: str) -> None:
         """On a GPU one lane at a time has the memory: the others give theirs back first."""

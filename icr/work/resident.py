@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from icr.engines.base import Engine
 from icr.engines.open import EngineSettings, open_engine
 from icr.engines.precision import Precision
+from icr.work.probe import Probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,8 +47,12 @@ class Resident:
         self._kept: dict[str, object] = {}
         self._lock = threading.RLock()  # an engine serves several shards at a time, each from a thread of its own
 
-    def engine(self, model: str, settings: EngineSettings) -> Engine:
-        """An engine with the weights of `model`: the one that is there, if it can take them, else a new one."""
+    def engine(self, model: str, settings: EngineSettings, probe: Probe | None = None) -> Engine:
+        """An engine with the weights of `model`: the one that is there, if it can take them, else a new one.
+
+        Args:
+            probe: what new weights are checked by; without it they are taken on trust.
+        """
         with self._lock:
             serves = (settings, describe_architecture(model))
             if self._engine is None or self._serves != serves:
@@ -56,12 +61,10 @@ class Resident:
                 self._engine.reload(model)
                 self._weights = stamp(model)
                 print(f"engine {self._built}: weights of {model}", flush=True)
+                if probe and not probe.agrees(logp := self._engine.score(probe.token_ids), settings.precision):
+                    print(f"its log-probability of a text is {logp:.3f}, not {probe.logp:.3f}", flush=True)
+                    return self._build(model, serves)
             return self._engine
-
-    def rebuild_engine(self, model: str) -> Engine:
-        """A new engine in the place of one whose reloaded weights were found wrong."""
-        assert self._serves is not None
-        return self._build(model, self._serves)
 
     def _build(self, model: str, serves: tuple[EngineSettings, str]) -> Engine:
         if self._engine is not None:

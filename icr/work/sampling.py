@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,9 +13,8 @@ from icr.base.errors import UserError
 from icr.base.files import write_table
 from icr.base.progress import Reporter
 from icr.engines.base import Decoding, Request, request_seed
-from icr.engines.open import EngineSettings
 from icr.rows import RESPONSES
-from icr.work.pool import Task
+from icr.work.probe import EngineTask
 from icr.work.resident import Resident
 from icr.work.shards import cut_table
 from prompts.load import Prompt
@@ -31,16 +30,12 @@ TEMPLATE_TOKENS = 512
 """Room for what a chat template puts around a prompt."""
 
 
-class SampleTask(Task):
+class SampleTask(EngineTask):
     """In: PROMPTS. Out: RESPONSES, `n` a prompt."""
 
     name: ClassVar[str] = "sample"
-    lane: ClassVar[str] = "engine"
     unit: ClassVar[tuple[str, ...]] = ("prompt_id", "lang")
 
-    model: str
-    chat_template: str | None
-    engine: EngineSettings
     n: int
     temperature: float
     top_p: float
@@ -59,7 +54,7 @@ def sample(state: Resident, task: SampleTask, table: pa.Table, reporter: Reporte
     requests = [
         Request(ids[row], request_seed(task.seed, task.round, prompts[row][1], prompts[row][0], k)) for row, k in asked
     ]
-    engine = state.engine(task.model, task.engine)
+    engine = state.engine(task.model, task.engine, task.probe)
     completions = engine.generate(requests, Decoding(task.temperature, task.top_p, task.max_tokens), reporter)
     texts = tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
     rows = [
@@ -78,20 +73,7 @@ def sample(state: Resident, task: SampleTask, table: pa.Table, reporter: Reporte
     return pa.Table.from_pylist(rows, schema=RESPONSES)
 
 
-class Templated(Protocol):
-    """A task whose texts go through a model's chat template, to its engine."""
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def chat_template(self) -> str | None: ...
-
-    @property
-    def engine(self) -> EngineSettings: ...
-
-
-def encode_prompt(state: Resident, task: Templated, text: str, where: str) -> list[int]:
+def encode_prompt(state: Resident, task: EngineTask, text: str, where: str) -> list[int]:
     """The templated prompt. Raises UserError when it fills the engine's window, which is the model's context then."""
     from icr.engines.models import prompt_token_ids
 

@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from icr.base.files import write_rows
 from icr.base.progress import Reporter
-from icr.engines.open import EngineSettings
 from icr.rows import TRANSLATIONS, Response, Translation, read_responses
 from icr.translation import REASONS, Frame, translate_rows
-from icr.work.pool import Task
+from icr.work.probe import EngineTask
 from icr.work.resident import Resident
 from icr.work.shards import cut_table
 
@@ -31,16 +30,12 @@ WORK = pa.schema(
 )
 
 
-class TranslateTask(Task):
+class TranslateTask(EngineTask):
     """In: WORK. Out: TRANSLATIONS."""
 
     name: ClassVar[str] = "translate"
-    lane: ClassVar[str] = "engine"
     unit: ClassVar[tuple[str, ...]] = ("prompt_id", "lang", "target")
 
-    model: str
-    chat_template: str | None
-    engine: EngineSettings
     targets: tuple[str, ...]
     """All languages that anything is translated into: they decide how much room a text has."""
     max_tokens: int
@@ -52,7 +47,7 @@ def translate(state: Resident, task: TranslateTask, table: pa.Table, reporter: R
     tokenizer = state.tokenizer(task.model, task.chat_template)
     frame = Frame.of(tokenizer, task.engine.window, task.max_tokens, task.targets)
     work = [(row, row["target"]) for row in table.to_pylist()]
-    rows = translate_rows(frame, state.engine(task.model, task.engine), work)
+    rows = translate_rows(frame, state.engine(task.model, task.engine, task.probe), work)
     reporter.progress(len(rows), len(rows), sum(len(row["token_ids"]) for row in rows))
     return pa.Table.from_pylist(rows, schema=TRANSLATIONS)
 

@@ -1,0 +1,69 @@
+"""Whether an engine that was given new weights has them: its number for one text has to be a scorer's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from icr.base.progress import Reporter
+from icr.engines.open import EngineSettings
+from icr.engines.precision import Precision
+from icr.work.pool import Task
+
+if TYPE_CHECKING:
+    from icr.work.resident import Resident
+
+TEXT = (
+    "The bakery opens at seven, but Ana is there by four. She weighs the flour, wakes the yeast and waits. "
+    "By noon the shelves are half empty; what is left at six goes to the shelter across the street."
+)
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.05}
+"""Nats a token by which two implementations of one model differ at most."""
+
+
+class Probe(BaseModel, frozen=True):
+    """One sequence and the log-probability that the scorer gives it."""
+
+    token_ids: tuple[int, ...]
+    logp: float
+    """Nats, the sum over all tokens but the first."""
+
+    def agrees(self, logp: float, precision: Precision) -> bool:
+        """Whether an engine's number is the scorer's, but for rounding."""
+        return abs(logp - self.logp) <= TOLERANCE[precision] * (len(self.token_ids) - 1)
+
+
+class EngineTask(Task):
+    """What a model's engine does. Two tasks with the same `engine` settings are served by one engine."""
+
+    lane: ClassVar[str] = "engine"
+
+    model: str
+    chat_template: str | None
+    engine: EngineSettings
+    probe: Probe | None = None
+    """Of `model`. The driver sets it once engines have served another model."""
+
+
+class ProbeTask(Task):
+    """In: `text`, one row. Out: its `token_ids` and their `logp` by the scorer."""
+
+    name: ClassVar[str] = "probe"
+    lane: ClassVar[str] = "scorer"
+
+    model: str
+    chat_template: str | None
+    precision: Precision
+    tokens: int
+    """At most this many of the text's, so that an engine's window has room for them."""
+
+
+def score_probe(state: Resident, task: ProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    from icr.scoring import sequence_logprobs
+
+    tokenizer = state.tokenizer(task.model, task.chat_template)
+    ids: list[int] = tokenizer(table["text"][0].as_py(), add_special_tokens=False)["input_ids"][: task.tokens]
+    logps = sequence_logprobs(state.scorer(task.model, task.precision), [ids[:1]], [ids[1:]])
+    return pa.table({"token_ids": [ids], "logp": [float(logps[0])]})
