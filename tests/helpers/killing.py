@@ -15,9 +15,10 @@ import psutil
 def run_with_kills(config: Path, folder: Path, kills: int, seed: int, longest: float = 12.0) -> list[Path]:
     """Start `icr iterate` over and over, SIGKILL it `kills` times at random moments, then let it end.
 
-    Every third kill or so hits one of its workers instead of the controller; then the command has to end by itself,
-    with exit code 1 and no traceback. A machine fast enough to finish a run between the kills gets a new run for the
-    rest of them. Returns the run folders, all finished, and prints what was killed and when.
+    Every third kill or so hits one of its processes instead of the driver. A worker's shard is then tried again and
+    the command goes on; a training's end is the command's, with exit code 1 and no traceback. A run that is finished
+    between the kills is followed by a new one for the rest of them. Returns the run folders, all finished, and prints
+    what was killed and when.
     """
     rng = random.Random(seed)
     runs, killed = [folder / "run-1"], 0
@@ -30,12 +31,13 @@ def run_with_kills(config: Path, folder: Path, kills: int, seed: int, longest: f
         victim = _kill(process, rng)
         _, messages = process.communicate()
         assert "Traceback" not in messages or victim == "a worker", messages
-        if process.returncode == 0:  # the run, or the last work of the worker, was over before the kill
+        assert process.returncode in ((0, 1) if victim == "a worker" else (0, -9)), messages
+        if process.returncode == 0:
             runs.append(folder / f"run-{len(runs) + 1}")
-            continue
-        assert process.returncode == (-9 if victim == "the controller" else 1), messages
+        if process.returncode == 0 and victim == "the driver":
+            continue  # the run was over before the kill
         killed += 1
-        print(f"killed {victim} after {delay:.1f} s")
+        print(f"killed {victim} after {delay:.1f} s, exit code {process.returncode}")
     subprocess.run(_command(config, runs[-1]), check=True, stdout=subprocess.DEVNULL)
     return runs
 
@@ -45,7 +47,7 @@ def _command(config: Path, run: Path) -> list[str]:
 
 
 def _kill(process: subprocess.Popen[str], rng: random.Random) -> str:
-    """Kill the controller or one of its workers; names the victim, which may have ended just before."""
+    """Kill the driver or one of its workers; names the victim, which may have ended just before."""
     try:
         workers = psutil.Process(process.pid).children(recursive=True)
         if workers and rng.random() < 0.33:
@@ -54,7 +56,7 @@ def _kill(process: subprocess.Popen[str], rng: random.Random) -> str:
     except psutil.NoSuchProcess:
         pass  # it ended between the look and the kill
     process.kill()
-    return "the controller"
+    return "the driver"
 
 
 if __name__ == "__main__":
