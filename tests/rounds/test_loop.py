@@ -49,6 +49,8 @@ def test_every_stage_is_on_record(run: Path) -> None:
         assert stages["sample"]["counts"]["backend"] == "vllm"
         assert stages["sample"]["counts"]["responses"] == 3 * 6 * 4
         assert stages["train"]["counts"]["processes"] == 2
+    logs = "".join(log.read_text() for log in (run / "logs").glob("engine-*.log"))
+    assert logs.count(" built: ") == 1  # one worker, one engine, for both rounds and the judged answers
     status = json.loads(icr("status", run, "--json").stdout)
     assert "sample" in json.dumps(status)
     assert "round" in icr("status", run).stdout

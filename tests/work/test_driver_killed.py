@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import Config
+from tests.helpers.command import ICR
 from tests.work.conftest import ROOT
 
 GONE_SECONDS = 10.0
@@ -73,4 +76,26 @@ def test_nothing_outlives_a_driver_that_is_interrupted(tmp_path: Path) -> None:
     os.killpg(driver.pid, signal.SIGINT)
     _, messages = driver.communicate(timeout=GONE_SECONDS)
     assert b"KeyboardInterrupt" in messages
+    wait_until_gone(below)
+
+
+@pytest.mark.timeout(300)
+def test_nothing_outlives_a_killed_run_with_vllms_engine_in_a_process_of_its_own(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed")
+    config = tiny_config(tmp_path, sampling={"backend": "vllm"})
+    driver = subprocess.Popen(
+        [*ICR, "iterate", "--config", str(config)],
+        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    log = tmp_path / "run" / "logs" / "engine-0.log"
+    wait_for(lambda: log.exists() and " built: vllm" in log.read_text(), 200)
+    below = psutil.Process(driver.pid).children(recursive=True)
+    assert any("EngineCore" in " ".join([process.name(), *process.cmdline()]) for process in below)
+    driver.kill()
+    driver.wait()
     wait_until_gone(below)
