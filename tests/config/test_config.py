@@ -184,7 +184,7 @@ def test_dropout_is_refused_where_there_is_none(tmp_path: Path, tiny_config: Cal
 
 
 def test_kto_needs_no_further_setting(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
-    config = load_checked(tiny_config(tmp_path, objective="kto", train={}))
+    config, _ = load_checked(tiny_config(tmp_path, objective="kto", train={}))
     assert config.train.micro_batch_size == 1
 
 

@@ -161,8 +161,8 @@ def test_an_evaluations_cost_counts_further_readings(tmp_path: Path) -> None:
         verdicts_on(asked, item(0), item(1))
         again = judge(tmp_path, stub.url, prices=priced(tmp_path))
     total = 2 * (0.007 + 0.01) + 2 * 0.12
-    assert asked.cost()["usd"] == pytest.approx(total)
-    assert again.cost()["usd"] == pytest.approx(total) and again.cost()["calls"] == 4
+    assert asked.endpoint.cost_of().usd == pytest.approx(total)
+    assert again.endpoint.cost_of().usd == pytest.approx(total) and again.endpoint.cost_of().calls == 4
 
 
 def test_an_answer_that_was_paid_for_and_cannot_be_used_costs(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_without_a_price_tokens_are_counted_and_money_is_unknown(
     with Stub(lambda request, before: takes(100, 2)) as stub:
         asked = judge(tmp_path, stub.url, steps := Steps())
         verdicts_on(asked, item())
-    assert (asked.cost()["usd"], asked.cost()["prompt_tokens"]) == (None, 100)
+    assert ((whole := asked.endpoint.cost_of()).usd, whole.prompt_tokens) == (None, 100)
     assert steps.statuses == ["102 tokens, 0 unscored"]
     assert not [n for n in steps.notes if "price" in n]  # a server on this machine sends no bill
     monkeypatch.setenv("OPENAI_API_KEY", "k")

@@ -44,7 +44,8 @@ def test_four_kinds_sample_once_and_equal_four_separate_runs(
     vary, out = [f"reward.kind={','.join(KINDS)}"], tmp_path / "out"
     variants = make_variants(config, vary, out, [], {})
     assert not run_variants(variants, out, silent())
-    assert tasks.count("sample") == 1 and tasks.count("train") == len(KINDS)
+    # the responses and round 0's answers, once each; what every variant's own policy answers
+    assert tasks.count("sample") == 1 + 1 + len(KINDS) and tasks.count("train") == len(KINDS)
     result = json.loads(json.dumps(compare(variants, out)))
     assert list(result["variants"]) == [f"kind={kind}" for kind in KINDS]
     for kind in KINDS[1:]:

@@ -108,7 +108,7 @@ def test_operational_keys_are_those_that_change_no_result() -> None:
         "run", "rounds", "judge.every", "judge.benchmarks",
         "sampling.tensor_parallel", "sampling.gpu_memory", "reward.batch_tokens", "reward.flip_check",
         "train.micro_batch_size", "train.gradient_checkpointing", "train.deepspeed", "train.processes", "train.nodes",
-        "train.launcher", "train.save_steps", "train.report_to",
+        "train.launcher", "train.save_steps", "train.save_minutes", "train.validation_steps", "train.report_to",
         "judge.concurrency", "judge.requests_per_minute", "judge.tokens_per_minute", "judge.attempts", "judge.timeout",
         "judge.budget", "judge.prices", "judge.nlp.batch_size",
     }  # fmt: skip
