@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eval.mtbench.answers import bound_conversation
+from eval.mtbench.questions import load_questions
 from icr.config.schema import Config
 from icr.engines.models import context_length
 from icr.rounds.context import Inputs
@@ -22,14 +24,6 @@ def bound_window(config: Config, inputs: Inputs, model: str) -> int:
     if judge.active and "xalpaca" in judge.benchmarks:
         longest.append(bound_tokens([p.text for p in inputs.heldout]) + judge.max_tokens)
     if judge.active and "mtbench" in judge.benchmarks and judge.mtbench is not None:
-        longest.append(_bound_conversations(config))
+        questions = load_questions(judge.mtbench, config.prompts.languages)
+        longest.append(bound_conversation(questions, judge.mtbench.max_tokens))
     return min(context_length(model), max(longest))
-
-
-def _bound_conversations(config: Config) -> int:
-    from eval.mtbench.questions import load_questions
-
-    assert config.judge.mtbench is not None
-    questions = load_questions(config.judge.mtbench, config.prompts.languages)
-    texts = ["\n".join(q.turns) for of_lang in questions.values() for q in of_lang]
-    return 2 * bound_tokens(texts) + 2 * config.judge.mtbench.max_tokens
