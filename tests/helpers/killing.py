@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,9 @@ def run_with_kills(config: Path, folder: Path, kills: int, seed: int, longest: f
     """Start `icr iterate` over and over, SIGKILL it `kills` times at random moments, then let it end.
 
     Every third kill or so hits one of its processes instead of the driver. A worker's shard is then tried again and
-    the command goes on; a training's end is the command's, with exit code 1 and no traceback. A run that is finished
-    between the kills is followed by a new one for the rest of them. Returns the run folders, all finished, and prints
-    what was killed and when.
+    the command goes on until the next kill; a training's end is the command's, with exit code 1 and no traceback. A run
+    that is finished between the kills is followed by a new one for the rest of them. Returns the run folders, all
+    finished, and prints what was killed.
     """
     rng = random.Random(seed)
     runs, killed = [folder / "run-1"], 0
@@ -26,18 +27,14 @@ def run_with_kills(config: Path, folder: Path, kills: int, seed: int, longest: f
         process = subprocess.Popen(
             _command(config, runs[-1]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        delay = rng.uniform(0.3, longest)
-        time.sleep(delay)
-        victim = _kill(process, rng)
+        victims = list(_kill_until_it_ends(process, rng, longest))
         _, messages = process.communicate()
-        assert "Traceback" not in messages or victim == "a worker", messages
-        assert process.returncode in ((0, 1) if victim == "a worker" else (0, -9)), messages
+        assert "Traceback" not in messages or "a worker" in victims, messages
+        assert process.returncode in ((0, -9, 1) if "a worker" in victims else (0, -9)), messages
         if process.returncode == 0:
             runs.append(folder / f"run-{len(runs) + 1}")
-        if process.returncode == 0 and victim == "the driver":
-            continue  # the run was over before the kill
-        killed += 1
-        print(f"killed {victim} after {delay:.1f} s, exit code {process.returncode}")
+        killed += len(victims)
+        print(f"killed {', '.join(victims)}; exit code {process.returncode}")
     subprocess.run(_command(config, runs[-1]), check=True, stdout=subprocess.DEVNULL)
     return runs
 
@@ -46,17 +43,24 @@ def _command(config: Path, run: Path) -> list[str]:
     return [sys.executable, "-m", "icr.commands.main", "iterate", "--config", str(config), "--run", str(run)]
 
 
-def _kill(process: subprocess.Popen[str], rng: random.Random) -> str:
-    """Kill the driver or one of its workers; names the victim, which may have ended just before."""
-    try:
-        workers = psutil.Process(process.pid).children(recursive=True)
-        if workers and rng.random() < 0.33:
-            rng.choice(workers).kill()
-            return "a worker"
-    except psutil.NoSuchProcess:
-        pass  # it ended between the look and the kill
-    process.kill()
-    return "the driver"
+def _kill_until_it_ends(process: subprocess.Popen[str], rng: random.Random, longest: float) -> Iterator[str]:
+    """Kill the driver or one of its processes, at random; after one of those the command goes on, so again."""
+    while True:
+        time.sleep(rng.uniform(0.3, longest))
+        if process.poll() is not None:
+            return
+        try:
+            workers = psutil.Process(process.pid).children(recursive=True)
+            if workers and rng.random() < 0.33:
+                rng.choice(workers).kill()
+                yield "a worker"
+                continue
+        except psutil.NoSuchProcess:
+            pass  # it ended between the look and the kill
+        process.kill()
+        if process.wait() == -9:
+            yield "the driver"
+        return
 
 
 if __name__ == "__main__":
