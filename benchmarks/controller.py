@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from icr.base.conversation import wrap_text
 from icr.base.files import write_rows
 from icr.base.rundir import RunDir
 from icr.config.load import load_config
@@ -66,7 +67,7 @@ def measure(prompts: int) -> dict[str, Any]:
     texts = [
         json.loads(line)["instruction"] for line in (Path(recipe.prompts.path) / "es.jsonl").read_text().splitlines()
     ]
-    ids = [prompt_token_ids(tokenizer, t) for t in texts[:16]]
+    ids = [prompt_token_ids(tokenizer, wrap_text(t)) for t in texts[:16]]
     precision = resolve_precision("auto", gpu=False)
     engine = VllmEngine(model, max_model_len=512, tensor_parallel=1, gpu_memory=0.9, precision=precision)
     requests = [Request(p, i) for i, p in enumerate(ids * 4)]
@@ -99,7 +100,11 @@ def _controller(
 ) -> tuple[dict[str, float], int]:
     """Seconds per stage, and the responses' tokens."""
     config = _config(folder, recipe, prompts)
-    items = [Prompt(f"p{i}", lang, f"{lang} {i}", f"en {i}") for i in range(prompts) for lang in LANGUAGES]
+    items = [
+        Prompt(f"p{i}", lang, wrap_text(f"{lang} {i}"), wrap_text(f"en {i}"))
+        for i in range(prompts)
+        for lang in LANGUAGES
+    ]
     run = RunDir(folder / "run")
     context = Context(
         run=run,

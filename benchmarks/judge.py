@@ -27,6 +27,7 @@ import aiohttp
 from eval.judges.endpoint import EndpointJudge
 from eval.judges.question import Question
 from eval.xalpaca.pairwise import Comparison
+from icr.base.conversation import wrap_text
 from icr.config.schema import Endpoint as Settings
 from icr.endpoint.endpoint import Endpoint
 
@@ -52,7 +53,7 @@ def questions(pairs: int, run: int) -> list[Question]:
     for n in range(pairs):
         answers = [f"{run} {n} " + text * 33 for text in ("a sentence of some length. ", "another, somewhat longer. ")]
         for first, second in permutations(answers):
-            made.append(Comparison(str(n), "en", f"What is {n}?", first, second).question())
+            made.append(Comparison(str(n), "en", wrap_text(f"What is {n}?"), first, second).question())
     return made
 
 

@@ -40,7 +40,7 @@ def measure(prompts: int, shards: int, repeats: int) -> dict[str, Any]:
     model = materialise(locate(config.models.reference, "models.reference"))
     tokenizer = load_tokenizer(model)
     items = load_prompts(config.prompts.path, config.prompts.languages, limit=prompts)
-    ids = {(p.id, p.lang): prompt_token_ids(tokenizer, p.text) for p in items}
+    ids = {(p.id, p.lang): prompt_token_ids(tokenizer, p.messages) for p in items}
     settings = EngineSettings.of(config.sampling.model_copy(update={"backend": "vllm"}), 1024, gpu=False)
     state = Resident()
     engine = state.engine(model, settings)

@@ -15,11 +15,11 @@ from icr.config.schema import Config
 
 HEAD = """# Config
 
-One YAML file. Unknown keys are refused, and `icr validate CONFIG` names every problem at once. Paths are
-relative to the file; those of `--set`, and `path/to/file.py:Class`, are relative to where you are. `--set key=value`
-overrides a key from the command line, for example `--set sampling.n=4`.
+One YAML file. Unknown keys are refused, and `icr validate CONFIG` lists every problem at once. Paths in the file are
+relative to the file. Paths in `--set`, and in `path/to/file.py:Class`, are relative to the current folder.
+`--set key=value` overrides a key from the command line, for example `--set sampling.n=4`.
 
-This page is made from `icr/config/schema.py`.
+This page is generated from `icr/config/schema.py`.
 """
 
 

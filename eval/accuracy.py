@@ -1,4 +1,4 @@
-"""Reward accuracy: how often a judge, asked head to head, prefers the response that the reward chose (Table 1 of ICR).
+"""Reward accuracy: how often a judge prefers the response that the reward chose (Table 1 of ICR).
 
 The wording of the rubric is ours, after the form of the paper's Appendix E.3: answer1, answer2 or tie, order shuffled.
 """
@@ -10,50 +10,65 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-import pyarrow as pa
+from typing import TypedDict
 
 from eval.judges.asking import Judging, Sheet
-from eval.judges.question import Question, Verdict
+from eval.judges.question import Question, Verdict, pass_messages
 from eval.rates import macro_average, win_rate
+from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_rows
 from icr.languages import english_name
+from icr.rows import make_schema
 
-Row = dict[str, Any]
 LABELS = ("answer1", "answer2", "tie")
 
-AGREEMENT = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("chosen_first", pa.bool_()),
-        ("agreement", pa.float64()),  # share of the judge's verdict that goes to the chosen response, a tie as half
-        ("tie", pa.float64()),
-        ("reason", pa.string()),
-        ("raw", pa.string()),
-        ("shortened", pa.bool_()),
-    ]
-)
+
+class PairTexts(TypedDict):
+    """Those columns of a round's pairs that a judge is shown, or that say which pair it is."""
+
+    prompt_id: str
+    lang: str
+    prompt: str
+    chosen: str
+    rejected: str
 
 
-def pick_pairs(pairs: Path, count: int) -> dict[str, list[Row]]:
+class Agreement(TypedDict):
+    """What the judge says of a pair: accuracy/LANG.parquet."""
+
+    prompt_id: str
+    chosen_first: bool
+    agreement: float | None
+    """Share of the judge's verdict that goes to the chosen response, a tie as half; None when unscored."""
+    tie: float | None
+    reason: str | None
+    """None, or why it is unscored."""
+    raw: str
+    shortened: bool
+
+
+AGREEMENT = make_schema(Agreement)
+
+
+def pick_pairs(pairs: Path, count: int) -> dict[str, list[PairTexts]]:
     """`count` pairs of each language out of a round's pairs.parquet, the same ones every time.
 
     Raises:
         UserError: there are no pairs.
     """
     if not pairs.is_file():
-        raise UserError("this round has no pairs", where=str(pairs), do="name a round that has been paired")
-    columns = ["prompt_id", "lang", "prompt", "chosen", "rejected"]
-    by_language: dict[str, list[Row]] = {}
-    for row in read_rows(pairs, columns):
+        raise UserError("this round has no pairs yet", where=str(pairs), do="choose a round whose stage pair is done")
+    found: list[PairTexts] = read_rows(pairs, list(PairTexts.__annotations__))
+    by_language: dict[str, list[PairTexts]] = {}
+    for row in found:
         by_language.setdefault(row["lang"], []).append(row)
     return {lang: sorted(rows, key=lambda row: _hash(lang, row["prompt_id"]))[:count]
             for lang, rows in by_language.items()}  # fmt: skip
 
 
-def run_agreement(judging: Judging, picked: Mapping[str, Sequence[Row]], out: Path) -> None:
+def run_agreement(judging: Judging, picked: Mapping[str, Sequence[PairTexts]], out: Path) -> None:
     """Ask the judge about every pair: `out`/LANG.parquet, rows of AGREEMENT.
 
     Raises:
@@ -62,8 +77,8 @@ def run_agreement(judging: Judging, picked: Mapping[str, Sequence[Row]], out: Pa
     judging.ask(out, [_sheet(lang, rows) for lang, rows in picked.items()], "reward accuracy", "accuracy", 100)
 
 
-def _sheet(lang: str, pairs: Sequence[Row]) -> Sheet:
-    def row(number: int, verdict: Verdict) -> Row:
+def _sheet(lang: str, pairs: Sequence[PairTexts]) -> Sheet:
+    def row(number: int, verdict: Verdict) -> Agreement:
         first = chosen_first(pairs[number])
         agreement, tie = agreement_of(verdict, first)
         return {
@@ -85,7 +100,7 @@ def _points(first: bool) -> tuple[float, ...]:
     return (1.0, 0.0, 0.5) if first else (0.0, 1.0, 0.5)
 
 
-def chosen_first(pair: Row) -> bool:
+def chosen_first(pair: PairTexts) -> bool:
     """Whether the judge sees the chosen response first: a coin that depends on the pair alone."""
     return _hash("order", pair["lang"], pair["prompt_id"])[0] % 2 == 0
 
@@ -97,32 +112,34 @@ def agreement_of(verdict: Verdict, first: bool) -> tuple[float | None, float | N
     return verdict.expect(_points(first)), verdict.shares[2]
 
 
-def summarise(out: Path, judge: str) -> Row:
+def summarise(out: Path, judge: str) -> Fields:
     """Accuracy in percent per language and on average, with standard errors; None with a `why` without verdicts."""
     languages = {file.stem: _language(read_rows(file)) for file in sorted(out.glob("*.parquet"))}
     average = macro_average(languages, ("accuracy", "accuracy_se"))
-    del average["why"]  # it stands in the language that has none
+    del average["why"]  # the language without verdicts has it
     return {"judge": judge, "languages": languages, "average": average}
 
 
-def _language(rows: Sequence[Row]) -> Row:
-    scored = [row for row in rows if row["agreement"] is not None]
+def _language(rows: Sequence[Agreement]) -> Fields:
+    scored = [row["agreement"] for row in rows if row["agreement"] is not None]
     reasons = dict(Counter(row["reason"] for row in rows if row["reason"] is not None).most_common())
-    row: Row = {"n": len(scored), "unscored": len(rows) - len(scored), "reasons": reasons}
+    row: Fields = {"n": len(scored), "unscored": len(rows) - len(scored), "reasons": reasons}
     if not scored:
         return row | {"accuracy": None, "accuracy_se": None, "ties": None, "why": {"accuracy": "no pair has a verdict"}}
-    rate, error = win_rate([r["agreement"] for r in scored])
-    return row | {"accuracy": rate, "accuracy_se": error, "ties": fmean(r["tie"] for r in scored)}
+    rate, error = win_rate(scored)
+    ties = fmean(r["tie"] for r in rows if r["tie"] is not None)
+    return row | {"accuracy": rate, "accuracy_se": error, "ties": ties}
 
 
-def _question(lang: str, pair: Row) -> Question:
+def _question(lang: str, pair: PairTexts) -> Question:
     texts = (pair["chosen"], pair["rejected"]) if chosen_first(pair) else (pair["rejected"], pair["chosen"])
+    prompt = load_conversation(pair["prompt"])
     return Question(
         id=pair["prompt_id"],
         template="judge_accuracy.txt",
         labels=LABELS,
-        texts=(("instruction", pair["prompt"]), ("first", texts[0]), ("second", texts[1])),
-        values=(("language", english_name(lang)), ("lang", lang)),
+        texts=(("instruction", show_conversation(prompt)), ("first", texts[0]), ("second", texts[1])),
+        values=(("language", english_name(lang)), ("lang", lang), *pass_messages(prompt)),
         cut=("first", "second"),
         explained=True,
     )

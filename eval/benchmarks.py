@@ -45,8 +45,8 @@ class Evaluation:
     engine: EngineSettings | None
     """Of the model; None where nothing is sampled."""
     key: str
-    """Of all that the results depend on. Unfinished work is in folders of this name, so that none of other inputs or
-    settings is ever taken over."""
+    """Key of all that the results depend on. Unfinished work is in folders of this name, so that work on other inputs
+    or settings is never reused."""
     round: int = 0
     baseline: Path | None = None
     """The folder of answers that the model's are compared with; None where these are the baseline."""
@@ -103,7 +103,7 @@ def _answer(evaluation: Evaluation, folder: Path) -> None:
     config, machine, engine = evaluation.judge, evaluation.machine, evaluation.engine
     assert engine is not None
     if evaluation.sampling.backend == "auto" and engine.backend == "transformers":
-        machine.note_once("vLLM is not installed: sampling with transformers' generate, several times slower")
+        machine.note_once("vLLM is not installed: sampling with transformers' generate, which is several times slower")
     task = SampleTask(
         model=evaluation.model,
         chat_template=evaluation.chat_template,
@@ -184,7 +184,7 @@ def _answer_questions(evaluation: Evaluation, questions: Questions, out: Path) -
 
 
 def nlp(evaluation: Evaluation) -> Counts:
-    """lm-eval's tasks: over the rounds they show what alignment costs elsewhere."""
+    """lm-eval's tasks: over the rounds they show what alignment costs on other tasks."""
     from eval.nlp.run import run_nlp
 
     settings = evaluation.judge.nlp

@@ -1,67 +1,112 @@
-"""Is one model better than another? The same items, judged alike: the difference with its paired bootstrap interval."""
+"""Is one model better than another? The difference on the same items, with its paired bootstrap interval."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from eval.folders import summary_path
 from eval.mtbench.summary import question_grades
 from eval.xalpaca.summary import item_preference, orders_of_items
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from eval.xalpaca.pairwise import VerdictRow
+
+Values = NDArray[np.float64]
 Items = dict[str, dict[str, float]]
 """Language → item → value."""
 RESAMPLES = 10_000
 
 
-def compare(first: Path, second: Path, benchmark: str) -> Row:
+class Interval(TypedDict):
+    """A difference with its 95 % interval; the bounds are None for fewer than two items."""
+
+    difference: float
+    low: float | None
+    high: float | None
+
+
+class MeanDifference(Interval):
+    """The second minus the first over the items that both have."""
+
+    n: int
+    first: float
+    second: float
+
+
+class LanguageDifference(MeanDifference):
+    """The same for one language."""
+
+    left_out: int
+    """Items that only one of them has."""
+
+
+class Difference(TypedDict):
+    """How one evaluation differs from another."""
+
+    benchmark: str
+    unit: str
+    languages: dict[str, LanguageDifference]
+    average: MeanDifference
+
+
+def compare(first: Path, second: Path, benchmark: str) -> Difference:
     """How `second` differs from `first` on the items that both have, per language and on average.
 
     Args:
         first, second: evaluation folders, of rounds or of single models.
         benchmark: a key of READERS.
 
-    Returns:
-        {"benchmark", "unit", "languages": {LANG: {n, first, second, difference, low, high, left_out}}, "average"}; a
-        95 % interval; `low` and `high` are None for fewer than two items.
-
     Raises:
-        UserError: a folder without that benchmark, no items in common, or two that were judged unlike.
+        UserError: a folder without that benchmark, no items in common, or two that were judged differently.
     """
     read, unit = READERS[benchmark]
     one, two = read(first), read(second)
     _same_terms(first, second, benchmark)
-    languages, differences = {}, {}
+    languages: dict[str, LanguageDifference] = {}
+    differences: dict[str, Values] = {}
     for lang in [lang for lang in one if lang in two]:
         shared = [item for item in one[lang] if item in two[lang]]
         if not shared:
             continue
         a, b = (np.array([of[lang][item] for item in shared]) for of in (one, two))
         differences[lang] = b - a
-        left_out = len(one[lang].keys() ^ two[lang].keys())
-        languages[lang] = {"n": len(shared), "first": float(a.mean()), "second": float(b.mean()), "left_out": left_out}
-        languages[lang] |= _interval([differences[lang]])
+        languages[lang] = {
+            "n": len(shared),
+            "first": float(a.mean()),
+            "second": float(b.mean()),
+            "left_out": len(one[lang].keys() ^ two[lang].keys()),
+            **_interval([differences[lang]]),
+        }
     if not languages:
         raise UserError(
-            "these two have no judged items in common", where=f"{first} and {second}", do="judge both on one prompt set"
+            "these two have no judged items in common",
+            where=f"{first} and {second}",
+            do="judge both on the same prompts",
         )
-    average: Row = {key: float(np.mean([row[key] for row in languages.values()])) for key in ("first", "second")}
-    average |= {"n": sum(row["n"] for row in languages.values())} | _interval(list(differences.values()))
+    average: MeanDifference = {
+        "first": float(np.mean([row["first"] for row in languages.values()])),
+        "second": float(np.mean([row["second"] for row in languages.values()])),
+        "n": sum(row["n"] for row in languages.values()),
+        **_interval(list(differences.values())),
+    }
     return {"benchmark": benchmark, "unit": unit, "languages": languages, "average": average}
 
 
-def _interval(strata: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> Row:
+def _interval(strata: Sequence[Values]) -> Interval:
     """The mean over languages of the mean differences, and its 95 % bootstrap interval: items drawn within each."""
 
-    def statistic(*samples: Any, axis: int = -1) -> Any:
-        return np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
+    def statistic(*samples: Values, axis: int = -1) -> Values:
+        mean: Values = np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
+        return mean
 
     value = float(statistic(*strata))
     if min(map(len, strata)) < 2:
@@ -83,10 +128,10 @@ def _preferences(folder: Path) -> Items:
     answers = sorted((folder / "answers").glob("*.parquet"))
     if _summary(folder, "xalpaca").get("judge", "").startswith("none") and answers:
         return {file.stem: {row["prompt_id"]: 50.0 for row in read_rows(file)} for file in answers}
-    raise UserError("there are no verdicts", where=str(folder), do="name a folder that icr judge xalpaca wrote")
+    raise UserError("no verdicts found", where=str(folder), do="name an output folder of icr judge xalpaca")
 
 
-def _by_prompt(rows: Sequence[Row]) -> dict[str, float]:
+def _by_prompt(rows: Sequence[VerdictRow]) -> dict[str, float]:
     return {item: 100 * item_preference(orders) for item, orders in orders_of_items(rows).items()}
 
 
@@ -94,7 +139,7 @@ def _grades(folder: Path) -> Items:
     """MT-Bench: the mean grade of each question's scored turns."""
     files = sorted((folder / "mtbench" / "verdicts").glob("*.parquet"))
     if not files:
-        raise UserError("there are no grades", where=str(folder), do="name a folder that icr judge mtbench wrote")
+        raise UserError("no grades found", where=str(folder), do="name an output folder of icr judge mtbench")
     return {file.stem: question_grades(read_rows(file)) for file in files}
 
 
@@ -104,9 +149,9 @@ READERS: Mapping[str, tuple[Callable[[Path], Items], str]] = {
 }
 
 
-def _summary(folder: Path, benchmark: str) -> Row:
+def _summary(folder: Path, benchmark: str) -> Fields:
     path = summary_path(folder, benchmark)
-    summary: Row = read_json(path) if path.is_file() else {}
+    summary: Fields = read_json(path) if path.is_file() else {}
     return summary
 
 
@@ -121,15 +166,15 @@ def _same_terms(first: Path, second: Path, benchmark: str) -> None:
             raise UserError(
                 f"the {key} differs: {values[0]} and {values[1]}",
                 where=f"{first} and {second}",
-                do=f"judge both with one {key}",
+                do=f"judge both with the same {key}",
             )
     answers = [folder.resolve().parent.parent / "round-0" / "judge" / "answers" for folder in (first, second)]
     of_two_runs = one.get("baseline") == two.get("baseline") == "round-0" and answers[0] != answers[1]
     if of_two_runs and _answers(answers[0]) != _answers(answers[1]):
         raise UserError(
-            "each was judged against its own run's answers of round 0, and those differ",
+            "each was compared with its own run's answers of round 0, and those differ",
             where=f"{first} and {second}",
-            do="judge both against one folder of answers (judge.baseline, --baseline)",
+            do="compare both with the same folder of answers (judge.baseline, --baseline)",
         )
 
 

@@ -1,4 +1,4 @@
-"""`--dry-run`: what a judge would be asked, and what that would cost. Nothing is sent and no model is loaded."""
+"""`--dry-run`: estimated questions and cost. Nothing is sent and no model is loaded."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from eval.xalpaca.pairwise import comparisons
 from icr.config.evaluation import EvaluationConfig
 
 Planned = tuple[list[Question], str]
-"""The questions, and what was assumed about answers that there are not yet."""
+"""The questions, and what was assumed about answers that do not exist yet."""
 
 
 def estimate(config: EvaluationConfig, out: Path) -> str:
-    """What an evaluation would ask and cost, in words.
+    """The estimated questions and cost of an evaluation, in words.
 
     Raises:
         UserError: as the evaluation itself, for prompts, answers and a baseline that do not fit together; a budget
@@ -33,12 +33,10 @@ def estimate(config: EvaluationConfig, out: Path) -> str:
     assert judge.model is not None
     endpoint = Endpoint(judge.model, cache_path(out, config.benchmark), judge, dry=True)
     found = EndpointJudge(endpoint, judge.preference).estimate(questions)
-    money = (
-        "its price is not known (judge.prices takes one)" if found.usd is None else f"at most {found.usd:.2f} dollars"
-    )
+    money = "price unknown (set judge.prices)" if found.usd is None else f"at most {found.usd:.2f} dollars"
     return (
         f"{found.calls:,} calls to {judge.model}, {money}: about {found.prompt_tokens:,} prompt tokens, at most "
-        f"{found.completion_tokens:,} completion tokens; {found.cached:,} answers are there already{assumed}"
+        f"{found.completion_tokens:,} completion tokens; {found.cached:,} answers are already there{assumed}"
     )
 
 
@@ -46,7 +44,7 @@ def _xalpaca(config: EvaluationConfig, out: Path) -> Planned:
     given, assumed = _answers(config, out)
     baseline = load_baseline(Path(config.judge.baseline), given)
     if assumed:
-        given = {lang: [Answer(a.id, a.instruction, baseline[lang][a.id], False) for a in of]
+        given = {lang: [Answer(a.id, a.prompt, baseline[lang][a.id], False) for a in of]
                  for lang, of in given.items()}  # fmt: skip
     pairs = [comparisons(lang, of, baseline[lang], config.judge.orders) for lang, of in given.items()]
     return [comparison.question() for of in pairs for _, comparison in of], assumed
@@ -60,12 +58,12 @@ def _answers(config: EvaluationConfig, out: Path) -> tuple[dict[str, list[Answer
     if (out / "answers").is_dir() and any((out / "answers").glob("*.parquet")):
         return read_answers(out / "answers"), ""
     prompts = heldout_prompts(config.judge, languages)
-    found = {lang: [Answer(p.id, p.text, "", False) for p in prompts if p.lang == lang] for lang in languages}
-    return found, "; the model's answers are taken to be as long as the baseline's"
+    found = {lang: [Answer(p.id, p.messages, "", False) for p in prompts if p.lang == lang] for lang in languages}
+    return found, "; assuming that the model's answers are as long as the baseline's"
 
 
 TYPICAL_ANSWER = "x" * 1500
-"""Of MT-Bench, where there is nothing to go by: about what chat models write."""
+"""Assumed answer for MT-Bench: about what chat models write."""
 
 
 def _mtbench(config: EvaluationConfig, out: Path) -> Planned:
@@ -74,7 +72,7 @@ def _mtbench(config: EvaluationConfig, out: Path) -> Planned:
     assert config.judge.mtbench is not None
     questions = load_questions(config.judge.mtbench, config.languages)
     asked = [template_question(q, turn, TYPICAL_ANSWER) for of in questions.values() for q in of for turn in (1, 2)]
-    return asked, f"; answers are taken to have {len(TYPICAL_ANSWER):,} characters, and references are not counted"
+    return asked, f"; assuming answers of {len(TYPICAL_ANSWER):,} characters; references are not counted"
 
 
 PLANS: dict[str, Callable[[EvaluationConfig, Path], Planned]] = {"xalpaca": _xalpaca, "mtbench": _mtbench}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.accuracy import pick_pairs
 from eval.benchmarks import BENCHMARKS, Evaluation
@@ -25,6 +25,7 @@ from eval.xalpaca.answers import (
 )
 from icr.base.content import hash_value
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_json, write_text
 from icr.base.lock import RunLock
 from icr.base.rundir import open_run
@@ -40,17 +41,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-Row = dict[str, Any]
-
-
 def evaluation_config(
-    benchmark: Benchmark, model: str, judge: str | None, data: Row, overrides: Sequence[str]
+    benchmark: Benchmark, model: str, judge: str | None, data: Fields, overrides: Sequence[str]
 ) -> EvaluationConfig:
     """The settings of one evaluation.
 
     Args:
         model: what is measured: hub id, folder or .gguf; a folder of answers; "" for accuracy.
-        judge: `local:MODEL`, `openai:MODEL` or the user's own `module:Class`; None where nobody judges.
+        judge: `local:MODEL`, `openai:MODEL` or a custom `module:Class`; None without a judge.
         data: further sections and keys.
         overrides: as in `--set`.
 
@@ -60,7 +58,7 @@ def evaluation_config(
     kind, colon, name = (judge or "none").partition(":")
     if judge and not (colon and name):
         raise UserError(
-            f"there is no judge {judge}",
+            f"unknown judge {judge}",
             where="--judge",
             do="write local:MODEL (hub id, folder, .gguf), openai:MODEL, or module:Class for a custom one",
         )
@@ -73,15 +71,15 @@ def evaluation_config(
     return make_section(EvaluationConfig, found, overrides)
 
 
-def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Row:
+def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Fields:
     """Measure config.model into `out`; what an earlier command has finished there is kept.
 
     Returns:
         The benchmark's summary.
 
     Raises:
-        UserError: the folder is in use or holds an evaluation from other files or under other settings; missing files;
-            no key.
+        UserError: the folder is in use or holds an evaluation of other files or with other settings; missing files; no
+            key.
         StageFailed: a worker failed.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +92,7 @@ def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Row:
         lock.release()
 
 
-def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Row:
+def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     given = config.benchmark != "nlp" and is_answers(Path(config.model))
     model = None if given else locate(config.model, "the model")
     judge_model = config.judge.local_model and locate(config.judge.local_model, "judge.model")
@@ -127,12 +125,12 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Row:
                 baseline=Path(config.judge.baseline),
             )
             record.counts = BENCHMARKS[config.benchmark](evaluation)
-    summary: Row = read_json(summary_path(out, config.benchmark))
+    summary: Fields = read_json(summary_path(out, config.benchmark))
     return summary
 
 
 def _check(config: EvaluationConfig, given: bool) -> None:
-    """What can be known to be wrong before a model answers anything.
+    """Find what is wrong before a model answers anything.
 
     Raises:
         UserError: answers that do not cover the prompts; questions or task files that cannot be read.
@@ -173,7 +171,9 @@ def _take_answers(config: EvaluationConfig, out: Path, machine: Machine) -> None
     import_answers(questions, Path(config.model), out / "mtbench", machine)
 
 
-def agreement(run: Path, number: int, judge: str | None, pairs: int, overrides: Sequence[str], console: Console) -> Row:
+def agreement(
+    run: Path, number: int, judge: str | None, pairs: int, overrides: Sequence[str], console: Console
+) -> Fields:
     """Reward accuracy of a round of a run: RUN/round-N/judge/accuracy, or judge/JUDGE/accuracy by another judge.
 
     Raises:
@@ -186,7 +186,7 @@ def agreement(run: Path, number: int, judge: str | None, pairs: int, overrides: 
     if judge is not None:
         asked = evaluation_config("accuracy", "", judge, {"languages": languages}, overrides).judge
     elif of_run.judge.kind == "none":
-        raise UserError("this run has no judge", where="judge.kind: none", do="name one: --judge openai:MODEL")
+        raise UserError("this run has no judge", where="judge.kind: none", do="name one, e.g. --judge openai:MODEL")
     else:
         asked = of_run.judge
     asked = asked.model_copy(update={"accuracy": asked.accuracy.model_copy(update={"pairs": pairs})})
@@ -218,7 +218,7 @@ def agreement(run: Path, number: int, judge: str | None, pairs: int, overrides: 
     finally:
         machine.stop()
         lock.release()
-    summary: Row = read_json(summary_path(out, "accuracy"))
+    summary: Fields = read_json(summary_path(out, "accuracy"))
     return summary
 
 

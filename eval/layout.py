@@ -1,8 +1,8 @@
-"""A preference whose truth can be computed in any language: layout. The quickstart's judge goes by it."""
+"""A preference that can be computed exactly in any language: layout. The quickstart's judge uses it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 
 def is_laid_out(response: str) -> bool:
@@ -11,8 +11,8 @@ def is_laid_out(response: str) -> bool:
 
 
 class LaidOut:
-    """A judge (`judge.kind: eval.layout:LaidOut`) that prefers the answer in several lines; neither of two alike."""
+    """A judge (`judge.kind: eval.layout:LaidOut`) that prefers an answer in several lines to one in a single block."""
 
-    def preferences(self, rows: list[dict[str, Any]]) -> list[float]:
+    def preferences(self, rows: Sequence[Mapping[str, str]]) -> list[float]:
         """Of the first answer, a number a row: 1, 0.5 or 0."""
         return [0.5 + 0.5 * (is_laid_out(row["first"]) - is_laid_out(row["second"])) for row in rows]

@@ -1,4 +1,4 @@
-"""What an evaluation is made from, and whether what its folder holds still fits: `OUT/steps.json`."""
+"""What an evaluation is made from, and whether its folder still matches: `OUT/steps.json`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -26,7 +26,7 @@ from icr.work.steps import Step, show, stale, stamp
 SETTINGS_FILE = "evaluation.yaml"
 OF_ENDPOINTS = ("judge.model", "judge.base_url", "judge.preference")
 """Settings that count where an endpoint judges; a local judge is an input, known by its weights."""
-DO = "put the old values and files back, or use another --out folder"
+DO = "restore the old values and files, or use another --out folder"
 ANSWER_FILES = ("{}.json", "{}.jsonl", "{}.parquet", "{}/*.jsonl")
 
 
@@ -65,7 +65,7 @@ def _settings(config: EvaluationConfig, *, samples: bool) -> Iterator[tuple[str,
 
 def _look_up(config: EvaluationConfig, key: str) -> Iterator[object]:
     """A key's value, if its section is there."""
-    found: Any = config
+    found: object = config
     for name in key.split("."):
         if found is None:
             return
@@ -105,7 +105,7 @@ def _hash_answers(folder: Path, languages: Sequence[str]) -> str:
 
 
 def settle(out: Path, config: EvaluationConfig, step: Step, note: Callable[[str], None]) -> StageRecord | None:
-    """What the folder says of the step; None where it was not begun.
+    """The folder's record of the step; None if it was not started.
 
     Work that was not finished is removed where the files that it was made from have changed since.
 
@@ -113,7 +113,7 @@ def settle(out: Path, config: EvaluationConfig, step: Step, note: Callable[[str]
         note: gets a line for the user about that.
 
     Raises:
-        UserError: what is finished was made from other files; what was begun has other settings.
+        UserError: finished work was made from other files; work that was started has other settings.
     """
     record = _read_records(out).get(step.name) or _read_old(out, config, step)
     if record is None:
@@ -124,16 +124,16 @@ def settle(out: Path, config: EvaluationConfig, step: Step, note: Callable[[str]
     others = canonical_json(record.settings) != canonical_json(dict(step.settings))
     if changes and (others or record.state == "done"):
         lines = "\n".join(f"    {change}" for change in changes)
-        what = f"this folder holds an evaluation from other files or under other settings:\n{lines}"
+        what = f"this folder holds an evaluation of other files or with other settings:\n{lines}"
         raise UserError(what, where=str(out / SETTINGS_FILE), do=DO)
     if changes:
-        note(f"{step.title} starts again: {'; '.join(changes)}")
+        note(f"{step.title} starts over: {'; '.join(changes)}")
         forget(out, step.name)
     return record
 
 
 def forget(out: Path, benchmark: str) -> None:
-    """Remove what an unfinished benchmark has made; what an endpoint was paid for, and has written, stays."""
+    """Remove what an unfinished benchmark has made; answers of an endpoint, which were paid for, stay."""
     made = {"xalpaca": ["answers", "verdicts"], "mtbench": ["mtbench/answers", "mtbench/verdicts"]}
     for name in made.get(benchmark, []):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -198,7 +198,7 @@ def _read_old(out: Path, config: EvaluationConfig, step: Step) -> StageRecord | 
     changed = [key for key in before | now if before.get(key) != now.get(key) and not _may_change(key)]
     if changed:
         lines = "\n".join(f"    {key}: {show(before.get(key))} → {show(now.get(key))}" for key in changed)
-        raise UserError(f"this folder holds an evaluation under other settings:\n{lines}", where=str(path), do=DO)
+        raise UserError(f"this folder holds an evaluation with other settings:\n{lines}", where=str(path), do=DO)
     state: Literal["done", "failed"] = "done" if summary_path(out, step.name).is_file() else "failed"
     return stamp(step, StageRecord(state=state, started=path.stat().st_mtime))
 

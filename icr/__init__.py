@@ -1,8 +1,8 @@
 """Implicit Cross-Lingual Rewarding: an English-aligned model teaches itself to answer in other languages.
 
-The files beside this one are the method of Yang et al. (ACL 2025, arXiv 2503.04647), to be read with the paper in hand;
-every folder is machinery. A round goes prompt → response → reward → pair → next policy; the four tables on that way are
-in icr/rows.py. The paper's equations, in its order:
+The files beside this one are the method of Yang et al. (ACL 2025, arXiv 2503.04647); read them with the paper in hand.
+Every folder is machinery. A round goes prompt → response → reward → pair → next policy; its four tables are in
+icr/rows.py. The equations, in the paper's order:
 
     Eq. 7   icr/work/sampling.py             N responses per prompt, sampled from the policy
     Eq. 8   icr/rewards.py conditioning_prompt  G(x^ℓ): the English prompt, asking for an answer in ℓ
@@ -18,8 +18,8 @@ in icr/rows.py. The paper's equations, in its order:
     Eq. 16  loops/kto.py kto_loss            KTO on the same pairs
     Eq. 17  loops/kto.py reference_point     its reference point z_ref
 
-icr/scoring.py has the log-probs of Eq. 9, 12 and 13, icr/reward_table.py makes one language's rewards out of Eq. 9 and
-15, icr/lidr.py is the LIDR baseline, icr/languages.py knows languages' names and tells which one a text is in. Every
+icr/scoring.py has the log-probs of Eq. 9, 12 and 13, icr/reward_table.py makes one language's rewards from Eq. 9 and
+15, icr/lidr.py is the LIDR baseline, icr/languages.py has the names of languages and detects a text's language. Every
 reward kind, from its heavy work to its pairs, is a class in icr/rounds/stages/kinds.py.
 """
 

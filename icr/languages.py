@@ -14,7 +14,7 @@ import langcodes
 from icr.base.errors import UserError
 
 NAMES = {"bn": "Bengali"}
-"""Where the paper's prompts, like most training text, use another English name than CLDR (there: Bangla)."""
+"""Names for which the paper's prompts, like most training text, do not use CLDR's English name (there: Bangla)."""
 
 MIN_LETTERS = 20
 MIN_CONFIDENCE = 0.7
@@ -37,21 +37,21 @@ def english_name(code: str) -> str:
     """The English name of an ISO 639-1 code: "es" → "Spanish".
 
     Raises:
-        UserError: no such code; the nearest one is named.
+        UserError: unknown code; the message names the nearest one.
     """
     if not (re.fullmatch("[a-z]{2}", code) and langcodes.tag_is_valid(code)):
         near = _nearest(code)
         hint = f"did you mean {near} ({english_name(near)})?" if near else "such as en, es or zh"
-        raise UserError(f"{code!r} is no ISO 639-1 language code", do=f"write a two-letter code: {hint}")
+        raise UserError(f"{code!r} is not an ISO 639-1 language code", do=f"write a two-letter code: {hint}")
     return NAMES.get(code) or langcodes.Language.get(code, normalize=False).display_name("en")
 
 
 def detect(text: str) -> str | None:
-    """The language of `text` as a code of lid.176 (ISO 639, mostly two letters), or None where it cannot be told.
+    """The language of `text` as a code of lid.176 (ISO 639, mostly two letters), or None if it is unknown.
 
-    Fenced code blocks are passed over: code is in no human language, and its keywords are English. None means that
-    fewer than 20 letters are left, or that the confidence is below 0.7. Only the first 1,000 characters are read.
-    Deterministic. The model lies in the package: nothing is downloaded.
+    Fenced code blocks are skipped: code is not in a human language, and its keywords are English. None means that fewer
+    than 20 letters are left, or that the confidence is below 0.7. Only the first 1,000 characters are read.
+    Deterministic. The model is in the package: nothing is downloaded.
     """
     prose = _CODE_BLOCK.sub(" ", text)[:READ]
     if sum(map(str.isalpha, prose)) < MIN_LETTERS:
@@ -62,7 +62,8 @@ def detect(text: str) -> str | None:
 
 @cache
 def same_language(detected: str | None, expected: str) -> bool:
-    """Whether a text detected as `detected` passes for `expected`. Unknown (None) passes: only sure is wrong."""
+    """Whether a text detected as `detected` passes for `expected`. Unknown (None) passes: only a sure mismatch is
+    wrong."""
     return detected is None or langcodes.tag_distance(detected, expected) <= SAME_DISTANCE
 
 

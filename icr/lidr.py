@@ -30,7 +30,7 @@ from icr.rows import Pair, Response, Translation
 OWN = 0
 """The sample that is the model's own answer."""
 DROPS = ("no_answer", "translation", "identical")
-"""Why a prompt makes no pair: an own answer is empty or taken out by a filter; a translation failed; both are alike."""
+"""Why a prompt makes no pair: an own answer is empty or excluded by a filter; a translation failed; both are equal."""
 
 
 class Side(NamedTuple):

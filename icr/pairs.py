@@ -138,7 +138,7 @@ def find_candidates(responses: Sequence[Response], rewards: Sequence[Reward]) ->
     if alone := sorted(given.keys() ^ scored.keys()):
         key = alone[0]
         missing, there = ("reward", "response") if key in given else ("response", "reward")
-        raise UserError(f"there is a {there}, but no {missing}", where=_where(key), do=RESCORE)
+        raise UserError(f"found a {there}, but not its {missing}", where=_where(key), do=RESCORE)
     rows = [scored[key] for key in given]  # in the order of the responses
     scores = [Score(row["reward"], row["policy_logp"], row["reference_logp"], row["dropped"]) for row in rows]
     return {
@@ -173,7 +173,7 @@ def average(values: Sequence[float]) -> float | None:
 Key = tuple[str, int]
 """(prompt id, sample): a response of one language."""
 Keyed = TypeVar("Keyed", Response, Reward)
-RESCORE = "score this round again; if that does not help, remove the round's folder and run it again"
+RESCORE = "remove the round's folder and run the round again"
 
 
 def _index(rows: Sequence[Keyed], table: str) -> Mapping[Key, Keyed]:
@@ -191,11 +191,11 @@ def _check_score(score: Score, key: Key) -> None:
     if score.reward is None and score.dropped is not None:
         return
     if score.reward is None or not math.isfinite(score.reward):
-        logps = f", of log-probabilities {score.policy_logp} (policy) and {score.reference_logp} (reference)"
+        logps = f", from log-probabilities {score.policy_logp} (policy) and {score.reference_logp} (reference)"
         raise UserError(
             f"the reward is {score.reward}" + ("" if score.policy_logp is None else logps),
             where=_where(key),
-            do="set reward.precision: fp32; if that does not help, try the models on a prompt by hand",
+            do="set reward.precision: fp32; if that does not help, test both models on one prompt",
         )
 
 

@@ -92,7 +92,7 @@ def reward_language(
             f"no prompt in {lang} has two responses to compare, of {counts['responses']} responses "
             f"({counts['empty']} empty; dropped: {counts['dropped']})",
             where="reward.kind, reward.drop_truncated, reward.drop_wrong_language, sampling.max_tokens",
-            do=f"turn the filters off, sample longer or more, or take {lang} out of prompts.languages",
+            do=f"turn the filters off, sample longer or more responses, or remove {lang} from prompts.languages",
         )
     penalty = find_penalty(groups, scores, facts, config)
     entry = _describe_penalty(penalty, groups, config, scale)

@@ -15,7 +15,7 @@ P(ℓ), in prompts/prefix.txt, is quoted from the paper's Appendix E.1.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from icr.base.conversation import Conversation
 from icr.languages import english_name
 
 LOG_RATIO = "beta*(policy_logp-reference_logp)"
@@ -30,7 +31,7 @@ LOG_RATIO = "beta*(policy_logp-reference_logp)"
 
 
 class Score(NamedTuple):
-    """What a reward kind says of one response, before any length penalty."""
+    """A reward kind's result for one response, before any length penalty."""
 
     reward: float | None = None
     """None: there is none, and `dropped` says why."""
@@ -47,23 +48,30 @@ class Score(NamedTuple):
         return self.reward
 
 
-def conditioning_prompt(lang: str, english_prompt: str) -> str:
+def conditioning_prompt(lang: str, english_prompt: Conversation) -> Conversation:
     """Eq. 8: G(x^ℓ) = x^en for English, else P(ℓ) + x^en, P(ℓ) asking for the language ℓ and ending in a blank line.
+
+    The paper has prompts of one message. Of a longer conversation, P(ℓ) goes in front of the last message, the user's:
+    "the following instruction" is what the response answers, and the request stands as near to it as in the paper. In
+    front of the first message, or in the system's, a later turn could overrule it, and some templates take no system
+    message. The messages before it stay as they are, in English.
 
     Raises:
         UserError: `lang` is not an ISO 639-1 code.
     """
     if lang == "en":
         return english_prompt
-    return _prefix().replace("{language}", english_name(lang)) + "\n\n" + english_prompt
+    *before, last = english_prompt
+    prefix = _prefix().replace("{language}", english_name(lang)) + "\n\n"
+    return [*before, {"role": last["role"], "content": prefix + last["content"]}]
 
 
-def condition(kind: str, lang: str, prompt: str, english_prompt: str) -> str:
+def condition(kind: str, lang: str, prompt: Conversation, english_prompt: Conversation) -> Conversation:
     """What log-probs are given, by `reward.kind`: G(x^ℓ) in Eq. 9, x^ℓ in Eq. 12, x^en in Eq. 13.
 
     That is all that tells Eq. 12 from Eq. 9; Eq. 13 also has y's English translation in the place of y.
     """
-    conditions = {
+    conditions: dict[str, Callable[[], Conversation]] = {
         "cross-lingual": lambda: conditioning_prompt(lang, english_prompt),
         "multilingual": lambda: prompt,
         "translate": lambda: english_prompt,

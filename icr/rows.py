@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypedDict, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, TypedDict, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
@@ -22,7 +22,7 @@ class Response(TypedDict):
     sample: int
     """From 0; prompt_id, lang and sample together name a response."""
     prompt: str
-    """x^ℓ, as asked."""
+    """x^ℓ, as asked: a text, or a conversation as JSON (`icr.base.conversation`)."""
     response: str
     """Without white space around it."""
     token_ids: list[int]
@@ -78,7 +78,7 @@ class Pair(TypedDict):
     prompt_id: str
     lang: str
     prompt: str
-    """x^ℓ, as asked; not the English prompt that rewards may be conditioned on."""
+    """x^ℓ, as asked, as in `Response`; not the English prompt that rewards may be conditioned on."""
     chosen: str
     rejected: str
     chosen_reward: float | None
@@ -120,22 +120,22 @@ PAIRS = make_schema(Pair)
 
 def read_responses(path: Path) -> list[Response]:
     """The rows of one language's responses."""
-    return cast("list[Response]", read_rows(path))
+    return read_rows(path)
 
 
 def read_rewards(path: Path) -> list[Reward]:
     """The rows of one language's rewards."""
-    return cast("list[Reward]", read_rows(path))
+    return read_rows(path)
 
 
 def read_translations(path: Path) -> list[Translation]:
     """The rows of the translations from one language into another."""
-    return cast("list[Translation]", read_rows(path))
+    return read_rows(path)
 
 
 def read_pairs(path: Path) -> list[Pair]:
     """The rows of a round's pairs, of all languages."""
-    return cast("list[Pair]", read_rows(path))
+    return read_rows(path)
 
 
 def is_empty(response: Mapping[str, object]) -> bool:

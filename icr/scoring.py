@@ -95,7 +95,7 @@ def sequence_logprobs(
             head.check(model, piece)
             share = share_prompts if share_prompts is False or _can_share(model, head, piece, reporter) else False
             if share_prompts and not share:
-                reporter.note(f"the prompts of {type(model).__name__} cannot be shared: scoring whole rows")
+                reporter.note(f"{type(model).__name__} cannot share prompts between responses: scoring whole rows")
             task = _Task(model, head, prompts, responses, share)
             _fill(sums, rows, task, batch_tokens, reporter)
     return sums
@@ -149,11 +149,13 @@ def _fill(sums: Sums, rows: list[int], task: _Task, batch_tokens: int, reporter:
                 raise UserError(
                     f"a sequence of {longest} tokens does not fit into the memory of {task.model.device}",
                     where="scoring",
-                    do="set reward.precision: bf16, lower sampling.max_tokens, or use a larger device",
+                    do="set reward.precision: bf16, lower sampling.max_tokens, or use a device with more memory",
                 )
             torch.cuda.empty_cache()
             batch_tokens, halved = batch_tokens // 2, halved + 1
-            reporter.note(f"scoring ran out of device memory ({halved}x): going on with {batch_tokens} tokens a batch")
+            reporter.note(
+                f"scoring ran out of device memory ({halved}x): continuing with {batch_tokens} tokens per batch"
+            )
 
 
 def _forwards(task: _Task, rows: list[int], budget: int) -> Iterator[tuple[list[int], Sums]]:
@@ -280,7 +282,7 @@ def _check_finite(batch: list[int], values: Sums) -> None:
     bad = [i for i, value in zip(batch, values, strict=True) if not math.isfinite(value)]
     if bad:
         raise UserError(
-            f"the log-prob of {len(bad)} responses is not finite",
+            f"the log-probs of {len(bad)} responses are not finite",
             where=f"responses[{min(bad)}]",
             do="check the model's weights for NaN or infinity, or score in fp32",
         )

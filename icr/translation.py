@@ -1,8 +1,8 @@
 """The policy translates responses, its own words into its own words: for R_t (Eq. 13, 14) and for LIDR.
 
 The request, prompts/translate_response.txt, is the paper's (Appendix E.2), quoted from its authors' code
-(github.com/ZNLP/Implicit-Cross-Lingual-Rewarding, utils/trans_prompts.py): the text stands between marks, the
-translation is asked for between marks, and the answer is begun with the opening one.
+(github.com/ZNLP/Implicit-Cross-Lingual-Rewarding, utils/trans_prompts.py): the text is between marks, the
+translation is requested between marks, and the answer is started with the opening one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.engines.base import Completion, Decoding, Engine, Request
 from icr.languages import detect, english_name, same_language
@@ -73,9 +74,9 @@ class Frame:
         half = min(ROOM * max_tokens, (context - empty) // 2)
         if half < 1:
             raise UserError(
-                f"the model's context of {context} tokens has no room for a response and its translation",
+                f"the model's context of {context} tokens is too short for a response and its translation",
                 where="models.policy",
-                do="take another reward.kind",
+                do="use another reward.kind",
             )
         return cls(tokenizer, empty + half, Decoding(0.0, 1.0, half))
 
@@ -85,7 +86,7 @@ def request_ids(tokenizer: PreTrainedTokenizerBase, text: str, target: str) -> l
     from icr.engines.models import prompt_token_ids
 
     begun: list[int] = tokenizer(f"{OPEN}\n", add_special_tokens=False)["input_ids"]
-    return prompt_token_ids(tokenizer, translation_prompt(text, target)) + begun
+    return prompt_token_ids(tokenizer, wrap_text(translation_prompt(text, target))) + begun
 
 
 def translate_rows(frame: Frame, engine: Engine, work: Sequence[tuple[Response, str]]) -> list[Translation]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
+Row = Mapping[str, Any]
+"""A row of the training's data, and its `weight`. Which columns it has, and of which types, its family says."""
 Batch = dict[str, Tensor]
 """A micro-batch of B rows; `weight` has shape (B,)."""

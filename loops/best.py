@@ -63,7 +63,7 @@ class Best:
             shutil.rmtree(left)
 
     def forget(self, delete: bool) -> None:
-        """There is no best model yet. `delete` its files, too: on the first rank."""
+        """Forget the best model. `delete` also removes its files: on the first rank."""
         self.score = None
         if delete:
             shutil.rmtree(self.path, ignore_errors=True)

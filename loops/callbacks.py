@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,12 +30,14 @@ class Progress(TrainerCallback):
             self.events.progress(state.global_step, state.max_steps, tokens)
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self.begun_at = state.global_step
         self._report(state)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         self._report(state)
 
 
@@ -50,7 +51,7 @@ class MetricsFile(TrainerCallback):
         self.path = path
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Take back the steps after the checkpoint: they are done again."""
         if state.is_world_process_zero and self.path.exists():
@@ -62,8 +63,8 @@ class MetricsFile(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
     ) -> None:
         if state.is_world_process_zero and logs and f"{self.prefix}loss" in logs:
             metrics = {name.removeprefix(self.prefix): value for name, value in logs.items() if name != "epoch"}
@@ -87,15 +88,17 @@ class SaveByTime(TrainerCallback):
         self.last = clock()
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self.last = self.clock()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         if agree(self.clock() - self.last >= self.seconds, args.device) and state.global_step < state.max_steps:
             control.should_save = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         self.last = self.clock()  # when it has been written, which takes its time
 
 
@@ -112,7 +115,7 @@ class KeepBest(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         metrics: dict[str, float] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         assert metrics is not None
         if agree(self.best.is_beaten_by(metrics["eval_loss"]), args.device):
@@ -120,7 +123,8 @@ class KeepBest(TrainerCallback):
 
 
 def agree(decision: bool, device: torch.device) -> bool:
-    """The first rank's decision, on every rank: clocks differ, and ranks that do different things wait for ever."""
+    """The first rank's decision, on every rank: clocks differ, and ranks that do different things would wait
+    forever."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return decision
     decided = torch.tensor(int(decision), device=device)
@@ -128,7 +132,7 @@ def agree(decision: bool, device: torch.device) -> bool:
     return bool(decided.item())
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
     if not path.exists():
         return []

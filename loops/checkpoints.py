@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from icr.base.errors import some
 from icr.base.files import read_json, write_json
@@ -18,13 +17,13 @@ FREE = {
     "micro_batch_size", "gradient_checkpointing", "processes", "nodes", "launcher", "save_minutes", "save_steps",
     "validation_steps", "report_to",
 }  # fmt: skip
-"""Settings under `train` that may change while a training is under way."""
+"""Settings under `train` that may change during a training."""
 
 
 class Checkpoints:
     """`work/checkpoints/checkpoint-K` after K optimiser steps; only the newest complete one is kept."""
 
-    def __init__(self, path: Path, processes: int, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, processes: int, settings: Mapping[str, object] | None = None) -> None:
         """`settings`: what the training's result depends on, see `result_settings`."""
         self.path, self.processes, self.settings = path, processes, dict(settings or {})
 
@@ -43,12 +42,12 @@ class Checkpoints:
             return None
         marker = read_json(found / MARKER)
         if marker["processes"] != self.processes:
-            return f"it was begun with {marker['processes']} process(es) and now has {self.processes}"
+            return f"it was started with {marker['processes']} process(es) and now has {self.processes}"
         before = marker.get("settings")
         if before is None:  # written by a version that did not note them
             return None
         changed = [name for name in {**before, **self.settings} if before.get(name) != self.settings.get(name)]
-        return f"since it was begun, these have changed: {some(changed)}" if changed else None
+        return f"these settings have changed since it was started: {some(changed)}" if changed else None
 
     def steps_done(self) -> int:
         """Optimiser steps up to the newest complete checkpoint."""
@@ -94,7 +93,7 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
-def result_settings(spec: TrainSpec) -> dict[str, Any]:
+def result_settings(spec: TrainSpec) -> dict[str, object]:
     """What the result of a training depends on, by names that a message can show; JSON values."""
     train = spec.train.model_dump(mode="json", exclude=FREE)
     with open(spec.data, "rb") as file:

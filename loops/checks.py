@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a training's settings before its data exist, without a model in memory.
+"""Finds wrong settings of a training before its data exist, without a model in memory.
 
 torch and transformers are imported only where a setting asks for it: not for the defaults.
 """
@@ -6,11 +6,14 @@ torch and transformers are imported only where a setting asks for it: not for th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from icr.base.errors import ConfigError, UserError
 from icr.config.schema import Train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 PLAIN = ("cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_restarts", "polynomial")
 """Schedulers that need nothing else, so that these names are accepted without importing transformers."""
@@ -27,7 +30,7 @@ def check_train(train: Train) -> None:
         ConfigError: every problem found.
     """
     problems: list[UserError] = []
-    checks: list[Callable[[Train], Any]] = [check_optimizer, check_scheduler, lambda t: trackers(t.report_to)]
+    checks: list[Callable[[Train], object]] = [check_optimizer, check_scheduler, lambda t: trackers(t.report_to)]
     for check in checks:
         try:
             check(train)
@@ -41,7 +44,7 @@ def check_optimizer(train: Train) -> None:
     """Adafactor keeps a row and a column of statistics per matrix. Raises UserError where there are no matrices."""
     if train.optimizer == "adafactor" and train.deepspeed != "none":
         raise UserError(
-            "Adafactor does not work with DeepSpeed, which cuts the matrices that it needs into flat pieces",
+            "Adafactor does not work with DeepSpeed: it needs whole matrices, and DeepSpeed cuts them into flat pieces",
             where=f"train.optimizer: adafactor, train.deepspeed: {train.deepspeed}",
             do="set train.deepspeed to none, or train.optimizer to adamw",
         )
@@ -52,7 +55,7 @@ def check_scheduler(train: Train) -> None:
     name, arguments = train.scheduler, train.scheduler_arguments
     if name in BY_VALIDATION and not train.validation:
         raise UserError(
-            f"the scheduler {name} follows the validation loss, and there are no validation rows",
+            f"the scheduler {name} needs a validation loss, but there are no validation rows",
             where=f"train.scheduler: {name}",
             do="set train.validation, or choose another scheduler",
         )
@@ -64,14 +67,14 @@ def check_scheduler(train: Train) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise UserError(
-            f"there is no scheduler {name}",
+            f"unknown scheduler {name}",
             where="train.scheduler",
             do=f"{f'did you mean {near[0]}? ' if near else ''}known: {', '.join(known)}",
         )
     _build_scheduler(name, arguments)
 
 
-def _build_scheduler(name: str, arguments: dict[str, Any]) -> None:
+def _build_scheduler(name: str, arguments: Mapping[str, object]) -> None:
     """Make the scheduler on a toy: what its arguments lack shows there. Raises UserError."""
     import torch
     from transformers import get_scheduler
@@ -83,9 +86,9 @@ def _build_scheduler(name: str, arguments: dict[str, Any]) -> None:
         )
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"the scheduler {name} cannot be made: {error}",
+            f"the scheduler {name} cannot be created: {error}",
             where="train.scheduler_arguments",
-            do="give it the arguments that transformers documents for this scheduler",
+            do="set the arguments that transformers documents for this scheduler",
         ) from error
 
 
@@ -100,7 +103,7 @@ def trackers(report_to: str) -> list[str]:
     for name in names:
         if name not in there:
             raise UserError(
-                f"there is no tracker {name} here",
+                f"tracker {name} is unknown or not installed",
                 where=f"train.report_to: {report_to}",
                 do=f"install it, or write none{' or ' + ', '.join(there) if there else ''}",
             )
@@ -116,7 +119,7 @@ def check_dropout(model: str, dropout: float) -> None:
     dropout_settings(AutoConfig.from_pretrained(model, trust_remote_code=False), dropout)
 
 
-def dropout_settings(config: Any, dropout: float) -> list[str]:
+def dropout_settings(config: PreTrainedConfig, dropout: float) -> list[str]:
     """Names of the settings of a model's config that are a dropout probability.
 
     Raises:
@@ -132,7 +135,7 @@ def dropout_settings(config: Any, dropout: float) -> list[str]:
     ]
     if dropout and not names:
         raise UserError(
-            f"models of the type {config.model_type} have no dropout that could be set",
+            f"models of the type {config.model_type} have no dropout to set",
             where=f"train.dropout: {dropout:g}",
             do="set train.dropout to 0; train.lora.dropout works with every model",
         )

@@ -5,7 +5,7 @@ passes over the data are shuffled one by one and joined, so that a batch may run
 the very last batch may be smaller. That one is filled up to whole micro-batches with rows of weight 0, and its real
 rows weigh correspondingly more, so that the mean over the rows stays the mean over the real ones.
 
-Rows for validation are held back by prompt: all rows of a prompt, in whatever language, are on the same side.
+Rows for validation are held back by prompt: all rows of a prompt, in every language, are on the same side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +24,12 @@ from numpy.typing import NDArray
 
 from icr.base.errors import UserError
 from icr.base.files import write_rows
+from loops.batches import Row
 
 PROMPT_COLUMNS = {"prompt_id": pa.string(), "prompt_ids": pa.list_(pa.int32())}
 
 
-def write_training_data(path: Path, rows: Sequence[dict[str, Any]], columns: Mapping[str, pa.DataType]) -> None:
+def write_training_data(path: Path, rows: Sequence[Mapping[str, object]], columns: Mapping[str, pa.DataType]) -> None:
     """Write the rows of `Objective.dataset` as the data file of a `TrainSpec`.
 
     Args:
@@ -39,7 +39,7 @@ def write_training_data(path: Path, rows: Sequence[dict[str, Any]], columns: Map
         UserError: there are no rows.
     """
     if not rows:
-        raise UserError("there is no pair to train on", where=str(path), do="see the pair stage's counts for why")
+        raise UserError("no pairs to train on", where=str(path), do="the counts of the stage pair say why")
     types = {**PROMPT_COLUMNS, **columns}
     write_rows(path, list(rows), pa.schema([(name, types[name]) for name in rows[0]]))
 
@@ -54,7 +54,7 @@ class Rows:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
+    def __getitem__(self, number: int) -> Row:
         return {name: values[number].as_py() for name, values in self._columns.items()}
 
 
@@ -197,7 +197,7 @@ def hold_back(table: pa.Table, validation: float, seed: int) -> NDArray[np.bool_
         raise UserError(
             f"{wanted} of {table.num_rows} rows for validation leave none to train on",
             where="train.validation",
-            do=f"lower it: the rows have {len(names)} different prompt(s), and a prompt's rows stay together",
+            do=f"lower it: the rows have {len(names)} different prompt(s), and all rows of a prompt stay together",
         )
     return np.array([prompt in held for prompt in prompts])
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import yaml
@@ -19,6 +19,11 @@ from torch.nn import Module
 from icr.base.errors import IcrError
 from icr.base.files import atomic_folder
 from loops.families import Family
+from loops.objective import Objective
+from loops.spec import CardFacts
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
@@ -79,19 +84,19 @@ def _full(parameter: torch.nn.Parameter) -> Tensor:
 
 
 def merged_weights(
-    base: Path, lora: Any, adapter: Mapping[str, Tensor], family: Family[Any] | None = None
+    base: Path, lora: LoraConfig, adapter: Mapping[str, Tensor], family: Family[Objective] | None = None
 ) -> dict[str, Tensor]:
     """The weights of the model in `base` with a trained LoRA adapter added, on the CPU, added in fp32.
 
     Args:
-        lora: the adapter's `peft.LoraConfig`.
+        lora: the adapter's config.
         adapter: its tensors, named as in the PEFT model (`trained_weights`).
         family: says which kind of model it is; a language model without it.
     """
     import transformers
     from peft import get_peft_model
 
-    loader: Any = getattr(transformers, family.auto_class if family else "AutoModelForCausalLM")
+    loader = getattr(transformers, family.auto_class if family else "AutoModelForCausalLM")
     changes = family.config_changes() if family else {}
     with _without_deepspeed():
         model = loader.from_pretrained(base, dtype=torch.float32, use_safetensors=True, **changes)
@@ -108,12 +113,11 @@ def _without_deepspeed() -> Iterator[None]:
     """Load a model whole: with ZeRO-3 it would be shared out, too, and wait for the other ranks."""
     from transformers.integrations import deepspeed
 
-    module: Any = deepspeed
-    active, module._hf_deepspeed_config_weak_ref = module._hf_deepspeed_config_weak_ref, None
+    active, deepspeed._hf_deepspeed_config_weak_ref = deepspeed._hf_deepspeed_config_weak_ref, None
     try:
         yield
     finally:
-        module._hf_deepspeed_config_weak_ref = active  # the training may go on
+        deepspeed._hf_deepspeed_config_weak_ref = active  # the training may go on
 
 
 def write_model(
@@ -121,9 +125,9 @@ def write_model(
     base: Path,
     model: Module,
     weights: dict[str, Tensor],
-    facts: Mapping[str, Any],
+    facts: CardFacts,
     chat_template: str | None = None,
-    family: Family[Any] | None = None,
+    family: Family[Objective] | None = None,
 ) -> None:
     """Write the final model folder; it appears whole.
 
@@ -135,7 +139,7 @@ def write_model(
     Args:
         model: a model of this architecture, for the names that differ between memory and disk.
         weights: `trained_weights` or `merged_weights`.
-        facts: what the model card says, see `write_model_card`.
+        facts: what the model card says.
         chat_template: replaces the base's.
         family: the kind of model that was trained; a language model like the base without it.
 
@@ -151,7 +155,7 @@ def write_model(
     tied = {key for key, tensor in named.items() if key not in dtypes and _is_alias(tensor, named, dtypes)}
     extra = sorted(set(named) - set(dtypes) - tied)
     if missing or extra:
-        raise IcrError(f"the trained model's keys differ from those in {base}: missing {missing}, not there {extra}")
+        raise IcrError(f"the trained model's keys differ from those in {base}: missing {missing}, unexpected {extra}")
     # a copy each, for tensors that share memory would be taken for one
     final = {key: named[key].to(dtype, copy=True).contiguous() for key, dtype in dtypes.items()}
     with atomic_folder(output) as tmp:
@@ -166,7 +170,7 @@ def write_model(
 
 
 def _final_dtypes(
-    base: dict[str, torch.dtype], named: Mapping[str, Tensor], family: Family[Any] | None
+    base: dict[str, torch.dtype], named: Mapping[str, Tensor], family: Family[Objective] | None
 ) -> dict[str, torch.dtype]:
     """Key → dtype of every tensor of the final model: the base's, without what the family does not use of it and with
     what it adds, which gets the dtype that most of the base has."""
@@ -177,13 +181,13 @@ def _final_dtypes(
     return kept | {key: usual for key in named if key not in base and key.startswith(family.new_weights)}
 
 
-def _change_config(file: Path, changes: Mapping[str, Any]) -> None:
+def _change_config(file: Path, changes: Mapping[str, object]) -> None:
     config = {**json.loads(file.read_text(encoding="utf-8")), **changes}
     file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _is_alias(tensor: Tensor, named: Mapping[str, Tensor], kept: Iterable[str]) -> bool:
-    """Whether a tensor that is not saved lies in the memory of one that is."""
+    """Whether a tensor that is not saved is in the memory of one that is."""
     return any(key in named and named[key].data_ptr() == tensor.data_ptr() for key in kept)
 
 
@@ -197,41 +201,37 @@ def companion_files(base: Path) -> list[Path]:
     )
 
 
-def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
-    """`README.md`: how this model was made.
-
-    Args:
-        facts: `round`, `objective`, `languages`, `pairs` (a number, or one per language), `alpha` (per language),
-            `length_unit`, `base` (the model trained from), `reference` (of the reward), `settings` (of the training).
-            All may be absent.
-    """
-    languages = list(facts.get("languages", []))
-    head = {"library_name": "transformers", "tags": ["implicit-cross-lingual-rewarding", str(facts.get("objective"))]}
+def write_model_card(folder: Path, facts: CardFacts) -> None:
+    """`README.md`: how this model was made."""
+    languages, pairs = facts.languages, facts.pairs
+    head: dict[str, object] = {
+        "library_name": "transformers",
+        "tags": ["implicit-cross-lingual-rewarding", str(facts.objective)],
+    }
     if languages:
         head["language"] = languages
-    title = f"round {facts['round']}" if "round" in facts else "a trained model"
+    title = "a trained model" if facts.round is None else f"round {facts.round}"
     lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# icr, {title}", ""]
     lines += [
         "Made by Implicit Cross-Lingual Rewarding (arXiv 2503.04647): the policy's own answers, paired by the reward",
-        "that its English alignment left behind, and trained on in every language.",
+        "implied by its English alignment, and trained on in every language.",
         "",
     ]
-    rows = [("trained from", "base"), ("reference of the reward", "reference"), ("objective", "objective")]
-    lines += [f"- {label}: {facts[key]}" for label, key in rows if facts.get(key) is not None]
-    pairs, alpha = facts.get("pairs"), facts.get("alpha") or {}
-    if isinstance(pairs, Mapping):
+    rows = {
+        "trained from": facts.base, "reference of the reward": facts.reference, "objective": facts.objective,
+    }  # fmt: skip
+    lines += [f"- {label}: {value}" for label, value in rows.items() if value is not None]
+    if isinstance(pairs, dict):
         lines.append(f"- pairs: {sum(pairs.values())}")
     elif pairs is not None:
         lines.append(f"- pairs: {pairs}")
-    if languages and (alpha or isinstance(pairs, Mapping)):
-        unit = facts.get("length_unit", "length unit")
-        lines += ["", f"| language | pairs | α (reward per {unit}) |", "|---|---|---|"]
+    if languages and (facts.alpha or isinstance(pairs, dict)):
+        lines += ["", f"| language | pairs | α (reward per {facts.length_unit}) |", "|---|---|---|"]
         for language in languages:
-            count = pairs.get(language, 0) if isinstance(pairs, Mapping) else ""
-            lines.append(f"| {language} | {count} | {_number(alpha.get(language))} |")
-    settings = facts.get("settings")
-    if settings:
-        lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(dict(settings), sort_keys=False).strip(), "```"]
+            count = pairs.get(language, 0) if isinstance(pairs, dict) else ""
+            lines.append(f"| {language} | {count} | {_number(facts.alpha.get(language))} |")
+    if facts.settings:
+        lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(facts.settings, sort_keys=False).strip(), "```"]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from icr.base.errors import UserError
 from icr.base.plugins import load_class
-from loops.batches import Batch
+from loops.batches import Batch, Row
 from loops.objective import Objective
 
 if TYPE_CHECKING:
@@ -30,12 +30,11 @@ IDS = pa.list_(pa.int32())
 PAD = 0
 """Fills up a batch. Any id of the vocabulary does: the attention mask and the labels leave these places out."""
 
-Row = Mapping[str, Any]
-"""A row of the training's data, and its `weight`."""
-O = TypeVar("O", bound=Objective)  # noqa: E741 - O as in objective
+O_co = TypeVar("O_co", bound=Objective, covariant=True)
+"""A family keeps its objective, and never takes another."""
 
 
-class Family(ABC, Generic[O]):
+class Family(ABC, Generic[O_co]):
     """A kind of training, made for one objective."""
 
     columns: ClassVar[Mapping[str, pa.DataType]]
@@ -51,7 +50,7 @@ class Family(ABC, Generic[O]):
     unused_weights: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of weights that only the base model has: they are neither loaded nor exported."""
 
-    def __init__(self, objective: O) -> None:
+    def __init__(self, objective: O_co) -> None:
         self.objective = objective
 
     @abstractmethod
@@ -59,26 +58,26 @@ class Family(ABC, Generic[O]):
         """A micro-batch of rows, padded on the right."""
 
     @abstractmethod
-    def trainer(self) -> type[RoundTrainer[Any]]:
+    def trainer(self) -> type[RoundTrainer[O_co]]:
         """The trainer's class; imported here and not before."""
 
     def look_at(self, rows: pa.Table) -> None:
         """Take what the objective has to know of all rows that are trained on."""
 
-    def config_changes(self) -> dict[str, Any]:
+    def config_changes(self) -> dict[str, object]:
         """What the exported `config.json` says otherwise than the base's; also how the model is configured."""
         return {}
 
 
-def family_of(objective: Objective) -> Family[Any]:
+def family_of(objective: Objective) -> Family[Objective]:
     """The family that trains this objective. Raises UserError for an objective that names none."""
     if not objective.family:
         raise UserError(
-            f"no training is known for {type(objective).__name__}",
+            f"{type(objective).__name__} has no family of training",
             where="objective",
             do="derive it from loops.objective.PairObjective (docs/objective.md)",
         )
-    found: type[Family[Any]] = load_class(objective.family, f"{type(objective).__name__}.family")
+    found: type[Family[Objective]] = load_class(objective.family, f"{type(objective).__name__}.family")
     return found(objective)
 
 

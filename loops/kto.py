@@ -11,12 +11,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from loops.objective import Objective, Pair, Request, check_answers, named_prompt
+from loops.objective import SIDES, NamedPrompt, Objective, Pair, Request, check_answers, named_prompt
+
+if TYPE_CHECKING:
+    from typing_extensions import ReadOnly
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ def class_weights(desirable: int, undesirable: int) -> tuple[float, float]:
     return max(1.0, undesirable / desirable), max(1.0, desirable / undesirable)
 
 
+class AnswerRow(NamedPrompt):
+    """Half a pair: one of its answers, in token ids, before the reference has scored it."""
+
+    completion_ids: ReadOnly[Sequence[int]]
+    KL_completion_ids: ReadOnly[Sequence[int]]
+    """The mismatched answer."""
+    label: bool
+    """Whether it is the chosen one."""
+
+
 class KTO(Objective):
     """`objective: kto`. There is no NLL term in Eq. 16: `nll_weight` has no effect."""
 
@@ -80,14 +93,14 @@ class KTO(Objective):
 
     def reference_requests(self, pairs: Sequence[Pair], *, seed: int = 0) -> list[Request]:
         return [
-            (list(row["prompt_ids"]), list(row[answer]))
+            (list(row["prompt_ids"]), list(answer))
             for row in self._rows(pairs, seed)
-            for answer in ("completion_ids", "KL_completion_ids")
+            for answer in (row["completion_ids"], row["KL_completion_ids"])
         ]
 
     def dataset(
         self, pairs: Sequence[Pair], reference_logps: Sequence[float], *, seed: int = 0
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         check_answers(pairs)
         own, mismatched = reference_logps[0::2], reference_logps[1::2]
         return [
@@ -95,7 +108,7 @@ class KTO(Objective):
             for row, o, m in zip(self._rows(pairs, seed), own, mismatched, strict=True)
         ]
 
-    def _rows(self, pairs: Sequence[Pair], seed: int) -> list[dict[str, Any]]:
+    def _rows(self, pairs: Sequence[Pair], seed: int) -> list[AnswerRow]:
         return [
             {
                 **named_prompt(pair),
@@ -104,14 +117,14 @@ class KTO(Objective):
                 "label": side == "chosen_ids",
             }
             for pair, other in zip(pairs, neighbours(pairs, seed), strict=True)
-            for side in ("chosen_ids", "rejected_ids")
+            for side in SIDES
         ]
 
 
 def neighbours(pairs: Sequence[Pair], seed: int) -> list[int]:
     """For each pair the index of the pair before it in a random circle, skipping those of the same prompt.
 
-    Where all pairs have one prompt there is no mismatch to be had, and each pair is its own neighbour.
+    If all pairs have the same prompt there is no mismatch, and each pair is its own neighbour.
     """
     circle = random.Random(seed).sample(range(len(pairs)), len(pairs))
     found = list(range(len(pairs)))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
-from loops.batches import Batch
-from loops.families import IDS, Family, Row, column, pad_sequences
+from loops.batches import Batch, Row
+from loops.families import IDS, Family, column, pad_sequences
 from loops.kto import KTO
 
 if TYPE_CHECKING:

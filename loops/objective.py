@@ -1,4 +1,4 @@
-"""What an objective is, and how one is found by name. Imports torch alone, like every loss in this package.
+"""What an objective is, and how one is found by name. Imports only torch, like every loss in this package.
 
 A user's objective is one class in one file outside the package, named `module:Class` or `path/to/file.py:Class`;
 docs/objective.md shows one.
@@ -9,19 +9,39 @@ from __future__ import annotations
 import difflib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NotRequired, TypedDict
 
 from torch import Tensor
 
 from icr.base.errors import UserError
 from icr.base.plugins import load_class
 
+if TYPE_CHECKING:
+    from typing_extensions import ReadOnly
+
 BUILT_IN = {"dpo": "loops.dpo:DPO", "kto": "loops.kto:KTO"}
 
-Pair = Mapping[str, Any]
-"""A preference: `prompt_ids`, `chosen_ids`, `rejected_ids` (token ids) and, if known, `prompt_id`."""
+Side = Literal["chosen_ids", "rejected_ids"]
+SIDES: tuple[Side, Side] = ("chosen_ids", "rejected_ids")
+
+
+class NamedPrompt(TypedDict):
+    """The prompt of a pair, and of the training rows that are made of it."""
+
+    prompt_ids: ReadOnly[Sequence[int]]
+    """Token ids."""
+    prompt_id: ReadOnly[NotRequired[str]]
+
+
+class Pair(NamedPrompt):
+    """A preference, in token ids. Those of a round have the other columns of `pairs.parquet` as well."""
+
+    chosen_ids: ReadOnly[Sequence[int]]
+    rejected_ids: ReadOnly[Sequence[int]]
+
+
 Request = tuple[list[int], list[int]]
 """(prompt ids, response ids): a sequence whose log-prob under the training reference is wanted."""
 
@@ -50,7 +70,7 @@ class Objective(ABC):
     @abstractmethod
     def dataset(
         self, pairs: Sequence[Pair], reference_logps: Sequence[float], *, seed: int = 0
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         """The training rows, given the log-probs (nats) of `reference_requests(pairs, seed=seed)`, in that order.
 
         A row has the columns of its family, `prompt_ids` and, by which validation rows are held back, `prompt_id`.
@@ -71,7 +91,7 @@ class PairLogps:
 
 
 class PairObjective(Objective):
-    """An objective over pairs: write `loss`, and you have one."""
+    """An objective on pairs: a subclass only has to define `loss`."""
 
     family: ClassVar[str] = "loops.pair_family:PairFamily"
 
@@ -84,13 +104,11 @@ class PairObjective(Objective):
         """
 
     def reference_requests(self, pairs: Sequence[Pair], *, seed: int = 0) -> list[Request]:
-        return [
-            (list(pair["prompt_ids"]), list(pair[side])) for pair in pairs for side in ("chosen_ids", "rejected_ids")
-        ]
+        return [(list(pair["prompt_ids"]), list(pair[side])) for pair in pairs for side in SIDES]
 
     def dataset(
         self, pairs: Sequence[Pair], reference_logps: Sequence[float], *, seed: int = 0
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         check_answers(pairs)
         chosen, rejected = reference_logps[0::2], reference_logps[1::2]
         return [
@@ -105,17 +123,18 @@ class PairObjective(Objective):
         ]
 
 
-def named_prompt(pair: Pair) -> dict[str, Any]:
+def named_prompt(pair: Pair) -> NamedPrompt:
     """The columns of a row that its prompt fills: `prompt_ids` and, where the pair has one, `prompt_id`."""
-    name = {"prompt_id": str(pair["prompt_id"])} if "prompt_id" in pair else {}
-    return {**name, "prompt_ids": pair["prompt_ids"]}
+    if "prompt_id" in pair:
+        return {"prompt_id": str(pair["prompt_id"]), "prompt_ids": pair["prompt_ids"]}
+    return {"prompt_ids": pair["prompt_ids"]}
 
 
 def check_answers(pairs: Sequence[Pair]) -> None:
     """An answer without tokens has no mean log-prob. Raises UserError."""
     for number, pair in enumerate(pairs, 1):
-        for side in ("prompt_ids", "chosen_ids", "rejected_ids"):
-            if len(pair[side]) == 0:
+        for side, ids in (("prompt_ids", pair["prompt_ids"]), *((side, pair[side]) for side in SIDES)):
+            if len(ids) == 0:
                 raise UserError(
                     f"pair {number} has no token in {side}",
                     where=f"prompt {pair.get('prompt_id', '?')}",
@@ -124,10 +143,10 @@ def check_answers(pairs: Sequence[Pair]) -> None:
 
 
 def load_objective(name: str) -> type[Objective]:
-    """The class that `name` stands for: `dpo`, `kto`, `module:Class` or `path/to/file.py:Class`.
+    """The class named `name`: `dpo`, `kto`, `module:Class` or `path/to/file.py:Class`.
 
-    A module is looked for in the current folder and on PYTHONPATH. Raises UserError when there is no such thing, when
-    it is no objective, and when a method is missing.
+    A module is searched in the current folder and on PYTHONPATH. Raises UserError if it is not found, is not an
+    objective, or lacks a method.
     """
     target = BUILT_IN.get(name, name)
     module_name, colon, class_name = target.rpartition(":")
@@ -135,22 +154,22 @@ def load_objective(name: str) -> type[Objective]:
         near = difflib.get_close_matches(name, BUILT_IN, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(
-            f"there is no objective {name}",
+            f"unknown objective {name}",
             where="objective",
-            do=f"{hint}write dpo, kto, or module:Class for your own (docs/objective.md)",
+            do=f"{hint}write dpo, kto, or module:Class for a custom one (docs/objective.md)",
         )
     found = load_class(target, "objective")
     if not issubclass(found, Objective):
         raise UserError(
             f"{class_name} is not an objective",
             where=f"objective: {name}",
-            do="derive it from loops.objective.PairObjective (docs/objective.md shows one)",
+            do="derive it from loops.objective.PairObjective; see the example in docs/objective.md",
         )
     if inspect.isabstract(found):
         raise UserError(
             f"{class_name} lacks {', '.join(sorted(found.__abstractmethods__))}",
             where=f"objective: {name}",
-            do="write the method (docs/objective.md shows one)",
+            do="add the method; see the example in docs/objective.md",
         )
     return found
 
@@ -162,7 +181,7 @@ def make_objective(name: str, *, beta: float, nll_weight: float) -> Objective:
         return kind(beta=beta, nll_weight=nll_weight)
     except TypeError as error:
         raise UserError(
-            f"{kind.__name__} cannot be made: {error}",
+            f"{kind.__name__} cannot be created: {error}",
             where=f"objective: {name}",
-            do="give its __init__ the keyword arguments beta and nll_weight, or no __init__ at all",
+            do="its __init__ must take the keyword arguments beta and nll_weight; or remove __init__",
         ) from error

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icr.base.errors import UserError
 from icr.config.schema import CONFIGS, Train
 from loops.checks import dropout_settings, trackers
 from loops.data import Schedule
 from loops.families import Family
+from loops.objective import Objective
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
 
 
 def trainer_settings(train: Train, schedule: Schedule, output: Path) -> dict[str, Any]:
@@ -59,7 +64,7 @@ def warmup_steps(train: Train, steps: int) -> int:
     return int(train.warmup_ratio * steps) if train.warmup_steps is None else train.warmup_steps
 
 
-def _validation_settings(train: Train, schedule: Schedule) -> dict[str, Any]:
+def _validation_settings(train: Train, schedule: Schedule) -> dict[str, object]:
     """Validation at fixed steps: checkpoints are made by the clock, so that the best one of them would be chance."""
     if schedule.validation is None:
         return {}
@@ -70,13 +75,13 @@ def _validation_settings(train: Train, schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def deepspeed_config(name: str) -> dict[str, Any] | None:
+def deepspeed_config(name: str) -> dict[str, object] | None:
     """`zero2`, `zero3`, `none`, or a user's JSON file, read. Raises UserError."""
     if name == "none":
         return None
     path = CONFIGS / "deepspeed" / f"{name}.json" if name in ("zero2", "zero3") else Path(name)
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"the DeepSpeed config cannot be read: {error}",
@@ -95,7 +100,7 @@ def base_folder(model: str) -> Path:
     return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]))
 
 
-def load_model(train: Train, base: Path, family: Family[Any]) -> Any:
+def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTrainedModel | PeftModel:
     """The model to train, with LoRA's adapter where there is to be one.
 
     bf16 under DeepSpeed: weights in bf16, beside which it keeps a master copy in fp32. bf16 without it: weights in
@@ -114,7 +119,7 @@ def load_model(train: Train, base: Path, family: Family[Any]) -> Any:
     for name in dropout_settings(config, train.dropout):
         setattr(config.get_text_config(), name, train.dropout)
     transformers.set_seed(train.seed)  # new weights and adapters start at random
-    made: Any = getattr(transformers, family.auto_class).from_pretrained(
+    model, loaded = getattr(transformers, family.auto_class).from_pretrained(
         base,
         config=config,
         dtype=torch.bfloat16 if bf16 else torch.float32,
@@ -122,7 +127,6 @@ def load_model(train: Train, base: Path, family: Family[Any]) -> Any:
         trust_remote_code=False,
         output_loading_info=True,
     )
-    model, loaded = made
     for kind, expected in (("missing_keys", family.new_weights), ("unexpected_keys", family.unused_weights)):
         names = sorted(name for name in loaded[kind] if not name.startswith(expected))
         if names:
@@ -130,14 +134,15 @@ def load_model(train: Train, base: Path, family: Family[Any]) -> Any:
                 f"the checkpoint does not fit its architecture: {len(names)} {kind.replace('_', ' ')}, "
                 f"the first: {names[0]}",
                 where=str(base),
-                do="train from a checkpoint that save_pretrained wrote",
+                do="use a checkpoint written by save_pretrained",
             )
     if not train.dropout:
         disable_dropout_in_model(model)  # dropout that no setting of the config stands for
-    return model if train.lora is None else _with_adapter(model, train, family)
+    lora = lora_config(train, family)
+    return model if lora is None else _with_adapter(model, lora, train)
 
 
-def _with_adapter(model: Any, train: Train, family: Family[Any]) -> Any:
+def _with_adapter(model: PreTrainedModel, lora: LoraConfig, train: Train) -> PeftModel:
     """The model with LoRA's adapter around it.
 
     Raises:
@@ -147,12 +152,12 @@ def _with_adapter(model: Any, train: Train, family: Family[Any]) -> Any:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     # ZeRO-3 gathers small parameters together, and cannot when an adapter's are fp32 among bf16 ones
-    adapted = get_peft_model(model, lora_config(train, family), autocast_adapter_dtype=not is_zero3(train.deepspeed))
+    adapted = get_peft_model(model, lora, autocast_adapter_dtype=not is_zero3(train.deepspeed))
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             "LoRA cannot be put on the output head: it would not be trained",
             where="train.lora.target_modules",
-            do="take the output head (lm_head) out of it",
+            do="remove the output head (lm_head) from it",
         )
     if train.gradient_checkpointing:
         adapted.enable_input_require_grads()  # else no gradient gets through the first, frozen layer
@@ -161,11 +166,11 @@ def _with_adapter(model: Any, train: Train, family: Family[Any]) -> Any:
 
 def is_zero3(deepspeed: str) -> bool:
     """Whether `train.deepspeed` shares out the weights themselves."""
-    config = deepspeed_config(deepspeed) or {}
-    return bool(config.get("zero_optimization", {}).get("stage") == 3)
+    zero = (deepspeed_config(deepspeed) or {}).get("zero_optimization")
+    return isinstance(zero, dict) and zero.get("stage") == 3
 
 
-def lora_config(train: Train, family: Family[Any]) -> Any:
+def lora_config(train: Train, family: Family[Objective]) -> LoraConfig | None:
     """peft's config of the adapter, or None."""
     if train.lora is None:
         return None

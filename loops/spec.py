@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, field_validator
 
 from icr.config.schema import Train
+
+
+class CardFacts(BaseModel):
+    """What the final model's card says; all of it may be absent."""
+
+    round: int | None = None
+    objective: str | None = None
+    languages: list[str] = []
+    pairs: int | dict[str, int] | None = None
+    """That were trained on, in all or by language."""
+    alpha: dict[str, float | None] = {}
+    """By language."""
+    length_unit: str = "length unit"
+    base: str | None = None
+    """The model trained from."""
+    reference: str | None = None
+    """Of the reward."""
+    settings: dict[str, object] = {}
+    """Of the training."""
 
 
 class TrainSpec(BaseModel):
@@ -22,13 +40,12 @@ class TrainSpec(BaseModel):
     work: Path
     """For `metrics.jsonl`, `validation.jsonl` and `counts.json`, and for `checkpoints/` and `best/` until the end."""
     events: Path
-    """Where progress, the result or an error is written, see `icr.progress`."""
+    """Where progress, the result or an error is written, see `icr.base.progress`."""
     objective: str = "dpo"
     train: Train = Train()
     chat_template: Path | None = None
     """`models.chat_template`: goes into the final model in place of the base's."""
-    facts: dict[str, Any] = {}
-    """For the model card, see `loops.export.write_model_card`."""
+    facts: CardFacts = CardFacts()
 
     @field_validator("train")
     @classmethod

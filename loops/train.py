@@ -1,7 +1,7 @@
 """`python -m loops.train SPEC.json`: one training, from data file to model.
 
 With several processes, under `python -m torch.distributed.run --nproc-per-node P -m loops.train SPEC.json`. Killed at
-any moment and started again, it goes on from its last complete checkpoint, on a CPU to the very same weights.
+any moment and started again, it continues from its last complete checkpoint, on a CPU to exactly the same weights.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from icr.base.errors import UserError, explain_os_error
 from icr.base.files import read_json, write_json
@@ -23,26 +24,31 @@ from loops.checkpoints import Checkpoints, result_settings
 from loops.checks import check_optimizer, check_scheduler
 from loops.data import Schedule, Split, lay_out
 from loops.families import Family, family_of
-from loops.objective import make_objective
+from loops.objective import Objective, make_objective
 from loops.process import leave, prepare_process
 from loops.settings import base_folder, load_model, lora_config, trainer_settings
 from loops.spec import TrainSpec
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
-def run(spec: TrainSpec, events: EventFile) -> dict[str, Any]:
-    """Train, or go on training, and write the model; to be called on every rank. Returns the stage's counts.
+    from loops.trainers import RoundTrainer
 
-    A training that cannot go on from its checkpoint starts over, says so, and counts it as `restarted`.
 
-    Raises UserError for what the user can fix: settings that do not fit together, an objective that cannot be made,
-    too little GPU memory, a loss that is no number.
+def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
+    """Train, or continue training, and write the model; called on every rank. Returns the stage's counts.
+
+    A training that cannot continue from its checkpoint starts over, says so, and counts it as `restarted`.
+
+    Raises UserError for what the user can fix: settings that do not fit together, an objective that cannot be created,
+    too little GPU memory, a loss that is not a number.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     first = int(os.environ.get("RANK", "0")) == 0
     if spec.output.exists() and _counts_file(spec).exists():
         if first:
             _delete_work(spec)
-        counts: dict[str, Any] = read_json(_counts_file(spec))
+        counts: dict[str, object] = read_json(_counts_file(spec))
         return counts
     checkpoints = Checkpoints(spec.work / "checkpoints", processes, result_settings(spec))
     best = Best(spec.work / "best")
@@ -90,9 +96,9 @@ def _restarted_file(spec: TrainSpec) -> Path:
 
 
 def _counts(
-    spec: TrainSpec, family: Family[Any], schedule: Schedule, processes: int, best: Score | None
-) -> dict[str, Any]:
-    counts: dict[str, Any] = {
+    spec: TrainSpec, family: Family[Objective], schedule: Schedule, processes: int, best: Score | None
+) -> dict[str, object]:
+    counts: dict[str, object] = {
         "pairs": schedule.rows // family.objective.rows_per_pair,
         "rows": schedule.rows,
         "dropped_too_long": schedule.dropped_too_long,
@@ -121,7 +127,7 @@ def _prepare_work(spec: TrainSpec, checkpoints: Checkpoints, best: Best) -> None
 def _start_over(spec: TrainSpec, checkpoints: Checkpoints, events: EventFile, obstacle: str) -> None:
     """Delete the checkpoints, and say so."""
     steps = checkpoints.steps_done()
-    events.note(f"the training starts over, and {steps} optimiser steps are lost: {obstacle}")
+    events.note(f"the training starts over; {steps} optimiser steps are lost: {obstacle}")
     write_json(_restarted_file(spec), {"why": obstacle, "steps_lost": steps})
     checkpoints.delete_all()
 
@@ -132,7 +138,7 @@ def _delete_work(spec: TrainSpec) -> None:
         shutil.rmtree(spec.work / name, ignore_errors=True)
 
 
-def plan(spec: TrainSpec, family: Family[Any], base: Path, processes: int) -> Schedule:
+def plan(spec: TrainSpec, family: Family[Objective], base: Path, processes: int) -> Schedule:
     """Check the settings against each other and lay out the training. `batch_size` and `validation` count pairs."""
     from icr.engines.models import context_length
 
@@ -152,13 +158,13 @@ def plan(spec: TrainSpec, family: Family[Any], base: Path, processes: int) -> Sc
 
 def build_trainer(
     spec: TrainSpec,
-    family: Family[Any],
+    family: Family[Objective],
     base: Path,
     schedule: Schedule,
     checkpoints: Checkpoints,
     events: EventFile,
-) -> Any:
-    """Model, data and settings, put into the family's trainer (a `loops.trainers.RoundTrainer`)."""
+) -> RoundTrainer[Objective]:
+    """Model, data and settings, put into the family's trainer."""
     from transformers import PrinterCallback, TrainingArguments
 
     settings = trainer_settings(spec.train, schedule, checkpoints.path)
@@ -187,10 +193,10 @@ def build_trainer(
     return trainer
 
 
-def _callbacks(spec: TrainSpec, schedule: Schedule, events: EventFile) -> list[Any]:
+def _callbacks(spec: TrainSpec, schedule: Schedule, events: EventFile) -> list[TrainerCallback]:
     from loops.callbacks import MetricsFile, Progress, SaveByTime, ValidationFile
 
-    callbacks: list[Any] = [Progress(events, schedule), MetricsFile(spec.work / "metrics.jsonl")]
+    callbacks: list[TrainerCallback] = [Progress(events, schedule), MetricsFile(spec.work / "metrics.jsonl")]
     if schedule.validation is not None:
         callbacks.append(ValidationFile(spec.work / "validation.jsonl"))
     if spec.train.save_steps is None:
@@ -198,13 +204,15 @@ def _callbacks(spec: TrainSpec, schedule: Schedule, events: EventFile) -> list[A
     return callbacks
 
 
-def _keep_best(best: Best, write: Any) -> Any:
+def _keep_best(best: Best, write: Callable[[Path], None]) -> TrainerCallback:
     from loops.callbacks import KeepBest
 
     return KeepBest(best, write)
 
 
-def export(spec: TrainSpec, trainer: Any, base: Path, family: Family[Any], output: Path) -> None:
+def export(
+    spec: TrainSpec, trainer: RoundTrainer[Objective], base: Path, family: Family[Objective], output: Path
+) -> None:
     """Write the model as it is now to the folder `output`, which appears whole; to be called on every rank."""
     from loops.export import merged_weights, trained_weights, write_model
 
@@ -213,8 +221,9 @@ def export(spec: TrainSpec, trainer: Any, base: Path, family: Family[Any], outpu
     weights = trained_weights(model, keep=first)
     if not first:
         return
-    if spec.train.lora is not None:
-        weights = merged_weights(base, lora_config(spec.train, family), weights, family)
+    lora = lora_config(spec.train, family)
+    if lora is not None:
+        weights = merged_weights(base, lora, weights, family)
         model = model.get_base_model()
     template = spec.chat_template.read_text(encoding="utf-8") if spec.chat_template else None
     write_model(output, base, model, weights, spec.facts, template, family)

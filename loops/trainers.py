@@ -8,41 +8,64 @@ function of log-probs, for which TRL's fused output head gives that of every res
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head
 
 from icr.base.errors import UserError
-from loops.batches import Batch
+from loops.batches import Batch, Row
 from loops.checkpoints import Checkpoints
 from loops.data import Rows, Schedule
 from loops.objective import Objective
 
-O = TypeVar("O", bound=Objective)  # noqa: E741 - O as in objective
+O_co = TypeVar("O_co", bound=Objective, covariant=True)
 
 
-class RoundTrainer(Trainer, Generic[O]):
+class RoundTrainer(Trainer, Generic[O_co]):
     """What all trainers share: prepared data, exact means, validation, checkpoints with a marker.
 
-    A family's trainer writes `losses`, and `prepare_step` where its loss needs something of a whole step.
+    A family's trainer writes `losses`, `prepare_step` where its loss needs something of a whole step, and
+    `prepare_model` where it needs something of the model.
     """
 
-    objective: O
+    objective: O_co
     loss_is_scaled_for_ga = False
     """The Trainer has to divide a micro-batch's mean by the number of micro-batches."""
 
-    def __init__(self, *, objective: O, schedule: Schedule, checkpoints: Checkpoints, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        objective: O_co,
+        schedule: Schedule,
+        checkpoints: Checkpoints,
+        model: PreTrainedModel | PeftModel,
+        args: TrainingArguments,
+        data_collator: Callable[[Sequence[Row]], Batch],
+        callbacks: list[TrainerCallback],
+    ) -> None:
         self.objective = objective
         self.schedule, self.checkpoints = schedule, checkpoints
         self._sums: dict[str, Tensor] = {}
         validation = None if schedule.validation is None else Rows(schedule.validation)
-        super().__init__(train_dataset=Rows(schedule.table), eval_dataset=validation, **kwargs)
+        super().__init__(
+            model,
+            args,
+            data_collator,
+            train_dataset=Rows(schedule.table),
+            eval_dataset=validation,
+            callbacks=callbacks,
+        )
+        self.prepare_model(model)
+
+    def prepare_model(self, model: PreTrainedModel | PeftModel) -> None:
+        """Make of the model what `losses` wants of it, once, before the training."""
 
     def losses(self, model: Module, inputs: Batch) -> Tensor:
         """The loss of each row of a micro-batch, shape (B,); records metrics on its way."""
@@ -71,19 +94,19 @@ class RoundTrainer(Trainer, Generic[O]):
         return self.derived(means)
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Any]:
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor | int | None]:
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.prepare_step(batches)
         return batches, items
 
     def compute_loss(
-        self, model: Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         loss: Tensor = (self.losses(model, inputs) * inputs["weight"]).mean()
         return loss
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *args: object, **kwargs: object) -> dict[str, float]:
         """Mean loss and metrics over the rows held back, each under `eval_…`; the same however they are split."""
         batches = list(self.get_eval_dataloader())
         training = self.model_wrapped.training
@@ -118,7 +141,7 @@ class RoundTrainer(Trainer, Generic[O]):
         if not self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
 
-    def _save_checkpoint(self, model: Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: Module, trial: object) -> None:
         if self.state.global_step == self.state.max_steps:
             return  # the export follows at once
         super()._save_checkpoint(model, trial)
@@ -127,13 +150,13 @@ class RoundTrainer(Trainer, Generic[O]):
             self.checkpoints.complete(self.state.global_step)
 
 
-class LanguageModelTrainer(RoundTrainer[O]):
+class LanguageModelTrainer(RoundTrainer[O_co]):
     """A trainer whose loss is a function of the log-probs of responses."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        model: Any = self.model
-        add_head(model.get_base_model() if hasattr(model, "peft_config") else model)
+    def prepare_model(self, model: PreTrainedModel | PeftModel) -> None:
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        assert isinstance(base, PreTrainedModel)
+        add_head(base)
 
     def response_logps(self, model: Module, inputs: Batch, prefix: str = "") -> Tensor:
         """Sums of the log-probs of the response tokens, shape (sequences,), in nats."""
@@ -141,15 +164,16 @@ class LanguageModelTrainer(RoundTrainer[O]):
         return head_logps(model, ids, inputs[f"{prefix}attention_mask"], ids.masked_fill(mask == 0, -100))
 
 
-def add_head(model: Any) -> None:
+def add_head(model: PreTrainedModel) -> None:
     """TRL's output head, over the positions of responses alone.
 
     Its own trainers have it compute entropies, mean logits and top-1 hits as well, on every call. And where Triton does
     not run it goes over the prompts and the padding, too, which takes half of a training's time on a processor.
     """
     add_fused_lm_head(model, outputs=("log_probs",))
-    utils: Any = trl_utils
-    utils._use_triton = lambda device: True  # in that module, it decides on these positions and on nothing else
+    vars(trl_utils)["_use_triton"] = lambda device: (
+        True
+    )  # in that module, it decides on these positions and on nothing else
 
 
 def head_logps(model: Module, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:

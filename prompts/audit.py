@@ -1,4 +1,4 @@
-"""`icr prompts check`: a folder of parallel prompts, every prompt compared with its English."""
+"""`icr prompts check`: compares every prompt of a folder with its English original."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from icr.base.conversation import Conversation, dump_conversation, is_plain
 from icr.base.errors import ConfigError, UserError
+from icr.base.fields import Fields
 from icr.languages import detect, english_name
-from prompts.checks import EMPTY, LANGUAGE, Finding, check_translation, in_english
+from prompts.checks import EMPTY, LANGUAGE, Checked, Finding, check_translation, in_english, join_checks
 from prompts.load import capped, json_objects, language_file
+from prompts.messages import name_roles, read_prompt
 
 REPEATED_ID = "repeated id"
 NO_PARTNER = "no English partner"
+OTHER_MESSAGES = "other messages"
 REPEATED_TEXT = "repeated text"
 
 
@@ -25,19 +28,19 @@ class Tally:
     prompts: int = 0
     fine: int = 0
     undetermined: int = 0
-    """Of the fine ones, those whose language could not be told."""
+    """Of the fine ones, those whose language is unknown."""
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def add(self, findings: list[Finding], language_told: bool) -> None:
+    def add(self, findings: list[Finding], language_known: bool) -> None:
         self.prompts += 1
         if findings:
             self.reasons[findings[0].reason] += 1
         else:
             self.fine += 1
-            self.undetermined += not language_told
+            self.undetermined += not language_known
 
-    def as_json(self, fine: str) -> dict[str, Any]:
-        """`fine` names what becomes of prompts without a finding."""
+    def as_json(self, fine: str) -> dict[str, object]:
+        """`fine` is the name of the prompts without a finding."""
         return {
             "prompts": self.prompts,
             fine: self.fine,
@@ -46,7 +49,7 @@ class Tally:
         }
 
     @classmethod
-    def of_json(cls, raw: dict[str, Any], fine: str) -> Tally:
+    def of_json(cls, raw: Fields, fine: str) -> Tally:
         return cls(raw["prompts"], raw[fine], raw["undetermined"], Counter(raw["reasons"]))
 
 
@@ -63,12 +66,12 @@ class Found:
 class Audit:
     tallies: dict[str, Tally]
     missing: dict[str, int]
-    """Per language: English prompts that it has no translation of. Its other prompts can be used all the same."""
+    """Per language: English prompts without a translation. Its other prompts can still be used."""
     found: list[Found]
     passed_over: list[str]
-    """Files whose name is no language's code."""
+    """Files whose name is not a language code."""
 
-    def as_json(self, folder: Path) -> dict[str, Any]:
+    def as_json(self, folder: Path) -> dict[str, object]:
         return {
             "folder": str(folder),
             "languages": {
@@ -86,7 +89,7 @@ class Audit:
 @dataclass(frozen=True)
 class _Row:
     id: str
-    text: str
+    prompt: Conversation
     where: str
 
 
@@ -95,20 +98,23 @@ def audit(folder: Path) -> Audit:
 
     Raises:
         UserError: no folder, or no English prompts in it.
-        ConfigError: files that are not UTF-8 or not JSON, and prompts without id or text, all at once.
+        ConfigError: files that are not UTF-8 or not JSON, and prompts without id, or without a text or messages that
+            are a conversation, all at once.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}", do="name a folder of LANG.jsonl files")
+        raise UserError(f"folder {folder} not found", do="name a folder of LANG.jsonl files")
     if language_file(folder, "en") is None:
-        raise UserError("the folder has no en.jsonl", where=str(folder), do="prompts are checked against their English")
+        raise UserError(
+            "the folder has no en.jsonl", where=str(folder), do="add it: prompts are checked against the English ones"
+        )
     languages, passed_over = _languages(folder)
     problems: list[UserError] = []
     rows = {lang: list(_rows(folder, lang, problems)) for lang in languages}
     if problems:
         raise ConfigError(capped(problems))
-    english: dict[str, str] = {}
+    english: dict[str, Conversation] = {}
     for row in rows["en"]:
-        english.setdefault(row.id, row.text)
+        english.setdefault(row.id, row.prompt)
     tallies, found = {}, []
     for lang in languages:
         tallies[lang], of_language = _audit_language(lang, rows[lang], english)
@@ -137,40 +143,54 @@ def _rows(folder: Path, lang: str, problems: list[UserError]) -> Iterator[_Row]:
     file = language_file(folder, lang)
     assert file is not None
     for where, value in json_objects(file, problems):
-        fields: dict[str, Any] = value if isinstance(value, dict) else {}
-        id, text = fields.get("instruction_id", fields.get("id")), fields.get("instruction")
-        if id in (None, "") or not isinstance(text, str):
+        fields = value if isinstance(value, dict) else {}
+        id = fields.get("instruction_id", fields.get("id"))
+        if id in (None, ""):
             problems.append(UserError("no prompt", where=where, do='write {"id": …, "instruction": …}'))
-        else:
-            yield _Row(str(id), text, where)
+            continue
+        try:
+            yield _Row(str(id), read_prompt(fields, where), where)
+        except UserError as error:
+            problems.append(error)
 
 
-def _audit_language(lang: str, rows: list[_Row], english: Mapping[str, str]) -> tuple[Tally, list[Found]]:
+def _audit_language(lang: str, rows: list[_Row], english: Mapping[str, Conversation]) -> tuple[Tally, list[Found]]:
     tally, found = Tally(), []
     by_id: dict[str, str] = {}
     by_text: dict[str, str] = {}
     for row in rows:
-        findings, told = _findings(lang, row, english.get(row.id))
+        findings, known = _findings(lang, row, english.get(row.id))
         if row.id in by_id:
             findings.insert(0, Finding(REPEATED_ID, f"{row.where} and {by_id[row.id]}"))
-        elif row.text.strip() and row.text in by_text:
-            findings.append(Finding(REPEATED_TEXT, f"the same as {by_text[row.text]}"))
+        elif (text := dump_conversation(row.prompt)).strip() and text in by_text:
+            findings.append(Finding(REPEATED_TEXT, f"the same text as {by_text[text]}"))
         by_id.setdefault(row.id, row.where)
-        by_text.setdefault(row.text, row.id)
-        tally.add(findings, told)
+        by_text.setdefault(dump_conversation(row.prompt), row.id)
+        tally.add(findings, known)
         if findings:
             found.append(Found(lang, row.id, findings))
     return tally, found
 
 
-def _findings(lang: str, row: _Row, english: str | None) -> tuple[list[Finding], bool]:
+def _findings(lang: str, row: _Row, english: Conversation | None) -> tuple[list[Finding], bool]:
     if english is None:
         return [Finding(NO_PARTNER, row.where)], False
-    if lang != "en":
-        checked = check_translation(english, row.text, lang)
-        return checked.findings, checked.language_told
-    if not row.text.strip():
-        return [Finding(EMPTY, row.where)], False
-    if in_english(row.text):
-        return [], True
-    return [Finding(LANGUAGE, f"mostly in {detect(row.text)!r}")], True
+    if (here := name_roles(row.prompt)) != (there := name_roles(english)):
+        return [Finding(OTHER_MESSAGES, f"{here} for {there} in English")], False
+    turn = not is_plain(english)
+    parts = [
+        _check_english(message["content"], row.where)
+        if lang == "en"
+        else check_translation(original["content"], message["content"], lang, turn=turn)
+        for message, original in zip(row.prompt, english, strict=True)
+    ]
+    checked = join_checks(parts, row.prompt)
+    return checked.findings, checked.language_known
+
+
+def _check_english(text: str, where: str) -> Checked:
+    if not text.strip():
+        return Checked([Finding(EMPTY, where)], language_known=False)
+    if in_english(text):
+        return Checked([], language_known=True)
+    return Checked([Finding(LANGUAGE, f"mostly in {detect(text)!r}")], language_known=True)

@@ -1,5 +1,5 @@
-"""What can be told of a translated prompt without knowing its language: is it one, is it whole, did it keep what
-must not be translated.
+"""Checks of a translated prompt that need no knowledge of its language: is it a translation, is it whole, did it keep
+what must not be translated.
 
 Every bound was chosen on public translations of 280 prompts into twelve languages; docs/prompts.md has the figures.
 """
@@ -9,12 +9,14 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 import langcodes
 
+from icr.base.conversation import Conversation, is_plain
 from icr.languages import detect, same_language
 
 EMPTY = "empty"
@@ -24,10 +26,13 @@ LENGTH = "length"
 CODE = "code changed"
 NUMBERS = "numbers missing"
 REASONS = (EMPTY, COPY, LANGUAGE, LENGTH, CODE, NUMBERS)
-"""In the order in which they are told: a prompt that fails several counts under the first."""
+"""In the order of reporting: a prompt that fails several checks counts under the first."""
 
 MIN_LETTERS = 0.5
 """Share of letters, outside code blocks, from which on a text is prose that has to differ from its English."""
+
+SHORT_TURN = 20
+"""Letters below which a turn of a conversation may be the English itself: "OK", a name, a number with its unit."""
 
 DENSE_SCRIPTS = {"Hans", "Hant", "Hani", "Jpan", "Kore"}
 DENSE_LENGTH = (0.15, 1.3)
@@ -42,7 +47,7 @@ UNTOLD = """
     aa ab ae ak ay bi bm ch cr cu dz ee ff fj fo ha ho hz ig ii ik iu kg ki kj kl kr ks lg ln lu mh mi na nd ng nr nv
     ny oj om pi rn rw se sg sm sn ss st ti tn to ts tw ty ve wo xh za zu
 """
-"""ISO 639-1 codes that the language identifier, lid.176, has no label for. Of these only English is told apart."""
+"""ISO 639-1 codes that the language identifier, lid.176, has no label for. It can only tell them from English."""
 
 CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 NUMBER = re.compile(r"\d+(?:[.,٫٬'’\u00a0\u202f]\d+)*")
@@ -51,7 +56,7 @@ WITH_SUFFIX = re.compile(rf"({NUMBER.pattern})(?:(?P<word>'?s|st|nd|rd|th)\b|[ -
 SCALES = {"hundred", "thousand", "million", "billion", "trillion", "k", "m", "b", "bn", "mn", "mln"}
 MYRIADS = re.compile(rf"({NUMBER.pattern}) ?[百千万萬亿億兆백천만억조]")
 LARGE = 6
-"""Digits from which on languages write a number with words of their own (170,000,000 is 1.7亿)."""
+"""From so many digits on, languages write a number with their own words (170,000,000 is 1.7亿)."""
 BUDDHIST_YEARS = 543
 """Thai writes the year 1350 as 1893."""
 
@@ -65,40 +70,60 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Checked:
-    """All that is wrong with a translation, the gravest first; whether its language could be told at all."""
+    """All that is wrong with a translation, the gravest first (of a conversation, message by message); whether its
+    language could be known at all."""
 
     findings: list[Finding]
-    language_told: bool
+    language_known: bool
 
 
-def check_translation(english: str, text: str, lang: str) -> Checked:
+def check_translation(english: str, text: str, lang: str, *, turn: bool = False) -> Checked:
     """Compare a translation into `lang` with its English.
 
     Deterministic; reads nothing but its arguments.
 
+    Args:
+        turn: the text is one message of a conversation of several.
+
     Raises:
-        UserError: `lang` is no ISO 639-1 code.
+        UserError: `lang` is not an ISO 639-1 code.
     """
     if not text.strip():
-        return Checked([Finding(EMPTY, "no text")], language_told=False)
-    told, in_other = _language(english, text, lang)
+        return Checked([Finding(EMPTY, "no text")], language_known=False)
+    known, in_other = _language(english, text, lang)
     checks = {
-        COPY: "the same as the English" if _is_copy(english, text) else "",
+        COPY: "the same as the English" if _is_copy(english, text, SHORT_TURN if turn else 0) else "",
         LANGUAGE: f"it is in {in_other!r}" if in_other else "",
         LENGTH: _length(english, text, lang),
         CODE: "" if _blocks(english) == _blocks(text) else "the code blocks differ from those of the English",
         NUMBERS: ", ".join(_missing_numbers(english, text, lang)),
     }
-    return Checked([Finding(reason, detail) for reason, detail in checks.items() if detail], told)
+    return Checked([Finding(reason, detail) for reason, detail in checks.items() if detail], known)
+
+
+def join_checks(parts: Sequence[Checked], prompt: Conversation) -> Checked:
+    """What was found in the messages of a prompt, as what is wrong with the prompt.
+
+    Args:
+        parts: of each message.
+    """
+    if is_plain(prompt):
+        return parts[0]
+    findings = [
+        Finding(finding.reason, f"message {number} ({message['role']}): {finding.detail}")
+        for number, (part, message) in enumerate(zip(parts, prompt, strict=True), 1)
+        for finding in part.findings
+    ]
+    return Checked(findings, any(part.language_known for part in parts))
 
 
 def in_english(text: str) -> bool:
-    """Whether a text passes for English; what cannot be told does."""
+    """Whether a text passes for English; a text of unknown language does."""
     return same_language(detect(text), "en")
 
 
 def _language(english: str, text: str, lang: str) -> tuple[bool, str | None]:
-    """(whether the language could be told, the language that it is in although it should not)."""
+    """(whether the language could be known, the language that it is in although it should not)."""
     found = detect(text)
     # a prompt about a long foreign passage is "in" that passage's language, in English as in translation
     if found is None or not in_english(english):
@@ -108,12 +133,13 @@ def _language(english: str, text: str, lang: str) -> tuple[bool, str | None]:
     return True, None if same_language(found, lang) else found
 
 
-def _is_copy(english: str, text: str) -> bool:
-    """The same text but for case and white space. What is mostly code or numbers may be the same in any language."""
+def _is_copy(english: str, text: str, shortest: int) -> bool:
+    """The same text but for case and white space. What is mostly code or numbers may be the same in any language, and
+    so may what has fewer letters than `shortest`."""
     if _folded(english) != _folded(text):
         return False
     letters = sum(map(str.isalpha, _prose(text)))
-    return letters >= MIN_LETTERS * sum(not c.isspace() for c in text)
+    return letters >= max(shortest, MIN_LETTERS * sum(not c.isspace() for c in text))
 
 
 def _folded(text: str) -> str:
@@ -146,8 +172,8 @@ def _script(lang: str) -> str | None:
 def _missing_numbers(english: str, text: str, lang: str) -> list[str]:
     """Numbers of the English that the translation lacks, whatever its digits, separators and words of scale.
 
-    Single digits, decades and ordinals are passed over: languages write them out. So are numbers that the translation
-    adds, for the same reason.
+    Single digits, decades and ordinals are skipped: languages write them out. So are numbers that the translation adds,
+    for the same reason.
     """
     plain = _plain_digits(text)
     there = {part for found in NUMBER.findall(plain) + SPACED.findall(plain) for part in _readings(found)}

@@ -5,31 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from icr.base.conversation import Conversation, dump_conversation
 from icr.base.errors import ConfigError, UserError
+from prompts.messages import check_filled, is_blank, name_roles, read_prompt
 
 MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One instruction in one language, beside its English original."""
+    """One conversation in one language, beside its English original; a plain instruction is one of one message."""
 
     id: str
     lang: str
-    text: str
-    english: str
+    messages: Conversation
+    english: Conversation
+
+    @property
+    def text(self) -> str:
+        """As tables hold it: an instruction as it is, a longer conversation as JSON."""
+        return dump_conversation(self.messages)
 
 
 @dataclass(frozen=True)
 class _Row:
     id: str
     lang: str
-    text: str
+    messages: Conversation
     where: str
 
 
@@ -41,14 +48,15 @@ def load_prompts(
     Args:
         path: a folder of LANG.jsonl (or LANG.json), one jsonl/parquet table with a `lang` column, or a hub data set.
         languages: ISO 639-1 codes; `en` among them.
-        limit: keep the first this-many English prompts and their translations.
+        limit: keep the first N English prompts and their translations.
         key: the config key, for messages.
         pivot: the language that every prompt needs a partner in; "": none, and `Prompt.english` is empty.
 
     Raises:
-        ConfigError: all defects at once (the first 20): not UTF-8, not JSON, no id, no instruction, duplicate ids,
-            an id without English partner, a language without prompts.
-        UserError: a language that has none of the first `limit`.
+        ConfigError: all defects at once (the first 20): not UTF-8, not JSON, no id, no instruction, messages that are
+            not a conversation, duplicate ids, an id without English partner or with one of other roles, a language
+            without prompts.
+        UserError: a language has none of the first `limit` prompts.
     """
     problems: list[UserError] = []
     by_lang: dict[str, dict[str, _Row]] = {lang: {} for lang in languages}
@@ -59,7 +67,7 @@ def load_prompts(
                 UserError(
                     f"id {row.id} appears twice",
                     where=f"{row.where} and {seen.where}",
-                    do="give every prompt an id of its own",
+                    do="give every prompt its own id",
                 )
             )
         else:
@@ -72,40 +80,44 @@ def load_prompts(
                 UserError(
                     f"no prompts in {lang}",
                     where=f"{key}: {path}",
-                    do=f"add prompts in {lang} or take it out of the languages",
+                    do=f"add prompts in {lang}, or remove it from the languages",
                 )
             )
-        problems.extend(
-            UserError(
-                f"id {row.id} has no English partner",
-                where=row.where,
-                do="add the English prompt with this id, or remove the line",
-            )
-            for row in by_lang[lang].values()
-            if pivot and row.id not in english
-        )
+        problems.extend(_compare_with_english(by_lang[lang], english) if pivot else ())
     if problems:
         raise ConfigError(capped(problems))
     kept = [
-        Prompt(id, lang, by_lang[lang][id].text, english[id].text if pivot else "")
+        Prompt(id, lang, by_lang[lang][id].messages, english[id].messages if pivot else [])
         for id in list(order)[:limit]
         for lang in languages
         if id in by_lang[lang]
     ]
     if missing := sorted(set(languages) - {prompt.lang for prompt in kept}):
         raise UserError(
-            f"none of the first {limit} prompts is there in {', '.join(missing)}",
+            f"none of the first {limit} prompts exists in {', '.join(missing)}",
             where=f"{key}: {path}",
-            do="raise the limit, or take the language out",
+            do="raise the limit, or remove the language",
         )
     return kept
 
 
+def _compare_with_english(rows: Mapping[str, _Row], english: Mapping[str, _Row]) -> Iterator[UserError]:
+    """What is wrong with a language's prompts beside their English."""
+    for row in rows.values():
+        if row.id not in english:
+            do = "add the English prompt with this id, or remove the line"
+            yield UserError(f"id {row.id} has no English partner", where=row.where, do=do)
+        elif (here := name_roles(row.messages)) != (there := name_roles(english[row.id].messages)):
+            what = f"id {row.id} has the messages {here}, and its English partner {there}"
+            do = "give both the same messages in the same order"
+            yield UserError(what, where=f"{row.where} and {english[row.id].where}", do=do)
+
+
 @dataclass(frozen=True)
 class EnglishPrompts:
-    """Prompts to translate: id → text, in the source's order, and how many were left out for which reason."""
+    """Prompts to translate by id, in the source's order, and how many were left out for which reason."""
 
-    texts: dict[str, str]
+    prompts: dict[str, Conversation]
     left_out: Counter[str]
 
 
@@ -113,56 +125,61 @@ def load_english(path: str, *, limit: int | None = None, key: str = "--source") 
     """English prompts alone, as the source of translations.
 
     Beyond `load_prompts` it takes tables without a `lang` column as English, `prompt` and `prompt_id` as names of the
-    columns, and prompts without an id, which get the SHA-256 of their text as id. Empty prompts and repeated ones
-    (same id, same text) are left out and counted: data sets have some, and nobody can fix a data set.
+    columns, and prompts without an id, which get the SHA-256 of their text (as tables hold it) as id. Empty prompts
+    and repeated ones (same id, same text) are left out and counted: data sets have some, which users cannot fix.
 
     Args:
         path: a folder with en.jsonl, a jsonl or parquet file, or a hub data set (`org/name`, `org/name:split`).
-        limit: keep the first this-many prompts; no more are read.
+        limit: keep the first N prompts; no more are read.
 
     Raises:
-        ConfigError: not UTF-8, not JSON, a prompt that is not text, one id with two texts, or no prompts at all.
-        UserError: there is no such source.
+        ConfigError: not UTF-8, not JSON, a prompt that is no text and no conversation, one id with two texts, or no
+            prompts at all.
+        UserError: the source is not found.
     """
     problems: list[UserError] = []
-    texts: dict[str, str] = {}
+    prompts: dict[str, Conversation] = {}
     left_out: Counter[str] = Counter()
     for where, value in _english_values(path, key, problems):
-        if len(texts) == limit:
+        if len(prompts) == limit:
             break
         if not isinstance(value, dict):
             problems.append(UserError("not a JSON object", where=where, do='write {"id": …, "instruction": …}'))
         elif value.get("lang", "en") == "en":
-            _add_english(value, where, texts, left_out, problems)
-    if not texts and not problems:
-        problems.append(UserError("no English prompts", where=f"{key}: {path}", do="name a source that has some"))
+            _add_english(value, where, prompts, left_out, problems)
+    if not prompts and not problems:
+        problems.append(UserError("no English prompts", where=f"{key}: {path}", do="name a source of English prompts"))
     if problems:
         raise ConfigError(capped(problems))
-    return EnglishPrompts(texts, left_out)
+    return EnglishPrompts(prompts, left_out)
 
 
 def _add_english(
-    value: dict[str, Any], where: str, texts: dict[str, str], left_out: Counter[str], problems: list[UserError]
+    value: Mapping[str, object],
+    where: str,
+    prompts: dict[str, Conversation],
+    left_out: Counter[str],
+    problems: list[UserError],
 ) -> None:
-    text = value.get("instruction", value.get("prompt"))
-    if not isinstance(text, str):
-        problems.append(
-            UserError("a prompt without text", where=where, do="add `instruction` or `prompt`, as a string")
-        )
+    try:
+        messages = read_prompt(value, where)
+    except UserError as error:
+        problems.append(error)
         return
     given = (value.get(name) for name in ("instruction_id", "id", "prompt_id"))
-    id = next((str(v) for v in given if v not in (None, "")), hashlib.sha256(text.encode()).hexdigest())
-    if not text.strip():
+    of_text = hashlib.sha256(dump_conversation(messages).encode()).hexdigest()
+    id = next((str(v) for v in given if v not in (None, "")), of_text)
+    if is_blank(messages):
         left_out["empty"] += 1
-    elif id not in texts:
-        texts[id] = text
-    elif texts[id] == text:
+    elif id not in prompts:
+        prompts[id] = messages
+    elif prompts[id] == messages:
         left_out["repeated"] += 1
     else:
-        problems.append(UserError(f"id {id} has two texts", where=where, do="give every prompt an id of its own"))
+        problems.append(UserError(f"id {id} has two texts", where=where, do="give every prompt its own id"))
 
 
-def _english_values(path: str, key: str, problems: list[UserError]) -> Iterator[tuple[str, Any]]:
+def _english_values(path: str, key: str, problems: list[UserError]) -> Iterator[tuple[str, object]]:
     source = Path(path)
     if not source.is_dir():
         return _table(path, key, problems)
@@ -191,7 +208,7 @@ def capped(problems: list[UserError]) -> list[UserError]:
     if len(problems) <= MAX_PROBLEMS:
         return problems
     rest = len(problems) - MAX_PROBLEMS
-    return [*problems[:MAX_PROBLEMS], UserError(f"… and {rest} more of the kind")]
+    return [*problems[:MAX_PROBLEMS], UserError(f"… and {rest} more such problems")]
 
 
 def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) -> Iterator[_Row]:
@@ -202,9 +219,9 @@ def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) 
             if file is None:
                 problems.append(
                     UserError(
-                        f"no prompts in {lang}: there is no {lang}.jsonl",
+                        f"no prompts in {lang}: {lang}.jsonl not found",
                         where=f"{key}: {path}",
-                        do=f"add the file, or take {lang} out of the languages",
+                        do=f"add the file, or remove {lang} from the languages",
                     )
                 )
                 continue
@@ -219,33 +236,33 @@ def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) 
             yield from _row(value, code, where, problems)
 
 
-def _table(path: str, key: str, problems: list[UserError]) -> Iterator[tuple[str, Any]]:
+def _table(path: str, key: str, problems: list[UserError]) -> Iterator[tuple[str, object]]:
     source = Path(path)
     if source.is_file():
         return _parquet(source) if source.suffix == ".parquet" else json_objects(source, problems)
     if path.count("/") == 1 and not path.startswith((".", "/", "~")):
         return _hub(path, key)
     raise UserError(
-        f"there is no file or folder {path}",
+        f"file or folder {path} not found",
         where=key,
         do="name a folder of LANG.jsonl, a table with a `lang` column, or a hub data set",
     )
 
 
-def _row(value: Any, lang: str, where: str, problems: list[UserError]) -> Iterator[_Row]:
+def _row(value: object, lang: str, where: str, problems: list[UserError]) -> Iterator[_Row]:
     if not isinstance(value, dict):
         problems.append(UserError("not a JSON object", where=where, do='write {"id": …, "instruction": …}'))
         return
     id = value.get("instruction_id", value.get("id"))
-    text = value.get("instruction")
     if id is None or id == "":
         problems.append(UserError("a prompt without id", where=where, do="add `id` (or `instruction_id`)"))
-    elif not isinstance(text, str):
-        problems.append(UserError("a prompt without `instruction`", where=where, do="add its text"))
-    elif not text.strip():
-        problems.append(UserError(f"the instruction of id {id} is empty", where=where, do="fill it or remove the line"))
+        return
+    try:
+        messages = check_filled(read_prompt(value, where), f"id {id}", where)
+    except UserError as error:
+        problems.append(error)
     else:
-        yield _Row(str(id), lang, text, where)
+        yield _Row(str(id), lang, messages, where)
 
 
 def json_objects(file: Path, problems: list[UserError]) -> Iterator[tuple[str, Any]]:
@@ -274,18 +291,18 @@ def json_objects(file: Path, problems: list[UserError]) -> Iterator[tuple[str, A
             problems.append(UserError(f"not JSON: {error.msg}", where=where, do="write one object a line"))
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
+def _parquet(file: Path) -> Iterator[tuple[str, object]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         rows = pq.read_table(file).to_pylist()
     except pa.ArrowInvalid as error:
-        raise UserError(f"not parquet: {error}", where=str(file), do="write the file anew") from error
+        raise UserError(f"not a parquet file: {error}", where=str(file), do="write the file again") from error
     yield from ((f"{file}, row {i}", row) for i, row in enumerate(rows, 1))
 
 
-def _hub(name: str, key: str) -> Iterator[tuple[str, Any]]:
+def _hub(name: str, key: str) -> Iterator[tuple[str, object]]:
     """Rows of a hub data set: `org/name`, or `org/name:split` where the split is not called train."""
     import datasets
 
@@ -296,6 +313,6 @@ def _hub(name: str, key: str) -> Iterator[tuple[str, Any]]:
         raise UserError(
             f"the data set {name} cannot be loaded: {str(error).splitlines()[0]}",
             where=key,
-            do="check the name and the network, or name a local folder",
+            do="check the name and the network, or use a local folder",
         ) from error
     yield from ((f"{name}, row {i}", dict(row)) for i, row in enumerate(data, 1))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
+from icr.base.conversation import Conversation, is_plain
 from icr.base.errors import UserError
 from icr.base.files import read_json, write_json, write_text
 from icr.endpoint.endpoint import Ask, NoAnswer
@@ -18,7 +18,7 @@ from icr.endpoint.prices import Cost
 from icr.endpoint.reply import Reply
 from icr.languages import english_name
 from prompts.audit import Tally
-from prompts.checks import Checked, Finding, check_translation
+from prompts.checks import Checked, Finding, check_translation, join_checks
 from prompts.load import EnglishPrompts, language_file, load_english, load_prompts
 
 NO_ANSWER = "no answer"
@@ -38,24 +38,23 @@ TAGGED = re.compile(r"<text>(.*)</text>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Translation:
-    """An answer of the translator, and what is wrong with it."""
+    """What the translator made of a prompt, and what is wrong with it."""
 
     lang: str
     id: str
-    english: str
-    text: str
+    english: Conversation
+    messages: Conversation
     checked: Checked
 
 
 class Task:
-    """English prompts to be translated into `targets`, in a folder of its own."""
+    """English prompts to be translated into `targets`, in one folder."""
 
     def __init__(self, source: str, targets: Sequence[str], out: Path, limit: int | None = None) -> None:
         """Reads the source.
 
-        Raises:
-            UserError, ConfigError: an unknown language, no such source or a broken one, or files in `out` that would
-                be overwritten and are not from here.
+        Raises: UserError, ConfigError: an unknown language, a source that is missing or broken, or files in `out` that
+            would be overwritten and were not written by this command.
         """
         self.source, self.targets, self.out = source, _targets(targets), out
         self.english: EnglishPrompts = load_english(source, limit=limit)
@@ -64,31 +63,36 @@ class Task:
 
     @property
     def asks(self) -> list[Ask]:
-        """Every prompt in every language, language by language."""
-        return [_ask(text, lang) for lang in self.targets for text in self.english.texts.values()]
+        """Every message of every prompt in every language, language by language."""
+        return [_ask(m["content"], lang) for lang, _, prompt in self._keys for m in prompt]
+
+    @property
+    def _keys(self) -> list[tuple[str, str, Conversation]]:
+        """(language, id, English) of every translation."""
+        return [(lang, id, prompt) for lang in self.targets for id, prompt in self.english.prompts.items()]
 
     def write(self, answers: Sequence[Reply | NoAnswer], translator: str, cost: Cost | None) -> Report:
         """Check the answers to `asks` and write the folder: en.jsonl, LANG.jsonl, what was dropped, and the report.
 
-        `cost`: of all these answers, whichever command paid for them; None for a local model.
+        `cost`: of all these answers, including those of earlier commands; None for a local model.
 
         A prompt that is dropped in one language stays in the others and in English: prompts are joined with English,
         not with one another.
         """
-        keys = [(lang, id, text) for lang in self.targets for id, text in self.english.texts.items()]
-        translations = [_checked(*key, answer) for key, answer in zip(keys, answers, strict=True)]
+        given = iter(answers)
+        translations = [_check(lang, id, prompt, [next(given) for _ in prompt]) for lang, id, prompt in self._keys]
         ours = {*claimed(self.out), *self.targets}
-        write_english = _english_of(self.out) != self.english.texts
+        write_english = _english_of(self.out) != self.english.prompts
         if write_english:
             ours.add("en")  # where it is the user's own and already right, it stays theirs
         write_json(self.work / "languages.json", sorted(ours))
         if write_english:
-            _write_prompts(self.out / "en.jsonl", self.english.texts)
+            _write_prompts(self.out / "en.jsonl", self.english.prompts)
         tallies: dict[str, Tally] = {lang: Tally() for lang in self.targets}
         for t in translations:
-            tallies[t.lang].add(t.checked.findings, t.checked.language_told)
+            tallies[t.lang].add(t.checked.findings, t.checked.language_known)
         for lang in self.targets:
-            kept = {t.id: t.text for t in translations if t.lang == lang and not t.checked.findings}
+            kept = {t.id: t.messages for t in translations if t.lang == lang and not t.checked.findings}
             _write_prompts(self.out / f"{lang}.jsonl", kept)
         self._write_dropped([t for t in translations if t.checked.findings])
         report = Report(self, translator, tallies, cost)
@@ -106,8 +110,8 @@ class Task:
                 "instruction_id": t.id,
                 "reasons": [finding.reason for finding in t.checked.findings],
                 "details": [finding.detail for finding in t.checked.findings],
-                "english": t.english,
-                "translation": t.text,
+                "english": _write_plainly(t.english),
+                "translation": _write_plainly(t.messages),
             }
             for t in dropped
         ]
@@ -122,7 +126,7 @@ class Report:
     cost: Cost | None
     """Of these translations. None for a local model."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         path = self.task.out / REPORT
         earlier = read_json(path)["languages"] if path.is_file() else {}
         now = {
@@ -132,12 +136,12 @@ class Report:
         english = self.task.english
         return {
             "source": self.task.source,
-            "english": {"prompts": len(english.texts), "left_out": dict(english.left_out)},
+            "english": {"prompts": len(english.prompts), "left_out": dict(english.left_out)},
             "languages": {**earlier, **now},
             "cost": self._cost(),
         }
 
-    def _cost(self) -> dict[str, Any] | None:
+    def _cost(self) -> dict[str, object] | None:
         names = ("calls", "prompt_tokens", "completion_tokens", "usd")
         return None if self.cost is None else {name: getattr(self.cost, name) for name in names}
 
@@ -153,28 +157,28 @@ def _targets(codes: Sequence[str]) -> list[str]:
     for code in targets:
         english_name(code)
     if not targets or "en" in targets:
-        raise UserError("the prompts are in English already" if targets else "no language to translate into",
+        raise UserError("the prompts are already in English" if targets else "no language to translate into",
                         where="--to", do="name other languages, such as --to es,th,sw")  # fmt: skip
     return targets
 
 
 def _refuse_overwriting(task: Task) -> None:
-    """Raise UserError where files of the user's, or earlier translations, would be lost."""
+    """Raise UserError if the user's files, or earlier translations, would be lost."""
     ours = claimed(task.out)
     others = "choose another folder with --out"
     for lang in task.targets:
         file = language_file(task.out, lang)
         if file and lang not in ours:
-            raise UserError(f"{file.name} is there already, and was not translated by this command",
-                            where=f"--out: {task.out}", do=f"{others}, or take {lang} out of --to")  # fmt: skip
-    before, after = _english_of(task.out), task.english.texts
+            raise UserError(f"{file.name} already exists and was not written by this command",
+                            where=f"--out: {task.out}", do=f"{others}, or remove {lang} from --to")  # fmt: skip
+    before, after = _english_of(task.out), task.english.prompts
     if before is None:
         return
     if before == after:
         _refuse_other_ids(task, others)
         return
     if "en" not in ours:
-        raise UserError("other English prompts are in the folder already", where=f"--out: {task.out}",
+        raise UserError("the folder already has other English prompts", where=f"--out: {task.out}",
                         do=f"{others}, or use its prompts: --source {task.out}, without --limit")  # fmt: skip
     kept = [lang for lang in ours if lang != "en" and lang not in task.targets and language_file(task.out, lang)]
     if kept and not before.items() <= after.items():
@@ -183,18 +187,19 @@ def _refuse_overwriting(task: Task) -> None:
 
 
 def _refuse_other_ids(task: Task, others: str) -> None:
-    """Raise UserError where translations would not find the folder's own English prompts, which stay as they are."""
+    """Raise UserError if translations could not be joined with the folder's own English prompts, which stay as they
+    are."""
     try:
         ids = {prompt.id for prompt in load_prompts(str(task.out), ["en"], key="--out")}
     except UserError:  # without ids, or under other names than a run reads
         ids = set()
-    if not task.english.texts.keys() <= ids:
-        raise UserError("the folder's English prompts have no `id` and `instruction` to join translations by",
+    if not task.english.prompts.keys() <= ids:
+        raise UserError("the folder's English prompts need `id` and `instruction` to be joined with translations",
                         where=f"--out: {task.out}", do=others)  # fmt: skip
 
 
-def _english_of(folder: Path) -> dict[str, str] | None:
-    return load_english(str(folder), key="--out").texts if language_file(folder, "en") else None
+def _english_of(folder: Path) -> dict[str, Conversation] | None:
+    return load_english(str(folder), key="--out").prompts if language_file(folder, "en") else None
 
 
 def _ask(english: str, lang: str) -> Ask:
@@ -208,21 +213,28 @@ def _template() -> str:
     return (files("prompts") / "translate_prompt.txt").read_text(encoding="utf-8").strip()
 
 
-def _checked(lang: str, id: str, english: str, answer: Reply | NoAnswer) -> Translation:
-    """Read one answer."""
+def _check(lang: str, id: str, english: Conversation, answers: Sequence[Reply | NoAnswer]) -> Translation:
+    """Read the answers to one prompt's messages."""
+    turn = not is_plain(english)
+    read = [_read(m["content"], lang, answer, turn) for m, answer in zip(english, answers, strict=True)]
+    messages: Conversation = [{"role": m["role"], "content": text} for m, (text, _) in zip(english, read, strict=True)]
+    return Translation(lang, id, english, messages, join_checks([checked for _, checked in read], english))
+
+
+def _read(english: str, lang: str, answer: Reply | NoAnswer, turn: bool) -> tuple[str, Checked]:
+    """The translation of one message, and what is wrong with it."""
     if isinstance(answer, NoAnswer):
-        finding = Finding(NO_ANSWER, f"{answer.reason}: {answer.detail}")
-        return Translation(lang, id, english, "", Checked([finding], False))
+        return "", Checked([Finding(NO_ANSWER, f"{answer.reason}: {answer.detail}")], False)
     choice = answer.choices[0]
     text = _bare(choice.message.content or "")
     if choice.message.refusal or choice.finish_reason == "content_filter":
         finding = Finding(REFUSED, choice.message.refusal or "stopped by the endpoint's content filter")
-        return Translation(lang, id, english, text, Checked([finding], False))
-    checked = check_translation(english, text, lang)
+        return text, Checked([finding], False)
+    checked = check_translation(english, text, lang, turn=turn)
     if choice.finish_reason == "length":
         cut = Finding(TRUNCATED, f"cut off after {len(text)} characters")
-        checked = Checked([cut, *checked.findings], checked.language_told)
-    return Translation(lang, id, english, text, checked)
+        checked = Checked([cut, *checked.findings], checked.language_known)
+    return text, checked
 
 
 def _bare(answer: str) -> str:
@@ -231,9 +243,18 @@ def _bare(answer: str) -> str:
     return (tagged[1] if tagged else answer).strip()
 
 
-def _write_prompts(path: Path, texts: Mapping[str, str]) -> None:
-    _write_lines(path, [{"instruction": text, "instruction_id": id} for id, text in texts.items()])
+def _write_prompts(path: Path, prompts: Mapping[str, Conversation]) -> None:
+    lines = [
+        {"instruction" if is_plain(prompt) else "messages": _write_plainly(prompt), "instruction_id": id}
+        for id, prompt in prompts.items()
+    ]
+    _write_lines(path, lines)
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_plainly(prompt: Conversation) -> str | Conversation:
+    """As a line has it: a plain text as text, else the messages."""
+    return prompt[0]["content"] if is_plain(prompt) else prompt
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

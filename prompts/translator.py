@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel
 
+from icr.base.conversation import wrap_text
 from icr.base.process import die_with_parent
 from icr.base.progress import EventFile, Reporter
 from icr.config.schema import Endpoint as Settings
@@ -41,7 +42,7 @@ class Translator(Protocol):
         """One reply per question, in order; `done(k)` is called when k more of them are there."""
 
     def estimate(self, asks: Sequence[Ask]) -> Estimate:
-        """What asking these would take; nothing is asked."""
+        """The estimated requests and cost of these; nothing is sent."""
 
 
 class TranslateJob(BaseModel):
@@ -73,7 +74,7 @@ class LocalTranslator:
     """Samples greedily, a shard at a time, and keeps answers as an endpoint's are kept."""
 
     def __init__(self, model: str, cache: Path, backend: Backend, reporter: Reporter, *, dry: bool = False) -> None:
-        """Raises UserError when there is no such model."""
+        """Raises UserError if the model is not found."""
         self._model = locate(model, "--translator")
         self._backend, self._reporter = backend, reporter
         self._cache = Cache(cache if cache.exists() or not dry else Path(":memory:"))
@@ -92,7 +93,7 @@ class LocalTranslator:
         return [self._reply(key) for key in keys]
 
     def estimate(self, asks: Sequence[Ask]) -> Estimate:
-        """What asking these would take; nothing is loaded."""
+        """The estimated work for these; nothing is loaded."""
         unlike = list(dict.fromkeys(asks))
         guesses = [ask.guess for ask in unlike if self._cache.get(self._key(ask)) is None]
         prompt, completion = sum(g.prompt for g in guesses), sum(g.completion for g in guesses)
@@ -123,7 +124,7 @@ class LocalTranslator:
         tokenizer, context = load_tokenizer(folder), context_length(folder)
         prompts = []
         for key, ask in todo.items():
-            ids = prompt_token_ids(tokenizer, ask.messages[0][1])
+            ids = prompt_token_ids(tokenizer, wrap_text(ask.messages[0][1]))
             if 2 * len(ids) > context:
                 self._keep(key, f"{len(ids)} tokens, context {context}", TOO_LONG)
             else:
@@ -152,7 +153,7 @@ class LocalTranslator:
 
 
 def _stamp(model: str) -> int:
-    """A folder may get other weights under the same name: they are told by their time."""
+    """A folder may get other weights under the same name: their time tells them apart."""
     path = Path(model)
     return max((f.stat().st_mtime_ns for f in [path, *path.glob("*.safetensors")]), default=0) if path.exists() else 0
 

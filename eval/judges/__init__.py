@@ -1,1 +1,1 @@
-"""Who judges: a local model, an endpoint, a class of the user's own."""
+"""Who judges: a local model, an endpoint, a custom class."""

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,7 +37,7 @@ SHARD_SIZES = {"local": 32, "openai": 4096}
 way than it could have; its cache keeps what a kill takes."""
 OWN_SHARD_SIZE = 256
 
-MakeRow = Callable[[int, Verdict], dict[str, Any]]
+MakeRow = Callable[[int, Verdict], Mapping[str, object]]
 """(a question's number, its verdict) → a row of the benchmark's table."""
 
 
@@ -52,7 +52,7 @@ class Sheet:
     schema: pa.Schema
     row: MakeRow
     known: Mapping[int, Verdict] = field(default_factory=dict)
-    """Verdicts by question's number for which nobody is asked."""
+    """Verdicts that are known without asking, by question number."""
 
     def path(self, folder: Path) -> Path:
         return folder / f"{self.lang}.parquet"
@@ -95,7 +95,7 @@ class Judging:
         other questions or by another judge are not.
 
         Args:
-            label: of the progress; beside it stands `shown` with the mean of the points so far, times `scale`.
+            label: of the progress; `shown`, with the mean of the points so far times `scale`, is beside it.
 
         Raises:
             UserError: an endpoint that cannot be used; nothing judged before is lost.

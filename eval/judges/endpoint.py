@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import overload
 
 from eval.judges.base import Running
 from eval.judges.question import Question, Verdict
@@ -14,7 +14,7 @@ from icr.endpoint.reply import Reply
 LABEL_TOKENS = 16
 EXPLANATION_TOKENS = 1024
 READINGS = 3
-"""How often a question is asked whose answer cannot be read. The first is at temperature 0, further ones are not."""
+"""How often a question is asked if its answer cannot be read. Only the first time is at temperature 0."""
 
 
 class EndpointJudge:
@@ -96,5 +96,13 @@ class _Asks(Sequence[Ask]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, place: Any) -> Any:
+    @overload
+    def __getitem__(self, place: int) -> Ask: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Ask]: ...
+
+    def __getitem__(self, place: int | slice) -> Ask | Sequence[Ask]:
+        if isinstance(place, slice):
+            return [self._make(n) for n in range(self._count)[place]]
         return self._make(place)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eval.judges.base import Running
 from eval.judges.question import Question, Verdict
+from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
 from icr.engines.models import end_of_turn_id, prompt_token_ids
@@ -89,7 +90,8 @@ class LocalJudge:
         return None, None
 
     def _ids(self, question: Question, limit: int | None) -> list[int]:
-        return prompt_token_ids(self._tokenizer, question.prompt(limit, self._of(question).shown, explained=False))
+        text = question.prompt(limit, self._of(question).shown, explained=False)
+        return prompt_token_ids(self._tokenizer, wrap_text(text))
 
 
 class _Notes(Silent):
@@ -135,11 +137,10 @@ def choose_labels(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -
     each ends with the template's end of turn: a label is the whole answer.
 
     Raises:
-        UserError: the tokenizer melts the labels into the template, or writes two of them alike.
+        UserError: the tokenizer merges the labels into the template, or writes two of them in the same way.
     """
-    opened: str = tokenizer.apply_chat_template(  # type: ignore[assignment]
-        [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True
-    )
+    asked = [{"role": "user", "content": "?"}]
+    opened = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
     before = _token_ids(tokenizer, opened)
     for names in (labels, OTHER_NAMES.get(labels, labels)):
         for blank in ("", " "):
@@ -152,7 +153,7 @@ def choose_labels(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -
             if len(set(own)) == len(own):
                 return Labels(names, tuple(own))
     raise UserError(
-        f"this tokenizer cannot write the labels {', '.join(labels)} apart",
+        f"this tokenizer cannot tell the labels {', '.join(labels)} apart",
         where="judge.model",
         do="judge with another model, or through an endpoint (judge.kind: openai)",
     )

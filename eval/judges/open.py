@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
 from eval.judges.base import Judge
 from icr.base.content import identify_class, identify_model
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.progress import Reporter
 from icr.config.schema import Judge as JudgeConfig
 from icr.work.resident import Resident
@@ -20,12 +20,12 @@ def name_judge(config: JudgeConfig) -> str:
     """Kind, model and how it is read, as summaries say it.
 
     Raises:
-        UserError: a judge that needs a model has none.
+        UserError: the judge needs a model and has none.
     """
     if config.own:
         return config.own
     if not config.model:
-        raise UserError("no judge model is named", where="judge.model", do="name the model that judges")
+        raise UserError("the judge has no model", where="judge.model", do="name a model")
     reading = "" if config.kind == "local" or config.preference == "auto" else f", read from its {config.preference}"
     return f"{config.kind}: {config.model}{reading}"
 
@@ -73,7 +73,7 @@ def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge
     """The judge, made once in the worker that asks it.
 
     Raises:
-        UserError: the class cannot be made, or the endpoint cannot be used: no key, no price for a budget.
+        UserError: the class cannot be created, or the endpoint cannot be used: no key, no price for a budget.
     """
     config = examiner.config
     if config.own:
@@ -97,8 +97,8 @@ def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge
     return judge
 
 
-def count_cost(config: JudgeConfig, cache: Path) -> dict[str, Any] | None:
-    """Of all answers in an endpoint's cache, whichever command paid: calls, tokens, usd. None: nothing is paid."""
+def count_cost(config: JudgeConfig, cache: Path) -> Fields | None:
+    """Of all answers in an endpoint's cache, including those of earlier commands: calls, tokens, usd. None: no cost."""
     if config.kind != "openai":
         return None
     from icr.endpoint.endpoint import Endpoint

@@ -1,29 +1,41 @@
-"""A judge of the user's own: one class in one file outside the package; docs/evaluation.md shows one."""
+"""A custom judge: one class in one file outside the package; docs/evaluation.md shows one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from eval.judges.base import Running
 from eval.judges.question import Question, Verdict
+from icr.base.conversation import Conversation, load_conversation, wrap_text
 from icr.base.errors import UserError
 from icr.base.plugins import Own
 
 OWN = Own("judge.kind", "preferences", "docs/evaluation.md")
 COMPARING = ("xalpaca", "accuracy", "nlp")
-"""Benchmarks that compare two answers, or need no judge; MT-Bench wants grades."""
-Row = dict[str, Any]
+"""Benchmarks that compare two answers, or need no judge; MT-Bench needs grades."""
+
+
+class Row(TypedDict):
+    """Two answers to one prompt."""
+
+    prompt_id: str
+    lang: str
+    instruction: str
+    """The prompt as one text."""
+    messages: Conversation
+    """The same as a list of {role, content}."""
+    first: str
+    second: str
 
 
 class Preferences(Protocol):
-    """What a user's class has to be. It is made without arguments, once in the worker that judges."""
+    """What a custom class must have. It is created without arguments, once in the worker that judges."""
 
     def preferences(self, rows: list[Row]) -> Sequence[float]:
-        """For each row how much the first answer is preferred: 1 wholly, 0 the second wholly, 0.5 neither.
+        """How much the first answer is preferred, per row: 1 the first is better, 0 the second is better, 0.5 neither.
 
-        Each row has `prompt_id`, `lang`, `instruction`, `first` and `second`. With `judge.orders: both` every pair
-        comes in both orders.
+        With `judge.orders: both` every pair comes in both orders.
         """
 
 
@@ -40,7 +52,7 @@ def check_own_judge(name: str, benchmarks: Sequence[str]) -> None:
 
 
 class OwnJudge:
-    """Asks the user's class. Raises UserError when it cannot be made."""
+    """Asks the custom class. Raises UserError if it cannot be created."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -49,8 +61,8 @@ class OwnJudge:
     def ask(
         self, questions: Sequence[Question], done: Callable[[int], None], running: Running | None = None
     ) -> list[Verdict]:
-        """Verdicts from the class's preferences. Raises UserError when it fails or says what is no preference."""
-        rows = [{"prompt_id": q.id, "lang": dict(q.values)["lang"], **dict(q.texts)} for q in questions]
+        """Verdicts from the class's preferences. Raises UserError if it fails or returns something else."""
+        rows = list(map(_make_row, questions))
         firsts = OWN.call(self._judge, self._name, rows, _row_name, 0, 1)
         verdicts = [
             Verdict(_shares(first, len(q.labels)), None, f"{first:g} for the first")
@@ -61,6 +73,19 @@ class OwnJudge:
                 running(number, verdict)
         done(len(verdicts))
         return verdicts
+
+
+def _make_row(question: Question) -> Row:
+    texts, values = dict(question.texts), dict(question.values)
+    messages = load_conversation(values["messages"]) if "messages" in values else wrap_text(texts["instruction"])
+    return {
+        "prompt_id": question.id,
+        "lang": values["lang"],
+        "instruction": texts["instruction"],
+        "messages": messages,
+        "first": texts["first"],
+        "second": texts["second"],
+    }
 
 
 def _shares(first: float, labels: int) -> tuple[float, ...]:

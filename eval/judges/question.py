@@ -1,4 +1,4 @@
-"""What a judge is asked and what it says: one form for every benchmark."""
+"""What a judge is asked and what it answers: one form for all benchmarks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+
+from icr.base.conversation import Conversation, dump_conversation, is_plain
 
 CUT = " […]"
 """Ends a text that was cut to fit the judge's context."""
@@ -26,7 +28,8 @@ class Question:
     texts: tuple[tuple[str, str], ...]
     """(name, text) of what others wrote: models, users. It is fenced in."""
     values: tuple[tuple[str, str], ...] = ()
-    """(name, value) of our own words, such as the language's name."""
+    """(name, value) of our own words, such as the language's name. What no template names is for judges of the
+    user's."""
     cut: tuple[str, ...] = ()
     """Names of the texts that may be cut to fit the judge's context; all to the same length."""
     explained: bool = False
@@ -68,12 +71,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of a `Question`: a share for each label, or the reason why there is none."""
+    """A judge's answer to a `Question`: a share for each label, or the reason why there is none."""
 
     shares: tuple[float, ...] | None
     """In the order of the question's labels, of sum 1. None when unscored."""
     reason: str | None = None
-    """Why it is unscored: one of few kinds, which are counted. What exactly happened stands in `raw`."""
+    """Why it is unscored: one of few kinds, which are counted. `raw` has the details."""
     raw: str = ""
     """What the judge answered, for people to look up."""
     shortened: bool = False
@@ -88,6 +91,12 @@ class Verdict:
         if self.shares is None:
             return None
         return sum(share * point for share, point in zip(self.shares, points, strict=True))
+
+
+def pass_messages(prompt: Conversation) -> tuple[tuple[str, str], ...]:
+    """The value `messages` of a question on answers to a conversation. A plain text is its own message: it needs none,
+    and questions on it stay as they were before there were conversations."""
+    return () if is_plain(prompt) else (("messages", dump_conversation(prompt)),)
 
 
 def _reply(labels: tuple[str, ...], explained: bool) -> str:

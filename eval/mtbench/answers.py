@@ -7,9 +7,9 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from eval.notes import Notes
 from icr.base.errors import ConfigError, UserError, some
 from icr.base.files import read_rows, write_rows, write_text
 from icr.base.progress import Silent
+from icr.rows import make_schema
 from icr.work.sampling import bound_tokens
 from icr.work.shards import cut_table
 
@@ -27,21 +28,27 @@ if TYPE_CHECKING:
     from icr.work.machine import Machine
 
 
-Row = dict[str, Any]
-ANSWERS = pa.schema(
-    [
-        ("question_id", pa.string()),
-        ("key", pa.string()),  # what joins a question with its translations
-        ("lang", pa.string()),
-        ("category", pa.string()),
-        ("turn", pa.int32()),  # 1 or 2
-        ("prompt", pa.string()),  # of this turn
-        ("response", pa.string()),
-        ("tokens", pa.int32()),  # null when the answers were given
-        ("finish_reason", pa.string()),  # stop, length, NO_ROOM; null when the answers were given
-        ("model", pa.string()),
-    ]
-)
+class TurnAnswer(TypedDict):
+    """A model's answer at one turn: answers/LANG.parquet."""
+
+    question_id: str
+    key: str
+    """What joins a question with its translations."""
+    lang: str
+    category: str
+    turn: int
+    """1 or 2."""
+    prompt: str
+    """Of this turn."""
+    response: str
+    tokens: int | None
+    """None when the answers were given."""
+    finish_reason: str | None
+    """stop, length, NO_ROOM; None when the answers were given."""
+    model: str
+
+
+ANSWERS = make_schema(TurnAnswer)
 FINGERPRINT = b"icr.fingerprint"
 QUESTIONS_A_SHARD = 80
 """At most: one language, so that workers have something to share."""
@@ -103,7 +110,7 @@ def bound_conversation(questions: Questions, max_tokens: int) -> int:
     return 2 * bound_tokens(texts) + 2 * max_tokens
 
 
-def _row(q: MtQuestion, turn: int, text: str, finish: str | None, model: str, tokens: int | None = None) -> Row:
+def _row(q: MtQuestion, turn: int, text: str, finish: str | None, model: str, tokens: int | None = None) -> TurnAnswer:
     return {"question_id": str(q.id), "key": q.key, "lang": q.lang, "category": q.category, "turn": turn,
             "prompt": q.turns[turn - 1], "response": text, "tokens": tokens, "finish_reason": finish,
             "model": model}  # fmt: skip
@@ -141,12 +148,12 @@ def _answer_file(source: Path, lang: str) -> Path:
     found = [f for f in (source / f"{lang}.jsonl",) if f.is_file()] or sorted((source / lang).glob("*.jsonl"))
     if len(found) == 1:
         return found[0]
-    what = f"{source / lang} holds the answers of {len(found)} models" if found else f"there are no answers in {lang}"
+    what = f"{source / lang} holds the answers of {len(found)} models" if found else f"no answers in {lang} found"
     raise UserError(what, where=str(source), do=f"put one model's answers in {lang}.jsonl, in FastChat's format")
 
 
 def _write_language(
-    folder: Path, lang: str, questions: Sequence[MtQuestion], rows: list[Row], name: str, fingerprint: str
+    folder: Path, lang: str, questions: Sequence[MtQuestion], rows: list[TurnAnswer], name: str, fingerprint: str
 ) -> None:
     """FastChat's file first: LANG.parquet says that both are there."""
     texts = {(row["key"], row["turn"]): row["response"] for row in rows}
@@ -155,14 +162,31 @@ def _write_language(
     write_rows(folder / f"{lang}.parquet", rows, ANSWERS.with_metadata({FINGERPRINT: fingerprint.encode()}))
 
 
-def answer_line(question: MtQuestion, turns: Sequence[str], model: str, id: str = "") -> Row:
+class Choice(TypedDict):
+    """One of the answers to a question, in FastChat's files; ours have one."""
+
+    index: int
+    turns: list[str]
+
+
+class AnswerLine(TypedDict):
+    """A line of FastChat's answer and reference files."""
+
+    question_id: int | str
+    answer_id: str
+    model_id: str
+    choices: list[Choice]
+    tstamp: float
+
+
+def answer_line(question: MtQuestion, turns: Sequence[str], model: str, id: str = "") -> AnswerLine:
     """A line of FastChat's answer and reference files."""
     own = hashlib.sha256(json.dumps([model, question.lang, question.id, list(turns)]).encode()).hexdigest()[:22]
     return {"question_id": question.id, "answer_id": id or own, "model_id": file_name(model),
             "choices": [{"index": 0, "turns": list(turns)}], "tstamp": time.time()}  # fmt: skip
 
 
-def write_lines(path: Path, lines: Sequence[Row]) -> None:
+def write_lines(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 

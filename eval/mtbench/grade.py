@@ -14,39 +14,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TypedDict
 
 from eval.judges.asking import Judging, Sheet
 from eval.judges.question import Question, Verdict
-from eval.mtbench.answers import file_name, write_lines
+from eval.mtbench.answers import TurnAnswer, file_name, write_lines
 from eval.mtbench.questions import MtQuestion, Questions
 from eval.mtbench.sampling import NO_ROOM
 from icr.base.errors import UserError
 from icr.base.files import read_rows
 from icr.languages import english_name
+from icr.rows import make_schema
 
-Row = dict[str, Any]
 GRADES = tuple(map(str, range(1, 11)))
 POINTS = tuple(map(float, GRADES))
 UNSCORED = -1
-"""FastChat's score of a judgment that cannot be read. It stands in its file alone, and in no average."""
+"""FastChat's score of a judgment that cannot be read. It is only in FastChat's file, never in an average."""
 
-VERDICTS = pa.schema(
-    [
-        ("question_id", pa.string()),
-        ("key", pa.string()),
-        ("category", pa.string()),
-        ("turn", pa.int32()),
-        ("grade", pa.float64()),  # 1 to 10; null when unscored
-        ("reason", pa.string()),  # null, or why there is no grade
-        ("raw", pa.string()),
-        ("shortened", pa.bool_()),  # an answer was cut to fit the judge's context
-        ("reference", pa.string()),  # where this turn's own is from; null: it has none
-        ("judge", pa.string()),
-    ]
-)
+
+class Grade(TypedDict):
+    """What the judge says of an answer at one turn: verdicts/LANG.parquet."""
+
+    question_id: str
+    key: str
+    category: str
+    turn: int
+    grade: float | None
+    """1 to 10; None when unscored."""
+    reason: str | None
+    """None, or why there is no grade."""
+    raw: str
+    shortened: bool
+    """An answer was cut to fit the judge's context."""
+    reference: str | None
+    """Where this turn's own is from; None: it has none."""
+    judge: str
+
+
+VERDICTS = make_schema(Grade)
 
 
 def grade(judging: Judging, questions: Questions, out: Path) -> None:
@@ -70,7 +75,7 @@ def _turns(questions: Sequence[MtQuestion]) -> list[tuple[MtQuestion, int]]:
 def _sheet(judge: str, questions: Sequence[MtQuestion], answers: Path) -> Sheet:
     turns, asked = _turns(questions), grading_questions(questions, answers)
 
-    def row(number: int, verdict: Verdict) -> Row:
+    def row(number: int, verdict: Verdict) -> Grade:
         q, turn = turns[number]
         return {
             "question_id": str(q.id),
@@ -108,32 +113,36 @@ def grading_questions(questions: Sequence[MtQuestion], answers: Path) -> list[tu
         raise UserError(
             f"the answers in {lang} do not cover {len(missing)} turns of the questions",
             where=str(answers / f"{lang}.parquet"),
-            do="answer the questions first: the same command does so",
+            do="rerun the same command: it answers the missing questions first",
         )
-    return [_question(q, turn, rows[q.key, 1], rows[q.key, 2]) for q in questions for turn in (1, 2)]
+    return [
+        (_question(q, turn, rows[q.key, 1]["response"], rows[q.key, 2]["response"]), _known(q, rows[q.key, turn]))
+        for q in questions
+        for turn in (1, 2)
+    ]
 
 
-def _answers(folder: Path, lang: str) -> list[Row]:
+def _answers(folder: Path, lang: str) -> list[TurnAnswer]:
     file = folder / f"{lang}.parquet"
     if not file.is_file():
-        raise UserError(f"there are no answers in {lang}", where=str(folder), do="let the model answer first")
+        raise UserError(f"no answers in {lang} found", where=str(folder), do="let the model answer first")
     return read_rows(file)
 
 
 def template_question(q: MtQuestion, turn: int, answer: str) -> Question:
     """What is asked about a turn, with one answer in the place of all: for estimates."""
-    row = {"response": answer, "finish_reason": "stop"}
-    return _question(q, turn, row, row)[0]
+    return _question(q, turn, answer, answer)
 
 
-def _question(q: MtQuestion, turn: int, first: Row, second: Row) -> tuple[Question, Verdict | None]:
-    texts = {"question_1": q.turns[0], "answer_1": first["response"]}
+def _question(q: MtQuestion, turn: int, first: str, second: str) -> Question:
+    """What is asked about a turn, given the answers at both."""
+    texts = {"question_1": q.turns[0], "answer_1": first}
     if turn == 2:
-        texts |= {"question_2": q.turns[1], "answer_2": second["response"]}
+        texts |= {"question_2": q.turns[1], "answer_2": second}
     own = q.reference.turns[0] if turn == 1 else not q.reference.empty
     if own:
         texts |= {f"reference_{n}": q.reference.turns[n - 1] for n in range(1, turn + 1)}
-    question = Question(
+    return Question(
         id=f"{q.id}-{turn}",
         template=f"judge_grade_{turn}{'_reference' if own else ''}.txt",
         labels=GRADES,
@@ -142,11 +151,15 @@ def _question(q: MtQuestion, turn: int, first: Row, second: Row) -> tuple[Questi
         cut=("answer_1", "answer_2"),
         explained=True,
     )
+
+
+def _known(q: MtQuestion, answer: TurnAnswer) -> Verdict | None:
+    """The verdict on an answer about which nobody is asked."""
     if q.referenced and q.reference.empty:
-        return question, Verdict(None, "no reference")
-    if (first if turn == 1 else second)["finish_reason"] == NO_ROOM:
-        return question, Verdict(None, "no answer: the model's context had no room for one")
-    return question, None
+        return Verdict(None, "no reference")
+    if answer["finish_reason"] == NO_ROOM:
+        return Verdict(None, "no answer: the model's context had no room for one")
+    return None
 
 
 def _write_judgments(out: Path, turns: Sequence[tuple[MtQuestion, int]], sheet: Sheet, judge: str) -> None:
@@ -156,6 +169,7 @@ def _write_judgments(out: Path, turns: Sequence[tuple[MtQuestion, int]], sheet: 
     kind, _, name = judge.partition(": ")
     name = file_name((name or kind).rpartition("/")[2])
     made = file.stat().st_mtime
+    rows: list[Grade] = read_rows(file)
     lines = [
         {
             "question_id": q.id,
@@ -168,6 +182,6 @@ def _write_judgments(out: Path, turns: Sequence[tuple[MtQuestion, int]], sheet: 
             "turn": turn,
             "tstamp": made,
         }
-        for (q, turn), question, row in zip(turns, sheet.questions, read_rows(file), strict=True)
+        for (q, turn), question, row in zip(turns, sheet.questions, rows, strict=True)
     ]
     write_lines(out / "model_judgment" / lang / f"{name}_single.jsonl", lines)

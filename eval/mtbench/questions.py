@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import langcodes
 
@@ -43,7 +43,7 @@ class Reference:
     sources: tuple[str, str] = ("", "")
     """Where each is from: "questions", "file" or "judge"."""
     whole: bool = False
-    """The first text could not be taken apart: it stands for both turns."""
+    """The reference could not be split into two turns: its text is used for both."""
 
     @property
     def empty(self) -> bool:
@@ -96,7 +96,7 @@ def load_questions(config: MtBench, languages: Sequence[str], reporter: Notes | 
     A reference of the folder `config.references` goes before one in the question file.
 
     Args:
-        reporter: gets notes on references that could not be taken apart and on turns without one.
+        reporter: gets notes on references that could not be split and on turns without one.
 
     Raises:
         ConfigError: all defects of the files at once.
@@ -109,7 +109,7 @@ def load_questions(config: MtBench, languages: Sequence[str], reporter: Notes | 
     missing = [q for q in needing if q.reference.empty]
     if missing and config.references != BY_JUDGE:
         raise UserError(
-            f"{len(missing)} of {len(needing)} questions in {', '.join(REFERENCED)} have no reference: "
+            f"{len(missing)} of {len(needing)} questions of the categories {', '.join(REFERENCED)} have no reference: "
             f"{some(f'{q.lang} {q.id}' for q in missing)}",
             where=f"judge.mtbench.questions: {config.questions}",
             do="set judge.mtbench.references: judge (the judge writes what is missing), or name a folder of references",
@@ -123,10 +123,10 @@ def read_questions(folder: Path, languages: Sequence[str], limit: int | None = N
     """The questions of `folder`/LANG.jsonl, in FastChat's format, in the files' order.
 
     Args:
-        limit: keep the first this-many questions of each category.
+        limit: keep the first N questions of each category.
 
     Raises:
-        ConfigError: a missing file, lines that are no questions of two turns, unknown categories, duplicate ids.
+        ConfigError: a missing file, lines that are not questions of two turns, unknown categories, duplicate ids.
     """
     problems: list[UserError] = []
     questions: Questions = {}
@@ -142,22 +142,24 @@ def read_questions(folder: Path, languages: Sequence[str], limit: int | None = N
                 questions[lang].append(question)
         if not found and not problems:
             where = str(folder / f"{lang}.jsonl")
-            problems.append(UserError("no questions", where=where, do=f"add some, or leave {lang} out"))
+            problems.append(UserError("no questions", where=where, do=f"add some, or remove {lang} from the languages"))
     if problems:
         raise ConfigError(problems)
     return questions
 
 
-def _lines(folder: Path, lang: str, problems: list[UserError]) -> Iterator[tuple[str, Any]]:
+def _lines(folder: Path, lang: str, problems: list[UserError]) -> Iterator[tuple[str, object]]:
     file = folder / f"{lang}.jsonl"
     if file.is_file():
         return json_objects(file, problems)
     where = f"judge.mtbench.questions: {folder}"
-    problems.append(UserError(f"{lang}.jsonl not found", where=where, do=f"add the file, or leave {lang} out"))
+    problems.append(
+        UserError(f"{lang}.jsonl not found", where=where, do=f"add the file, or remove {lang} from the languages")
+    )
     return iter(())
 
 
-def _question(value: Any, lang: str, where: str, problems: list[UserError]) -> MtQuestion | None:
+def _question(value: object, lang: str, where: str, problems: list[UserError]) -> MtQuestion | None:
     """A line as a question; its defects go to `problems`."""
     if not isinstance(value, dict):
         problems.append(UserError("not a JSON object", where=where, do="write FastChat's question format"))
@@ -165,17 +167,17 @@ def _question(value: Any, lang: str, where: str, problems: list[UserError]) -> M
     id, category, turns = (value.get(name) for name in ("question_id", "category", "turns"))
     defects = []
     if isinstance(id, bool) or not isinstance(id, int | str) or not str(id).strip():
-        defects.append(("a question without question_id", "number it, such as 81 or 81_DE"))
+        defects.append(("question_id is missing", "add a number such as 81 or 81_DE"))
     if category not in TEMPERATURES:
         defects.append((f"question {id}: unknown category {category!r}", f"write one of {', '.join(TEMPERATURES)}"))
     if not _is_two_texts(turns):
         defects.append((f"question {id} does not have two turns", "write `turns` as a list of two texts"))
     other = _other_language(value.get("lang"), lang)
     if other:
-        defects.append((f"question {id} says that it is in {value['lang']}", f"name the file {other}.jsonl"))
+        defects.append((f"question {id} has the language {value['lang']}", f"put it in {other}.jsonl"))
     reference = read_reference(value.get("reference"), "questions")
     if isinstance(reference, str):
-        defects.append((f"question {id}: {reference}", "write `reference` as a list of two texts, or leave it out"))
+        defects.append((f"question {id}: {reference}", "write `reference` as a list of two texts, or remove it"))
     problems.extend(UserError(what, where=where, do=do) for what, do in defects)
     if defects or isinstance(reference, str):
         return None
@@ -183,11 +185,11 @@ def _question(value: Any, lang: str, where: str, problems: list[UserError]) -> M
     return MtQuestion(id, lang, category, (turns[0], turns[1]), needed)  # type: ignore[arg-type,index]
 
 
-def _is_two_texts(turns: Any) -> bool:
+def _is_two_texts(turns: object) -> TypeGuard[list[str]]:
     return isinstance(turns, list) and len(turns) == 2 and all(isinstance(t, str) and t.strip() for t in turns)
 
 
-def _other_language(said: Any, lang: str) -> str | None:
+def _other_language(said: object, lang: str) -> str | None:
     """The code of the language that `said` ("German") names, when that is not `lang`."""
     if not isinstance(said, str) or said.lower() in (lang, english_name(lang).lower()):
         return None
@@ -198,8 +200,8 @@ def _other_language(said: Any, lang: str) -> str | None:
     return None if same_language(code, lang) else code
 
 
-def read_reference(value: Any, source: str) -> Reference | str:
-    """What stands under `reference`, or what is wrong with it.
+def read_reference(value: object, source: str) -> Reference | str:
+    """The value of `reference`, or what is wrong with it.
 
     Published files have a list of two, either of them "" or a number, and nothing, null or "" in place of it. In
     others the list was written as Python source and then machine-translated, which broke its quotes in places: such a
@@ -219,7 +221,7 @@ def read_reference(value: Any, source: str) -> Reference | str:
     if not isinstance(value, list) or len(value) > 2:
         return "its reference is not a list of two"
     if not all(part is None or isinstance(part, str | int | float) for part in value):
-        return "its reference holds something else than texts"
+        return "its reference has an element that is not a text"
     texts = ["" if part is None else str(part).strip() for part in [*value, None, None][:2]]
     return Reference((texts[0], texts[1]), (source if texts[0] else "", source if texts[1] else ""))
 
@@ -254,7 +256,7 @@ def read_choices(file: Path, problems: list[UserError]) -> dict[str, tuple[str, 
             texts = (None, None)
         if not all(isinstance(text, str) for text in texts):
             do = 'write {"question_id": …, "choices": [{"turns": [first, second]}]}'
-            problems.append(UserError("no answer of two turns", where=where, do=do))
+            problems.append(UserError("not an answer with two turns", where=where, do=do))
             continue
         found.append((key, texts))
     refuse_duplicates([key for key, _ in found], str(file), problems)

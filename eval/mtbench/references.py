@@ -6,18 +6,18 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 import pyarrow as pa
 
 from eval.judges.asking import PATIENT
 from eval.judges.open import Examiner
-from eval.mtbench.answers import answer_line, write_lines
+from eval.mtbench.answers import AnswerLine, answer_line, write_lines
 from eval.mtbench.questions import BY_JUDGE, MtQuestion, Questions, Reference
-from eval.mtbench.writing import WANTED, WriteLocalTask, WriteTask
+from eval.mtbench.writing import WANTED, WriteLocalTask, WriteTask, WrittenRow
 from icr.base.content import hash_value
 from icr.config.schema import Judge as JudgeConfig
 from icr.work.pool import Shard
@@ -35,7 +35,7 @@ class Writer:
     """Who writes references, and by which machine."""
 
     name: str
-    """References by another name are written once more."""
+    """References with another name are written again."""
     task: WriteTask | WriteLocalTask
     batch: int
     machine: Machine
@@ -91,8 +91,8 @@ def complete_references(questions: Questions, writer: Writer, folder: Path) -> Q
     return {lang: list(_fill(of_lang, kept[lang], writer)) for lang, of_lang in questions.items()}
 
 
-def _write(todo: Questions, writer: Writer, folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows of `eval.mtbench.writing.WRITTEN` by id."""
+def _write(todo: Questions, writer: Writer, folder: Path) -> dict[str, WrittenRow]:
+    """By id."""
     shards = [
         shard
         for of_lang in todo.values()
@@ -129,14 +129,14 @@ def incomplete(questions: Questions) -> bool:
     return any(q.referenced and q.reference.missing for of_lang in questions.values() for q in of_lang)
 
 
-def _fill(questions: Sequence[MtQuestion], lines: dict[str, dict[str, Any]], writer: Writer) -> Iterator[MtQuestion]:
+def _fill(questions: Sequence[MtQuestion], lines: Mapping[str, AnswerLine], writer: Writer) -> Iterator[MtQuestion]:
     needing = {q.key for q in _needing(questions)}
     for q in questions:
         line = lines.get(_id(q, writer)) if q.key in needing else None
         yield q if line is None else _filled(q, line)
 
 
-def _filled(question: MtQuestion, line: dict[str, Any]) -> MtQuestion:
+def _filled(question: MtQuestion, line: AnswerLine) -> MtQuestion:
     first, second = line["choices"][0]["turns"]
     sources = [source or BY_JUDGE for source in question.reference.sources]
     return replace(question, reference=Reference((first, second), (sources[0], sources[1])))
@@ -148,7 +148,11 @@ def _id(question: MtQuestion, writer: Writer) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:22]
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """Ours are whole files; one that a user has broken is written again."""
+def _lines(file: Path) -> list[AnswerLine]:
+    """Our files are whole; a damaged one is written again."""
     values = [value for _, value in json_objects(file, [])] if file.is_file() else []
-    return [v for v in values if isinstance(v, dict) and "answer_id" in v and "choices" in v]
+    return [value for value in values if _is_line(value)]
+
+
+def _is_line(value: object) -> TypeGuard[AnswerLine]:
+    return isinstance(value, dict) and "answer_id" in value and "choices" in value

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import pyarrow as pa
 
 from eval.mtbench.questions import TEMPERATURES
+from icr.base.conversation import Conversation, wrap_text
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Sum
 from icr.engines.base import Completion, Decoding, Request, request_seed
 from icr.work.probe import EngineTask
 from icr.work.resident import Resident
 
-Row = dict[str, Any]
 QUESTIONS = pa.schema(
     [
         ("question_id", pa.string()),
@@ -54,24 +54,24 @@ def answer_questions(state: Resident, task: AnswerTask, table: pa.Table, reporte
     Raises:
         UserError: a question that is longer than the model's context.
     """
-    from icr.engines.models import conversation_token_ids
+    from icr.engines.models import prompt_token_ids
 
     tokenizer = state.tokenizer(task.model, task.chat_template)
     questions = table.to_pylist()
     progress = Sum(reporter, 2 * len(questions))
-    rows: list[Row] = []
-    asked: list[list[tuple[str, str]]] = [[] for _ in questions]
+    rows: list[dict[str, object]] = []
+    asked: list[Conversation] = [[] for _ in questions]
     for turn in (1, 2):
         for conversation, question in zip(asked, questions, strict=True):
-            conversation.append(("user", question[f"turn_{turn}"]))
-        ids = [conversation_token_ids(tokenizer, conversation) for conversation in asked]
+            conversation.extend(wrap_text(question[f"turn_{turn}"]))
+        ids = [prompt_token_ids(tokenizer, conversation) for conversation in asked]
         if turn == 1:
             for question, own in zip(questions, ids, strict=True):
                 _refuse_too_long(question, len(own), task.engine.window)
         completions = _complete(state, task, questions, ids, turn, progress)
         texts = tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
         for conversation, question, completion, text in zip(asked, questions, completions, texts, strict=True):
-            conversation.append(("assistant", text.strip()))
+            conversation.append({"role": "assistant", "content": text.strip()})
             rows.append(
                 {
                     "key": question["key"],
@@ -85,17 +85,22 @@ def answer_questions(state: Resident, task: AnswerTask, table: pa.Table, reporte
     return pa.Table.from_pylist(rows, schema=TURNS)
 
 
-def _refuse_too_long(question: Row, tokens: int, context: int) -> None:
+def _refuse_too_long(question: Mapping[str, str], tokens: int, context: int) -> None:
     if tokens >= context:
         raise UserError(
-            f"a question has {tokens} tokens and the model's context is {context}",
+            f"a question has {tokens} tokens, but the model's context is {context}",
             where=f"question {question['question_id']}, language {question['lang']}",
-            do="judge a model with a longer context, or remove the question",
+            do="use a model with a longer context, or remove the question",
         )
 
 
 def _complete(
-    state: Resident, task: AnswerTask, questions: Sequence[Row], ids: Sequence[list[int]], turn: int, progress: Sum
+    state: Resident,
+    task: AnswerTask,
+    questions: Sequence[Mapping[str, str]],
+    ids: Sequence[list[int]],
+    turn: int,
+    progress: Sum,
 ) -> list[Completion]:
     """One turn: one call for each temperature, and for each shorter room that the window leaves."""
     groups: defaultdict[Decoding, list[int]] = defaultdict(list)

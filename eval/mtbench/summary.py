@@ -1,4 +1,4 @@
-"""From grades to `summary.json`: averages per language, category and turn, with what stands behind them."""
+"""From grades to `summary.json`: averages per language, category and turn, with errors and counts."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from scipy.stats import t as student
 
 from eval.mtbench.questions import REFERENCED, TEMPERATURES
 from eval.mtbench.sampling import NO_ROOM
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_rows, write_json
 from icr.languages import detect, same_language
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from eval.mtbench.answers import TurnAnswer
+    from eval.mtbench.grade import Grade
+
 Grades = Mapping[str, float]
 """A question's key → its mean grade over the turns that are looked at."""
 CONFIDENCE = 0.95
 LOWEST, HIGHEST = 1.0, 10.0
 NO_GRADE = "no question has a grade"
-ONE_QUESTION = "one question has no spread"
+ONE_QUESTION = "a single question has no standard error"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def mean_over_questions(groups: Sequence[Grades]) -> Mean:
     return Mean(value, error, max(LOWEST, value - reach), min(HIGHEST, value + reach))
 
 
-def question_grades(verdicts: Sequence[Row]) -> dict[str, float]:
+def question_grades(verdicts: Sequence[Grade]) -> dict[str, float]:
     """Each question's mean over its scored turns: its two turns are no independent draws."""
     turns: defaultdict[str, list[float]] = defaultdict(list)
     for row in verdicts:
@@ -66,7 +70,7 @@ def question_grades(verdicts: Sequence[Row]) -> dict[str, float]:
     return {key: sum(grades) / len(grades) for key, grades in turns.items()}
 
 
-def summarise(out: Path, languages: Sequence[str], cost: Row | None = None) -> Row:
+def summarise(out: Path, languages: Sequence[str], cost: Fields | None = None) -> Fields:
     """Write and return `out`/summary.json, from `out`/verdicts and `out`/answers.
 
     Grades are 1 to 10, shares 0 to 1, lengths in characters. `n` counts questions with a grade for at least one turn.
@@ -79,10 +83,13 @@ def summarise(out: Path, languages: Sequence[str], cost: Row | None = None) -> R
     Raises:
         UserError: a language was not judged.
     """
-    verdicts = {lang: _read(out / "verdicts" / f"{lang}.parquet", lang) for lang in languages}
-    answers = {lang: _read(out / "answers" / f"{lang}.parquet", lang) for lang in languages}
+    verdicts: dict[str, list[Grade]] = {}
+    answers: dict[str, list[TurnAnswer]] = {}
+    for lang in languages:
+        verdicts[lang] = read_rows(_find(out / "verdicts" / f"{lang}.parquet", lang))
+        answers[lang] = read_rows(_find(out / "answers" / f"{lang}.parquet", lang))
     rows = {lang: _language(lang, verdicts[lang], answers[lang]) for lang in languages}
-    summary: Row = {
+    summary: Fields = {
         "judge": next(row["judge"] for of_lang in verdicts.values() for row in of_lang),
         "model": next(row["model"] for of_lang in answers.values() for row in of_lang),
         "languages": rows,
@@ -93,18 +100,19 @@ def summarise(out: Path, languages: Sequence[str], cost: Row | None = None) -> R
     return summary
 
 
-def _read(file: Path, lang: str) -> list[Row]:
+def _find(file: Path, lang: str) -> Path:
+    """The file itself. Raises UserError when it is not there."""
     if not file.is_file():
-        raise UserError(f"MT-Bench was not judged in {lang}", where=str(file), do="judge first: icr judge mtbench")
-    return read_rows(file)
+        raise UserError(f"MT-Bench was not judged in {lang}", where=str(file), do="run icr judge mtbench first")
+    return file
 
 
-def _language(lang: str, verdicts: Sequence[Row], answers: Sequence[Row]) -> Row:
+def _language(lang: str, verdicts: Sequence[Grade], answers: Sequence[TurnAnswer]) -> Fields:
     needing = [row for row in verdicts if row["category"] in REFERENCED]
     grades = question_grades(verdicts)
     means = _means({lang: verdicts})
     facts = _facts(lang, answers)
-    row: Row = {
+    row: Fields = {
         "n": len(grades),
         **means,
         "unscored": len({r["key"] for r in verdicts}) - len(grades),
@@ -118,17 +126,17 @@ def _language(lang: str, verdicts: Sequence[Row], answers: Sequence[Row]) -> Row
     return _explained(row)
 
 
-def _average(verdicts: Mapping[str, Sequence[Row]], rows: Mapping[str, Row]) -> Row:
+def _average(verdicts: Mapping[str, Sequence[Grade]], rows: Mapping[str, Fields]) -> Fields:
     """Unweighted means over the languages; None where one language has none, as no other round could compare."""
     means = _means(verdicts)
     lengths = [row["mean_length"] for row in rows.values()]
     return _explained({**means, "mean_length": sum(lengths) / len(lengths)})
 
 
-def _means(verdicts: Mapping[str, Sequence[Row]]) -> Row:
+def _means(verdicts: Mapping[str, Sequence[Grade]]) -> Fields:
     """average, its error and interval; the same by category and by turn."""
 
-    def only(field: str, value: Any) -> Row:
+    def only(field: Literal["category", "turn"], value: object) -> Fields:
         chosen = {lang: [r for r in of_lang if r[field] == value] for lang, of_lang in verdicts.items()}
         return _explained(_mean_row(chosen))
 
@@ -139,36 +147,36 @@ def _means(verdicts: Mapping[str, Sequence[Row]]) -> Row:
     }
 
 
-def _mean_row(verdicts: Mapping[str, Sequence[Row]]) -> Row:
+def _mean_row(verdicts: Mapping[str, Sequence[Grade]]) -> Fields:
     groups = {lang: question_grades(of_lang) for lang, of_lang in verdicts.items()}
     missing = [lang for lang, grades in groups.items() if not grades]
     names = ("average", "average_se", "low", "high")
     if missing:
-        reason = NO_GRADE if len(groups) == 1 else f"there is none for {', '.join(missing)}"
+        reason = NO_GRADE if len(groups) == 1 else f"missing for {', '.join(missing)}"
         return dict.fromkeys(names) | {"why": dict.fromkeys(names, reason)}
     mean = mean_over_questions(list(groups.values()))
-    row: Row = dict(zip(names, (mean.value, mean.error, mean.low, mean.high), strict=True))
+    row: Fields = dict(zip(names, (mean.value, mean.error, mean.low, mean.high), strict=True))
     return row | {"why": {} if mean.error is not None else dict.fromkeys(names[1:], ONE_QUESTION)}
 
 
-def _facts(lang: str, answers: Sequence[Row]) -> Row:
+def _facts(lang: str, answers: Sequence[TurnAnswer]) -> Fields:
     """What needs no judge, over both turns."""
     texts = [row["response"] for row in answers]
-    told = [code for text in texts if (code := detect(text)) is not None]
+    known = [code for text in texts if (code := detect(text)) is not None]
     finished = [row["finish_reason"] for row in answers]
     given = all(reason is None for reason in finished)
-    why = {} if told else {"right_language": "the language of no answer is known"}
+    why = {} if known else {"right_language": "no answer has a known language"}
     return {
         "mean_length": sum(map(len, texts)) / len(texts),
-        "right_language": sum(same_language(code, lang) for code in told) / len(told) if told else None,
-        "language_unknown": len(texts) - len(told),
+        "right_language": sum(same_language(code, lang) for code in known) / len(known) if known else None,
+        "language_unknown": len(texts) - len(known),
         "truncated": None if given else finished.count("length") / len(finished),
         "no_room": finished.count(NO_ROOM),
-        "why": why | ({"truncated": "the answers were given without saying"} if given else {}),
+        "why": why | ({"truncated": "the given answers do not record this"} if given else {}),
     }
 
 
-def _explained(row: Row) -> Row:
+def _explained(row: Fields) -> Fields:
     """Without an empty `why`. A value that is None without a reason would be a mistake of ours."""
     why = row.pop("why")
     unexplained = [key for key, value in row.items() if value is None and key not in why]
@@ -176,29 +184,53 @@ def _explained(row: Row) -> Row:
     return row | {"why": why} if why else row
 
 
-def mtbench_rows(summaries: Mapping[Any, Row]) -> list[Row]:
-    """A row per language and summary for tables and plots, the languages' average last.
+class GradeRow(TypedDict):
+    """A language by one model, for tables and plots. The `average` has neither n, unscored_turns nor right_language."""
+
+    language: str
+    round: int | str
+    n: int | None
+    average: float | None
+    average_se: float | None
+    low: float | None
+    high: float | None
+    unscored_turns: int | None
+    mean_length: float | None
+    right_language: float | None
+    turn_1: float | None
+    turn_2: float | None
+    categories: dict[str, float | None]
+    """Averages by name."""
+
+
+def mtbench_rows(summaries: Mapping[int, Fields] | Mapping[str, Fields]) -> list[GradeRow]:
+    """A row per language and summary, the languages' average last.
 
     Args:
         summaries: by round or by name, in the order in which they are shown.
-
-    Returns:
-        {language, round, n, average, average_se, low, high, turn_1, turn_2, categories, unscored_turns, mean_length,
-        right_language}; `categories` maps names to averages. The row "average" has neither n, unscored_turns nor
-        right_language.
     """
     languages = dict.fromkeys(lang for summary in summaries.values() for lang in summary["languages"])
-    rows = []
+    rows: list[GradeRow] = []
     for lang in [*languages, "average"]:
         for name, summary in summaries.items():
             row = summary["average"] if lang == "average" else summary["languages"].get(lang)
             if row is None:
                 continue
-            shown = ("n", "average", "average_se", "low", "high", "unscored_turns", "mean_length", "right_language")
             rows.append(
-                {"language": lang, "round": name}
-                | {field: row.get(field) for field in shown}
-                | {f"turn_{turn}": row["turns"][str(turn)]["average"] for turn in (1, 2)}
-                | {"categories": {category: of["average"] for category, of in row["categories"].items()}}
+                {
+                    "language": lang,
+                    "round": name,
+                    "n": row.get("n"),
+                    "average": row.get("average"),
+                    "average_se": row.get("average_se"),
+                    "low": row.get("low"),
+                    "high": row.get("high"),
+                    "unscored_turns": row.get("unscored_turns"),
+                    "mean_length": row.get("mean_length"),
+                    "right_language": row.get("right_language"),
+                    "turn_1": row["turns"]["1"]["average"],
+                    "turn_2": row["turns"]["2"]["average"],
+                    "categories": {category: of["average"] for category, of in row["categories"].items()},
+                }
             )
     return rows

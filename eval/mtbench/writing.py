@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import pyarrow as pa
 
 from eval.judges.open import Examiner, open_judge
+from icr.base.conversation import Conversation, wrap_text
 from icr.base.progress import Reporter
 from icr.engines.base import Decoding, Engine, Request
 from icr.engines.open import EngineSettings
 from icr.engines.precision import Precision
+from icr.rows import make_schema
 from icr.work.pool import Task
 from icr.work.resident import Resident
 
@@ -24,10 +26,20 @@ REFERENCES = [("reference_1", pa.string()), ("reference_2", pa.string())]  # "" 
 WANTED = pa.schema(
     [("id", pa.string()), ("lang", pa.string()), ("turn_1", pa.string()), ("turn_2", pa.string()), *REFERENCES]
 )
-WRITTEN = pa.schema([("id", pa.string()), *REFERENCES, ("why", pa.string())])  # null, or why one could not be written
 
-Conversation = Sequence[tuple[str, str]]
-"""(role, text) up to the turn that is to be answered."""
+
+class WrittenRow(TypedDict):
+    """What was written for a question."""
+
+    id: str
+    reference_1: str
+    reference_2: str
+    why: str | None
+    """None, or why one could not be written."""
+
+
+WRITTEN = make_schema(WrittenRow)
+
 Written = tuple[str, str | None]
 """A text, or "" and why there is none."""
 Write = Callable[[Sequence[Conversation]], list[Written]]
@@ -84,8 +96,10 @@ def _write_both(write: Write, table: pa.Table, reporter: Reporter) -> pa.Table:
         todo = [n for n, row in enumerate(rows) if not row[f"reference_{turn}"] and why[n] is None]
         asked = []
         for row in (rows[n] for n in todo):
-            before = [("user", row["turn_1"]), ("assistant", row["reference_1"])] if turn == 2 else []
-            asked.append([*before, ("user", row[f"turn_{turn}"])])
+            before: Conversation = []
+            if turn == 2:
+                before = [*wrap_text(row["turn_1"]), {"role": "assistant", "content": row["reference_1"]}]
+            asked.append([*before, *wrap_text(row[f"turn_{turn}"])])
         for n, (text, reason) in zip(todo, write(asked) if asked else [], strict=True):
             rows[n][f"reference_{turn}"], why[n] = text, reason
         reporter.progress(turn * len(rows), 2 * len(rows))
@@ -98,7 +112,8 @@ def write_by_endpoint(endpoint: Endpoint, conversations: Sequence[Conversation],
     from icr.endpoint.endpoint import Ask, NoAnswer
 
     written: list[Written] = []
-    for reply in endpoint.ask([Ask(tuple(c), max_tokens) for c in conversations], lambda more: None):
+    asks = [Ask(tuple((m["role"], m["content"]) for m in c), max_tokens) for c in conversations]
+    for reply in endpoint.ask(asks, lambda more: None):
         if isinstance(reply, NoAnswer):
             written.append(("", reply.reason))
             continue
@@ -116,9 +131,9 @@ def write_by_engine(
     context: int,
 ) -> list[Written]:
     """Greedily. `context`: tokens of conversation and answer together."""
-    from icr.engines.models import conversation_token_ids
+    from icr.engines.models import prompt_token_ids
 
-    ids = [conversation_token_ids(tokenizer, c) for c in conversations]
+    ids = [prompt_token_ids(tokenizer, c) for c in conversations]
     fitting = [n for n, own in enumerate(ids) if len(own) + max_tokens <= context]
     requests = [Request(ids[n], 0) for n in fitting]
     completions = engine.generate(requests, Decoding(0.0, 1.0, max_tokens)) if requests else []

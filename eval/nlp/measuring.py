@@ -8,35 +8,42 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import pyarrow as pa
 
-from eval.nlp.result import read_result
-from eval.nlp.tasks import SEED, Catalogue, NlpTask, plan_tasks
+from eval.nlp.result import Item, TaskRecord, read_result
+from eval.nlp.tasks import SEED, Catalogue, NlpTask, Plan, plan_tasks
 from icr.base.errors import UserError
 from icr.base.progress import Reporter
 from icr.config.schema import Nlp
+from icr.rows import make_schema
 from icr.work.pool import Task
 from icr.work.resident import Resident
 
 if TYPE_CHECKING:
+    from lm_eval.api.task import Task as LmTask
+
     from eval.nlp.models import Scorer
 
-Row = dict[str, Any]
 BOOTSTRAPS = 1000
-"""For the standard errors of metrics that are no means."""
+"""For the standard errors of metrics that are not means."""
 LANGUAGES = pa.schema([("lang", pa.string())])
-PLANNED = pa.schema(
-    [
-        ("task", pa.string()),
-        ("benchmark", pa.string()),
-        ("language", pa.string()),  # null: of a task without one
-        ("few_shot", pa.int32()),  # null: what the task's own file says
-        ("there", pa.bool_()),  # whether lm-eval has it
-    ]
-)
+
+
+class Planned(TypedDict):
+    """A task, or a benchmark that has none in a language."""
+
+    task: str | None
+    """None: lm-eval has none."""
+    benchmark: str
+    language: str | None
+    """None: of a task without one."""
+    few_shot: int | None
+    """None: what the task's own file says."""
+
+
+PLANNED = make_schema(Planned)
 ITEMS_EACH = pa.schema([("task", pa.string()), ("items", pa.int64())])
 MEASURED = pa.schema([("record", pa.string()), ("items", pa.string())])  # JSON of the record, of rows of ITEMS
 
@@ -53,9 +60,9 @@ class PlanTask(Task):
 def plan(state: Resident, task: PlanTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     """Raises UserError for an unknown task, or none at all for these languages."""
     found = plan_tasks(task.settings, table["lang"].to_pylist(), _catalogue(state, task.settings))
-    rows = [_dump(wanted) | {"there": True} for wanted in found.tasks]
+    rows = [_dump(wanted) for wanted in found.tasks]
     for lang, benchmarks in found.without.items():
-        rows += [{"benchmark": name, "language": lang, "there": False} for name in benchmarks]
+        rows += [{"task": None, "benchmark": name, "language": lang, "few_shot": None} for name in benchmarks]
     return pa.Table.from_pylist(rows, schema=PLANNED)
 
 
@@ -69,14 +76,15 @@ class FetchTask(Task):
 
 
 def fetch(state: Resident, task: FetchTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    """Raises UserError for data that cannot be had, and for a task that fails on its own."""
+    """Raises UserError for data that cannot be loaded, and for a task that fails by itself."""
     rows = []
-    for done, row in enumerate(table.to_pylist()):
-        wanted = _load(row)
+    for done, wanted in enumerate(read_plan(table).tasks):
         ready = _ready(state, task.settings, wanted)
         given = ready.get_config("num_fewshot")
         if wanted.few_shot not in (None, given):
-            reporter.note(f"{wanted.name}: its file fixes {given} few-shot examples; {wanted.few_shot} were asked for")
+            reporter.note(
+                f"{wanted.name}: its file sets {given} few-shot examples, not the {wanted.few_shot} of the config"
+            )
         count = len(ready.eval_docs)
         rows.append({"task": wanted.name, "items": min(count, task.settings.limit or count)})
         reporter.progress(done + 1, table.num_rows)
@@ -98,15 +106,14 @@ def measure(state: Resident, task: MeasureTask, table: pa.Table, reporter: Repor
     from eval.nlp.models import Scorer
 
     rows = []
-    for row in table.to_pylist():
-        wanted = _load(row)
+    for wanted in read_plan(table).tasks:
         ready = _ready(state, task.settings, wanted)
         scorer = state.keep(f"nlp model {task.model}", lambda: Scorer(task.model, task.settings))
         scorer.on_progress(reporter.progress)
         record, items = _evaluate(scorer, wanted, ready, task.settings.limit)
         if record["too_long"]:
             reporter.note(
-                f"{wanted.name}: {record['too_long']} texts too long for the model, their beginnings were cut off"
+                f"{wanted.name}: {record['too_long']} texts are too long for the model; their beginnings were cut off"
             )
         rows.append({"record": json.dumps(record), "items": json.dumps(items)})
     return pa.Table.from_pylist(rows, schema=MEASURED)
@@ -114,35 +121,41 @@ def measure(state: Resident, task: MeasureTask, table: pa.Table, reporter: Repor
 
 def tabulate(tasks: list[NlpTask]) -> pa.Table:
     """Rows of PLANNED."""
-    return pa.Table.from_pylist([_dump(task) | {"there": True} for task in tasks], schema=PLANNED)
+    return pa.Table.from_pylist([_dump(task) for task in tasks], schema=PLANNED)
 
 
-def read_measured(table: pa.Table) -> tuple[Row, list[Row]]:
-    """The record of a task, and rows of ITEMS."""
+def read_measured(table: pa.Table) -> tuple[TaskRecord, list[Item]]:
+    """The record of a task, and its items."""
     (row,) = table.to_pylist()
     return json.loads(row["record"]), json.loads(row["items"])
 
 
-def _dump(task: NlpTask) -> Row:
-    found = asdict(task)
-    return {"task": found.pop("name"), **found}
+def read_plan(table: pa.Table) -> Plan:
+    """Rows of PLANNED as what they were made from."""
+    found = Plan([])
+    rows: list[Planned] = table.to_pylist()
+    for row in rows:
+        if row["task"] is not None:
+            found.tasks.append(NlpTask(row["task"], row["benchmark"], row["language"], row["few_shot"]))
+        elif row["language"] is not None:
+            found.without.setdefault(row["language"], []).append(row["benchmark"])
+    return found
 
 
-def _load(row: Row) -> NlpTask:
-    return NlpTask(row["task"], row["benchmark"], row["language"], row["few_shot"])
+def _dump(task: NlpTask) -> Planned:
+    return {"task": task.name, "benchmark": task.benchmark, "language": task.language, "few_shot": task.few_shot}
 
 
 def _catalogue(state: Resident, settings: Nlp) -> Catalogue:
     return state.keep(f"nlp catalogue {settings.include_path}", lambda: Catalogue(settings.include_path))
 
 
-def _ready(state: Resident, settings: Nlp, task: NlpTask) -> Any:
-    """lm-eval's own object."""
+def _ready(state: Resident, settings: Nlp, task: NlpTask) -> LmTask:
     catalogue = _catalogue(state, settings)
     return state.keep(f"nlp task {task.name} {task.few_shot}", lambda: catalogue.load(task))
 
 
-def _evaluate(scorer: Scorer, task: NlpTask, ready: Any, limit: int | None) -> tuple[Row, list[Row]]:
+def _evaluate(scorer: Scorer, task: NlpTask, ready: LmTask, limit: int | None) -> tuple[TaskRecord, list[Item]]:
     """One task: its record, and the values of its items."""
     import torch
     from lm_eval import evaluate
@@ -157,9 +170,16 @@ def _evaluate(scorer: Scorer, task: NlpTask, ready: Any, limit: int | None) -> t
         raise UserError(
             "the GPU's memory is full",
             where=f"task {task.name}",
-            do="set judge.nlp.batch_size to a small number; the tasks that are done stay",
+            do="set judge.nlp.batch_size to a small number; finished tasks are kept",
         ) from error
-    row, items = read_result(result, task.name)
-    row |= {"benchmark": task.benchmark, "language": task.language, "too_long": scorer.too_long - too_long}
-    row |= {"seconds": round(time.monotonic() - began, 1), "backend": scorer.backend, "dtype": scorer.dtype}
-    return row, items
+    found, items = read_result(result, task.name)
+    record: TaskRecord = {
+        **found,
+        "benchmark": task.benchmark,
+        "language": task.language,
+        "too_long": scorer.too_long - too_long,
+        "seconds": round(time.monotonic() - began, 1),
+        "backend": scorer.backend,
+        "dtype": scorer.dtype,
+    }
+    return record, items

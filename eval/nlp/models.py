@@ -1,4 +1,4 @@
-"""The model under lm-eval: loaded once for all tasks, its progress told, texts that are too long for it counted."""
+"""The model for lm-eval: loaded once for all tasks; reports progress and counts texts that are too long."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from icr.base.errors import UserError
 from icr.config.schema import Nlp
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 
+Scored = tuple[tuple[str, str], list[int], list[int]]
+"""Texts as lm-eval has them scored: the two of them, and the token ids of both."""
 MODULES = {"transformers": "lm_eval.models.huggingface", "vllm": "lm_eval.models.vllm_causallms"}
 CPU_BATCH = 16
 
@@ -52,21 +54,20 @@ class Scorer:
             raise UserError(
                 f"the model cannot be loaded: {first}",
                 where=model,
-                do="check the name; private models need a login (hf auth login), offline machines a local folder",
+                do="check the name; a private model needs a login (hf auth login), an offline machine a local folder",
             ) from error
         self._count_too_long()
 
     def on_progress(self, done: Callable[[int, int], None]) -> None:
         """Call `done(texts so far, texts in all)` as the model goes through a task."""
-        module: Any = importlib.import_module(MODULES[self.backend])
 
         class Bar:
             """Stands in for the progress bar that lm-eval would draw into the log."""
 
-            def __init__(self, iterable: Iterable[Any] = (), total: int = 0, **options: Any) -> None:
+            def __init__(self, iterable: Iterable[object] = (), total: int = 0, **options: object) -> None:
                 self.iterable, self.total, self.n = iterable, total, 0
 
-            def __iter__(self) -> Iterator[Any]:
+            def __iter__(self) -> Iterator[object]:
                 return iter(self.iterable)
 
             def update(self, more: int = 1) -> None:
@@ -76,7 +77,7 @@ class Scorer:
             def close(self) -> None:
                 pass
 
-        module.tqdm = Bar
+        vars(importlib.import_module(MODULES[self.backend]))["tqdm"] = Bar
 
     def _transformers(self, model: str, batch_size: str | int) -> LM:
         if batch_size == "auto" and not self.gpus:
@@ -93,9 +94,9 @@ class Scorer:
     def _vllm(self, model: str) -> LM:
         if not importlib.util.find_spec("vllm"):
             raise UserError(
-                "vLLM is not installed", where="judge.nlp.backend: vllm", do="install it, or write transformers"
+                "vLLM is not installed", where="judge.nlp.backend: vllm", do="install it, or set transformers"
             )
-        arguments: dict[str, Any] = {
+        arguments: dict[str, object] = {
             "pretrained": model,
             "dtype": self.dtype,
             "trust_remote_code": False,
@@ -116,19 +117,19 @@ class Scorer:
         return _open("vllm", arguments, {"batch_size": "auto"})
 
     def _count_too_long(self) -> None:
-        lm: Any = self.lm
+        lm = self.lm
         # transformers drops the last token before it looks at the length, vLLM makes one more
         room = lm.max_length + (1 if self.backend == "transformers" else -1)
         score = lm._loglikelihood_tokens
 
-        def counting(requests: Any, *args: Any, **kwargs: Any) -> Any:
+        def counting(requests: Sequence[Scored], *args: object, **kwargs: object) -> object:
             self.too_long += sum(len(context) + len(answer) > room for _, context, answer in requests)
             return score(requests, *args, **kwargs)
 
         lm._loglikelihood_tokens = counting
 
 
-def _open(kind: str, arguments: dict[str, Any], options: dict[str, Any]) -> LM:
+def _open(kind: str, arguments: dict[str, object], options: dict[str, object]) -> LM:
     import lm_eval.models  # noqa: F401 - registers the kinds of models
     from lm_eval.api.registry import get_model
 

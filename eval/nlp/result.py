@@ -4,28 +4,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
-
-import pyarrow as pa
+from typing import SupportsFloat, TypedDict, TypeGuard
 
 from icr.base.errors import UserError
+from icr.base.fields import Fields
+from icr.rows import make_schema
 
-Row = dict[str, Any]
 
-ITEMS = pa.schema(
-    [
-        ("item", pa.int32()),  # its number in the task
-        ("doc_hash", pa.string()),  # of its content, by lm-eval
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
+class Item(TypedDict):
+    """The value of one item of a task: nlp/TASK.parquet."""
+
+    item: int
+    """Its number in the task."""
+    doc_hash: str
+    """Of its content, by lm-eval."""
+    metric: str
+    value: float
+
+
+ITEMS = make_schema(Item)
+
+
+class Measure(TypedDict):
+    """A value with its standard error, which is None where there is none."""
+
+    value: float
+    se: float | None
+
+
+class TaskResult(Measure):
+    """What lm-eval says of a task; the value is of its first metric."""
+
+    task: str
+    metric: str
+    n: int
+    """Items that were measured."""
+    of: int
+    """Items that the task has."""
+    few_shot: int
+    version: float | str
+    higher_is_better: bool | None
+    metrics: dict[str, Measure]
+
+
+class TaskRecord(TaskResult):
+    """What is kept of a task: nlp/TASK.json, there with a fingerprint of the terms."""
+
+    benchmark: str
+    language: str | None
+    """None: of a task without one."""
+    too_long: int
+    """Texts that were longer than the model's context."""
+    seconds: float
+    backend: str
+    dtype: str
+
+
 FIRST_METRIC = "acc"
 """Shown where a task has it; else its first."""
 
 
-def read_result(result: Mapping[str, Any], task: str) -> tuple[Row, list[Row]]:
-    """The record of a task, and rows of ITEMS.
+def read_result(result: Fields, task: str) -> tuple[TaskResult, list[Item]]:
+    """What is said of a task, and its items.
 
     Args:
         result: what `lm_eval.evaluate` returns, with samples.
@@ -37,7 +77,7 @@ def read_result(result: Mapping[str, Any], task: str) -> tuple[Row, list[Row]]:
     if not metrics:
         raise UserError("the task has no metric", where=f"task {task}", do="add a metric_list to its file")
     first = FIRST_METRIC if FIRST_METRIC in metrics else next(iter(metrics))
-    row = {
+    row: TaskResult = {
         "task": task,
         "metric": first,
         **metrics[first],
@@ -51,9 +91,9 @@ def read_result(result: Mapping[str, Any], task: str) -> tuple[Row, list[Row]]:
     return row, _items(result["samples"][task])
 
 
-def _metrics(result: Mapping[str, Any]) -> dict[str, Row]:
+def _metrics(result: Mapping[str, object]) -> dict[str, Measure]:
     """{metric: {value, se}} out of lm-eval's "acc,none" and "acc_stderr,none"."""
-    metrics = {}
+    metrics: dict[str, Measure] = {}
     for key, value in result.items():
         metric, comma, filtered = key.partition(",")
         if not comma or metric.endswith("_stderr") or not _number(value):
@@ -68,15 +108,15 @@ def _metric(metric: str, filtered: str) -> str:
     return metric if filtered == "none" else f"{metric},{filtered}"
 
 
-def _number(value: Any) -> TypeGuard[float]:
+def _number(value: object) -> TypeGuard[float]:
     """lm-eval writes N/A where there is no error, and NumPy's numbers elsewhere."""
     try:
-        return not isinstance(value, str) and math.isfinite(value)
+        return not isinstance(value, str) and isinstance(value, SupportsFloat) and math.isfinite(value)
     except TypeError:
         return False
 
 
-def _items(samples: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _items(samples: Sequence[Fields]) -> list[Item]:
     """Every item's value of every metric that has one number an item."""
     return [
         {
@@ -91,8 +131,8 @@ def _items(samples: Sequence[Mapping[str, Any]]) -> list[Row]:
     ]
 
 
-def average(values: Sequence[tuple[float, float | None]]) -> Row:
-    """The mean of (value, standard error) over languages: {"value", "se"}.
+def average(values: Sequence[tuple[float, float | None]]) -> Measure:
+    """The mean of (value, standard error) over languages.
 
     The languages count as independent. Their items are translations of one another, so the true error may be larger,
     at most the mean of the errors.

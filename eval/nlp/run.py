@@ -13,15 +13,15 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 from urllib.parse import quote
 
 import pyarrow as pa
 
 from eval.folders import summary_path
 from eval.judges.asking import PATIENT
-from eval.nlp.measuring import LANGUAGES, FetchTask, MeasureTask, PlanTask, read_measured, tabulate
-from eval.nlp.result import ITEMS, average
+from eval.nlp.measuring import LANGUAGES, FetchTask, MeasureTask, PlanTask, read_measured, read_plan, tabulate
+from eval.nlp.result import ITEMS, Measure, TaskRecord, average
 from eval.nlp.tasks import NlpTask, Plan, check_settings
 from icr.base.errors import UserError
 from icr.base.files import read_json, write_json, write_rows
@@ -31,23 +31,45 @@ from icr.work.pool import Shard
 if TYPE_CHECKING:
     from icr.work.machine import Machine
 
-Row = dict[str, Any]
+
+class BenchmarkMean(Measure):
+    """Over the languages that the benchmark has a task in."""
+
+    languages: list[str]
 
 
-def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str], out: Path) -> Row:
+class NlpSummary(TypedDict):
+    """nlp/summary.json. Values are as lm-eval gives them, shares of 1 for accuracies."""
+
+    model: str
+    backend: list[str]
+    limit: int | None
+    lm_eval: str
+    without: dict[str, list[str]]
+    """Language → benchmarks that have no task in it."""
+    tasks: list[TaskRecord]
+    benchmarks: dict[str, BenchmarkMean]
+    fingerprint: NotRequired[str]
+
+
+class Terms(TypedDict):
+    """What decides every value. The batch size does not belong to it: it may shrink where memory was short."""
+
+    model: str
+    lm_eval: str
+    limit: int | None
+    backend: str
+    own_tasks: list[list[str]] | None
+
+
+def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str], out: Path) -> NlpSummary:
     """Measure what `out`/nlp does not hold yet for this model under these settings.
 
     Args:
         model: a folder or hub id.
 
-    Returns:
-        The summary: {"model", "backend", "limit", "lm_eval", "without": {LANG: [benchmark]}, "tasks": [{task,
-        benchmark, language, metric, value, se, n, of, few_shot, version, too_long, higher_is_better, metrics, seconds,
-        backend, dtype}], "benchmarks": {NAME: {value, se, languages}}}. Values are as lm-eval gives them, shares of 1
-        for accuracies.
-
     Raises:
-        UserError: lm-eval is not installed, an unknown task, data that cannot be had, a model that cannot be loaded.
+        UserError: lm-eval is not installed, unknown task, data or model cannot be loaded.
     """
     check_settings(settings)
     if importlib.util.find_spec("lm_eval") is None:
@@ -56,40 +78,34 @@ def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str
     terms = _terms(settings, model)
     wanted = [terms, settings.model_dump(include={"tasks", "few_shot"}), list(languages)]
     whole = _hash(wanted)
-    summary = read_summary(out)
-    if summary.get("fingerprint") == whole:
-        return summary
+    kept = read_summary(out)
+    if kept is not None and kept.get("fingerprint") == whole:
+        return kept
     summary_path(out, "nlp").unlink(missing_ok=True)  # it is of other terms
     try:
         plan = _plan(machine, settings, languages)
         for lang, benchmarks in plan.without.items():
-            machine.note(f"no task for {lang} in {', '.join(benchmarks)}: not measured there")
+            machine.note(f"{', '.join(benchmarks)}: no task for {lang}, not measured")
         todo = [task for task in plan.tasks if _kept(folder, task, terms) is None]
         if todo:
             _measure(machine, todo, settings, model, folder, terms)
     finally:
         machine.pool.stop("nlp")  # with the model that lm-eval has loaded
     rows = [row for task in plan.tasks if (row := _kept(folder, task, terms))]
-    summary = _summary(rows, plan, settings, model) | {"fingerprint": whole}
+    summary: NlpSummary = {**_summary(rows, plan, settings, model), "fingerprint": whole}
     write_json(summary_path(out, "nlp"), summary)
     return summary
 
 
 def _plan(machine: Machine, settings: Nlp, languages: Sequence[str]) -> Plan:
     languages_table = pa.table({"lang": list(languages)}, schema=LANGUAGES)
-    plan = Plan([])
-    for row in machine.run(PlanTask(settings=settings), languages_table, "NLP plan").to_pylist():
-        if row["there"]:
-            plan.tasks.append(NlpTask(row["task"], row["benchmark"], row["language"], row["few_shot"]))
-        else:
-            plan.without.setdefault(row["language"], []).append(row["benchmark"])
-    return plan
+    return read_plan(machine.run(PlanTask(settings=settings), languages_table, "NLP plan"))
 
 
-def read_summary(out: Path) -> Row:
-    """What `run_nlp` has written; {} when there is nothing yet."""
+def read_summary(out: Path) -> NlpSummary | None:
+    """What `run_nlp` has written; None when there is nothing yet."""
     path = summary_path(out, "nlp")
-    summary: Row = read_json(path) if path.is_file() else {}
+    summary: NlpSummary | None = read_json(path) if path.is_file() else None
     return summary
 
 
@@ -102,22 +118,24 @@ def _path(folder: Path, task: str, suffix: str) -> Path:
     return folder / f"{quote(task, safe='')}.{suffix}"
 
 
-def _kept(folder: Path, task: NlpTask, terms: Row) -> Row | None:
+def _kept(folder: Path, task: NlpTask, terms: Terms) -> TaskRecord | None:
     """What an earlier command has measured of this task, on the same terms."""
     path = _path(folder, task.name, "json")
-    row: Row = read_json(path) if path.is_file() else {}
-    if row.get("fingerprint") != _fingerprint(task, terms):
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if found.pop("fingerprint", "") != _fingerprint(task, terms):
         return None
     # the same task may since have been named otherwise in the config
-    return row | {"benchmark": task.benchmark, "language": task.language}
+    record: TaskRecord = found | {"benchmark": task.benchmark, "language": task.language}
+    return record
 
 
-def _fingerprint(task: NlpTask, terms: Row) -> str:
+def _fingerprint(task: NlpTask, terms: Terms) -> str:
     return _hash([terms, task.name, task.few_shot])
 
 
-def _terms(settings: Nlp, model: str) -> Row:
-    """What decides every value. The batch size does not belong to it: it may shrink where memory was short."""
+def _terms(settings: Nlp, model: str) -> Terms:
     return {
         "model": model_fingerprint(model),
         "lm_eval": importlib.metadata.version("lm_eval"),
@@ -128,7 +146,7 @@ def _terms(settings: Nlp, model: str) -> Row:
 
 
 def model_fingerprint(model: str) -> str:
-    """Says whether two folders hold the same model, wherever they lie; a hub id stands for itself.
+    """A value that is equal for two folders with the same model, wherever they are; for a hub id, the id.
 
     All of the weights are read, which takes about ten seconds for 16 GB: a round at a small learning rate leaves most
     of the bf16 weights as they were, so no part of a file could speak for the rest.
@@ -150,11 +168,11 @@ def _files(folder: Path, pattern: str) -> list[list[str]]:
     return found
 
 
-def _hash(value: Any) -> str:
+def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _measure(machine: Machine, todo: Sequence[NlpTask], settings: Nlp, model: str, folder: Path, terms: Row) -> None:
+def _measure(machine: Machine, todo: Sequence[NlpTask], settings: Nlp, model: str, folder: Path, terms: Terms) -> None:
     """Have tasks measured, one at a time on each worker, and write each when it is done."""
     tables = {task.name: tabulate([task]) for task in todo}
     sizes = machine.run(FetchTask(settings=settings), pa.concat_tables(tables.values()), "NLP data").to_pylist()
@@ -163,13 +181,13 @@ def _measure(machine: Machine, todo: Sequence[NlpTask], settings: Nlp, model: st
     with closing(machine.work(MeasureTask(settings=settings, model=model), shards, "NLP tasks", PATIENT)) as results:
         for shard, table in results:
             task = named[shard.name]
-            row, items = read_measured(table)
+            record, items = read_measured(table)
             write_rows(_path(folder, task.name, "parquet"), items, ITEMS)
-            write_json(_path(folder, task.name, "json"), row | {"fingerprint": _fingerprint(task, terms)})
+            write_json(_path(folder, task.name, "json"), {**record, "fingerprint": _fingerprint(task, terms)})
 
 
-def _summary(rows: Sequence[Row], plan: Plan, settings: Nlp, model: str) -> Row:
-    benchmarks: dict[str, list[Row]] = {}
+def _summary(rows: Sequence[TaskRecord], plan: Plan, settings: Nlp, model: str) -> NlpSummary:
+    benchmarks: dict[str, list[TaskRecord]] = {}
     for row in rows:
         benchmarks.setdefault(row["benchmark"], []).append(row)
     return {
@@ -178,10 +196,12 @@ def _summary(rows: Sequence[Row], plan: Plan, settings: Nlp, model: str) -> Row:
         "limit": settings.limit,
         "lm_eval": importlib.metadata.version("lm_eval"),
         "without": plan.without,
-        "tasks": [{key: value for key, value in row.items() if key != "fingerprint"} for row in rows],
+        "tasks": list(rows),
         "benchmarks": {
-            name: average([(row["value"], row["se"]) for row in of])
-            | {"languages": [row["language"] for row in of if row["language"]]}
+            name: {
+                **average([(row["value"], row["se"]) for row in of]),
+                "languages": [row["language"] for row in of if row["language"]],
+            }
             for name, of in benchmarks.items()
         },
     }

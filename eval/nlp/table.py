@@ -5,33 +5,54 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from eval.nlp.result import average
-from eval.nlp.run import items_path, read_summary
+from eval.nlp.result import Measure, TaskRecord, average
+from eval.nlp.run import NlpSummary, items_path, read_summary
 from icr.base.errors import UserError
 
-Row = dict[str, Any]
-Values = np.ndarray[Any, np.dtype[np.float64]]
+Values = NDArray[np.float64]
 Items = dict[tuple[int, str], float]
 AVERAGE = "average"
+COMPARABLE: tuple[Literal["metric", "few_shot", "version"], ...] = ("metric", "few_shot", "version")
+"""Records are compared only where all of these are alike."""
 
 
-def nlp_table(folders: Mapping[str, Path]) -> list[Row]:
+class TaxRow(Measure):
+    """A benchmark in one language, or over its languages, by one model."""
+
+    benchmark: str
+    language: str | None
+    """None for a task of no language; AVERAGE for the mean over those that every folder has."""
+    label: str
+    """Of the folder."""
+    task: str | None
+    metric: str | None
+    n: int
+    few_shot: int | None
+    change: float | None
+    """The value minus that of the first folder."""
+    change_se: float | None
+    paired: bool | None
+    """Its error is that of the differences of the same items; else both errors count as independent, usually too
+    much."""
+    why: str | None
+    """The reason for an empty change or error."""
+
+
+Tasks = Mapping[str, Mapping[tuple[str, str], TaskRecord]]
+"""Label of a folder → (benchmark, task) → what was measured."""
+
+
+def nlp_table(folders: Mapping[str, Path]) -> list[TaxRow]:
     """Rounds, or any models, side by side: a row per benchmark, language and folder, then the average of its languages.
 
     Args:
         folders: label → evaluation folder that `eval.nlp.run.run_nlp` has filled. Changes are from the first one.
-
-    Returns:
-        Rows of {benchmark, language, label, task, metric, n, few_shot, value, se, change, change_se, paired, why}.
-        `language` is None for a task of no language, and "average" in the last rows of a benchmark of several
-        languages, over those that every folder has. `change` is value minus the first folder's. `paired`: its error
-        is that of the differences of the same items; else both errors count as independent, usually too much.
-        `why`: the reason for an empty change or error.
 
     Raises:
         UserError: a folder without a summary.
@@ -40,10 +61,10 @@ def nlp_table(folders: Mapping[str, Path]) -> list[Row]:
     tasks = {label: {(t["benchmark"], t["task"]): t for t in s["tasks"]} for label, s in summaries.items()}
     base = next(iter(folders))
     order = list(dict.fromkeys(key for of in tasks.values() for key in of))
-    rows: list[Row] = []
+    rows: list[TaxRow] = []
     for benchmark in dict.fromkeys(name for name, _ in order):
         keys = [key for key in order if key[0] == benchmark]
-        shown: dict[str, list[Row]] = {label: [] for label in folders}
+        shown: dict[str, list[TaxRow]] = {label: [] for label in folders}
         for key in keys:
             for label in folders:
                 if key in tasks[label]:
@@ -56,27 +77,38 @@ def nlp_table(folders: Mapping[str, Path]) -> list[Row]:
     return rows
 
 
-def _read(folder: Path) -> Row:
+def _read(folder: Path) -> NlpSummary:
     summary = read_summary(folder)
-    if not summary:
-        raise UserError("there are no NLP results", where=str(folder), do="run icr judge nlp into this folder")
+    if summary is None:
+        raise UserError("no NLP results found", where=str(folder), do="run icr judge nlp with this folder as --out")
     return summary
 
 
-def _row(
-    label: str, base: str, key: tuple[str, str], tasks: Mapping[str, Mapping[tuple[str, str], Row]], folders: Any
-) -> Row:
+def _row(label: str, base: str, key: tuple[str, str], tasks: Tasks, folders: Mapping[str, Path]) -> TaxRow:
     task = tasks[label][key]
-    row = {name: task[name] for name in ("benchmark", "language", "task", "metric", "n", "few_shot", "value", "se")}
-    row |= {"label": label, "change": None, "change_se": None, "paired": None, "why": None}
+    row: TaxRow = {
+        "benchmark": task["benchmark"],
+        "language": task["language"],
+        "task": task["task"],
+        "metric": task["metric"],
+        "n": task["n"],
+        "few_shot": task["few_shot"],
+        "value": task["value"],
+        "se": task["se"],
+        "label": label,
+        "change": None,
+        "change_se": None,
+        "paired": None,
+        "why": None,
+    }
     before = tasks[base].get(key)
     if label == base:
         return row
     if before is None:
         return row | {"why": f"not measured in {base}"}
-    unlike = next((n for n in ("metric", "few_shot", "version") if task[n] != before[n]), None)
+    unlike = next((name for name in COMPARABLE if task[name] != before[name]), None)
     if unlike:
-        return row | {"why": f"measured otherwise in {base}: {unlike} {before[unlike]}, here {task[unlike]}"}
+        return row | {"why": f"measured differently in {base}: {unlike} {before[unlike]}, here {task[unlike]}"}
     one, two = (_means_of_items(folders[of], tasks[of][key]) for of in (base, label))
     paired = bool(one) and one.keys() == two.keys()
     if paired:
@@ -86,31 +118,44 @@ def _row(
     return row | {"change": change, "change_se": error, "paired": paired, "why": _no_error(error)}
 
 
-def _means_of_items(folder: Path, task: Row) -> Items:
+def _means_of_items(folder: Path, task: TaskRecord) -> Items:
     """The items of a task whose value is their mean; {} where it is something else, such as a perplexity."""
     found = items(folder, task["task"], task["metric"])
     return found if found and math.isclose(sum(found.values()) / len(found), task["value"], rel_tol=1e-9) else {}
 
 
 def _no_error(error: float | None) -> str | None:
-    return "one item has no spread" if error is None else None
+    return "a single item has no standard error" if error is None else None
 
 
-def _average_row(benchmark: str, label: str, base: str, rows: Sequence[Row]) -> Row:
-    row: Row = {"benchmark": benchmark, "language": AVERAGE, "label": label, "task": None}
+def _average_row(benchmark: str, label: str, base: str, rows: Sequence[TaxRow]) -> TaxRow:
     metrics, shots = {r["metric"] for r in rows}, {r["few_shot"] for r in rows}
-    row |= {"metric": metrics.pop() if len(metrics) == 1 else None, "n": sum(r["n"] for r in rows)}
-    row |= {"few_shot": shots.pop() if len(shots) == 1 else None}
-    row |= average([(r["value"], r["se"]) for r in rows])
-    row |= {"change": None, "change_se": None, "paired": None, "why": None}
+    row: TaxRow = {
+        "benchmark": benchmark,
+        "language": AVERAGE,
+        "label": label,
+        "task": None,
+        "metric": metrics.pop() if len(metrics) == 1 else None,
+        "n": sum(r["n"] for r in rows),
+        "few_shot": shots.pop() if len(shots) == 1 else None,
+        **average([(r["value"], r["se"]) for r in rows]),
+        "change": None,
+        "change_se": None,
+        "paired": None,
+        "why": None,
+    }
     if label == base:
         return row
     missing = next((r for r in rows if r["change"] is None), None)
     if missing:
         return row | {"why": f"no change in {missing['language'] or missing['task']}: {missing['why']}"}
-    change = average([(r["change"], r["change_se"]) for r in rows])
-    row |= {"change": change["value"], "change_se": change["se"], "paired": all(r["paired"] for r in rows)}
-    return row | {"why": _no_error(row["change_se"])}
+    change = average([(r["change"], r["change_se"]) for r in rows if r["change"] is not None])
+    return row | {
+        "change": change["value"],
+        "change_se": change["se"],
+        "paired": all(r["paired"] for r in rows),
+        "why": _no_error(change["se"]),
+    }
 
 
 def items(folder: Path, task: str, metric: str) -> Items:

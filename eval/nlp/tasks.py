@@ -3,7 +3,7 @@
 The paper's Table 4 gives ARC challenge, HellaSwag, MMLU and TruthfulQA (MC1 and MC2) as averages over the languages.
 lm-eval has them as its okapi tasks, machine translations of the English ones; English itself has its own. Few-shot
 counts: 5 for MMLU is the paper's. Its counts for the others could not be verified: 0 is what lm-eval does when it is
-told nothing, and what its English TruthfulQA fixes. The plain `acc` is reported first: the values of Table 4 are of its
+given no setting, and what its English TruthfulQA fixes. Plain `acc` is reported first: the values of Table 4 are of its
 size, those of `acc_norm` would be about 0.15 higher on HellaSwag (a conclusion from the numbers, not a statement of the
 paper). The ± of Table 4 have the size of one language's standard error.
 """
@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -70,16 +70,16 @@ class Plan:
 
 
 def check_settings(settings: Nlp) -> None:
-    """What can be known to be wrong without lm-eval.
+    """Find what is wrong without lm-eval.
 
     Raises:
-        UserError: the folder of own tasks is missing, has no task files, or one is no YAML.
+        UserError: the folder of custom tasks is missing, has no task files, or one is not YAML.
     """
     if settings.include_path is None:
         return
     folder, where = Path(settings.include_path), f"judge.nlp.include_path: {settings.include_path}"
     if not folder.is_dir():
-        raise UserError("folder of tasks not found", where=where, do="name a folder that holds task files")
+        raise UserError("folder of tasks not found", where=where, do="name a folder with task files")
     files = sorted(folder.rglob("*.yaml"))
     if not files:
         raise UserError("the folder of tasks has no .yaml file", where=where, do="put lm-eval task files there")
@@ -90,14 +90,14 @@ def check_settings(settings: Nlp) -> None:
         except (UnicodeDecodeError, yaml.YAMLError) as error:
             mark = getattr(error, "problem_mark", None)
             raise UserError(
-                f"a task file is not YAML: {getattr(error, 'problem', error)}",
+                f"a task file is not valid YAML: {getattr(error, 'problem', error)}",
                 where=f"{file}:{mark.line + 1}" if mark else str(file),
-                do="fix the line; indentation and colons are the usual causes",
+                do="fix the line; check indentation and colons",
             ) from error
 
 
 class Catalogue:
-    """The tasks that lm-eval knows, the user's own among them."""
+    """The tasks that lm-eval knows, including custom ones."""
 
     def __init__(self, include_path: str | None) -> None:
         import lm_eval.tasks
@@ -110,7 +110,7 @@ class Catalogue:
         self._all: TaskManager | None = None
 
     def manager(self, name: str, *, quick: bool = False) -> TaskManager | None:
-        """Who knows the task; None if nobody does. `quick`: look only among the paper's tasks and the user's own."""
+        """Who knows the task; None if nobody does. `quick`: search only the paper's tasks and custom ones."""
         if name in self._few.all_tasks:
             return self._few
         if quick:
@@ -122,16 +122,16 @@ class Catalogue:
         return self._all if name in self._all.all_tasks else None
 
     def require(self, name: str) -> None:
-        """Raises UserError when there is no such task, or the name stands for several."""
+        """Raises UserError if the task is unknown, or the name stands for several."""
         where = f"judge.nlp.tasks: {name}"
         found = self.manager(name)
         if found is None:
             assert self._all is not None
             near = difflib.get_close_matches(name, self._all.all_tasks, n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists what there is"
-            raise UserError("task not found", where=where, do=f"{hint} Own tasks: judge.nlp.include_path")
+            hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists all tasks."
+            raise UserError("task not found", where=where, do=f"{hint} Custom tasks: judge.nlp.include_path")
         if name not in found.all_subtasks:
-            raise UserError("this name stands for a group of tasks", where=where, do="name the tasks themselves")
+            raise UserError("this is the name of a group of tasks", where=where, do="name the single tasks")
 
     def load(self, task: NlpTask) -> Task:
         """The task with its data and its few-shot examples, tried on its first item.
@@ -150,33 +150,33 @@ class Catalogue:
             _try(loaded)
         except ImportError as error:
             raise UserError(
-                f"the task needs a Python package that is not there: {error}", where=where, do="pip install it"
+                f"the task needs a Python package that is not installed: {error}", where=where, do="install it with pip"
             ) from error
         except OSError as error:
             known = explain_os_error(error)
             if known is not None:
                 raise known from error
             raise UserError(
-                f"the task's data cannot be had: {error}",
+                f"the task's data cannot be loaded: {error}",
                 where=where,
-                do="with a connection it is fetched once and kept in the Hugging Face cache (HF_HOME), which can be "
-                "copied to a machine without; data files of own tasks are looked for from the working directory. Or "
-                "leave the task out of judge.nlp.tasks",
+                do="online, they are downloaded once into the Hugging Face cache (HF_HOME), which can be "
+                "copied to an offline machine; data files of custom tasks are relative to the working directory. Or "
+                "remove the task from judge.nlp.tasks",
             ) from error
         except Exception as error:  # task files are templates and code, which may fail in any way on their data
             raise UserError(
                 f"the task fails on its own data: {type(error).__name__}: {error}",
                 where=where,
-                do="fix its file, or leave it out of judge.nlp.tasks",
+                do="fix its file, or remove it from judge.nlp.tasks",
             ) from error
         if getattr(loaded, "UNSAFE_CODE", False):
             raise UserError(
-                "the task runs code that the model writes", where=where, do="leave it out of judge.nlp.tasks"
+                "the task executes code that the model writes", where=where, do="remove it from judge.nlp.tasks"
             )
         return loaded
 
 
-def _try(task: Any) -> None:
+def _try(task: Task) -> None:
     """Make the first item's prompt and choices; afterwards the few-shot examples are drawn as if for the first time."""
     task.set_fewshot_seed(SEED)
     if not len(task.eval_docs):
@@ -211,9 +211,9 @@ def plan_tasks(settings: Nlp, languages: Sequence[str], catalogue: Catalogue) ->
                 without.setdefault(task.language, []).append(task.benchmark)
     if not tasks:
         raise UserError(
-            f"there is no task for any of the languages {', '.join(languages)}",
+            f"no task found for the languages {', '.join(languages)}",
             where="judge.nlp.tasks",
-            do="name tasks that cover them, or your own in judge.nlp.include_path",
+            do="name tasks in these languages, or custom ones in judge.nlp.include_path",
         )
     _check_few_shot(settings, [t.benchmark for t in tasks.values()] + [b for of in without.values() for b in of])
     return Plan(list(tasks.values()), without)
@@ -259,7 +259,7 @@ def _check_few_shot(settings: Nlp, benchmarks: Sequence[str]) -> None:
     for name in settings.few_shot:
         if name not in benchmarks:
             raise UserError(
-                f"few-shot examples for {name}, which is not measured",
+                f"few-shot examples are set for {name}, which is not measured",
                 where="judge.nlp.few_shot",
                 do=f"the benchmarks are {', '.join(dict.fromkeys(benchmarks))}",
             )

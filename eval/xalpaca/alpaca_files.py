@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from eval.xalpaca.answers import Baseline, read_answers
+from eval.xalpaca.pairwise import VerdictRow
 from icr.base.files import read_rows, write_json
 
 DATASET = "x_alpacaeval"
@@ -32,6 +32,7 @@ def write_alpaca_files(out: Path, baseline: Baseline, generator: str, baseline_n
             for a in answers
         ]
         write_json(folder / "model_outputs.json", outputs)
+        verdicts: list[VerdictRow] = read_rows(out / "verdicts" / f"{lang}.parquet")
         annotations = [
             {
                 "instruction": texts[row["prompt_id"]].instruction,
@@ -45,11 +46,11 @@ def write_alpaca_files(out: Path, baseline: Baseline, generator: str, baseline_n
                 "raw_completion": row["raw"],
                 "icr_order": row["order"],
             }
-            for row in read_rows(out / "verdicts" / f"{lang}.parquet")
+            for row in verdicts
         ]
         write_json(folder / "annotations.json", annotations)
 
 
-def _public_id(id: str) -> Any:
+def _public_id(id: str) -> int | str:
     """Numbers stay numbers, as the public files have them."""
     return int(id) if id.isdecimal() else id

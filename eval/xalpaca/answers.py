@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eval.notes import Notes
+from icr.base.conversation import Conversation, dump_conversation, load_conversation, show_conversation, wrap_text
 from icr.base.errors import UserError, some
+from icr.base.fields import Fields
 from icr.base.files import read_rows, write_rows
 from icr.base.progress import Silent
 from icr.config.schema import Judge
@@ -26,22 +27,25 @@ class Answer:
     """One answer to one held-out prompt."""
 
     id: str
-    instruction: str
+    prompt: Conversation
     text: str
     truncated: bool
+
+    @property
+    def instruction(self) -> str:
+        """The prompt for judges and in AlpacaEval's files: a plain text as it is, else every turn under its role."""
+        return show_conversation(self.prompt)
 
 
 def read_answers(folder: Path) -> dict[str, list[Answer]]:
     """The answers in `folder`/LANG.parquet (rows of `icr.rows.RESPONSES`), by language.
 
     Raises:
-        UserError: there is no such file, or an id appears twice.
+        UserError: the file is not found, or an id appears twice.
     """
     files = sorted(p for p in folder.glob("*.parquet") if not p.name.startswith("."))
     if not files:
-        raise UserError(
-            "there are no answers to judge", where=str(folder), do="let the policy answer the prompts first"
-        )
+        raise UserError("no answers to judge found", where=str(folder), do="let the policy answer the prompts first")
     return {file.stem: _answers(file) for file in files}
 
 
@@ -57,17 +61,19 @@ def read_outputs(source: Path, lang: str) -> list[Answer]:
     rows = list(_rows(file))
     bare = sum(not isinstance(row.get("instruction"), str) for row in rows)
     if bare:
-        raise UserError(f"{bare} answers carry no `instruction`", where=str(file), do="add the prompt of each answer")
+        raise UserError(f"{bare} answers have no `instruction`", where=str(file), do="add the prompt of each answer")
     # the public English files have no ids: their instruction is one
-    answers = [Answer(str(_key(row) or row["instruction"].strip()), row["instruction"], row["output"], False)
-               for row in rows]  # fmt: skip
+    answers = [
+        Answer(str(_key(row) or row["instruction"].strip()), wrap_text(row["instruction"]), row["output"], False)
+        for row in rows
+    ]
     _refuse_duplicates((a.id for a in answers), str(file))
     return answers
 
 
 def _answers(file: Path) -> list[Answer]:
     answers = [
-        Answer(row["prompt_id"], row["prompt"], row["response"], row["finish_reason"] == "length")
+        Answer(row["prompt_id"], load_conversation(row["prompt"]), row["response"], row["finish_reason"] == "length")
         for row in read_rows(file)
     ]
     _refuse_duplicates((a.id for a in answers), str(file))
@@ -115,8 +121,8 @@ def _baseline_of(source: Path, lang: str, answers: Sequence[Answer], reporter: N
     other = [a.id for a in answers if a.id in asked and asked[a.id].split() != a.instruction.split()]
     if other:
         reporter.note(
-            f"{lang}: {len(other)} of {len(answers)} baseline answers carry another instruction than the prompt "
-            f"of the same id ({some(other)}): check that both name the same prompts by these ids"
+            f"{lang}: {len(other)} of {len(answers)} baseline answers have another instruction than the prompt "
+            f"of the same id ({some(other)}): check that the ids mean the same prompts in both"
         )
     return {id: text for id, text in joined.items() if text is not None}
 
@@ -131,7 +137,9 @@ def _public_file(source: Path, lang: str) -> Path:
         )
     if len(found) > 1:
         raise UserError(
-            f"the baseline answers in {lang} twice", where=f"{found[0]} and {found[1]}", do="keep one of the two files"
+            f"the baseline has two files of answers in {lang}",
+            where=f"{found[0]} and {found[1]}",
+            do="keep one of the two files",
         )
     return found[0]
 
@@ -160,12 +168,12 @@ def _read_public(file: Path) -> _Outputs:
     )
 
 
-def _key(row: dict[str, Any]) -> Any:
+def _key(row: Mapping[str, object]) -> object:
     key = row.get("instruction_id", row.get("id"))
     return None if key == "" else key
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def _rows(file: Path) -> Iterator[Fields]:
     for place, row in _values(file):
         if not isinstance(row, dict):
             raise UserError("not a JSON object", where=place, do="write objects with `id` and `output`")
@@ -176,7 +184,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _values(file: Path) -> Iterator[tuple[str, Any]]:
+def _values(file: Path) -> Iterator[tuple[str, object]]:
     """(place, value) of each element of a .json array, or of each line of a .jsonl file."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -194,27 +202,30 @@ def _values(file: Path) -> Iterator[tuple[str, Any]]:
             yield f"{file}:{number}", _parse(line, file, number - 1)
 
 
-def _parse(text: str, file: Path, lines_before: int) -> Any:
+def _parse(text: str, file: Path, lines_before: int) -> object:
     try:
-        return json.loads(text)
+        found: object = json.loads(text)
     except json.JSONDecodeError as error:
         place = f"{file}:{lines_before + error.lineno}"
         raise UserError(f"not JSON: {error.msg}", where=place, do="fix the file") from error
+    return found
 
 
 def _refuse_duplicates(keys: Iterable[str], where: str) -> None:
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
         raise UserError(
-            f"{len(twice)} prompts are answered more than once: {some(twice)}", where=where, do="keep one answer each"
+            f"{len(twice)} prompts are answered more than once: {some(twice)}",
+            where=where,
+            do="keep one answer per prompt",
         )
 
 
 def check_baseline(folder: Path, heldout: list[Prompt]) -> None:
-    """The baseline has to answer every held-out prompt; better said now than after the first round."""
+    """The baseline must answer every held-out prompt; checked now, not after the first round."""
     asked: dict[str, list[Answer]] = defaultdict(list)
     for prompt in heldout:
-        asked[prompt.lang].append(Answer(prompt.id, prompt.text, "", False))
+        asked[prompt.lang].append(Answer(prompt.id, prompt.messages, "", False))
     load_baseline(folder, asked)
 
 
@@ -234,8 +245,8 @@ def write_answers(source: Path, languages: Sequence[str], out: Path) -> None:
 
     for lang in languages:
         rows: list[Response] = [
-            {"prompt_id": a.id, "lang": lang, "sample": 0, "prompt": a.instruction, "response": a.text, "token_ids": [],
-             "finish_reason": "length" if a.truncated else "given", "prompt_ids": []}
+            {"prompt_id": a.id, "lang": lang, "sample": 0, "prompt": dump_conversation(a.prompt), "response": a.text,
+             "token_ids": [], "finish_reason": "length" if a.truncated else "given", "prompt_ids": []}
             for a in read_outputs(source, lang)
         ]  # fmt: skip
         write_rows(out / f"{lang}.parquet", rows, RESPONSES)
@@ -245,9 +256,9 @@ def heldout_prompts(judge: Judge, languages: Sequence[str], *, every: bool = Fal
     """The prompts that the model is to answer; `every`: also those beyond `judge.limit`.
 
     Raises:
-        UserError: none are named.
+        UserError: no prompts are named.
         ConfigError: faulty ones.
     """
     if not judge.prompts:
-        raise UserError("there are no prompts", where="--prompts", do="name a folder of LANG.json(l)")
+        raise UserError("prompts are missing", where="--prompts", do="name a folder of LANG.json or LANG.jsonl")
     return load_heldout(judge.prompts, list(languages), None if every else judge.limit)

@@ -9,10 +9,9 @@ import csv
 import gzip
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,10 @@ import pyarrow.parquet as pq
 from icr.base.errors import UserError
 
 Floats = npt.NDArray[np.float64]
-Row = tuple[str, dict[str, Any]]  # where it stands ("pairs.csv:7"), and its cells by column
+Cells = Mapping[str, str | float | None]
+"""By column: texts from csv, what it holds from parquet."""
+Row = tuple[str, Cells]
+"""Its place ("pairs.csv:7"), and its cells."""
 
 NUMBERS = ("preference", "len_model", "len_baseline")
 
@@ -61,16 +63,16 @@ def read_judged_pairs(path: Path) -> JudgedPairs:
     """Judged pairs of one model from csv, csv.gz or parquet: preference, len_model, len_baseline and, if there, index.
 
     An empty preference is an unscored pair. Raises UserError for a missing column, a cell that is not a finite number,
-    a preference outside 0…1, a negative length, an index that is empty or stands twice, no row, several models.
+    a preference outside 0…1, a negative length, an index that is empty or appears twice, no row, several models.
     """
     rows = _read(path, NUMBERS)
     models = list(dict.fromkeys(str(cells["model"]) for _, cells in rows if cells.get("model") is not None))
     if len(models) > 1:
         shown = ", ".join(models[:3]) + (", …" if len(models) > 3 else "")
         raise UserError(
-            f"the table holds {len(models)} models ({shown}); a win rate is of one model",
+            f"the table has {len(models)} models ({shown}), but a win rate is for one model",
             where=f"{path}, column model",
-            do="keep one model's rows in a table, and run once per model",
+            do="put each model's rows in its own table, and run once per model",
         )
     return _pairs(rows, models[0] if models else "the model")
 
@@ -93,7 +95,7 @@ def read_gamed(path: Path) -> list[JudgedPairs]:
     for row in _read(path, ("model", "index", *NUMBERS)):
         for column in ("model", "preference"):
             if _is_empty(row[1][column]):
-                raise _bad_cell(row, column, "is empty", "give every gamed row its model and its preference")
+                raise _bad_cell(row, column, "is empty", "give every row of a gamed baseline a model and a preference")
         models.setdefault(str(row[1]["model"]), []).append(row)
     return [_pairs(rows, model) for model, rows in models.items()]
 
@@ -119,7 +121,7 @@ def _preference(row: Row) -> float:
     if not 0 <= value <= 1:
         do = "give the model's preference as 0 (baseline wins) … 1 (model wins)"
         if 1 < value <= 2:
-            do += "; from AlpacaEval's 1…2 subtract 1, with its draws (0 or 1.5) as 0.5"
+            do += "; subtract 1 from AlpacaEval's 1…2, and write draws (0 or 1.5) as 0.5"
         raise _bad_cell(row, "preference", f"is {value:g}, outside 0…1", do)
     return value
 
@@ -127,13 +129,13 @@ def _preference(row: Row) -> float:
 def _length(row: Row, column: str) -> float:
     value = _number(row, column)
     if value < 0:
-        raise _bad_cell(row, column, f"is {value:g}, and a length cannot be negative", "give lengths in characters")
+        raise _bad_cell(row, column, f"is {value:g}, but a length cannot be negative", "give lengths in characters")
     return value
 
 
 def _number(row: Row, column: str) -> float:
     cell = row[1][column]
-    if _is_empty(cell):
+    if cell is None or _is_empty(cell):
         raise _bad_cell(row, column, "is empty", "give a number")
     try:
         value = float(cell)
@@ -154,7 +156,7 @@ def _indices(rows: Iterable[Row]) -> tuple[str, ...]:
             raise _bad_cell(row, "index", "is empty", "give every row the index of its instruction")
         index = re.sub(r"^(\d+)\.0+$", r"\1", str(cells["index"]).strip())
         if index in seen:
-            raise _bad_cell(row, "index", f"{index} stands already at {seen[index]}", "keep one row per instruction")
+            raise _bad_cell(row, "index", f"{index} is already at {seen[index]}", "keep one row per instruction")
         seen[index] = place
     return tuple(seen)
 
@@ -172,7 +174,7 @@ def _read(path: Path, needed: Sequence[str]) -> list[Row]:
     """The rows of a csv, csv.gz or parquet table that has the columns `needed` and at least one row."""
     wanted = f"a table with the columns {', '.join(needed)}"
     if not path.is_file():
-        raise UserError("no such file", where=str(path), do=f"give {wanted}")
+        raise UserError("file not found", where=str(path), do=f"give {wanted}")
     try:
         columns, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except (UnicodeDecodeError, csv.Error, pa.ArrowException, EOFError, OSError) as error:
@@ -180,10 +182,10 @@ def _read(path: Path, needed: Sequence[str]) -> list[Row]:
         raise UserError(f"the table cannot be read: {error}", where=str(path), do=do) from error
     missing = [column for column in needed if column not in columns]
     if missing:
-        what = f"no column {', '.join(missing)}; the table has {', '.join(columns) or 'none'}"
+        what = f"column {', '.join(missing)} not found; the table has {', '.join(columns) or 'no columns'}"
         raise UserError(what, where=str(path), do=f"give {wanted}")
     if not rows:
-        raise UserError("the table has no row", where=str(path), do="give at least one judged pair or instruction")
+        raise UserError("the table has no rows", where=str(path), do="give at least one judged pair or instruction")
     return rows
 
 
@@ -197,7 +199,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[Row]]:
     with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restkey="", strict=True)
         columns = list(reader.fieldnames or [])
-        rows = []
+        rows: list[Row] = []
         for cells in reader:
             if "" in cells and "" not in columns:
                 raise csv.Error(f"line {reader.line_num} has more cells than the header")

@@ -8,7 +8,7 @@ For judged pair i, with preference y_i of the model in 0…1, a fractional logis
 
     LC win rate = 100 · mean_i σ(w_dif·d_i + w_0)    # what is left where both answers are equally long
 
-The pairs of gamed baselines (one model told to be verbose, and to be concise) enter the same fit without w_0, each
+The pairs of gamed baselines (one model asked to be verbose, and to be concise) enter the same fit without w_0, each
 baseline's lengths over its own standard deviation, a pair with weight 0.2 / (number of gamed baselines) against 1 for a
 pair of the model. They hold w_len and w_dif near what is known of answers that differ in little but length.
 
@@ -33,7 +33,7 @@ from icr.base.errors import UserError
 GAMED_WEIGHT = 0.2  # of all gamed baselines together, AlpacaEval's regularize_to_baseline_lambda
 CERTAIN = 0.01  # a preference this near to 0 or 1 acts on the fit's existence as 0 or 1 does
 NOT_CONTROLLED = "not_length_controlled"
-SEPARABLE = "the fit's features separate wins from losses: fitted with Firth's penalty, which pulls rates towards 50 %"
+SEPARABLE = "the features separate wins from losses: fitted with Firth's penalty, which pulls rates towards 50 %"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def length_controlled(
     unscored = len(table.preference) - len(pairs.preference)
     rate, error = win_rate(pairs.preference)
     if gamed and difficulty is None:
-        raise UserError("gamed pairs regularise the difficulties too", do="give difficulties, or no gamed pairs")
+        raise UserError("gamed pairs need difficulties", do="give difficulties, or no gamed pairs")
 
     raw = LCResult(len(pairs.preference), rate, error, rate, error, NOT_CONTROLLED, unscored)
     reason = _why_not(pairs, parameters=2 if difficulty is None else 3)
@@ -98,7 +98,8 @@ def length_controlled(
         return replace(plain, note="; ".join(filter(None, (note, plain.note))))
     if _leverage_at_equal_length(design) > 1:
         return replace(
-            raw, note="the LC win rate is the raw one: equal lengths are too far from the lengths of these pairs"
+            raw,
+            note="the LC win rate is the raw one: the lengths differ too much to estimate the rate at equal lengths",
         )
 
     separable = _is_separable(design)
@@ -119,7 +120,7 @@ def _why_not(pairs: JudgedPairs, parameters: int) -> str | None:
     """Why no length-controlled model can be fitted to these pairs, or None."""
     y, n = pairs.preference, len(pairs.preference)
     if np.all(y <= CERTAIN) or np.all(y >= 1 - CERTAIN):
-        return "every verdict is for the same side, whatever the lengths"
+        return "every verdict is for the same side"
     if np.ptp(pairs.len_model - pairs.len_baseline) == 0:
         return "the length difference is the same in every pair"
     if n <= parameters:
@@ -154,14 +155,14 @@ def _difficulties(pairs: JudgedPairs, difficulty: Mapping[str, float]) -> Floats
     if pairs.index is None:
         raise UserError(
             "the judged pairs have no column index, so the difficulties cannot be joined",
-            do="add the index of each pair's instruction, or leave the difficulties out",
+            do="add the index of each pair's instruction, or remove the difficulties",
         )
     for i, index in enumerate(pairs.index):
         if index not in difficulty:
             raise UserError(
-                f"no difficulty is given for index {index}",
+                f"index {index} has no difficulty",
                 where=f"{pairs.where[i]}, column index" if pairs.where else pairs.model,
-                do="add it to the difficulties, or leave the difficulties out",
+                do="add it to the difficulties, or remove the difficulties",
             )
     return np.array([difficulty[index] for index in pairs.index])
 

@@ -6,39 +6,46 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import pyarrow as pa
+from typing import Literal, TypedDict
 
 from eval.judges.asking import Judging, Sheet
-from eval.judges.question import Question, Verdict
+from eval.judges.question import Question, Verdict, pass_messages
 from eval.xalpaca.answers import Answer, Baseline, read_answers
+from icr.base.conversation import Conversation, show_conversation
 from icr.languages import english_name
+from icr.rows import make_schema
 
 Order = Literal["policy-first", "baseline-first"]
 ORDERS: tuple[Order, ...] = ("policy-first", "baseline-first")
 POINTS = {"policy-first": (1.0, 0.0), "baseline-first": (0.0, 1.0)}
 """What either label says for the policy."""
 
-VERDICTS = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("order", pa.string()),
-        ("preference", pa.float64()),  # of the policy, 0 to 1; null when unscored
-        ("reason", pa.string()),  # null, or why there is no preference
-        ("raw", pa.string()),
-        ("shortened", pa.bool_()),  # an answer was cut to fit the judge's context
-    ]
-)
+
+class VerdictRow(TypedDict):
+    """What the judge says of a prompt's two answers in one order: verdicts/LANG.parquet."""
+
+    prompt_id: str
+    order: str
+    """One of ORDERS."""
+    preference: float | None
+    """Of the policy, 0 to 1; None when unscored."""
+    reason: str | None
+    """None, or why there is no preference."""
+    raw: str
+    shortened: bool
+    """An answer was cut to fit the judge's context."""
+
+
+VERDICTS = make_schema(VerdictRow)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to one instruction, in the order in which the judge sees them."""
+    """Two answers to one prompt, in the order in which the judge sees them."""
 
     id: str
     lang: str
-    instruction: str
+    prompt: Conversation
     first: str
     second: str
 
@@ -47,8 +54,12 @@ class Comparison:
             id=self.id,
             template="judge_pairwise.txt",
             labels=("A", "B"),
-            texts=(("instruction", self.instruction), ("first", self.first), ("second", self.second)),
-            values=(("language", english_name(self.lang)), ("lang", self.lang)),
+            texts=(
+                ("instruction", show_conversation(self.prompt)),
+                ("first", self.first),
+                ("second", self.second),
+            ),
+            values=(("language", english_name(self.lang)), ("lang", self.lang), *pass_messages(self.prompt)),
             cut=("first", "second"),
         )
 
@@ -70,7 +81,7 @@ def run_verdicts(judging: Judging, answers: Path, baseline: Baseline, out: Path,
 
 
 def _sheet(lang: str, pairs: Sequence[_Pair]) -> Sheet:
-    def row(number: int, verdict: Verdict) -> dict[str, Any]:
+    def row(number: int, verdict: Verdict) -> VerdictRow:
         order, comparison = pairs[number]
         return {
             "prompt_id": comparison.id,
@@ -94,7 +105,7 @@ def comparisons(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str
         other = baseline[a.id]
         for order in ORDERS if orders == "both" else (seeded_order(lang, a.id),):
             first, second = (a.text, other) if order == "policy-first" else (other, a.text)
-            pairs.append((order, Comparison(a.id, lang, a.instruction, first, second)))
+            pairs.append((order, Comparison(a.id, lang, a.prompt, first, second)))
     return pairs
 
 

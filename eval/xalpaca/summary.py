@@ -1,4 +1,4 @@
-"""From verdicts to `summary.json`: rates per language and their macro average, with what stands behind them."""
+"""From verdicts to `summary.json`: rates per language and their macro average, with errors and counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +15,13 @@ from eval.xalpaca.answers import Answer, Baseline, read_answers
 from eval.xalpaca.judged_pairs import JudgedPairs, read_difficulty, read_gamed
 from eval.xalpaca.lc import NOT_CONTROLLED, length_controlled
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_rows
 from icr.config.schema import Judge as JudgeConfig
 from icr.languages import detect, same_language
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from eval.xalpaca.pairwise import VerdictRow
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_difficulties(config: JudgeConfig, ids: Sequence[str]) -> Difficulty | N
     """
     if config.difficulty is None:
         if config.gamed is not None:
-            raise UserError("gamed pairs are used together with difficulties only", where="judge.gamed",
+            raise UserError("gamed pairs need difficulties", where="judge.gamed",
                             do="give judge.difficulty, or no gamed pairs")  # fmt: skip
         return None
     index = {id: str(number) for number, id in enumerate(ids)}
@@ -60,7 +62,7 @@ def summarise(
     baseline_name: str,
     orders: str = "both",
     difficulty: Difficulty | None = None,
-) -> Row:
+) -> Fields:
     """The content of `summary.json`, from the verdicts that `eval.xalpaca.pairwise.run_verdicts` wrote to `out`.
 
     An item is scored when one of its two orders is; its preference is the mean over its scored orders. Rates are in
@@ -80,7 +82,7 @@ def summarise(
     return _summary(judge_name, baseline_name, languages, orders)
 
 
-def baseline_summary(answers: Path) -> Row:
+def baseline_summary(answers: Path) -> Fields:
     """Round 0 against its own answers: nothing is judged, and every rate is 50 % by definition."""
     languages = {}
     for lang, rows in read_answers(answers).items():
@@ -93,7 +95,7 @@ def baseline_summary(answers: Path) -> Row:
     return _summary("none (baseline)", "round-0", languages, "none")
 
 
-def _summary(judge: str, baseline: str, languages: dict[str, Row], orders: str) -> Row:
+def _summary(judge: str, baseline: str, languages: dict[str, Fields], orders: str) -> Fields:
     return {
         "judge": judge,
         "baseline": baseline,
@@ -103,7 +105,7 @@ def _summary(judge: str, baseline: str, languages: dict[str, Row], orders: str) 
     }
 
 
-def _explained(row: Row) -> Row:
+def _explained(row: Fields) -> Fields:
     """Without an empty `why`. A value that is None without a reason would be a mistake of ours."""
     why = row.pop("why")
     unexplained = [key for key, value in row.items() if value is None and key not in why]
@@ -115,9 +117,9 @@ def _language(
     lang: str,
     answers: Sequence[Answer],
     baseline: Mapping[str, str],
-    verdicts: Sequence[Row],
+    verdicts: Sequence[VerdictRow],
     difficulty: Difficulty | None,
-) -> Row:
+) -> Fields:
     orders = orders_of_items(verdicts)
     facts = _facts(lang, answers, baseline)
     preferences = {id: item_preference(of_item) for id, of_item in orders.items()}
@@ -137,7 +139,7 @@ def _language(
     }
 
 
-def orders_of_items(verdicts: Sequence[Row]) -> dict[str, list[float]]:
+def orders_of_items(verdicts: Sequence[VerdictRow]) -> dict[str, list[float]]:
     """Prompt id → preferences of its scored orders; items without one are left out."""
     orders: dict[str, list[float]] = defaultdict(list)
     for row in verdicts:
@@ -169,7 +171,7 @@ def _rates(
     baseline: Mapping[str, str],
     preferences: Mapping[str, float],
     difficulty: Difficulty | None,
-) -> Row:
+) -> Fields:
     scored = [a for a in answers if a.id in preferences]
     if not scored:
         reason = "no item has a verdict"
@@ -186,7 +188,7 @@ def _rates(
         difficulty.gamed if difficulty else None,
     )
     discrete = win_rate([discrete_preference(preferences[a.id]) for a in scored])
-    rates: Row = {name: getattr(result, name) for name in RATES} | {"lc_variant": result.variant}
+    rates: Fields = {name: getattr(result, name) for name in RATES} | {"lc_variant": result.variant}
     rates |= dict(zip(DISCRETE, discrete, strict=True))
     why: dict[str, str] = {}
     if result.variant == NOT_CONTROLLED:
@@ -197,24 +199,24 @@ def _rates(
     elif result.note:
         rates["lc_note"] = result.note
     if result.win_rate_se is None:
-        why |= dict.fromkeys(("win_rate_se", "discrete_win_rate_se"), "one item has no spread")
+        why |= dict.fromkeys(("win_rate_se", "discrete_win_rate_se"), "a single item has no standard error")
     return rates | {"why": why}
 
 
-def _facts(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str]) -> Row:
+def _facts(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str]) -> Fields:
     """What needs no judge: lengths in characters, and the shares of truncated and right-language answers."""
     if not answers:
         names = ("mean_length", "mean_length_baseline", "right_language", "truncated")
-        return dict.fromkeys(names) | {"language_unknown": 0, "why": dict.fromkeys(names, "there are no answers")}
-    told = [code for a in answers if (code := detect(a.text)) is not None]
-    right = sum(same_language(code, lang) for code in told) / len(told) if told else None
+        return dict.fromkeys(names) | {"language_unknown": 0, "why": dict.fromkeys(names, "no answers")}
+    known = [code for a in answers if (code := detect(a.text)) is not None]
+    right = sum(same_language(code, lang) for code in known) / len(known) if known else None
     return {
         "mean_length": _mean([len(a.text) for a in answers]),
         "mean_length_baseline": _mean([len(baseline[a.id]) for a in answers]),
         "right_language": right,
-        "language_unknown": len(answers) - len(told),
+        "language_unknown": len(answers) - len(known),
         "truncated": _mean([a.truncated for a in answers]),
-        "why": {} if told else {"right_language": "the language of no answer is known"},
+        "why": {} if known else {"right_language": "no answer has a known language"},
     }
 
 

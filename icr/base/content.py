@@ -1,6 +1,6 @@
 """What an input is, not where it is: hashes of files, folders, rows and classes, and the commits of hub ids.
 
-All hashes are sha256 in hex. Two inputs with one hash make the same results, whatever they are called.
+All hashes are sha256 in hex. Two inputs with the same hash give the same results, whatever their names.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Entry = tuple[int, int, int, str]
 
 
 def cache_root() -> Path:
-    """Where what can be made again is kept: $ICR_CACHE, else `icr` in the user's cache folder."""
+    """The cache folder, for files that can be made again: $ICR_CACHE, else `icr` in the user's cache folder."""
     if root := os.environ.get("ICR_CACHE"):
         return Path(root)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icr"
@@ -59,7 +59,7 @@ def canonical_json(value: object) -> str:
 
 
 def _without_point(value: object) -> object:
-    """JSON has one kind of number, and whoever writes 1 for 1.0 means the same."""
+    """JSON has one kind of number: 1 and 1.0 mean the same."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, Mapping):
@@ -113,7 +113,7 @@ def hash_folder(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
         patterns: which files count, as globs relative to the folder.
 
     Raises:
-        NotADirectoryError: there is no such folder.
+        NotADirectoryError: folder not found.
         OSError: a file cannot be read.
     """
     if not path.is_dir():
@@ -129,8 +129,8 @@ def identify_model(spec: str) -> str:
     Args:
         spec: a folder, a .gguf file or a hub id, as `locate` gives it.
 
-    A hub id whose commit cannot be found out stands for itself, and then differs from the same id with its commit: ask
-    when the model is in the local cache, where one is found offline, too.
+    A hub id whose commit is unknown is returned without one, and then differs from the same id with its commit: call
+    this when the model is in the local cache, where the commit is found offline as well.
 
     Raises:
         OSError: a file cannot be read.
@@ -163,13 +163,13 @@ def identify_class(name: str, key: str) -> str:
 
 
 def hub_revision(repo_id: str, kind: Literal["model", "dataset"] = "model", revision: str | None = None) -> str | None:
-    """The commit that a hub id stands for now: as the hub says, else as the local cache has it.
+    """The present commit of a hub id: from the hub, else from the local cache.
 
     Args:
         revision: a branch, a tag or a commit; None is `main`.
 
     Returns:
-        None where neither the hub nor the cache knows.
+        None if neither the hub nor the cache knows.
     """
     from huggingface_hub import constants
 
@@ -186,7 +186,7 @@ def _ask_hub(repo_id: str, kind: str, revision: str | None) -> str | None:
     try:
         return HfApi().repo_info(repo_id, repo_type=kind, revision=revision, timeout=TIMEOUT).sha
     except (httpx2.HTTPError, OSError, ValueError):
-        return None  # not reachable, not public, no such id: whoever loads it says so in better words
+        return None  # not reachable, not public, no such id: loading it gives a better message
 
 
 def _find_cached(repo_id: str, kind: str, revision: str) -> str | None:

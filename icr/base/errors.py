@@ -1,9 +1,9 @@
 """The errors of icr.
 
 IcrError
-├── UserError        the user's input or machine is at fault: exit 2, one message, no traceback
+├── UserError        a problem of the user's input or machine: exit 2, one message, no traceback
 │   └── ConfigError  every problem of a config at once
-└── StageFailed      a stage's process died of our fault: exit 1, with the tail of its log
+└── StageFailed      a stage's process failed because of us: exit 1, with the tail of its log
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ConfigError(UserError):
     """A list of problems, shown together so that a config is fixed in one go."""
 
     def __init__(self, problems: Sequence[UserError], partial: object = None) -> None:
-        """`partial`: the config without its faulty keys, where that is one, for further checks."""
+        """`partial`: the config without its faulty keys, if that is valid, for further checks."""
         self.problems, self.partial = list(problems), partial
         count = len(self.problems)
         super().__init__(f"{count} problem{'s' if count > 1 else ''} found before anything was loaded")
@@ -60,10 +60,10 @@ def some(names: Iterable[str]) -> str:
 
 
 def explain_os_error(error: OSError) -> UserError | None:
-    """A full disk and missing rights are for the user to fix; anything else is not explained."""
+    """A full disk and missing permissions are for the user to fix; anything else is not explained."""
     where = str(error.filename or "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError("the disk is full", where=where, do="free some space; the same command then goes on")
+        return UserError("the disk is full", where=where, do="free some space, then rerun the same command to continue")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return UserError(f"cannot write: {error.strerror}", where=where, do="choose a folder that you may write to")
+        return UserError(f"cannot write: {error.strerror}", where=where, do="choose a folder with write permission")
     return None

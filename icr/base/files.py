@@ -53,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
         tmp.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
@@ -71,7 +71,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: pa.Sche
     write_table(path, pa.Table.from_pylist(rows, schema=schema))
 
 
-def read_rows(path: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    """A parquet file's rows; of `columns` alone, where they are named: token ids are most of a table of responses."""
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
-    return rows
+def read_rows(path: Path, columns: list[str] | None = None) -> list[Any]:
+    """A parquet file's rows; of `columns` alone, where they are named: token ids are most of a table of responses.
+
+    Each is a dict. Whoever reads them says of which TypedDict.
+    """
+    return list(pq.read_table(path, columns=columns).to_pylist())

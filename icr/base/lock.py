@@ -37,7 +37,7 @@ class RunLock:
                     holder = os.read(self.fd, 4096).decode(errors="replace")
                     os.close(self.fd)
                     raise UserError(
-                        "another command is at work in this run folder",
+                        "another command is using this run folder",
                         where=str(path.parent),
                         do=f"wait for it, or stop it: {_describe(holder)}",
                     ) from None
@@ -51,7 +51,7 @@ class RunLock:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a command is at work in the run folder of this lock."""
+    """Whether a command is using the run folder of this lock."""
     try:
         fd = os.open(path, os.O_RDWR)
     except OSError:
@@ -71,4 +71,4 @@ def _describe(holder: str) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(h["since"]))
         return f"process {h['pid']} on {h['host']}, since {since}: {h['command']}"
     except (ValueError, KeyError):
-        return "its holder left no name"
+        return "the process is unknown"

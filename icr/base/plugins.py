@@ -1,4 +1,4 @@
-"""A class of the user's own: found by name, made, called; what fails is named."""
+"""Custom classes: found by name, created, called. An error says what failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = TypeVar("Row")
 
 
 def load_class(name: str, key: str) -> type[Any]:
-    """The class that `name` stands for. A module is looked for in the current folder and on PYTHONPATH.
+    """The class named `name`. A module is searched in the current folder and on PYTHONPATH.
 
     Args:
         key: the config key that holds the name, for messages.
@@ -56,15 +56,15 @@ def _import(module_name: str, key: str) -> ModuleType:
             at = f" (line {error.lineno} of {error.filename})"
         raise UserError(
             f"{module_name} cannot be imported: {type(error).__name__}: {error}{at}",
-            where=f"{key}, looked for in {os.getcwd()} and on PYTHONPATH",
-            do="check the name before the colon, and that python -c 'import …' works from this folder",
+            where=f"{key}, searched in {os.getcwd()} and on PYTHONPATH",
+            do="check the name before the colon; python -c 'import …' must work in this folder",
         ) from error
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    # under a name that is nobody else's: a user's random.py or eval.py must not be taken for the one of that name
+        raise FileNotFoundError(f"file {path} not found")
+    # under a unique name: a user's random.py or eval.py must not replace the module of that name
     name = f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -76,17 +76,17 @@ def _import_file(path: Path) -> ModuleType:
 
 @dataclass(frozen=True)
 class Own:
-    """Where a class of the user's own stands in the config, and what it has to have."""
+    """Which config key names a custom class, and which method it needs."""
 
     key: str
     """The config key that names it."""
     method: str
     """Takes a list of rows, returns a number per row."""
     guide: str
-    """The page that shows one."""
+    """The page of the docs with an example."""
 
-    def load(self, name: str) -> type[Any]:
-        """The class that `module:Class` or `path/to/file.py:Class` stands for.
+    def load(self, name: str) -> type[object]:
+        """The class named by `module:Class` or `path/to/file.py:Class`.
 
         Raises:
             UserError: it cannot be imported, or lacks the method.
@@ -94,7 +94,7 @@ class Own:
         found = load_class(name, self.key)
         if not callable(getattr(found, self.method, None)):
             what = f"{found.__name__} has no method {self.method}"
-            raise UserError(what, where=self.where(name), do=f"write it; {self.guide} shows one")
+            raise UserError(what, where=self.where(name), do=f"add this method; see the example in {self.guide}")
         return found
 
     def make(self, name: str) -> Any:
@@ -105,16 +105,16 @@ class Own:
         except Exception as error:  # a user's class may fail in any way
             traceback.print_exc()
             raise UserError(
-                f"{kind.__name__} cannot be made: {type(error).__name__}: {error}",
+                f"{kind.__name__} cannot be created: {type(error).__name__}: {error}",
                 where=self.where(name),
-                do="give its __init__ no arguments besides self, or no __init__ at all; the log has the traceback",
+                do="its __init__ must take no arguments except self; see the log for the traceback",
             ) from error
 
     def call(
-        self, instance: Any, name: str, rows: Sequence[Row], row_name: Callable[[Row], str],
+        self, instance: object, name: str, rows: Sequence[Row], row_name: Callable[[Row], str],
         low: float = -math.inf, high: float = math.inf,
     ) -> list[float]:  # fmt: skip
-        """What the method says of the rows.
+        """The method's numbers for the rows.
 
         Args:
             row_name: says in words which row a faulty number belongs to.
@@ -128,14 +128,16 @@ class Own:
         except Exception as error:  # a user's method may fail in any way
             traceback.print_exc()
             what = f"{self.method}() failed: {type(error).__name__}: {error}"
-            raise UserError(what, where=where, do="fix it; the worker's log has the traceback") from error
+            raise UserError(what, where=where, do="fix the method; see the worker's log for the traceback") from error
         if len(values) != len(rows):
-            what = f"{self.method}() gave {len(values)} numbers for {len(rows)} rows"
-            raise UserError(what, where=where, do=f"return one per row, in their order; {self.guide} shows one")
+            what = f"{self.method}() returned {len(values)} numbers for {len(rows)} rows"
+            raise UserError(
+                what, where=where, do=f"return one number per row, in the same order; see the example in {self.guide}"
+            )
         for row, value in zip(rows, values, strict=True):
             if not math.isfinite(value) or not low <= value <= high:
                 do = "return finite numbers" if low == -math.inf else f"return numbers from {low:g} to {high:g}"
-                raise UserError(f"{self.method}() gave {value}", where=f"{where}, {row_name(row)}", do=do)
+                raise UserError(f"{self.method}() returned {value}", where=f"{where}, {row_name(row)}", do=do)
         return values
 
     def where(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""How a worker process tells the controller where it stands: one JSON object a line, in a file.
+"""How a worker process reports its progress to the controller: one JSON object a line, in a file.
 
 A file rather than a pipe, because torchrun closes inherited pipes and a dead reader must not kill a worker.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Reporter(Protocol):
@@ -18,10 +18,10 @@ class Reporter(Protocol):
         """`done` of `total` pieces so far; `tokens` counts all tokens since the work began."""
 
     def note(self, text: str) -> None:
-        """One line the user must see (a fallback taken, something dropped)."""
+        """One line that the user must see (a fallback was used, something was dropped)."""
 
     def status(self, text: str) -> None:
-        """A few words that stand beside the progress until others do (what it costs, a running result)."""
+        """A few words shown beside the progress until the next call (cost so far, a running result)."""
 
 
 class Silent:
@@ -48,7 +48,7 @@ class EventFile:
         self._last = 0.0
         self._status = ""
 
-    def send(self, **event: Any) -> None:
+    def send(self, **event: object) -> None:
         self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
 
     def progress(self, done: int, total: int, tokens: int = 0) -> None:
@@ -62,12 +62,12 @@ class EventFile:
         self.send(event="note", text=text)
 
     def status(self, text: str) -> None:
-        """Goes with the next line of progress."""
+        """Is sent with the next line of progress."""
         self._status = text
 
 
 class Sum:
-    """Progress of pieces, each told from its own start, as progress of the whole."""
+    """Progress of pieces, each counted from its own start, as progress of the whole."""
 
     def __init__(self, events: Reporter, total: int) -> None:
         self._events, self._total = events, total
@@ -81,7 +81,7 @@ class Sum:
             self._tokens += tokens
 
     def add(self, done: int, tokens: int) -> None:
-        """A piece that is done as soon as it is told."""
+        """A piece that is done as soon as it is reported."""
         self.progress(done, done, tokens)
 
     def note(self, text: str) -> None:

@@ -1,31 +1,32 @@
-"""The run folder: where things lie, the schemas of the tables, and the record of each round."""
+"""The run folder: where its files are, and the record of each round."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_json, write_json
 
 Stage = Literal["align", "sample", "score", "pair", "train", "judge"]
 
 
 class StageRecord(BaseModel):
-    """One stage of one round. It is done when `state` says so, whatever files lie about."""
+    """One stage of one round. It is done when `state` says so, whatever files exist."""
 
     state: Literal["running", "failed", "done"]
     started: float
     finished: float | None = None
     seconds: float = 0.0
     """Seconds of work, summed over interruptions."""
-    counts: dict[str, Any] = Field(default_factory=dict)
+    counts: Fields = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     key: str = ""
-    """Of the step, see `icr.work.steps`; records of older runs have none, nor the next two."""
+    """Key of the step, see `icr.work.steps`. Empty in records of older runs, as are `inputs` and `settings`."""
     inputs: dict[str, str] = Field(default_factory=dict)
     settings: dict[str, object] = Field(default_factory=dict)
 
@@ -107,7 +108,7 @@ class RunDir:
 
 
 def open_run(path: Path) -> RunDir:
-    """The run folder `path`. Raises UserError when it is none."""
+    """The run folder `path`. Raises UserError if it is not one."""
     run = RunDir(path)
     if not run.config.is_file():
         raise UserError(f"{path} is not a run folder", do="name a folder that icr iterate made")

@@ -14,13 +14,15 @@ from icr.commands.options import JsonOption, SetOption, stderr, stdout
 
 def compare(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
-    vary: Annotated[list[str], typer.Option("--vary", help="key=value,value,… ; several vary together.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the variants lie. The same command resumes.")],
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each variant.")] = None,
+    vary: Annotated[
+        list[str], typer.Option("--vary", help="key=value1,value2,… May be repeated: every combination is run.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Output folder. Rerun the same command to resume.")],
+    rounds: Annotated[int | None, typer.Option(min=1, help="Number of rounds of each variant.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Run variants of a config side by side; what they have in common is done once."""
+    """Run variants of a config and compare them. Work that they share is done once."""
     from icr.config.load import find_config
     from icr.experiments.compare import compare as compared
     from icr.experiments.compare import make_variants, run_variants
@@ -41,5 +43,5 @@ def compare(
         raise UserError(
             f"{len(failed)} of {len(variants)} variants did not finish: {', '.join(failed)}\n  {name}: {error}",
             where=str(out),
-            do="the same command tries them again; what the others found stands above",
+            do="rerun the same command to try them again; the results of the others are above",
         )

@@ -1,4 +1,4 @@
-"""`icr status`, `report`, `validate` and `lc`: what can be said without running a round."""
+"""`icr status`, `report`, `validate` and `lc`: commands that run no round."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
 
 
 def status(run: RunArgument, json_: JsonOption = False) -> None:
-    """Where a run stands: rounds × stages, seconds, and what is next."""
+    """Show how far a run is and what is next."""
     from icr.base.lock import is_held
     from icr.base.rundir import open_run
     from icr.report.status import status_json, status_table
@@ -42,7 +42,7 @@ def report(run: RunArgument) -> None:
 def validate(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")], set_: SetOption = None
 ) -> None:
-    """Every problem of a config at once, before any model is loaded."""
+    """List every problem of a config at once. No model is loaded."""
     from icr.config.load import find_config
     from icr.rounds.preflight import load_checked
 
@@ -52,12 +52,12 @@ def validate(
 
 
 def lc(
-    file: Annotated[Path, typer.Argument(help="csv or parquet: preference, len_model, len_baseline[, index].")],
-    difficulty: Annotated[Path | None, typer.Option(help="csv: index, difficulty.")] = None,
-    gamed: Annotated[Path | None, typer.Option(help="csv of the gamed baselines' judged pairs.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    file: Annotated[Path, typer.Argument(help="csv or parquet with preference, len_model, len_baseline[, index].")],
+    difficulty: Annotated[Path | None, typer.Option(help="csv with the columns index, difficulty.")] = None,
+    gamed: Annotated[Path | None, typer.Option(help="csv with the judged pairs of the gamed baselines.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Raw and length-controlled win rate of a table of judged pairs."""
+    """Compute win rates from a table of judged pairs, raw and length-controlled."""
     from dataclasses import asdict
 
     from eval.xalpaca.judged_pairs import read_difficulty, read_gamed, read_judged_pairs

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.commands.options import JsonOption, SetOption, stderr, stdout
 
 if TYPE_CHECKING:
     from icr.config.evaluation import Benchmark
 
 judge_app = typer.Typer(
-    help="Judge a round of a run (--run, --round), or measure any model with one benchmark.",
+    help="Judge a round of a run, or run one benchmark on any model. For a round, give --run and --round.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -40,7 +41,7 @@ def judge(
         return
     if run is None or round_ is None:
         raise UserError(
-            "nothing to judge is named",
+            "no round and no benchmark is given",
             where="icr judge",
             do="name a round (--run RUN --round N), or a benchmark: xalpaca, mtbench, accuracy, nlp, diff",
         )
@@ -62,7 +63,7 @@ def xalpaca(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Win rates against a baseline's answers, raw and length-controlled, per language."""
+    """Measure win rates against a baseline's answers. Raw and length-controlled, per language."""
     section = {"baseline": _path(baseline), "prompts": _path(prompts), "limit": limit}
     data = {"languages": _codes(languages), "judge": section}
     _evaluate("xalpaca", model, judge, data, set_, out, dry_run, json_)
@@ -72,12 +73,12 @@ def xalpaca(
 def accuracy(
     run: Annotated[Path, typer.Option("--run", help="The run folder.")],
     round_: Annotated[int, typer.Option("--round", min=1, help="The round whose pairs are judged.")],
-    judge: Annotated[str | None, typer.Option("--judge", help="Another judge than the run's.")] = None,
+    judge: Annotated[str | None, typer.Option("--judge", help="Use this judge instead of the run's.")] = None,
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs per language.")] = 100,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """How often a judge prefers, head to head, what a round's reward chose (Table 1)."""
+    """Measure how often a judge agrees with a round's reward (Table 1)."""
     from eval.evaluate import agreement
 
     summary = agreement(run, round_, judge, pairs, set_ or [], stderr())
@@ -92,7 +93,8 @@ def mtbench(
     languages: LanguagesOption,
     out: OutOption,
     references: Annotated[
-        str | None, typer.Option("--references", help="Folder of LANG.jsonl, or: judge (it writes what is missing).")
+        str | None,
+        typer.Option("--references", help="Folder of LANG.jsonl, or the word judge: the judge writes what is missing."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use only the first N questions of each category.")
@@ -101,7 +103,7 @@ def mtbench(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Two-turn questions, each answer graded from 1 to 10."""
+    """Grade the answers to two-turn questions from 1 to 10."""
     section = {"questions": _path(questions), "references": references, "limit": limit}
     data = {"languages": _codes(languages), "judge": {"mtbench": section}}
     _evaluate("mtbench", model, judge, data, set_, out, dry_run, json_)
@@ -118,7 +120,7 @@ def nlp(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """ARC, HellaSwag, MMLU and TruthfulQA per language, or custom tasks, by lm-eval (Table 4)."""
+    """Run NLP tasks with lm-eval. ARC, HellaSwag, MMLU and TruthfulQA (Table 4), or custom tasks."""
     names = "paper" if tasks == "paper" else [name.strip() for name in tasks.split(",") if name.strip()]
     section = {"tasks": names, "include_path": _path(include_path), "limit": limit}
     data = {"languages": _codes(languages), "judge": {"nlp": section}}
@@ -132,12 +134,14 @@ def diff(
     benchmark: Annotated[str, typer.Option("--benchmark", help="xalpaca or mtbench.")] = "xalpaca",
     json_: JsonOption = False,
 ) -> None:
-    """The second minus the first on the same items, with paired bootstrap intervals."""
+    """Compare two evaluations on the same items. Second minus first, with paired bootstrap intervals."""
     from eval.difference import READERS, compare
     from icr.report.evaluation_tables import difference_table
 
     if benchmark not in READERS:
-        raise UserError(f"no items of {benchmark} to compare", where="--benchmark", do=f"use {' or '.join(READERS)}")
+        raise UserError(
+            f"{benchmark} cannot be compared item by item", where="--benchmark", do=f"use {' or '.join(READERS)}"
+        )
     result = compare(first, second, benchmark)
     if json_:
         print(json.dumps(result, ensure_ascii=False))
@@ -149,7 +153,7 @@ def _evaluate(
     benchmark: Benchmark,
     model: str,
     judge: str | None,
-    data: dict[str, Any],
+    data: Fields,
     overrides: list[str] | None,
     out: Path,
     dry_run: bool,
@@ -167,7 +171,7 @@ def _evaluate(
         print(f"\nall files: {out}")
 
 
-def _show(benchmark: str, summary: dict[str, Any], json_: bool) -> None:
+def _show(benchmark: str, summary: Fields, json_: bool) -> None:
     from icr.report.evaluation_tables import TABLES
 
     if json_:
@@ -179,7 +183,7 @@ def _show(benchmark: str, summary: dict[str, Any], json_: bool) -> None:
 def _codes(languages: str) -> list[str]:
     codes = [code.strip() for code in languages.split(",") if code.strip()]
     if not codes:
-        raise UserError("no language is named", where="--languages", do="write codes such as es,sw,th")
+        raise UserError("no language is given", where="--languages", do="write codes such as es,sw,th")
     return codes
 
 

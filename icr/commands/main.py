@@ -1,11 +1,11 @@
-"""The command line. Heavy imports live inside the commands, so that --help answers at once."""
+"""The command line. Heavy imports are inside the commands, so that --help is quick."""
 
 from __future__ import annotations
 
 import shlex
 import signal
 import sys
-from typing import Any
+from types import FrameType
 
 import typer
 
@@ -17,7 +17,7 @@ from icr.commands.prompts import prompts_app
 
 app = typer.Typer(
     name="icr",
-    help="Align a language model in many languages with the reward its English alignment left behind.",
+    help="Align a language model in many languages, using the reward implied by its English alignment.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. Not KeyboardInterrupt, which typer would answer itself, without a word about resuming."""
+    """Ctrl-C or SIGTERM. Not KeyboardInterrupt: typer would handle that itself and not print how to resume."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     try:
         app()
     except Interrupted:
-        _say("interrupted; nothing that was finished is lost. To go on:\n  " + _resume_command())
+        _say("interrupted; finished work is kept. To resume:\n  " + _resume_command())
         sys.exit(130)
     except UserError as error:
         _say(f"error: {error}")
@@ -48,11 +48,11 @@ def main() -> None:
         _say(f"error: {known}")
         sys.exit(2)
     except IcrError as error:
-        _say(f"failed: {error}\n  finished work is kept; to try again:\n  {_resume_command()}")
+        _say(f"failed: {error}\n  finished work is kept. To try again:\n  {_resume_command()}")
         sys.exit(1)
 
 
-def _interrupt(number: int, frame: Any) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
@@ -67,8 +67,8 @@ def _say(text: str) -> None:
 for _command in (runs.iterate, inspect.status, inspect.report, inspect.validate, inspect.lc, compare):
     app.command()(_command)
 for _name, _help in {
-    "sample": "Sample N responses per prompt from the round's policy (equation 7).",
-    "score": "Reward the responses, with the length penalty α fitted per language (equations 9 and 15).",
+    "sample": "Sample N responses per prompt from the policy (equation 7).",
+    "score": "Reward the responses and fit α per language (equations 9, 15).",
     "pair": "Make best/worst pairs (equation 10).",
     "train": "Train the next policy on the pairs (equation 11 or 16).",
 }.items():

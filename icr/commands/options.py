@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="key=value over the config, such as judge.budget=5; may be repeated."),
+    typer.Option("--set", help="Override a config key: key=value, e.g. judge.budget=5. May be repeated."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def stdout() -> Console:

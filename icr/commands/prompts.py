@@ -1,4 +1,4 @@
-"""`icr prompts`: parallel prompts made and audited."""
+"""`icr prompts`: make and check parallel prompts."""
 
 from __future__ import annotations
 
@@ -20,43 +20,53 @@ if TYPE_CHECKING:
 
 prompts_app = typer.Typer(
     name="prompts",
-    help="Parallel prompts: translate English ones, check a folder of them.",
+    help="Translate English prompts, or check a folder of parallel ones.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Dollars = Annotated[float | None, typer.Option(min=0.01, help="US dollars at which an endpoint is asked no more.")]
+Dollars = Annotated[float | None, typer.Option(min=0.01, help="Stop after spending this many US dollars.")]
 
 
 @prompts_app.command()
 def translate(
-    to: Annotated[str, typer.Option("--to", help="ISO 639-1 codes, such as es,th,sw.")],
-    source: Annotated[str, typer.Option(help="A folder with en.jsonl, a jsonl or parquet file, or org/name[:split].")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="The folder of LANG.jsonl to be made.")],
-    translator: Annotated[str, typer.Option(help="openai:MODEL at an endpoint, or local:MODEL on this machine.")],
-    from_: Annotated[str, typer.Option("--from", help="The language of the source: en.")] = "en",
-    base_url: Annotated[str | None, typer.Option(help="The endpoint; its key comes from OPENAI_API_KEY.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first this-many prompts.")] = None,
+    to: Annotated[str, typer.Option("--to", help="Comma-separated ISO 639-1 codes, e.g. es,th,sw.")],
+    source: Annotated[
+        str, typer.Option(help="A folder with en.jsonl, a jsonl or parquet file, or a hub data set org/name[:split].")
+    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Output folder; gets one LANG.jsonl per language.")],
+    translator: Annotated[str, typer.Option(help="openai:MODEL (an endpoint) or local:MODEL (this machine).")],
+    from_: Annotated[str, typer.Option("--from", help="Language of the source; only en.")] = "en",
+    base_url: Annotated[
+        str | None, typer.Option(help="Address of the endpoint. The key comes from OPENAI_API_KEY.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts.")] = None,
     budget: Dollars = None,
-    prices: Annotated[str | None, typer.Option(help="YAML of MODEL: {input, output}, dollars per million.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 16,
-    backend: Annotated[str, typer.Option(help="Of a local model: auto, vllm or transformers.")] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count calls, tokens and money.")] = False,
+    prices: Annotated[
+        str | None, typer.Option(help="YAML file of MODEL: {input, output}, in US dollars per million tokens.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Number of requests at a time.")] = 16,
+    backend: Annotated[
+        str, typer.Option(help="Sampling backend of a local model: auto, vllm or transformers.")
+    ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print estimated calls, tokens and cost; send nothing.")
+    ] = False,
 ) -> None:
-    """Translate English prompts, check every translation, and say what was dropped; the same command resumes."""
+    """Translate English prompts. Every translation is checked; rerun the same command to resume."""
     from icr.base.progress import Silent
     from icr.config.schema import Endpoint as Settings
     from prompts.translator import TranslateJob
 
     if from_ != "en":
         raise UserError(f"prompts are translated from English, not from {from_!r}", where="--from",
-                        do="name English prompts: those of every language are joined with them")  # fmt: skip
+                        do="name English prompts: those of all languages are joined with them")  # fmt: skip
     kind, _, model = translator.partition(":")
     if kind not in ("openai", "local") or not model:
-        raise UserError(f"{translator!r} is no translator", where="--translator",
+        raise UserError(f"{translator!r} is not a translator", where="--translator",
                         do="write openai:MODEL or local:MODEL")  # fmt: skip
     if backend not in ("auto", "vllm", "transformers"):
-        raise UserError(f"there is no backend {backend}", where="--backend", do="write auto, vllm or transformers")
+        raise UserError(f"unknown backend {backend}", where="--backend", do="write auto, vllm or transformers")
     job = TranslateJob(
         source=source,
         targets=to.replace(",", " ").split(),
@@ -98,17 +108,17 @@ def _work(job: TranslateJob) -> None:
 def _expected(found: Estimate) -> str:
     money = "" if found.usd is None else f", at most ${found.usd:.2f}"
     return (
-        f"{found.calls} translations to ask for, {found.cached} there already: about {found.prompt_tokens} prompt "
+        f"{found.calls} translations to request, {found.cached} already done: about {found.prompt_tokens} prompt "
         f"tokens and at most {found.completion_tokens} completion tokens{money}"
     )
 
 
 @prompts_app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="A folder of LANG.jsonl, en.jsonl among them.")],
-    json_: Annotated[bool, typer.Option("--json", help="For machines, with every prompt that was found.")] = False,
+    folder: Annotated[Path, typer.Argument(help="A folder of LANG.jsonl files, including en.jsonl.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, with every finding.")] = False,
 ) -> None:
-    """Compare every prompt of a folder with its English. Findings are counted, not repaired; the status is 0."""
+    """Check every prompt against its English original. Nothing is changed; the exit status is 0."""
     from prompts.audit import audit
 
     result = audit(folder)
@@ -117,13 +127,13 @@ def check(
         return
     _print_tallies(result.tallies, "fine", result.missing)
     if result.passed_over:
-        print(f"passed over, as their names are no language's code: {', '.join(result.passed_over)}")
+        print(f"skipped (file name is not a language code): {', '.join(result.passed_over)}")
     if result.found:
         print("--json lists every prompt with a finding")
 
 
 def _show(out: Path, job: TranslateJob) -> None:
-    """What became of every prompt, what it cost, and where it lies."""
+    """What became of every prompt, what it cost, and where the files are."""
     from icr.base.files import read_json
     from prompts.audit import Tally
     from prompts.translate import DROPPED, REPORT
@@ -133,7 +143,7 @@ def _show(out: Path, job: TranslateJob) -> None:
     _print_tallies(tallies, "kept")
     left_out = report["english"]["left_out"]
     if left_out:
-        print("left out of the English: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
+        print("English prompts left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
     for lang, tally in tallies.items():
         if not tally.fine:
             print(f"no prompt is left in {lang}: take it out of prompts.languages, or try another translator")
@@ -155,7 +165,7 @@ def _print_tallies(tallies: dict[str, Tally], fine: str, missing: dict[str, int]
     absent = missing if missing and any(missing.values()) else None
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("language", no_wrap=True)
-    for name in ("prompts", fine, "language\nuntold", *(["not\ntranslated"] if absent else [])):
+    for name in ("prompts", fine, "language\nunknown", *(["not\ntranslated"] if absent else [])):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(f"not {fine}")
     for lang, tally in tallies.items():

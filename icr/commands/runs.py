@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,18 +28,21 @@ RoundOption = Annotated[int, typer.Option("--round", min=0, help="The round.")]
 def iterate(
     config: ConfigOption = None,
     run: RunOption = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds in all; may grow on a finished run.")] = None,
-    from_round: Annotated[
-        Path | None, typer.Option("--from", help="A round's folder: its model becomes π_θ⁰ of a new run.")
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Total number of rounds. Raise it to extend a finished run.")
     ] = None,
-    objective: Annotated[str | None, typer.Option(help="dpo, kto, or your own module:Class.")] = None,
+    from_round: Annotated[
+        Path | None,
+        typer.Option("--from", help="A round's folder, e.g. runs/a/round-1. Its model becomes π_θ⁰ of a new run."),
+    ] = None,
+    objective: Annotated[str | None, typer.Option(help="dpo, kto, or a custom module:Class.")] = None,
     set_: SetOption = None,
 ) -> None:
-    """Run rounds of sample → score → pair → train → judge; the same command resumes."""
+    """Run rounds of sample → score → pair → train → judge. Rerun the same command to resume."""
     from icr.report.page import write_report
     from icr.report.terminal import print_summary
 
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if rounds is not None:
         changes["rounds"] = rounds
     if objective is not None:
@@ -56,7 +59,7 @@ def _controller(
     config: str | None,
     run: Path | None,
     overrides: list[str] | None,
-    changes: dict[str, Any] | None = None,
+    changes: dict[str, object] | None = None,
     from_round: Path | None = None,
 ) -> Iterator[Controller]:
     from icr.base.rundir import RunDir
@@ -72,9 +75,13 @@ def _controller(
 
 
 def _resolve(
-    config: str | None, run: Path | None, overrides: list[str] | None, changes: dict[str, Any], from_round: Path | None
+    config: str | None,
+    run: Path | None,
+    overrides: list[str] | None,
+    changes: dict[str, object],
+    from_round: Path | None,
 ) -> tuple[Config, Inputs]:
-    """The config of this command: named, or the run's own, or the source run's, or the quickstart."""
+    """This command's config: the named one, else that of the run, of the source run, or the quickstart."""
     from icr.config.load import find_config
     from icr.rounds.preflight import load_checked
 
@@ -90,7 +97,9 @@ def _resolve(
         changes = {**changes, **_from_round(from_round)}
         if run is None:
             raise UserError(
-                "a run from another run's round needs a folder of its own", where="--from", do="add --run runs/NAME"
+                "a run that starts from another run's round needs a new folder",
+                where="--from",
+                do="add --run runs/NAME",
             )
     if run is not None:
         changes["run"] = str(run.resolve())
@@ -100,8 +109,8 @@ def _resolve(
     return resolved, inputs
 
 
-def _from_round(folder: Path) -> dict[str, Any]:
-    """π_θ⁰ is that round's model; π_I stays the one of its run."""
+def _from_round(folder: Path) -> dict[str, object]:
+    """π_θ⁰ is that round's model; π_I is the same as in its run."""
     from icr.base.files import read_json
 
     names = folder.resolve().parent / "round-0" / "model.json"
@@ -113,7 +122,7 @@ def _from_round(folder: Path) -> dict[str, Any]:
         policy = str((folder / "model").resolve())
     else:
         raise UserError(
-            f"{folder} has no trained model yet", where="--from", do="finish that round first, or name another"
+            f"{folder} has no trained model yet", where="--from", do="finish that round first, or name another one"
         )
     return {"models.policy": policy, "models.reference": read_json(names)["reference"], "alignment": None}
 
@@ -122,7 +131,7 @@ def run_stage(name: str, run: Path, number: int) -> None:
     """One stage of one round.
 
     Raises:
-        UserError: no such run, or a stage that its config does not have.
+        UserError: run not found, or its config does not have this stage.
     """
     from icr.base.rundir import open_run
 
@@ -132,7 +141,7 @@ def run_stage(name: str, run: Path, number: int) -> None:
             raise UserError(
                 f"this run has no stage {name} in round {number}",
                 where=f"rounds: {controller.config.rounds}, judge.kind: {controller.config.judge.kind}",
-                do="choose another round or stage, or grow the run: icr iterate --rounds N",
+                do="choose another round or stage, or add rounds: icr iterate --rounds N",
             )
         controller.stage(number, name)  # type: ignore[arg-type]
 

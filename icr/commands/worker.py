@@ -9,14 +9,15 @@ from eval.mtbench import sampling as mtbench_sampling
 from eval.mtbench import writing
 from eval.nlp import measuring
 from icr.rounds.stages import measure, train, translate
-from icr.work import prepare, probe, sampling
+from icr.work import prepare, sampling
 from icr.work.pool import Task
+from icr.work.probe import ProbeTask
 from icr.work.resident import Resident
 from icr.work.serve import Function, serve
 
 REGISTERED: tuple[tuple[type[Task], Function[Resident]], ...] = (
     (prepare.PrepareTask, prepare.prepare),
-    (probe.ProbeTask, probe.score_probe),
+    (ProbeTask, measure.score_probe),
     (sampling.SampleTask, sampling.sample),
     (translate.TranslateTask, translate.translate),
     (measure.LogpsTask, measure.sum_logps),

@@ -12,14 +12,14 @@ Benchmark = Literal["xalpaca", "mtbench", "nlp", "accuracy"]
 
 
 class EvaluationConfig(Section):
-    """What `OUT/evaluation.yaml` holds."""
+    """The content of `OUT/evaluation.yaml`."""
 
     benchmark: Benchmark
     model: str = ""
-    """What is measured: hub id, folder, .gguf file, or a folder of answers. Empty for accuracy."""
+    """The model to measure: hub id, folder, .gguf file, or a folder of answers. Empty for accuracy."""
     languages: Annotated[list[str], Field(min_length=1)]
     """ISO 639-1 codes."""
     chat_template: str | None = None
-    """A Jinja file, for models whose tokenizer brings no chat template."""
+    """A Jinja file, for models whose tokenizer has no chat template."""
     sampling: Sampling = Sampling()
     judge: Judge = Judge()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from icr.base.errors import ConfigError, UserError
 from icr.config.schema import CONFIGS, Config, Section
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 S = TypeVar("S", bound=Section)
 Keys = tuple[str, ...]
@@ -53,10 +56,10 @@ def find_config(name: str) -> Path:
     if recipe.is_file():
         return recipe
     known = sorted(p.stem for p in CONFIGS.glob("*.yaml"))
-    raise UserError(f"there is no config {name}", do=f"give a path, or one of the recipes {', '.join(known)}")
+    raise UserError(f"config {name} not found", do=f"give a path, or the name of a recipe: {', '.join(known)}")
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None) -> Config:
+def load_config(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None) -> Config:
     """Read `path`, apply `key=value` overrides and then `changes` (key → value), and type-check the result.
 
     Paths in the file are relative to the file, paths in overrides to the working directory.
@@ -71,9 +74,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, An
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UserError(
-            f"the config is not YAML: {getattr(error, 'problem', error)}",
+            f"the config is not valid YAML: {getattr(error, 'problem', error)}",
             where=where,
-            do="fix the line; indentation and colons are the usual causes",
+            do="fix the line; check indentation and colons",
         ) from error
     if not isinstance(data, dict):
         raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
@@ -82,9 +85,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: dict[str, An
 
 
 def make_config(
-    data: dict[str, Any],
+    data: dict[str, object],
     overrides: Sequence[str] = (),
-    changes: dict[str, Any] | None = None,
+    changes: Mapping[str, object] | None = None,
     source: Path | str = "the command line",
     lines: dict[Keys, int] | None = None,
 ) -> Config:
@@ -94,9 +97,9 @@ def make_config(
 
 def make_section(
     kind: type[S],
-    data: dict[str, Any],
+    data: dict[str, object],
     overrides: Sequence[str] = (),
-    changes: dict[str, Any] | None = None,
+    changes: Mapping[str, object] | None = None,
     source: Path | str = "the command line",
     lines: dict[Keys, int] | None = None,
 ) -> S:
@@ -106,7 +109,7 @@ def make_section(
         kind: a run's config, or what another command takes.
         overrides: `key=value` each, as in `--set`.
         changes: key → value, over the overrides.
-        source, lines: where the data stood, for messages.
+        source, lines: where the data come from, for messages.
 
     Raises:
         ConfigError: as `load_config`.
@@ -114,25 +117,27 @@ def make_section(
     for override in overrides:
         key, sep, value = override.partition("=")
         if not sep:
-            raise UserError(f"--set {override}: no `=` in it", do="write --set key=value, for example reward.beta=0.2")
+            raise UserError(
+                f"--set {override}: `=` is missing", do="write --set key=value, for example reward.beta=0.2"
+            )
         try:
             _set(data, key, yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise UserError(
-                f"--set {override}: the value is not YAML", do="see that every bracket is closed"
+                f"--set {override}: the value is not valid YAML", do="check that every bracket is closed"
             ) from error
-    for key, value in (changes or {}).items():
-        _set(data, key, value)
+    for key, setting in (changes or {}).items():
+        _set(data, key, setting)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_problems(kind, error, source, lines or {}), _without_faults(kind, data, error)) from error
 
 
-def _without_faults(kind: type[S], data: dict[str, Any], error: ValidationError) -> S | None:
-    """The settings with its faulty keys at their defaults, so that the rest can be checked in the same go."""
+def _without_faults(kind: type[S], data: dict[str, object], error: ValidationError) -> S | None:
+    """The settings with faulty keys at their defaults, so that the rest can be checked as well."""
     for item in error.errors():
-        section: Any = data
+        section: object = data
         for key in item["loc"]:
             if not isinstance(section, dict) or key not in section:
                 break
@@ -150,40 +155,12 @@ def dump_config(config: Section) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def differences(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
-    """(key, old value, new value) where two configs differ, but for `run` and a growing `rounds`."""
-    before, after = dict(_flat(old.model_dump(mode="json"))), dict(_flat(new.model_dump(mode="json")))
-    return [
-        (key, before.get(key), after.get(key))
-        for key in before | after
-        if before.get(key) != after.get(key) and key != "run" and not (key == "rounds" and new.rounds > old.rounds)
-    ]
-
-
-def refuse_changes(path: Path, config: Config, what: str, do: str, may_change: Collection[str] = ()) -> None:
-    """A folder is one config's: results under different settings are not mixed.
-
-    Args:
-        path: where the folder's config lies, when it has one yet.
-        what, do: the message's, should a key differ that is not in `may_change`.
-
-    Raises:
-        UserError: one differs.
-    """
-    if not path.exists():
-        return
-    changed = [change for change in differences(load_config(path), config) if change[0] not in may_change]
-    if changed:
-        lines = "\n".join(f"    {key}: {old!r} → {new!r}" for key, old, new in changed)
-        raise UserError(f"{what}:\n{lines}", where=str(path), do=do)
-
-
-def flatten(settings: Section) -> dict[str, Any]:
+def flatten(settings: Section) -> dict[str, object]:
     """Dotted key → plain value."""
     return dict(_flat(settings.model_dump(mode="json")))
 
 
-def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(data: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in data.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
@@ -191,39 +168,43 @@ def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def _set(data: dict[str, Any], key: str, value: Any) -> None:
-    """A value from the command line, its paths relative to where the user is."""
-    extra: dict[str, Any] = {}
+def _set(data: dict[str, object], key: str, value: object) -> None:
+    """A value from the command line, its paths relative to the current folder."""
+    extra: dict[str, object] = {}
     _put(extra, tuple(key.split(".")), value)
     resolve_paths(extra, Path.cwd())
     _merge(data, extra)
 
 
-def _put(data: dict[str, Any], keys: Keys, value: Any) -> None:
+def _put(data: dict[str, object], keys: Keys, value: object) -> None:
     for key in keys[:-1]:
         inner = data.get(key)
         if not isinstance(inner, dict):
-            inner = data[key] = {}
+            inner = {}
+            data[key] = inner
         data = inner
     data[keys[-1]] = value
 
 
-def _merge(data: dict[str, Any], extra: dict[str, Any]) -> None:
+def _merge(data: dict[str, object], extra: dict[str, object]) -> None:
     for key, value in extra.items():
-        if isinstance(value, dict) and isinstance(data.get(key), dict):
-            _merge(data[key], value)
+        inner = data.get(key)
+        if isinstance(value, dict) and isinstance(inner, dict):
+            _merge(inner, value)
         else:
             data[key] = value
 
 
-def resolve_paths(data: dict[str, Any], base: Path) -> None:
-    """Paths are relative to `base`; those of a recipe, which users cannot add files beside, also to where they are."""
+def resolve_paths(data: dict[str, object], base: Path) -> None:
+    """Paths are relative to `base`; those of a recipe also to the current folder: users add no files to recipes."""
     bases = [base, Path.cwd()] if base == CONFIGS else [base]
     for keys in PATHS + PATHS_OR_NAMES:
-        section: Any = data
+        section: object = data
         for key in keys[:-1]:
             section = section.get(key) if isinstance(section, dict) else None
-        value = section.get(keys[-1]) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            continue
+        value = section.get(keys[-1])
         if not isinstance(value, str) or not value or value.startswith("package:") or value in WORDS:
             continue
         paths = [at / Path(value).expanduser() for at in bases]
@@ -260,19 +241,19 @@ def _problems(kind: type[Section], error: ValidationError, path: Path | str, lin
     return list(found.values())
 
 
-def _explain(kind: type[Section], keys: Keys, item: Any) -> tuple[str, str]:
+def _explain(kind: type[Section], keys: Keys, item: ErrorDetails) -> tuple[str, str]:
     """What is wrong with a key, and what to do."""
     name = ".".join(keys)
     if item["type"] == "extra_forbidden":
         fields = _fields(kind, keys[:-1])
         near = difflib.get_close_matches(keys[-1], fields, n=1, cutoff=0.6)
-        hint = f"did you mean `{'.'.join((*keys[:-1], near[0]))}`?" if near else f"known here: {', '.join(fields)}"
+        hint = f"did you mean `{'.'.join((*keys[:-1], near[0]))}`?" if near else f"known keys: {', '.join(fields)}"
         return f"unknown key `{name}`", hint
     if item["type"] == "missing":
-        return f"`{name}` is missing", "add it; docs/config.md says what it holds"
+        return f"`{name}` is missing", "add it; docs/config.md describes it"
     if name == "sampling.n" and item["type"] == "greater_than_equal":
-        return f"`sampling.n` is {item['input']}: one response has no best and worst", "sample at least 2 per prompt"
-    return f"`{name}`: {item['msg']}, got {item['input']!r}", "docs/config.md lists the values it takes"
+        return f"`sampling.n` is {item['input']}: a best and a worst need two responses", "sample at least 2 per prompt"
+    return f"`{name}`: {item['msg']}, got {item['input']!r}", "docs/config.md lists the allowed values"
 
 
 def _fields(kind: type[Section], keys: Keys) -> list[str]:

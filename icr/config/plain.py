@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 
 if TYPE_CHECKING:
     from icr.base.rundir import RunDir  # brings pyarrow, which a config does not need
 
 
-def read_config(run: RunDir) -> dict[str, Any]:
+def read_config(run: RunDir) -> Fields:
     """The run's resolved config as plain data; {} when there is none yet.
 
-    Plain, not `icr.config.Config`: a run of an older icr must stay readable.
+    Plain, not `icr.config.schema.Config`: a run of an older icr must stay readable.
 
     Raises:
-        UserError: the file is no YAML mapping.
+        UserError: the file is not a YAML mapping.
     """
     if not run.config.exists():
         return {}
@@ -29,24 +30,24 @@ def read_config(run: RunDir) -> dict[str, Any]:
         config = error
     if not isinstance(config, dict):
         raise UserError(
-            "the run's config is no YAML mapping" + (f": {config}" if isinstance(config, Exception) else ""),
+            "the run's config is not a YAML mapping" + (f": {config}" if isinstance(config, Exception) else ""),
             where=str(run.config),
-            do="restore the file from a backup, or from the config the run was started with",
+            do="restore the file from a backup, or from the config that the run was started with",
         )
     return config
 
 
-def section(config: dict[str, Any], name: str) -> dict[str, Any]:
+def section(config: Fields, name: str) -> Fields:
     """A section of a plain config; {} when it is absent or null."""
     return config.get(name) or {}
 
 
-def has_xalpaca(config: dict[str, Any]) -> bool:
-    """Whether a plain config's run judges X-AlpacaEval, as it does unless its benchmarks are named."""
+def has_xalpaca(config: Fields) -> bool:
+    """Whether a plain config's run judges X-AlpacaEval: yes, unless other benchmarks are named."""
     return "xalpaca" in section(config, "judge").get("benchmarks", ["xalpaca"])
 
 
-def ordered_languages(config: dict[str, Any], found: Iterable[str]) -> list[str]:
-    """The config's languages in its order, then others that lie in the run folder."""
+def ordered_languages(config: Fields, found: Iterable[str]) -> list[str]:
+    """The config's languages in its order, then others that are in the run folder."""
     wanted = list(section(config, "prompts").get("languages") or [])
     return wanted + sorted(set(found) - set(wanted))

@@ -1,6 +1,6 @@
 """The config: one YAML file, every key typed and documented, every problem reported at once.
 
-The field docstrings below are the documentation of the keys; `docs/config.md` is made from them.
+The field docstrings below are the documentation of the keys; `docs/config.md` is generated from them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class Models(Section):
     reference: str
     """π_I, the model before English alignment: hub id, folder, or .gguf file."""
     chat_template: str | None = None
-    """A Jinja file, for models whose tokenizer brings no chat template."""
+    """A Jinja file, for models whose tokenizer has no chat template."""
 
 
 class Alignment(Section):
-    """English alignment: how π_θ⁰ is made from π_I when `models.policy` is absent."""
+    """English alignment: makes π_θ⁰ from π_I when `models.policy` is absent."""
 
     pairs: str
-    """jsonl of `prompt`, `chosen`, `rejected` in English."""
+    """jsonl file with `prompt`, `chosen`, `rejected` in English: texts, or lists of messages as TRL has them."""
     limit: Count | None = None
-    """Use only the first this-many pairs."""
+    """Use only the first N pairs."""
     learning_rate: Positive = 5e-7
     epochs: Positive = 1.0
     batch_size: Count = 16
@@ -48,30 +48,32 @@ class Alignment(Section):
 
 class Prompts(Section):
     path: str
-    """Folder of LANG.jsonl, one jsonl/parquet table with `lang`, or a hub data set."""
+    """Folder of LANG.jsonl, one jsonl/parquet table with `lang`, or a hub data set. A row has an `instruction`, or a
+    conversation as `messages`."""
     languages: Annotated[list[str], Field(min_length=1)]
-    """ISO 639-1 codes; English (`en`) has to be among them."""
+    """ISO 639-1 codes. English (`en`) must be one of them."""
     limit: Count | None = None
-    """Use only the first this-many prompts, in the order of the English ones."""
+    """Use only the first N prompts, in the order of the English ones."""
 
 
 class Sampling(Section):
     backend: Literal["auto", "vllm", "transformers"] = "auto"
-    """`auto`: vLLM when it is installed, else transformers' generate (and it says so)."""
+    """`auto`: vLLM if it is installed, else transformers' generate (a note says so)."""
     n: Annotated[int, Field(ge=2)] = 10
-    """Responses per prompt; two at least, for a best and a worst."""
+    """Responses per prompt. At least 2, for a best and a worst one."""
     temperature: Positive = 0.9
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Count = 2400
     seed: int = 42
     shard_size: Count = 512
-    """Prompts per shard. A shard is what a killed run loses at most, and what one worker takes at a time."""
+    """Prompts per shard, the unit of work. A killed run loses its unfinished shards. On a GPU a shard has at most 128
+    prompts."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Weights and forward pass of the engine. `auto`: bf16 where the hardware computes it, else fp32."""
+    """Weights and forward pass of the engine. `auto`: bf16 if the hardware supports it, else fp32."""
     tensor_parallel: Count = 1
-    """GPUs per engine; the remaining GPUs run further engines side by side."""
+    """GPUs per engine. The other GPUs run more engines in parallel."""
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of a GPU's memory given to vLLM."""
+    """Share of a GPU's memory for vLLM."""
 
 
 class Reward(Section):
@@ -79,29 +81,31 @@ class Reward(Section):
         Literal["cross-lingual", "multilingual", "translate", "model", "random", "lidr"]
         | Annotated[str, Field(pattern=r"^.+:\w+$")]
     ) = "cross-lingual"
-    """`cross-lingual`: log-ratio given the prefixed English prompt (Eq. 9). `multilingual`: given the prompt as asked
-    (Eq. 12). `translate`: of the response's translation by the policy, given the English prompt (Eq. 13). `model`: the
-    logit of the classifier `reward.model`. `random`: a control. `module:Class`: your own (docs/reward.md). `lidr`: no
-    reward but the baseline of arXiv 2410.08964, with one greedy response per prompt, whatever `sampling` says."""
+    """`cross-lingual`: log-ratio given the prefixed English prompt (Eq. 9). `multilingual`: log-ratio given the prompt
+    as asked (Eq. 12). `translate`: log-ratio of the response's English translation, made by the policy, given the
+    English prompt (Eq. 13). `model`: the logit of the classifier `reward.model`. `random`: a control. `module:Class`: a
+    custom reward (docs/reward.md). `lidr`: no reward, but the baseline of arXiv 2410.08964, with one greedy response
+    per prompt (`sampling.n`, `temperature` and `top_p` are ignored)."""
     model: str | None = None
-    """model: a sequence classifier with one logit, as a hub id or folder."""
+    """kind `model`: a sequence classifier with one logit; hub id or folder."""
     beta: Positive = 0.1
     length_penalty: Literal["fit", "none"] | float = "fit"
-    """`fit`: α per language by Eq. 15; a number: that α for every language."""
+    """`fit`: α is fitted per language (Eq. 15). A number: this α for every language. `none`: no penalty."""
     length_unit: Literal["characters", "tokens"] = "characters"
     reference: Literal["initial", "previous"] = "initial"
-    """π_ref of the log-ratio: π_I, or the policy of the round before."""
+    """π_ref of the log-ratio. `initial`: π_I. `previous`: the policy one round before the current one; in round 1,
+    π_I."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Weights and forward pass of the scorer or classifier; log-sum-exp and sums are fp32 and fp64 in any case.
-    `auto`: bf16 where the hardware computes it, else fp32."""
+    """Weights and forward pass of the scorer or classifier. Log-sum-exp is always fp32, sums are always fp64.
+    `auto`: bf16 if the hardware supports it, else fp32."""
     batch_tokens: Count = 16384
-    """Tokens, padding included, in one forward pass of the scorer."""
+    """Tokens in one forward pass of the scorer, padding included."""
     flip_check: Annotated[int, Field(ge=0)] = 32
-    """Prompts on which a bf16 run is scored again in fp32, to count how often the (best, worst) pair changes."""
+    """Number of prompts that a bf16 run scores again in fp32, to count how often the (best, worst) pair changes."""
     drop_truncated: bool = False
-    """Take responses that hit `max_tokens` out before α is fitted."""
+    """Exclude responses cut off at `max_tokens` before fitting α."""
     drop_wrong_language: bool = False
-    """Take responses in another language than the prompt's out before α is fitted."""
+    """Exclude responses that are not in the prompt's language before fitting α."""
 
 
 class Lora(Section):
@@ -114,59 +118,60 @@ class Lora(Section):
 class Train(Section):
     learning_rate: Positive = 5e-7
     batch_size: Count = 16
-    """Pairs per optimiser step over all processes."""
+    """Pairs per optimiser step, over all processes."""
     micro_batch_size: Count = 1
-    """Pairs per process and forward pass; with KTO rows, two of a pair."""
+    """Pairs per process and forward pass. With KTO: rows, and a pair makes two rows."""
     epochs: Positive = 1.0
     nll_weight: NonNegative = 1.0
     """Weight of the NLL term of Eq. 11."""
     beta: Positive = 0.1
     optimizer: Literal["adamw", "adafactor"] = "adamw"
-    """`adafactor` keeps much less beside the weights than `adamw`; it needs `deepspeed: none`."""
+    """`adafactor` keeps much less optimiser state than `adamw`. It needs `deepspeed: none`."""
     scheduler: str = "cosine"
-    """The learning rate's course, by transformers' name: cosine, linear, constant, constant_with_warmup, inverse_sqrt,
+    """Learning rate scheduler, by transformers' name: cosine, linear, constant, constant_with_warmup, inverse_sqrt,
     polynomial, cosine_with_restarts, cosine_with_min_lr, warmup_stable_decay, reduce_lr_on_plateau, …"""
     scheduler_arguments: dict[str, float | int | str] = {}
-    """What the scheduler needs beside its name, such as {min_lr_rate: 0.1} for cosine_with_min_lr."""
+    """Arguments of the scheduler, such as {min_lr_rate: 0.1} for cosine_with_min_lr."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = WARMUP_RATIO
-    """Share of the optimiser steps in which the learning rate rises from 0, rounded down to whole steps."""
+    """Share of the optimiser steps used for warm-up from 0, rounded down to whole steps."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """The same as a number of optimiser steps, in place of the share."""
+    """Number of warm-up steps. Replaces `warmup_ratio`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout in the model's own layers while it is trained; refused for models that have none."""
+    """Dropout in the model's own layers during training. An error for models without dropout layers."""
     weight_decay: NonNegative = 0.0
     max_grad_norm: Positive = 1.0
     deepspeed: str = "zero2"
-    """`zero2` | `zero3` | `none` | a DeepSpeed JSON file."""
+    """`zero2` | `zero3` | `none` | path of a DeepSpeed JSON file."""
     processes: Literal["auto"] | Count = "auto"
-    """On each node. `auto`: one per GPU, or one on a machine without."""
+    """Training processes on each node. `auto`: one per GPU, or one without a GPU."""
     nodes: Count = 1
-    """Machines that train together; they share the run folder. Sampling and scoring use the one that icr runs on."""
+    """Machines that train together. They share the run folder. Sampling and scoring use only the machine that icr runs
+    on."""
     launcher: str = ""
-    """Several nodes: the command that starts a program once on each of them, such as `srun --ntasks-per-node=1`."""
+    """For several nodes: the command that starts a program once on each node, such as `srun --ntasks-per-node=1`."""
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
-    """`auto`: bf16 where the hardware computes it, else fp32."""
+    """`auto`: bf16 if the hardware supports it, else fp32."""
     gradient_checkpointing: bool = True
     lora: Lora | None = None
     validation: NonNegative = 0
-    """Pairs held back from the training, all of a prompt together: a share below 1, or a number. The exported model is
-    the one with the lowest loss on them. 0: none."""
+    """Pairs held back for validation: a share below 1, or a number of pairs. All pairs of a prompt are held back
+    together. The exported model is the one with the lowest loss on them. 0: no validation."""
     validation_steps: Count | None = None
-    """Optimiser steps from one validation to the next; without it a tenth of the training. The end is validated too."""
+    """Optimiser steps between validations. Without it: a tenth of the training. The last step is always validated."""
     save_minutes: Positive = 15
-    """Minutes between the checkpoints that a killed training continues from."""
+    """Minutes between checkpoints. A killed training continues from the last one."""
     save_steps: Count | None = None
-    """Optimiser steps between these checkpoints, in place of minutes."""
+    """Optimiser steps between checkpoints. Replaces `save_minutes`."""
     seed: int = 42
     report_to: str = "none"
-    """Tracker(s) of transformers: none, tensorboard, wandb, trackio, …"""
+    """Experiment tracker(s) that transformers supports: none, tensorboard, wandb, trackio, …"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.warmup_steps is not None and self.warmup_ratio != WARMUP_RATIO:
-            raise ValueError("both warmup_ratio and warmup_steps are given; leave one of them out")
+            raise ValueError("both warmup_ratio and warmup_steps are set; remove one of them")
         if self.validation >= 1 and self.validation != int(self.validation):
-            raise ValueError("validation is a share below 1 or a whole number of pairs")
+            raise ValueError("validation must be a share below 1 or a whole number of pairs")
         return self
 
 
@@ -174,20 +179,20 @@ class Endpoint(Section):
     """An OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY."""
 
     base_url: str | None = None
-    """The endpoint's address, such as http://localhost:8000/v1. Without it OPENAI_BASE_URL, else OpenAI's own."""
+    """Address of the endpoint, such as http://localhost:8000/v1. Default: OPENAI_BASE_URL, else OpenAI's own."""
     concurrency: Count = 16
-    """Requests under way at a time."""
+    """Number of requests at a time."""
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
     """Prompt and completion tokens together."""
     attempts: Count = 6
-    """How often a request is tried."""
+    """How often a request is tried before it counts as failed."""
     timeout: Positive = 120.0
-    """Seconds until a request that has no answer counts as failed."""
+    """Seconds to wait for the answer to a request."""
     budget: Positive | None = None
-    """US dollars of this command's own requests; at that sum it stops, and what was answered is kept."""
+    """Stop once this command has spent this many US dollars. Answers received so far are kept."""
     prices: str | None = None
-    """YAML of MODEL: {input: …, output: …}, US dollars per million tokens, before the known prices."""
+    """YAML file of MODEL: {input: …, output: …} in US dollars per million tokens. Overrides the known prices."""
 
     def named(self, key: str) -> str:
         """What the user sets a key by: here the option of a command."""
@@ -198,65 +203,66 @@ class MtBench(Section):
     questions: str
     """Folder of LANG.jsonl in FastChat's question format."""
     references: str | None = None
-    """Folder of LANG.jsonl in FastChat's reference-answer format; `judge`: the judge writes what is missing. Without
-    it, the references in the question files."""
+    """Folder of LANG.jsonl in FastChat's reference-answer format. `judge`: the judge writes missing references.
+    Default: the references in the question files."""
     limit: Count | None = None
-    """Use only the first this-many questions of each category."""
+    """Use only the first N questions of each category."""
     max_tokens: Count = 1024
 
 
 class Accuracy(Section):
     pairs: Count = 100
-    """Pairs per language out of a round's pairs."""
+    """Number of the round's pairs that are judged, per language."""
 
 
 class Nlp(Section):
-    """NLP benchmarks by lm-eval (Table 4)."""
+    """NLP benchmarks, run by lm-eval (Table 4)."""
 
     tasks: Literal["paper"] | Annotated[list[str], Field(min_length=1)] = "paper"
-    """`paper`: ARC, HellaSwag, MMLU and TruthfulQA in every language that has them. Or a list of lm-eval's task names;
-    `{lang}` in a name stands for each language, `paper` for the paper's."""
+    """`paper`: ARC, HellaSwag, MMLU and TruthfulQA in every language that has them. Or a list of lm-eval task names;
+    `{lang}` in a name stands for each language, and `paper` for the tasks of the paper."""
     include_path: str | None = None
-    """Folder of your own task files in lm-eval's form. Python functions that they name are run."""
+    """Folder of custom task files in lm-eval's format. Python functions named in them are executed."""
     few_shot: dict[str, Annotated[int, Field(ge=0)]] = {}
-    """Examples in the prompt by benchmark, such as {arc: 25}; else 5 for MMLU, 0 for the paper's others, and what its
-    own file says for any other task."""
+    """Few-shot examples per benchmark, such as {arc: 25}. Default: 5 for MMLU, 0 for the paper's other benchmarks, and
+    for any other task what its own file says."""
     limit: Count | None = None
-    """Use only the first this-many items of each task."""
+    """Use only the first N items of each task."""
     backend: Literal["auto", "vllm", "transformers"] = "auto"
-    """`auto`: vLLM on a GPU where it is installed, else transformers."""
+    """`auto`: vLLM on a GPU if it is installed, else transformers."""
     batch_size: Literal["auto"] | Count = "auto"
-    """transformers: texts in one forward pass; `auto`: what the GPU's memory holds, 16 without a GPU."""
+    """transformers: texts in one forward pass. `auto`: as many as fit into the GPU's memory; 16 without a GPU."""
 
 
 class Judge(Endpoint):
-    """Who judges what. The keys of an endpoint are for `kind: openai`."""
+    """Who judges, and which benchmarks. The endpoint keys (`base_url` to `prices`) apply to `kind: openai`."""
 
     kind: Literal["local", "openai", "none"] | Annotated[str, Field(pattern=r"^.+:\w+$")] = "none"
-    """`local`: a local model's probabilities. `openai`: any OpenAI-compatible endpoint. `module:Class`: your own, which
-    compares two answers (docs/evaluation.md)."""
+    """`local`: a local model's probabilities. `openai`: any OpenAI-compatible endpoint. `module:Class`: a custom judge,
+    which compares two answers (docs/evaluation.md)."""
     model: str | None = None
-    """local: hub id, folder or .gguf; openai: the model's name at the endpoint."""
+    """`local`: hub id, folder or .gguf file. `openai`: the model's name at the endpoint."""
     benchmarks: Annotated[list[Literal["xalpaca", "mtbench", "accuracy", "nlp"]], Field(min_length=1)] = ["xalpaca"]
-    """What is measured: win rates against the baseline, MT-Bench, agreement of the judge with the round's pairs, NLP
-    tasks."""
+    """What is measured. `xalpaca`: win rates against the baseline. `mtbench`: MT-Bench. `accuracy`: how often the judge
+    agrees with the round's pairs. `nlp`: NLP tasks."""
     every: Count = 1
-    """Judge after every this-many rounds; round 0 and the last one in any case."""
+    """Judge every N rounds. Round 0 and the last round are always judged."""
     prompts: str | None = None
-    """xalpaca: held-out prompts, in the form of `prompts.path`; joined by id, too."""
+    """xalpaca: held-out prompts, in the same format as `prompts.path` and also joined by id."""
     limit: Count | None = None
-    """xalpaca: use only the first this-many prompts, in the order of the English ones."""
+    """xalpaca: use only the first N prompts, in the order of the English ones."""
     baseline: str = "round-0"
-    """xalpaca: `round-0`, or a folder of LANG.json / LANG.jsonl answers (`id`, `output`) to compare with."""
+    """xalpaca: what to compare with. `round-0`, or a folder of LANG.json / LANG.jsonl answers (`id`, `output`)."""
     orders: Literal["both", "seeded"] = "both"
-    """xalpaca: every pair in both orders, or in one that a coin per prompt decides."""
+    """xalpaca: show every pair in both orders, or in one random order per prompt."""
     preference: Literal["auto", "logprobs", "label"] = "auto"
-    """A label's share from its log-probabilities (`logprobs`; `auto`: where the judge returns them), or all for the
-    label that was written."""
+    """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
+    label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""
     difficulty: str | None = None
-    """xalpaca: csv of `index` (the prompt's number, from 0) and `difficulty`, for the length-controlled win rate."""
+    """xalpaca: csv with `index` (the prompt's number, from 0) and `difficulty`, for the length-controlled win rate."""
     gamed: str | None = None
-    """xalpaca: csv of the two gamed baselines' judged pairs, which regularise it."""
+    """xalpaca: csv with the judged pairs of the two gamed baselines, which regularise the length-controlled win
+    rate."""
     max_tokens: Count = 2048
     temperature: NonNegative = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -270,12 +276,12 @@ class Judge(Endpoint):
 
     @property
     def own(self) -> str | None:
-        """The user's own judge, as `module:Class`."""
+        """The custom judge, as `module:Class`."""
         return self.kind if ":" in self.kind else None
 
     @property
     def local_model(self) -> str | None:
-        """The model that is loaded to judge; None where an endpoint does, or nobody."""
+        """The model that is loaded to judge; None for an endpoint, a custom judge or no judge."""
         return self.model if self.kind == "local" else None
 
     @property
@@ -294,6 +300,6 @@ class Config(Section):
     sampling: Sampling = Sampling()
     reward: Reward = Reward()
     objective: str = "dpo"
-    """`dpo` (Eq. 11), `kto` (Eq. 16), or your own `module:Class`."""
+    """`dpo` (Eq. 11), `kto` (Eq. 16), or a custom `module:Class`."""
     train: Train = Train()
     judge: Judge = Judge()

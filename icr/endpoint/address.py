@@ -1,4 +1,4 @@
-"""Where an endpoint is and the key for it, which comes from OPENAI_API_KEY alone and is in no message, file or log."""
+"""Address and key of an endpoint. The key comes only from OPENAI_API_KEY and is in no message, file or log."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Address:
         """From the config, else OPENAI_BASE_URL, else OpenAI's own.
 
         Raises:
-            UserError: no web address, or there is no key (`key_needed`) and the endpoint is not on this machine.
+            UserError: not a web address, or the key is missing (`key_needed`) and the endpoint is not on this machine.
         """
         url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError("the endpoint is no web address", where=f"{settings.named('base_url')}: {_shown(url)}",
+            raise UserError("the endpoint is not a web address", where=f"{settings.named('base_url')}: {_shown(url)}",
                             do="write it like http://localhost:8000/v1")  # fmt: skip
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key and key_needed and not _is_loopback(parts.hostname):
-            raise UserError("there is no key for the endpoint", where=f"{settings.named('base_url')}: {_shown(url)}",
-                            do="export OPENAI_API_KEY=… (any word, when this endpoint needs none)")  # fmt: skip
+            raise UserError("the key for the endpoint is missing", where=f"{settings.named('base_url')}: {_shown(url)}",
+                            do="export OPENAI_API_KEY=… (any word, if this endpoint needs no key)")  # fmt: skip
         return cls(url, key or NO_KEY)
 
     @property
@@ -55,7 +55,7 @@ class Address:
         return _shown(self.url)
 
     def without_key(self, text: str) -> str:
-        """What an endpoint says may hold the key that it was sent."""
+        """What an endpoint says may contain the key that it was sent."""
         return text.replace(self.key, "***")
 
 

@@ -1,4 +1,4 @@
-"""What an endpoint has answered, kept in sqlite: an answer that was paid for is never asked for again."""
+"""The answers of an endpoint, kept in sqlite: an answer that was paid for is never requested again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
@@ -22,12 +21,12 @@ SECONDS_FOR_OTHERS = 60.0
 class Cache:
     """Answers by question. Each is on disk when `put` returns: safe under kill -9 and with several processes.
 
-    The first answer to a question stays: what a second process paid for at the same moment is let go, so that both go
-    on with the same one.
+    The first answer to a question stays. If a second process paid for the same question at the same moment, its answer
+    is dropped, so that both continue with the same one.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError when the file is no cache."""
+        """Raises UserError if the file is not a cache."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._explained():
@@ -45,7 +44,7 @@ class Cache:
         """In WAL mode NORMAL survives the death of the process; only a power cut may take the last answers.
 
         Two processes that turn a new file to WAL at once would wait for each other, so sqlite does not let them wait:
-        one is told at once that the file is busy, whatever its timeout.
+        one gets the error "busy" at once, whatever its timeout.
         """
         self._db.execute("PRAGMA journal_mode=WAL")
 
@@ -92,16 +91,16 @@ class Cache:
         except sqlite3.DatabaseError as error:
             if _code(error) == sqlite3.SQLITE_FULL:
                 raise UserError("the disk is full", where=str(self._path),
-                                do="free some space; the same command then goes on") from None  # fmt: skip
+                                do="free some space, then rerun the same command to continue") from None  # fmt: skip
             if _code(error) == sqlite3.SQLITE_BUSY:
                 raise UserError(
-                    f"another process has held the cache of answers for {SECONDS_FOR_OTHERS:.0f} seconds",
+                    f"another process has locked the cache of answers for {SECONDS_FOR_OTHERS:.0f} seconds",
                     where=str(self._path),
-                    do="end it; the same command then goes on",
+                    do="end it, then rerun the same command to continue",
                 ) from None
             if _code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 raise UserError(f"the cache of answers cannot be read: {error}", where=str(self._path),
-                                do="move the file away; its answers are then asked for again") from None  # fmt: skip
+                                do="move the file away; its answers will be requested again") from None  # fmt: skip
             raise
 
 
@@ -113,7 +112,7 @@ def _code(error: BaseException) -> int | None:
 class Writer:
     """Puts answers in a cache from an event loop: those that come in together are one transaction.
 
-    A thread of its own would not be held up by the disk, but costs more than the transactions do.
+    A separate thread would not wait for the disk, but would cost more than the transactions do.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -151,6 +150,6 @@ class Writer:
             self._error = error
 
 
-def question_key(model: str, params: dict[str, Any], messages: list[dict[str, str]]) -> str:
+def question_key(model: str, params: dict[str, object], messages: list[dict[str, str]]) -> str:
     """The same question to the same model under the same parameters has the same key."""
     return hashlib.sha256(json.dumps([model, params, messages], sort_keys=True).encode()).hexdigest()

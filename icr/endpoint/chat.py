@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Any, Protocol
+from typing import Protocol
 
 import openai
 from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.config.schema import Endpoint as Settings
 from icr.endpoint.address import Address
 from icr.endpoint.client import ChatClient, openai_client
@@ -25,16 +26,16 @@ from icr.endpoint.reply import Reply
 
 TOP_LOGPROBS = 5
 FAILURES_IN_A_ROW = 20
-"""Questions that end without an answer, one after the other, until the endpoint is taken to be down."""
+"""After so many questions in a row without an answer, the endpoint counts as down."""
 LONGEST_WAIT = 300.0
 """Seconds. An endpoint that asks for more is not waited for."""
 FIRST_WAIT = 1.0
 """Seconds; waits are drawn below a bound that doubles with each attempt."""
-RESUME = "the same command continues; what was answered is kept"
+RESUME = "rerun the same command to continue; answers received so far are kept"
 
 
 class BrokenAnswer(Exception):
-    """A reply with status 200 that is no chat completion. It is asked for again, like a server error."""
+    """A reply with status 200 that is not a chat completion. It is requested again, as after a server error."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Ask:
     """Ask for the log-probs of the first tokens' alternatives."""
 
     @property
-    def params(self) -> dict[str, Any]:
-        params: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+    def params(self) -> dict[str, object]:
+        params: dict[str, object] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return params | ({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.label_logprobs else {})
 
     @property
@@ -129,9 +130,9 @@ class Chat:
                 if refused is None:
                     raise
                 self._unknown.update([refused, *(["top_logprobs"] if refused == "logprobs" else [])])
-                self._note(f"the endpoint does not know {refused}: asked without it")
+                self._note(f"the endpoint does not support {refused}: requests are sent without it")
 
-    async def _retried(self, client: ChatClient, ask: Ask, sent: dict[str, Any]) -> Reply:
+    async def _retried(self, client: ChatClient, ask: Ask, sent: Mapping[str, object]) -> Reply:
         try:
             return await self._once(client, ask, sent)
         except Exception as error:
@@ -147,7 +148,7 @@ class Chat:
         )
         return await retrying(again)
 
-    async def _once(self, client: ChatClient, ask: Ask, sent: dict[str, Any]) -> Reply:
+    async def _once(self, client: ChatClient, ask: Ask, sent: Mapping[str, object]) -> Reply:
         guess = ask.guess
         await self._rates.wait(guess.total)
         async with asyncio.timeout(self._timeout):
@@ -157,10 +158,10 @@ class Chat:
             reply = Reply.model_validate_json(content)
         except ValidationError as error:
             self._pay(Usage.of(_usage_in(content)), guess)
-            raise BrokenAnswer(f"no chat completion ({error.errors()[0]['msg']})") from None
+            raise BrokenAnswer(f"not a chat completion ({error.errors()[0]['msg']})") from None
         usage = Usage.of(reply.usage)
         if usage is None:
-            self._note("the endpoint does not count tokens: they are guessed from the texts")
+            self._note("the endpoint does not count tokens: they are estimated from the texts")
             text = reply.choices[0].message.content or ""
             usage = Usage(guess.prompt, guess_prompt_tokens([text]))
             reply.usage = {"prompt_tokens": usage.prompt, "completion_tokens": usage.completion, "guessed": True}
@@ -187,18 +188,20 @@ class Chat:
         said = self._said(error)
         where = f"{self._base_url_key}: {self._address.shown}"
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            raise UserError(f"the endpoint refuses the key: {said}", where=where,
+            raise UserError(f"the endpoint rejects the key: {said}", where=where,
                             do=f"set OPENAI_API_KEY to a key that is valid there; {RESUME}") from None  # fmt: skip
         if isinstance(error, openai.NotFoundError):
             raise UserError(f"the endpoint does not know the model {self._model}: {said}", where=where,
                             do=f"check the model's name and {self._base_url_key} (it usually ends in /v1)"
                             ) from None  # fmt: skip
         if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
-            raise UserError(f"the account is used up: {said}", where=where, do=f"top it up; {RESUME}") from None
+            raise UserError(
+                f"the account has no credit left: {said}", where=where, do=f"add credit; {RESUME}"
+            ) from None
         never_reached = isinstance(error, openai.APIConnectionError) and not self._answered
         if never_reached or self._failed_in_a_row >= FAILURES_IN_A_ROW:
             raise UserError(f"the endpoint does not answer: {said}", where=where,
-                            do=f"see that it runs and can be reached; {RESUME}") from None  # fmt: skip
+                            do=f"check that it runs and can be reached; {RESUME}") from None  # fmt: skip
         return NoAnswer(_kind(error), said)
 
     def _said(self, error: Exception) -> str:
@@ -207,7 +210,7 @@ class Chat:
         if isinstance(error, openai.APIStatusError):
             text = f"HTTP {error.status_code}: {error.message}"
         elif isinstance(error, openai.APITimeoutError | TimeoutError):
-            text = f"nothing within {self._timeout:g} s"
+            text = f"no answer within {self._timeout:g} s"
         return " ".join(self._address.without_key(text).split())[:200]
 
 
@@ -220,8 +223,8 @@ def _kind(error: Exception) -> str:
     return "no readable answer" if isinstance(error, BrokenAnswer) else "no answer: connection lost"
 
 
-def _usage_in(content: bytes) -> dict[str, Any] | None:
-    """The usage that a reply tells which is no chat completion otherwise: it was paid for all the same."""
+def _usage_in(content: bytes) -> Fields | None:
+    """The usage in a reply that is otherwise not a chat completion: it was paid for as well."""
     try:
         usage = json.loads(content)["usage"]
     except (ValueError, TypeError, KeyError):
@@ -256,7 +259,7 @@ def _retry_after(error: BaseException | None) -> float | None:
         return None
 
 
-def _refused_parameter(error: openai.BadRequestError, sent: dict[str, Any]) -> str | None:
+def _refused_parameter(error: openai.BadRequestError, sent: Mapping[str, object]) -> str | None:
     """The parameter that the endpoint says it does not support, if it is one that we can do without."""
     text = f"{error.message} {error.param or ''}".lower()
     if not any(word in text for word in ("support", "unknown", "unrecognized", "not permitted", "not allowed")):

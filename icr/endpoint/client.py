@@ -1,15 +1,16 @@
 """The `openai` client on its light path: a thousand requests a second from one core.
 
-Address, key, headers and errors are the package's. But its own `create` builds address, headers and options anew for
-each request and objects out of each reply, and even its transport alone, which is made of aiohttp, takes half as long
-again as aiohttp does. So the requests go out through aiohttp itself, and the package is asked again when one fails.
+Address, key, headers and errors are the package's. But its own `create` builds address, headers and options again for
+each request and objects from each reply, and even its transport alone, which is based on aiohttp, takes half as long
+again as aiohttp does. So requests are sent with aiohttp itself, and the package handles those that fail.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 import httpx2
@@ -52,7 +53,7 @@ class ChatClient:
     async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()
 
-    async def post(self, body: dict[str, Any]) -> bytes:
+    async def post(self, body: Mapping[str, object]) -> bytes:
         """The reply of status 200, whatever it is.
 
         Raises:

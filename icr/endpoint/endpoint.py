@@ -37,14 +37,14 @@ Heard = Callable[[int, Reply | NoAnswer], None]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What asking would take, before anything is sent."""
+    """Expected requests, tokens and cost, before anything is sent."""
 
     calls: int
     """Questions that have to be asked; those that differ in nothing count once."""
     cached: int
     """Questions whose answers are there already."""
     prompt_tokens: int
-    """Guessed from the texts (`eval.prices.guess_prompt_tokens`)."""
+    """Guessed from the texts (`icr.endpoint.prices.guess_prompt_tokens`)."""
     completion_tokens: int
     """As if every answer were the longest that it may be."""
     usd: float | None
@@ -76,9 +76,8 @@ class Endpoint:
             first_wait: seconds; the first wait after a fault is drawn below it.
             dry: for `estimate` alone. No key is needed and no file is made.
 
-        Raises:
-            UserError: there is no key and the endpoint is not on this machine, the prices or the cache cannot be read,
-                or there is a budget and no price is known.
+        Raises: UserError: the key is missing and the endpoint is not on this machine, the prices or the cache cannot be
+            read, or there is a budget and the price is unknown.
         """
         self.model = model
         self.reporter: Reporter = reporter or Silent()
@@ -91,8 +90,8 @@ class Endpoint:
         self._noted: set[str] = set()
         self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait)
         if self._price is None and not address.is_here and not dry:
-            self.note_once(f"no price of {model} at {address.shown} is known: tokens are counted, not money "
-                           f"({settings.named('prices')} takes one)")  # fmt: skip
+            self.note_once(f"the price of {model} at {address.shown} is unknown: tokens are counted, cost is not "
+                           f"(set it with {settings.named('prices')})")  # fmt: skip
 
     @property
     def cost(self) -> Cost:
@@ -119,7 +118,7 @@ class Endpoint:
         return [work.replies[number] for number in range(len(asks))]
 
     def estimate(self, asks: Sequence[Ask]) -> Estimate:
-        """What asking these would take; nothing is sent."""
+        """Expected requests, tokens and cost; nothing is sent."""
         unlike = list(dict.fromkeys(asks))
         missing = [ask for ask in unlike if self._cache.get(self._key(ask)) is None]
         cost = Cost(usd=None if self._price is None else 0.0)
@@ -128,7 +127,7 @@ class Endpoint:
         return Estimate(len(missing), len(unlike) - len(missing), cost.prompt_tokens, cost.completion_tokens, cost.usd)
 
     def cost_of(self, asks: Sequence[Ask] | None = None) -> Cost:
-        """What the answers that are in the cache cost, whichever command paid; at today's prices.
+        """The cost of the answers in the cache, including those of earlier commands; at today's prices.
 
         Args:
             asks: only the answers to these; all when None.
@@ -256,7 +255,7 @@ def _seldom_collected() -> Iterator[None]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Whether no other process asks with a cache in this folder now; the next one that looks is told so."""
+    """Whether no other process uses a cache in this folder now; the next process that checks sees that one does."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:

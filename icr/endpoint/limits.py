@@ -72,10 +72,10 @@ class Meter:
         budget = settings.budget
         if budget is not None and price is None:
             raise UserError(
-                f"the budget cannot be kept: no price of the model {model} is known at this endpoint",
+                f"the budget cannot be kept: the price of the model {model} at this endpoint is unknown",
                 where=f"{settings.named('budget')}: {budget:g}",
-                do=f"name a file as {settings.named('prices')} that has its US dollars per million tokens: "
-                f"`{model}: {{input: …, output: …}}`; or take the budget out",
+                do=f"name a file in {settings.named('prices')} with its US dollars per million tokens: "
+                f"`{model}: {{input: …, output: …}}`; or remove the budget",
             )
         self.cost = Cost(usd=None if price is None else 0.0)
         self._price, self._budget, self._budget_key = price, budget, settings.named("budget")
@@ -100,10 +100,10 @@ class Meter:
         while (self.cost.usd or 0.0) + self._set_aside + usd > self._budget:
             if not self._set_aside:
                 raise BudgetUsedUp(
-                    f"the budget is used up: ${self.cost.usd:.4f} of ${self._budget:g} are spent, and the next request "
+                    f"the budget is used up: ${self.cost.usd:.4f} of ${self._budget:g} is spent, and the next request "
                     f"may cost ${usd:.4f}",
                     where=f"{self._budget_key}: {self._budget:g}",
-                    do=f"raise {self._budget_key}; the same command continues, and what was answered is kept",
+                    do=f"raise {self._budget_key} and rerun the same command; answers received so far are kept",
                 )
             self._freed.clear()
             await self._freed.wait()

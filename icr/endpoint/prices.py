@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from genai_prices import Usage as PricedUsage
@@ -13,6 +13,7 @@ from genai_prices import calc_price
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 
 BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
@@ -28,8 +29,8 @@ class Usage:
     """Of the prompt's tokens, those that the provider had kept; some take less for them."""
 
     @classmethod
-    def of(cls, raw: dict[str, Any] | None) -> Usage | None:
-        """From the `usage` of a chat completion; None where it does not tell."""
+    def of(cls, raw: Fields | None) -> Usage | None:
+        """From the `usage` of a chat completion; None if it is not given."""
         if not raw or not isinstance(raw.get("prompt_tokens"), int):
             return None
         cached = (raw.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
@@ -86,13 +87,13 @@ class _Row(BaseModel):
 
 
 def find_price(model: str, base_url: str, table: str | None) -> Price | None:
-    """The user's price of a model, else the one that `genai-prices` brings for the provider at this address.
+    """The user's price of a model, else the one that `genai-prices` has for the provider at this address.
 
-    Nothing is fetched: the known prices are those of the installed package. None when no price is known, as with a
-    server of your own.
+    Nothing is fetched: the known prices are those of the installed package. None if the price is unknown, as for a
+    private server.
 
     Raises:
-        UserError: `table` is no YAML of MODEL: {input, output}.
+        UserError: `table` is not a YAML file of MODEL: {input, output}.
     """
     own = read_prices(Path(table)) if table else {}
     if model in own:
@@ -110,7 +111,7 @@ def find_price(model: str, base_url: str, table: str | None) -> Price | None:
 
 
 def read_prices(path: Path) -> dict[str, Price]:
-    """Raises UserError when the file is not there, or no YAML of MODEL: {input, output} in US dollars per million."""
+    """Raises UserError if the file is missing or not YAML of MODEL: {input, output} in US dollars per million."""
     try:
         rows = TypeAdapter(dict[str, _Row]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field
+
+from icr.base.fields import Fields
 
 
 class TopToken(BaseModel):
@@ -35,4 +37,4 @@ class Reply(BaseModel):
     """The part of a chat completion that is read and kept. Servers differ in the rest."""
 
     choices: Annotated[list[Choice], Field(min_length=1)]
-    usage: dict[str, Any] | None = None
+    usage: Fields | None = None

@@ -1,18 +1,20 @@
-"""R_n: an explicit reward model, any sequence classifier with one logit, in its own words for a conversation."""
+"""R_n: an explicit reward model, any sequence classifier with one logit, with its own chat template."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from icr.base.conversation import Conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
-from icr.engines.models import locate
+from icr.engines.models import fill_template, locate
 from icr.engines.precision import Precision
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -28,11 +30,11 @@ def check_classifier(name: str) -> str:
     """The folder or hub id that `reward.model` names, checked as far as that goes without loading it.
 
     Raises:
-        UserError: there is no such folder, it is a .gguf file, or its config has not one label.
+        UserError: folder not found, it is a .gguf file, or its config does not have exactly one label.
     """
     found = locate(name, KEY)
     if found.endswith(".gguf"):
-        raise UserError("a .gguf file holds no classifier", where=f"{KEY}: {name}", do="name a folder or a hub id")
+        raise UserError("a .gguf file cannot be a classifier", where=f"{KEY}: {name}", do="name a folder or a hub id")
     config = Path(found) / "config.json"
     if config.is_file():
         labels = json.loads(config.read_text(encoding="utf-8")).get("id2label") or {0: "", 1: ""}
@@ -46,8 +48,8 @@ class Classifier:
     def __init__(self, name: str, precision: Precision, batch_tokens: int) -> None:
         """Load weights (safetensors only, no remote code) and tokenizer.
 
-        Raises:
-            UserError: they cannot be loaded, weights of the classifying head are missing, or it has not one logit.
+        Raises: UserError: they cannot be loaded, weights of the classification head are missing, or it does not have
+            one logit.
         """
         import torch
 
@@ -60,19 +62,18 @@ class Classifier:
         positions = getattr(self._config, "max_position_embeddings", None) or self.tokenizer.model_max_length
         self.longest = min(int(positions), int(self.tokenizer.model_max_length))
 
-    def token_ids(self, prompt: str, response: str) -> Ids:
+    def token_ids(self, prompt: Conversation, response: str) -> Ids:
         """Prompt and response as the classifier reads them: in its chat template, else as a pair of texts."""
         if self.tokenizer.chat_template:
-            messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-            text: Any = self.tokenizer.apply_chat_template(messages, tokenize=False)
+            text = fill_template(self.tokenizer, [*prompt, {"role": "assistant", "content": response}], opened=False)
             encoded = self.tokenizer(text, add_special_tokens=False)
         else:
-            encoded = self.tokenizer(prompt, response)
+            encoded = self.tokenizer(show_conversation(prompt), response)
         ids: list[int] = encoded["input_ids"]
         segments: list[int] = encoded.get("token_type_ids") or [0] * len(ids)
         return list(zip(ids, segments, strict=True))
 
-    def logits(self, pairs: Sequence[tuple[str, str]], reporter: Reporter = _SILENT) -> list[float | None]:
+    def logits(self, pairs: Sequence[tuple[Conversation, str]], reporter: Reporter = _SILENT) -> list[float | None]:
         """The logit of each (prompt, response); None where the two are longer than the classifier can read.
 
         A logit does not depend on what else is in the batch, but for rounding.
@@ -126,7 +127,7 @@ class Classifier:
         return unused
 
 
-def _load(name: str, dtype: Any) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
@@ -136,11 +137,11 @@ def _load(name: str, dtype: Any) -> tuple[PreTrainedTokenizerBase, PreTrainedMod
         )
     except (OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        do = "name a sequence classifier with safetensors weights; offline machines need a local folder"
+        do = "name a sequence classifier with safetensors weights; an offline machine needs a local folder"
         raise UserError(f"the classifier cannot be loaded: {first}", where=f"{KEY}: {name}", do=do) from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(
-            f"the model has no weights for {', '.join(missing[:3])}: its rewards would be chance",
+            f"the model has no weights for {', '.join(missing[:3])}: its rewards would be random",
             where=f"{KEY}: {name}",
             do="name a model that was trained as a sequence classifier",
         )
@@ -151,7 +152,7 @@ def _load(name: str, dtype: Any) -> tuple[PreTrainedTokenizerBase, PreTrainedMod
 def _check_labels(count: int, name: str) -> None:
     if count != 1:
         raise UserError(
-            f"the classifier has {count} logits, and a reward is one number",
+            f"the classifier has {count} logits, but a reward is one number",
             where=f"{KEY}: {name}",
             do="name a reward model: a sequence classifier with a single label",
         )

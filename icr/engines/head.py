@@ -26,7 +26,7 @@ class OutputHead:
 
     @staticmethod
     def of(model: PreTrainedModel) -> OutputHead:
-        """The head of a model. Raises UserError when it has none."""
+        """The head of a model. Raises UserError if it has none."""
         config = model.config.get_text_config()
         projection = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if projection is None:
@@ -52,13 +52,13 @@ class OutputHead:
         return torch.cat([-F.cross_entropy(self.logits(h), t, reduction="none") for h, t in chunks])
 
     def check(self, model: PreTrainedModel, piece: list[int]) -> None:
-        """Compare with the model's own logits on a short piece; raises UserError where they are made otherwise."""
+        """Compare with the model's own logits on a short piece; raises UserError if they differ."""
         inputs = torch.tensor([piece], device=model.device)
         expected = model(input_ids=inputs, use_cache=False).logits[0].float()
         found = self.logits(model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0])
         error, size = (found - expected).abs().max().item(), expected.abs().max().item()
         if error > max(1e-4, 4 * torch.finfo(model.dtype).eps) * size:
             raise UserError(
-                f"{type(model).__name__} makes its logits in a way that is not supported: they differ by {error:.3g}",
-                do="use a causal language model whose logits are its output head on its last hidden states",
+                f"{type(model).__name__} computes its logits in an unsupported way: they differ by {error:.3g}",
+                do="use a causal language model whose logits are its output head applied to its last hidden states",
             )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from icr.base.content import cache_root
+from icr.base.conversation import Conversation
 from icr.base.errors import UserError
 from icr.base.files import atomic_folder
 from icr.engines.precision import Precision
@@ -23,21 +23,23 @@ def locate(spec: str, where: str) -> str:
     """Turn a model name into a folder, a .gguf file or a hub id, and check what can be checked without loading.
 
     `package:NAME/FILE` names a file inside an installed Python package. Raises UserError when a folder lacks
-    its config or a weight shard, and when a name is neither a path nor of a hub id's form.
+    its config or a weight shard, and when a name is neither a path nor looks like a hub id.
     """
     if spec.startswith("package:"):
         return str(_package_file(spec, where))
     path = Path(spec).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise UserError(f"there is no file {path}", where=where, do="give the path of a .gguf file that exists")
+            raise UserError(f"file {path} not found", where=where, do="give the path of an existing .gguf file")
         return str(path)
     if path.is_dir():
         _check_folder(path, where)
         return str(path)
     if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
         raise UserError(
-            f"no model folder {spec}", where=where, do="give a folder, a .gguf file, or a hub id such as org/name"
+            f"model folder {spec} not found",
+            where=where,
+            do="give a folder, a .gguf file, or a hub id such as org/name",
         )
     return spec
 
@@ -66,7 +68,7 @@ def _check_folder(path: Path, where: str) -> None:
         missing = [name for name in shards if not (path / name).is_file()]
         if missing:
             raise UserError(
-                f"{path} misses {len(missing)} of {len(shards)} weight shards: {', '.join(missing[:3])}",
+                f"{len(missing)} of {len(shards)} weight shards are missing in {path}: {', '.join(missing[:3])}",
                 where=where,
                 do="copy the missing files into the folder, or name a complete checkpoint",
             )
@@ -74,7 +76,7 @@ def _check_folder(path: Path, where: str) -> None:
         raise UserError(
             f"{path} has no safetensors weights",
             where=where,
-            do="save the model with safe_serialization (icr loads no pickled weights)",
+            do="save the model as safetensors (icr does not load pickled weights)",
         )
 
 
@@ -120,7 +122,7 @@ def check_same_vocabulary(policy: str, reference: str) -> None:
         f"policy and reference have different vocabularies ({len(ours)} and {len(theirs)} tokens; "
         f"{len(differing)} differ, the first: {differing[0]!r})",
         where=f"models.policy: {policy}, models.reference: {reference}",
-        do="use as reference the model that the policy was trained from",
+        do="use the model that the policy was trained from as the reference",
     )
 
 
@@ -145,11 +147,18 @@ def load_tokenizer(spec: str, chat_template: str | None = None) -> PreTrainedTok
         tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
     if not tokenizer.chat_template:
         raise UserError(
-            "the tokenizer brings no chat template",
+            "the tokenizer has no chat template",
             where=spec,
             do="name a Jinja file in models.chat_template, or use a chat model",
         )
     return tokenizer
+
+
+def has_tokenizer(spec: str) -> bool:
+    """Whether a model's tokenizer is on this machine: a folder's, or a hub id's in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return Path(spec).is_dir() or isinstance(try_to_load_from_cache(spec, "tokenizer_config.json"), str)
 
 
 def load_model(spec: str, dtype: torch.dtype, device: str | torch.device) -> PreTrainedModel:
@@ -172,28 +181,49 @@ def _cannot_load(what: str, spec: str, error: Exception) -> UserError:
     return UserError(
         f"the {what} cannot be loaded: {first}",
         where=spec,
-        do="check the name; private models need a login (hf auth login), offline machines a local folder",
+        do="check the name; a private model needs a login (hf auth login), an offline machine a local folder",
     )
 
 
-def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The chat template around one user turn, ready for the answer."""
-    return conversation_token_ids(tokenizer, [("user", prompt)])
-
-
-def conversation_token_ids(tokenizer: PreTrainedTokenizerBase, turns: Iterable[tuple[str, str]]) -> list[int]:
-    """The chat template around a conversation of (role, text), ready for the next answer.
+def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> list[int]:
+    """The chat template around a conversation, ready for the next answer.
 
     The template writes its own BOS where the model wants one, so the tokenizer must not add a second.
+
+    Raises:
+        UserError: as `fill_template`.
     """
-    messages = [{"role": role, "content": text} for role, text in turns]
-    text: Any = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(fill_template(tokenizer, prompt, opened=True), add_special_tokens=False)["input_ids"]
     return ids
 
 
+def fill_template(tokenizer: PreTrainedTokenizerBase, messages: Conversation, *, opened: bool) -> str:
+    """A conversation as the chat template writes it.
+
+    Args:
+        opened: end with the opening of an answer, which the model is to write.
+
+    Raises:
+        UserError: the template refuses these messages (some take no system message), or leaves the system message out.
+    """
+    from jinja2 import TemplateError
+
+    roles = ", ".join(message["role"] for message in messages)
+    do = "remove or change the messages that it does not accept, or use another chat template"
+    try:
+        plain = cast("list[dict[str, str]]", messages)
+        text = str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=opened))
+    except TemplateError as error:
+        what = f"the chat template refuses a conversation of the roles {roles}: {error}"
+        raise UserError(what, where=tokenizer.name_or_path, do=do) from error
+    if any(m["role"] == "system" and m["content"].strip() not in text for m in messages):
+        what = "the chat template leaves the system message out"
+        raise UserError(what, where=tokenizer.name_or_path, do=do)
+    return text
+
+
 def context_length(spec: str) -> int:
-    """Positions that the model was made for. Raises UserError when its config does not say."""
+    """Positions that the model was made for. Raises UserError if its config does not say."""
     file = Path(spec) / "config.json"
     if file.is_file():
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -205,7 +235,7 @@ def context_length(spec: str) -> int:
         found = getattr(text_config, "max_position_embeddings", None)
     if found is None:
         raise UserError(
-            "the model's config does not say how long its context is",
+            "the model's config does not give its context length",
             where=f"{spec}: max_position_embeddings",
             do="add it to config.json",
         )

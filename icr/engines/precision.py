@@ -12,7 +12,7 @@ WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE
 
 
 def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 matrices by instructions of its own.
+    """Whether this processor has instructions for multiplying bf16 matrices.
 
     Without them a bf16 product is about a hundred times slower than an fp32 one. `ONEDNN_MAX_CPU_ISA` can switch them
     off, as it does for torch and vLLM.

@@ -1,4 +1,4 @@
-"""Sampling with vLLM; the only file that imports it, but for lm-eval's backend."""
+"""Sampling with vLLM; the only file that imports it, except for lm-eval's backend."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Repacking:
     def repack_heads(self) -> None:
         """Make a CPU's packed copy of an output head again.
 
-        A head that is tied to the embeddings is not in the checkpoint, so that reloading passes it over and it would
-        go on with the old weights.
+        A head that is tied to the embeddings is not in the checkpoint, so that reloading skips it and it would keep the
+        old weights.
         """
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
@@ -142,7 +142,7 @@ class VllmEngine:
     def _run(
         self, prompts: Sequence[list[int]], params: Sequence[SamplingParams], reporter: Reporter = SILENT
     ) -> list[RequestOutput]:
-        """Whoever waits makes the engine's next step, for all that are under way."""
+        """Wait for a request; a waiting thread runs the engine's next step, for all requests in flight."""
         from vllm.inputs import TokensPrompt
 
         engine = self._llm.llm_engine

@@ -1,22 +1,24 @@
-"""`icr compare`: runs that differ in a few settings, side by side; what they have in common is done once."""
+"""`icr compare`: runs that differ in a few settings, side by side; work that they share is done once."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 import yaml
 from scipy.stats import spearmanr
 
+from eval.difference import Difference
 from eval.difference import compare as difference
 from icr.base.errors import ConfigError, IcrError, StageFailed, UserError
+from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows, write_json
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.schema import Config
@@ -28,10 +30,65 @@ from icr.rows import is_empty
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-Row = dict[str, Any]
 NOT_VARIED = ("run", "rounds", "prompts", "judge")
 """Sections that are the same in all variants: on other prompts or by another judge there is nothing to compare."""
+
+
+class Found(TypedDict):
+    """What a round of a variant left behind."""
+
+    summary: Fields | None
+    """The judge's; None where nothing was judged."""
+    pairs: NotRequired[dict[str, Fields]]
+    """The pair stage's counts by language."""
+    alpha: NotRequired[dict[str, float]]
+    """By language."""
+
+
+class MeanAgreement(TypedDict):
+    """How alike two variants reward the same responses."""
+
+    rank_correlation: float
+    """Spearman's ρ of the rewards within a prompt, averaged over prompts."""
+    equal_pairs: float
+    """Share of prompts with the same chosen and the same rejected response, among those where both make a pair."""
+
+
+class LanguageAgreement(MeanAgreement):
+    """The same for one language."""
+
+    prompts: int
+    """Where both make a pair."""
+
+
+class RewardAgreement(TypedDict):
+    """Of two variants, on the first round's responses."""
+
+    variants: list[str]
+    languages: dict[str, LanguageAgreement]
+    average: MeanAgreement
+
+
+class Comparison(TypedDict):
+    """compare.json."""
+
+    baseline: str
+    """The first variant."""
+    rounds: str
+    """The number of the last round."""
+    languages: list[str]
+    judge: str | None
+    """None where nothing was judged."""
+    variants: dict[str, dict[str, Found]]
+    """By name and round."""
+    differences: dict[str, dict[str, Difference]]
+    """From the first variant, by name and round."""
+    not_compared: dict[str, str]
+    """Why a variant has no difference, by name."""
+    agreement: list[RewardAgreement]
+    """Of every two variants on responses that they share."""
+    shared: dict[str, dict[str, str]]
+    """By name: stages that were taken over, and from whom."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +105,13 @@ class Variant:
         return RunDir(Path(self.config.run))
 
 
-def make_variants(path: Path, vary: Sequence[str], out: Path, overrides: Sequence[str], changes: Row) -> list[Variant]:
+def make_variants(
+    path: Path, vary: Sequence[str], out: Path, overrides: Sequence[str], changes: Mapping[str, object]
+) -> list[Variant]:
     """Every combination of the `vary` settings, each `key=value,value,…`; the first is what others are compared with.
 
     Raises:
-        UserError: a setting that is not written so, is varied twice, or cannot be varied.
+        UserError: a setting is not written like this, is varied twice, or cannot be varied.
         ConfigError: the problems of all variants.
     """
     axes = dict(_axis(text) for text in vary)
@@ -64,49 +123,55 @@ def make_variants(path: Path, vary: Sequence[str], out: Path, overrides: Sequenc
         name = ", ".join(f"{short}={text}" for short, text in zip(names, shown, strict=True))
         run = out / "variants" / re.sub(r"[^\w.=-]+", "_", name)
         try:
-            settings = changes | dict(zip(axes, values, strict=True)) | {"run": str(run.resolve())}
+            settings = dict(changes) | dict(zip(axes, values, strict=True)) | {"run": str(run.resolve())}
             variants.append(Variant(name, *load_checked(path, overrides, settings)))
         except ConfigError as error:
             problems |= {str(problem): problem for problem in error.problems}
     if problems:
         raise ConfigError(list(problems.values()))
     if len({v.config.run for v in variants}) < len(variants):
-        raise UserError("two variants would be in one folder", where="--vary", do="name values that differ in letters")
+        raise UserError(
+            "two variants have the same folder name", where="--vary", do="use values that differ in letters or digits"
+        )
     return variants
 
 
-def _axis(text: str) -> tuple[str, list[Any]]:
+def _axis(text: str) -> tuple[str, list[object]]:
     key, sep, values = text.partition("=")
     if not sep or not values:
-        raise UserError(f"--vary {text}: no values in it", do="write it like --vary reward.kind=cross-lingual,random")
+        raise UserError(
+            f"--vary {text}: values are missing", do="write it like --vary reward.kind=cross-lingual,random"
+        )
     if key.split(".")[0] in NOT_VARIED:
-        raise UserError(f"{key} cannot be varied", where="--vary", do="it has to be the same in all variants")
+        raise UserError(f"{key} cannot be varied", where="--vary", do="it must be the same in all variants")
     try:
-        found = yaml.safe_load(f"[{values}]")  # so that a value may be a list, or a mapping, with commas of its own
+        found = yaml.safe_load(f"[{values}]")  # so that a value may be a list or a mapping with commas in it
     except yaml.YAMLError as error:
-        raise UserError(f"--vary {text}: the values are not YAML", do="see that every bracket is closed") from error
+        raise UserError(
+            f"--vary {text}: the values are not valid YAML", do="check that every bracket is closed"
+        ) from error
     if len(set(map(str, found))) < len(found):
-        raise UserError(f"--vary {text}: a value is there twice", do="give each value once")
+        raise UserError(f"--vary {text}: a value is repeated", do="give each value once")
     return key, found
 
 
 def _short_names(keys: list[str]) -> list[str]:
-    """The last part of each key, or all of it where that is not enough to tell them apart."""
+    """The last part of each key, or the whole key if that is ambiguous."""
     last = [key.rpartition(".")[2] for key in keys]
     return last if len(set(last)) == len(last) else keys
 
 
-def _texts(values: list[Any]) -> list[str]:
-    """Paths are shown by their names, where those tell them apart."""
+def _texts(values: list[object]) -> list[str]:
+    """Paths are shown by their names, if these are unambiguous."""
     names = [Path(value).name if isinstance(value, str) and "/" in value else str(value) for value in values]
     return names if len(set(names)) == len(names) else list(map(str, values))
 
 
 def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> dict[str, IcrError]:
-    """Run or resume every variant. A stage that another one has done from the same inputs is taken over from it.
+    """Run or resume every variant. A stage that another variant has done from the same inputs is taken over.
 
     Returns:
-        What stopped the variants that could not be finished, by name. The others are not held up by it.
+        What stopped the variants that could not be finished, by name. The others continue.
     """
     from icr.rounds.controller import Controller
 
@@ -123,24 +188,18 @@ def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> di
                 controller.iterate()
         except (UserError, StageFailed) as error:
             failed[variant.name] = error
-            console.print(f"  this variant stops here: {error}", style="red", markup=False, highlight=False)
+            console.print(f"  this variant stopped: {error}", style="red", markup=False, highlight=False)
     if not failed:
         shutil.rmtree(out / "measured", ignore_errors=True)
     return failed
 
 
-def compare(variants: Sequence[Variant], out: Path) -> Row:
-    """What came out, as `out`/compare.json: {"baseline", "rounds", "languages", "judge", "variants": {NAME: {N: {…}}},
-    "differences", "not_compared", "agreement", "shared"}. `judge` is None where nothing was judged.
-
-    Per variant and round the judge's summary where there is one, and what the rewards made: pairs, mean lengths, α.
-    `differences` are of each variant from the first, and `not_compared` says why there is none; `agreement` is of every
-    two on responses that they share.
-    """
+def compare(variants: Sequence[Variant], out: Path) -> Comparison:
+    """What came out, also as `out`/compare.json."""
     rounds = variants[0].config.rounds
     found = {v.name: {str(n): _found(v, n) for n in range(rounds + 1)} for v in variants}
     differences = {v.name: _differences(variants[0], v, rounds) for v in variants[1:]}
-    result: Row = {
+    result: Comparison = {
         "baseline": variants[0].name,
         "rounds": str(rounds),
         "languages": variants[0].config.prompts.languages,
@@ -155,18 +214,19 @@ def compare(variants: Sequence[Variant], out: Path) -> Row:
     return result
 
 
-def _found(variant: Variant, number: int) -> Row:
+def _found(variant: Variant, number: int) -> Found:
     at = variant.run.round(number)
-    found: Row = {"summary": read_json(at.summary) if at.done("judge") and at.summary.is_file() else None}
+    found: Found = {"summary": read_json(at.summary) if at.done("judge") and at.summary.is_file() else None}
     if at.done("pair"):
         found["pairs"] = at.record.stages["pair"].counts["languages"]
         found["alpha"] = {lang: row["alpha"] for lang, row in read_json(at.lengths).items()}
     return found
 
 
-def _differences(first: Variant, second: Variant, rounds: int) -> tuple[dict[str, Row], str | None]:
+def _differences(first: Variant, second: Variant, rounds: int) -> tuple[dict[str, Difference], str | None]:
     """From the first variant, by round, where both were judged; and what forbade one, if anything did."""
-    found, why = {}, None
+    found: dict[str, Difference] = {}
+    why = None
     for n in range(1, rounds + 1):
         one, two = first.run.round(n), second.run.round(n)
         if one.done("judge") and two.done("judge") and one.summary.is_file():
@@ -187,20 +247,17 @@ def _shared(variant: Variant) -> dict[str, str]:
     }
 
 
-def agreement(one: Variant, two: Variant) -> Row | None:
-    """How alike two variants reward the first round's responses, where those are the same; no judge is needed.
+def agreement(one: Variant, two: Variant) -> RewardAgreement | None:
+    """How alike two variants reward the first round's responses; no judge is needed.
 
-    Returns:
-        {"variants", "languages": {LANG: {"rank_correlation", "equal_pairs", "prompts"}}, "average"}: Spearman's ρ of
-        the rewards within a prompt, averaged over prompts; the share of prompts with the same chosen and the same
-        rejected response among those where both make a pair. None where the responses differ or have no rewards.
+    None where the responses differ or have no rewards.
     """
     folders = [v.run.round(1) for v in (one, two)]
     if not all(f.done("pair") for f in folders):
         return None
     if len({f.record.stages["sample"].key for f in folders}) > 1:
         return None
-    languages = {}
+    languages: dict[str, LanguageAgreement] = {}
     for lang in one.config.prompts.languages:
         rewards = [competing_rewards(f, lang) for f in folders]
         pairs = [_pairs(f.pairs, lang) for f in folders]
@@ -213,8 +270,9 @@ def agreement(one: Variant, two: Variant) -> Row | None:
             languages[lang] = {"rank_correlation": correlation, "equal_pairs": equal, "prompts": len(both)}
     if not languages:
         return None
-    average = {
-        key: float(np.mean([row[key] for row in languages.values()])) for key in ("rank_correlation", "equal_pairs")
+    average: MeanAgreement = {
+        "rank_correlation": float(np.mean([row["rank_correlation"] for row in languages.values()])),
+        "equal_pairs": float(np.mean([row["equal_pairs"] for row in languages.values()])),
     }
     return {"variants": [one.name, two.name], "languages": languages, "average": average}
 

@@ -1,4 +1,4 @@
-"""What several runs have in common is done once: a step's files are taken over from a run that has made them."""
+"""Work that several runs share is done once: a step's files are taken over from a run that has made them."""
 
 from __future__ import annotations
 

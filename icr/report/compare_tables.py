@@ -1,9 +1,9 @@
-"""What `icr compare` says: on the terminal, and as one page."""
+"""The output of `icr compare`: on the terminal, and as one page."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -15,18 +15,30 @@ from icr.report import plots
 from icr.report.numbers import number, share
 from icr.report.page import environment
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from icr.experiments.compare import Comparison
 
 
-def rows(result: Row) -> list[Row]:
-    """A row per language and variant at the last round, the average last: the numbers of the paper's Table 12.
+class VariantRow(TypedDict):
+    """A variant in one language. Values that there are not are None."""
 
-    Returns:
-        {language, variant, win_rate, win_rate_se, lc_win_rate, lc_win_rate_se, mean_length, difference, low, high};
-        `difference` is of the win rate from the first variant. Values that there are not are None.
-    """
+    language: str
+    variant: str
+    win_rate: float | None
+    win_rate_se: float | None
+    lc_win_rate: float | None
+    lc_win_rate_se: float | None
+    mean_length: float | None
+    difference: float | None
+    """Of the win rate from the first variant, with its interval."""
+    low: float | None
+    high: float | None
+
+
+def rows(result: Comparison) -> list[VariantRow]:
+    """A row per language and variant at the last round, the average last: the numbers of the paper's Table 12."""
     last = result["rounds"]
-    found = []
+    found: list[VariantRow] = []
     for code in [*result["languages"], "average"]:
         for name, variant in result["variants"].items():
             summary = variant[last]["summary"]
@@ -37,32 +49,42 @@ def rows(result: Row) -> list[Row]:
                 if code == "average"
                 else summary["languages"].get(code, {})
             )
-            fields = ("win_rate", "win_rate_se", "lc_win_rate", "lc_win_rate_se", "mean_length")
-            row: Row = {"language": code, "variant": name} | {field: of.get(field) for field in fields}
             difference = result["differences"].get(name, {}).get(last)
             part = None
             if difference is not None:
                 part = difference["average"] if code == "average" else difference["languages"].get(code)
-            row |= {key: part[key] if part else None for key in ("difference", "low", "high")}
-            found.append(row)
+            found.append(
+                {
+                    "language": code,
+                    "variant": name,
+                    "win_rate": of.get("win_rate"),
+                    "win_rate_se": of.get("win_rate_se"),
+                    "lc_win_rate": of.get("lc_win_rate"),
+                    "lc_win_rate_se": of.get("lc_win_rate_se"),
+                    "mean_length": of.get("mean_length"),
+                    "difference": part["difference"] if part else None,
+                    "low": part["low"] if part else None,
+                    "high": part["high"] if part else None,
+                }
+            )
     return found
 
 
-def compare_tables(result: Row) -> RenderableType:
+def compare_tables(result: Comparison) -> RenderableType:
     """Win rates and lengths per language and variant, what the rewards made, and how far they agree."""
     parts: list[RenderableType] = []
     if result["judge"] is not None:
         parts += [_judged(result)]
-        parts += [Text(f"no difference of {name}: {why}") for name, why in result["not_compared"].items()]
+        parts += [Text(f"{name} is not compared: {why}") for name, why in result["not_compared"].items()]
     parts += [_made(result)]
     if result["agreement"]:
         parts += [_agreement(result)]
     taken = sum(map(len, result["shared"].values()))
-    parts.append(Text(f"{taken} stages were taken over from another variant instead of being run again"))
+    parts.append(Text(f"{taken} stages were taken over from another variant and not run again"))
     return Group(*parts)
 
 
-def _judged(result: Row) -> Table:
+def _judged(result: Comparison) -> Table:
     table = _table("lang.", "variant", "win rate\n± se", "LC\n± se", "length", "differ-\nence", "95 %\ninterval")
     before = ""
     for row in rows(result):
@@ -70,7 +92,8 @@ def _judged(result: Row) -> Table:
         if row["low"] is not None:
             bounds = f"{number(row['low'], sign=True)} … {number(row['high'], sign=True)}"
         cells = [row["language"] if row["language"] != before else "", _short(row["variant"])]
-        cells += [_with_error(row, "win_rate"), _with_error(row, "lc_win_rate"), number(row["mean_length"], 0)]
+        cells += [_with_error(row["win_rate"], row["win_rate_se"])]
+        cells += [_with_error(row["lc_win_rate"], row["lc_win_rate_se"]), number(row["mean_length"], 0)]
         table.add_row(*cells, number(row["difference"], sign=True) if row["difference"] is not None else "", bounds)
         before = row["language"]
     table.caption = (
@@ -79,7 +102,7 @@ def _judged(result: Row) -> Table:
     return table
 
 
-def _made(result: Row) -> Table:
+def _made(result: Comparison) -> Table:
     table = _table("variant", "round", "pairs", "chosen", "rejected", "margin")
     for name, rounds in result["variants"].items():
         for n, found in rounds.items():
@@ -95,7 +118,7 @@ def _made(result: Row) -> Table:
     return table
 
 
-def _agreement(result: Row) -> Table:
+def _agreement(result: Comparison) -> Table:
     table = _table("variants", "lang.", "rank\ncorrelation", "equal\npairs", "prompts")
     for pair in result["agreement"]:
         one, two = pair["variants"]
@@ -106,7 +129,7 @@ def _agreement(result: Row) -> Table:
                 code,
                 number(row["rank_correlation"], 2),
                 share(row["equal_pairs"]),
-                number(row.get("prompts"), 0) if code != "average" else "",
+                number(pair["languages"][code]["prompts"], 0) if code != "average" else "",
             )
     table.caption = "round 1, on the same responses: Spearman's ρ within a prompt, share of prompts with the same pair"
     return table
@@ -124,12 +147,11 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _with_error(row: Row, field: str) -> str:
-    value, error = row[field], row[f"{field}_se"]
+def _with_error(value: float | None, error: float | None) -> str:
     return number(value) + (f" ± {number(error)}" if value is not None and error is not None else "")
 
 
-def write_page(result: Row, out: Path) -> Path:
+def write_page(result: Comparison, out: Path) -> Path:
     """`out`/compare.html."""
     page = (
         environment()

@@ -1,10 +1,10 @@
-"""What an evaluation says on the terminal."""
+"""The output of an evaluation on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.mtbench.summary import mtbench_rows
-from icr.report.numbers import number, share
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from eval.difference import Difference
+from icr.base.fields import Fields
+from icr.report.numbers import number, share
 
 
 def _table(*columns: str) -> Table:
@@ -24,31 +26,31 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _with_error(row: Row, field: str, digits: int = 1) -> str:
+def _with_error(row: Fields, field: str, digits: int = 1) -> str:
     value, error = row.get(field), row.get(f"{field}_se")
     return number(value, digits) + (f" ± {number(error, digits)}" if value is not None and error is not None else "")
 
 
-def _asides(summary: Row) -> Text:
+def _asides(summary: Fields) -> Text:
     """Who judged, what it cost, and every reason why something is missing."""
     cost = summary.get("cost")
     lines = [f"judge: {summary['judge']}" + (f", {_money(cost)}" if cost else "")]
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
         why = row.get("why", {})
-        told = {k: v for k, v in why.items() if not (k.endswith("_se") and why.get(k.removesuffix("_se")) == v)}
-        lines += [f"{code}: no {field.replace('_', ' ')}: {reason}" for field, reason in told.items()]
+        shown = {k: v for k, v in why.items() if not (k.endswith("_se") and why.get(k.removesuffix("_se")) == v)}
+        lines += [f"{code}: no {field.replace('_', ' ')}: {reason}" for field, reason in shown.items()]
         lines += [f"{code}: {count} unscored: {reason}" for reason, count in (row.get("reasons") or {}).items()]
     return Text("\n".join(lines))
 
 
-def _money(cost: Row) -> str:
+def _money(cost: Fields) -> str:
     paid = "price unknown" if cost.get("usd") is None else f"{cost['usd']:.2f} US dollars"
     tokens = (cost.get("prompt_tokens") or 0) + (cost.get("completion_tokens") or 0)
     return f"{paid} for {cost.get('calls', 0):,} answers of {tokens:,} tokens"
 
 
-def xalpaca_table(summary: Row) -> RenderableType:
-    """Win rates per language with standard errors, and what stands beside them."""
+def xalpaca_table(summary: Fields) -> RenderableType:
+    """Win rates per language with standard errors, and the other columns."""
     heads = ("win rate\n± se", "discrete\n± se", "LC\n± se", "length", "theirs", "right\nlang.", "by\norder")
     table = _table("lang.", "n", *heads)
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
@@ -68,36 +70,36 @@ def xalpaca_table(summary: Row) -> RenderableType:
     fitted = f"\nLC fitted as {', '.join(variants)}" if variants else ""
     head = Text(
         f"Rates in percent against {Path(summary['baseline']).name}, orders: {summary['orders']}; "
-        f"lengths in characters; by order: items that the other order decides otherwise.{fitted}"
+        f"lengths in characters; by order: share of items whose winner changes when the answers are swapped.{fitted}"
     )
     return Group(table, head, _asides(summary))
 
 
-def accuracy_table(summary: Row) -> RenderableType:
+def accuracy_table(summary: Fields) -> RenderableType:
     """Share of pairs in which the judge agrees with the reward."""
     table = _table("language", "pairs", "accuracy", "ties", "unscored")
     for code, row in summary["languages"].items():
         table.add_row(code, number(row["n"], 0), _with_error(row, "accuracy"), share(row["ties"]), str(row["unscored"]))
     table.add_row("average", "", _with_error(summary["average"], "accuracy"), "", "")
-    return Group(table, Text("percent of pairs, a tie as half, ± standard error"), _asides(summary))
+    return Group(table, Text("percent of pairs, a tie counts as half, ± standard error"), _asides(summary))
 
 
-def difference_table(result: Row, first: str, second: str) -> RenderableType:
+def difference_table(result: Difference, first: str, second: str) -> RenderableType:
     """Second minus first, with 95 % paired bootstrap intervals."""
     table = _table("language", "items", "first", "second", "difference", "95 % interval")
     for code, row in [*result["languages"].items(), ("average", result["average"])]:
-        bounds = (
-            "" if row["low"] is None else f"{number(row['low'], 2, sign=True)} … {number(row['high'], 2, sign=True)}"
-        )
-        clear = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+        low, high = row["low"], row["high"]
+        bounds, clear = "", False
+        if low is not None and high is not None:
+            bounds, clear = f"{number(low, 2, sign=True)} … {number(high, 2, sign=True)}", low > 0 or high < 0
         cells = [code, number(row["n"], 0), number(row["first"], 2), number(row["second"], 2)]
         table.add_row(*cells, number(row["difference"], 2, sign=True), bounds, style="bold" if clear else "")
     left = sum(row["left_out"] for row in result["languages"].values())
     text = f"{result['unit']}; first: {first}; second: {second}; bold: the interval excludes 0"
-    return Group(table, Text(text + (f"; {left} items that only one of them has are left out" if left else "")))
+    return Group(table, Text(text + (f"; {left} items are left out because only one of them has them" if left else "")))
 
 
-def mtbench_table(summary: Row) -> RenderableType:
+def mtbench_table(summary: Fields) -> RenderableType:
     """Grades per language with 95 % intervals, by turn and by category."""
     rows = mtbench_rows({"": summary})
     table = _table("language", "n", "average", "95 %", "turn 1", "turn 2")
@@ -112,7 +114,7 @@ def mtbench_table(summary: Row) -> RenderableType:
     return Group(table, categories, Text("Grades from 1 to 10; intervals over questions."), _asides(summary))
 
 
-def nlp_result(summary: Row) -> RenderableType:
+def nlp_result(summary: Fields) -> RenderableType:
     """Values of each task with standard errors."""
     table = _table("benchmark", "language", "task", "items", "metric", "value")
     for row in summary["tasks"]:
@@ -123,7 +125,7 @@ def nlp_result(summary: Row) -> RenderableType:
     return Group(table, Text("\n".join(without)))
 
 
-TABLES: dict[str, Callable[[Row], RenderableType]] = {
+TABLES: dict[str, Callable[[Fields], RenderableType]] = {
     "xalpaca": xalpaca_table,
     "mtbench": mtbench_table,
     "accuracy": accuracy_table,

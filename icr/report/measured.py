@@ -1,35 +1,31 @@
-"""What a run's judge stages found besides win rates, and how surely a round differs from the one before."""
+"""What a run's judge stages found besides win rates, and whether a round differs from the one before."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
-from eval.difference import READERS, compare
+from eval.difference import READERS, Difference, compare
 from eval.folders import summary_path
-from eval.mtbench.summary import mtbench_rows
-from eval.nlp.table import nlp_table
+from eval.mtbench.summary import GradeRow, mtbench_rows
+from eval.nlp.table import TaxRow, nlp_table
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_json
 from icr.base.rundir import RunDir
-
-Row = dict[str, Any]
 
 
 @dataclass
 class Measured:
     """Rows for the report and the terminal; empty where nothing was measured."""
 
-    mtbench: list[Row] = field(default_factory=list)
-    """Of `eval.mtbench.summary.mtbench_rows`."""
+    mtbench: list[GradeRow] = field(default_factory=list)
     mtbench_judge: str = ""
-    accuracy: dict[int, Row] = field(default_factory=dict)
+    accuracy: dict[int, Fields] = field(default_factory=dict)
     """Round → summary of `eval.accuracy`."""
-    nlp: list[Row] = field(default_factory=list)
-    """Of `eval.nlp.table.nlp_table`."""
-    differences: list[tuple[int, int, Row]] = field(default_factory=list)
-    """(earlier round, later round, `eval.difference.compare` of the two)."""
+    nlp: list[TaxRow] = field(default_factory=list)
+    differences: list[tuple[int, int, Difference]] = field(default_factory=list)
+    """(earlier round, later round, how the later one differs)."""
     missing: list[str] = field(default_factory=list)
 
 
@@ -37,7 +33,7 @@ def measure(run: RunDir) -> Measured:
     """Read what the rounds' judge folders hold; what cannot be read is named in `missing`."""
     found = Measured()
     folders = {r.number: r.judge for r in run.rounds()}
-    grades: dict[int, Row] = {}
+    grades: dict[int, Fields] = {}
     for number, folder in folders.items():
         for name, summaries in (("mtbench", grades), ("accuracy", found.accuracy)):
             path = summary_path(folder, name)

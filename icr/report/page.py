@@ -1,19 +1,19 @@
-"""The report of a run: one HTML file that asks nothing of the network, made of whatever the run folder holds so far.
+"""The report of a run: one self-contained HTML file, made from what the run folder holds so far.
 
-The same folder gives the same bytes: the page carries no time of its own.
+The same folder gives the same bytes: the page has no time stamp.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from icr.base.fields import Fields
 from icr.base.files import write_text
 from icr.base.rundir import RunDir
 from icr.config.plain import has_xalpaca, section
@@ -25,7 +25,7 @@ from icr.report.terminal import gains
 from icr.rounds.plan import STAGES
 
 LONGEST_TEXT = 6000
-"""Characters of a text on the page; the rest stays in the run folder."""
+"""Characters of a text on the page; the rest is only in the run folder."""
 CONTROLS = {i: 0x2400 + i for i in range(32) if chr(i) not in "\t\n"} | {0x7F: 0x2421}
 """Control characters to their visible pictures: HTML knows no way to write them."""
 CURVES = (
@@ -33,7 +33,7 @@ CURVES = (
     (
         "log-probability (nats)",
         ("logps/chosen", "logps/rejected"),
-        "Mean log-probability that the policy in training gives the chosen and the rejected responses.",
+        "Mean log-probability of the chosen and the rejected responses under the policy in training.",
     ),
     (
         "implicit reward",
@@ -52,7 +52,7 @@ WORDS = {
 """Fields of summary.json in words; others are read as they are spelt."""
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> object:
     """What the page prints: texts of models and users without control characters, all else as it is."""
     return value.translate(CONTROLS) if isinstance(value, str) and not isinstance(value, Markup) else value
 
@@ -89,28 +89,39 @@ def findings(results: Results) -> list[str]:
             sides["above" if bounds[0] > 50 else "below" if bounds[1] < 50 else "both"].append(language.name)
     for side in ("above", "below"):
         if sides[side]:
-            sentences.append(f"The interval lies wholly {side} 50 % in {_named(sides[side])}.")
+            sentences.append(f"The whole interval is {side} 50 % in {_named(sides[side])}.")
     if sides["both"]:
         sentences.append(f"In {_named(sides['both'])} the interval contains 50 %: no difference is shown.")
     return sentences
 
 
-def baseline_name(summary: dict[str, Any]) -> str:
+def baseline_name(summary: Fields) -> str:
     baseline = str(summary.get("baseline", "the baseline"))
     return "round 0's own answers" if baseline == "round-0" else f"the answers of {baseline}"
 
 
 def _by_round(
-    results: Results, row_of: Callable[[Round, Language], tuple[float, float, float] | None], **options: Any
+    results: Results,
+    row_of: Callable[[Round, Language], tuple[float, float, float] | None],
+    label: str,
+    alt: str,
+    *,
+    percent: bool = False,
 ) -> Markup | None:
-    """A value per language and round; `row_of` gives (value, low, high), or None where there is none."""
+    """A value per language and round; `row_of` gives (value, low, high), or None where there is none.
+
+    Args:
+        percent: it is a rate, to be compared with 50 %.
+    """
     series = []
     for language in results.languages:
         points = [(r.number, point) for r in results.rounds if (point := row_of(r, language))]
         if points:
             rounds, (values, low, high) = [n for n, _ in points], zip(*(p for _, p in points), strict=True)
             series.append(plots.Series(language.slot, rounds, list(values), list(low), list(high)))
-    return Markup(plots.by_round(series, **options)) if series else None
+    if not series:
+        return None
+    return Markup(plots.by_round(series, label, alt, 50, (0, 100)) if percent else plots.by_round(series, label, alt))
 
 
 def _rate(name: str) -> Callable[[Round, Language], tuple[float, float, float] | None]:
@@ -132,12 +143,12 @@ def _sampled_length(r: Round, language: Language) -> tuple[float, float, float] 
     return None if low is None or middle is None or high is None else (middle, low, high)
 
 
-def _finite(values: list[Any]) -> list[float]:
+def _finite(values: Sequence[object]) -> list[float]:
     return [float(v) if isinstance(v, (int, float)) else math.nan for v in values]
 
 
 def _training(r: Round) -> list[tuple[str, Markup]]:
-    """(caption, figure) of whatever the objective recorded."""
+    """(caption, figure) of what the objective recorded."""
     drawn = []
     for label, columns, caption in CURVES:
         lines = [(c, _finite([row.get(c) for row in r.metrics])) for c in columns if any(c in row for row in r.metrics)]
@@ -148,9 +159,8 @@ def _training(r: Round) -> list[tuple[str, Markup]]:
     return drawn
 
 
-def _figures(results: Results, unit: str) -> dict[str, Any]:
+def _figures(results: Results, unit: str) -> dict[str, object]:
     names = {language.code: language for language in results.languages}
-    rates: dict[str, Any] = {"reference": 50, "limits": (0, 100)}
     sweeps, histograms, training = {}, {}, {}
     for r in results.rounds:
         fits = [
@@ -166,20 +176,20 @@ def _figures(results: Results, unit: str) -> dict[str, Any]:
     compared = bool(results.compared)
     return {
         "win_rate": compared
-        and _by_round(results, _rate("win_rate"), label="win rate (%)", alt="win rate per round and language", **rates),
+        and _by_round(results, _rate("win_rate"), "win rate (%)", "win rate per round and language", percent=True),
         "lc_win_rate": compared
         and _by_round(
             results,
             _rate("lc_win_rate"),
-            label="length-controlled (%)",
-            alt="length-controlled win rate per round and language",
-            **rates,
+            "length-controlled (%)",
+            "length-controlled win rate per round and language",
+            percent=True,
         ),
         "answers": _by_round(
-            results, _answer_length, label="mean length (characters)", alt="answer length per round and language"
+            results, _answer_length, "mean length (characters)", "answer length per round and language"
         ),
         "sampled": _by_round(
-            results, _sampled_length, label=f"length ({unit})", alt="sampled response length per round and language"
+            results, _sampled_length, f"length ({unit})", "sampled response length per round and language"
         ),
         "sweeps": sweeps,
         "margins": histograms,
@@ -188,7 +198,7 @@ def _figures(results: Results, unit: str) -> dict[str, Any]:
 
 
 def _remarks(results: Results) -> list[str]:
-    """What the judge's summaries say about single values: why one is missing, what a fit had to do. Each thing once."""
+    """Remarks in the judge's summaries: why a value is missing, what a fit had to do. Each remark once."""
     remarks: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for code, name in [*((x.code, x.name) for x in results.languages), ("average", "Average")]:
         for r in results.compared:
@@ -238,7 +248,7 @@ def environment() -> Environment:
     return environment
 
 
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
+def _columns(rows: Sequence[Fields]) -> list[str]:
     """The keys that occur in any of the rows' `dropped`, in order of appearance."""
     return list(dict.fromkeys(key for row in rows for key in row.get("dropped", {})))
 
@@ -292,7 +302,7 @@ def render(results: Results, measured: Measured | None = None) -> str:
 
 
 def write_report(run: RunDir) -> Path:
-    """Write RUN/report.html from whatever the run folder holds, and return its path.
+    """Write RUN/report.html from what the run folder holds, and return its path.
 
     Raises:
         UserError: the run's config or a round's record cannot be read.

@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -38,7 +37,7 @@ INK, MUTED, GRID = "#111111", "#777777", "#dddddd"
 VARIABLES = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)"} | {
     light: f"var(--s{slot})" for slot, (light, _) in enumerate(PALETTE)
 }
-STYLE: dict[str, Any] = {
+STYLE: dict[str, object] = {
     "svg.fonttype": "none",  # text stays text: small, sharp, and in the page's own font
     "svg.hashsalt": "icr",
     "text.parse_math": False,
@@ -119,7 +118,7 @@ def _draw(paint: Callable[[Figure], None], alt: str, height: float = HEIGHT, wid
 
 
 def thinned(count: int, most: int = MOST_POINTS) -> list[int]:
-    """At most so many of the positions 0 … count-1, evenly spread, the first and last among them."""
+    """At most so many of the positions 0 … count-1, evenly spread, with the first and the last."""
     if count <= most:
         return list(range(count))
     return [int(i) for i in np.unique(np.linspace(0, count - 1, most).round().astype(int))]
@@ -196,7 +195,7 @@ def margins(values: Sequence[tuple[int, str, Sequence[float]]], alt: str) -> str
     edges = np.linspace(0.0, top, 33)
 
     def paint(figure: Figure) -> None:
-        rows: Any = figure.subplots(len(values), 1, sharex=True, squeeze=False)
+        rows = figure.subplots(len(values), 1, sharex=True, squeeze=False)
         for axes, (slot, name, margin) in zip(rows[:, 0], values, strict=True):
             counts, _ = np.histogram(np.clip(margin, 0, top), edges)
             axes.stairs(counts, edges, fill=True, color=colour(slot), alpha=0.75)

@@ -1,12 +1,12 @@
-"""What a run has found so far: its folder read into types, for the report; unfinished and damaged runs, too."""
+"""The results of a run so far: its folder read into types, for the report; also of unfinished and damaged runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,19 +14,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.special import stdtrit
 
+from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_json
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
 from icr.languages import english_name
 from icr.report.status import RunStatus, run_status
+from icr.reward_table import PenaltyFacts
 from icr.rewards import LOG_RATIO
+from icr.work.runner import Counts
 
 LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
 """Reward kinds that are β times a log-ratio."""
 EXAMPLES = {"widest margin": 1.0, "median margin": 0.5, "narrowest margin": 0.0}
 """Which pairs of a language are shown, as quantiles of its margins: picked by rule, not by taste."""
 
+Metrics = dict[str, float]
+"""A line of metrics.jsonl: an optimiser step's values by name."""
 T = TypeVar("T")
 
 
@@ -38,50 +44,59 @@ class Language:
     """Which colour and marker the language has, in every figure."""
 
 
+class ShownPair(TypedDict):
+    """Those columns of pairs.parquet that the page shows."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_reward: float | None
+    rejected_reward: float | None
+
+
 @dataclass(frozen=True)
 class Example:
     label: str
     round: int
-    row: dict[str, Any]
-    """A row of pairs.parquet."""
+    row: ShownPair
 
 
 @dataclass
 class Round:
-    """What one round left behind; empty where it did not get so far."""
+    """The results of one round; empty where it has not got so far."""
 
     number: int
-    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
     """By stage, as in round.json."""
-    summary: dict[str, Any] | None = None
-    lengths: dict[str, dict[str, Any]] = field(default_factory=dict)
+    summary: Fields | None = None
+    lengths: dict[str, PenaltyFacts] = field(default_factory=dict)
     sampled: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     """Quartiles of the sampled responses' lengths."""
     margins: dict[str, list[float]] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[Metrics] = field(default_factory=list)
 
     @property
     def is_baseline(self) -> bool:
         """Its answers are what the others are compared with, so its 50 % is a definition and no measurement."""
         return self.summary is not None and str(self.summary.get("judge", "")).startswith("none")
 
-    def judged(self, code: str) -> dict[str, Any]:
+    def judged(self, code: str) -> Fields:
         """The summary's row of a language, or of the `average`."""
         if self.summary is None:
             return {}
-        row: dict[str, Any] = self.summary["average"] if code == "average" else self.summary["languages"].get(code, {})
+        row: Fields = self.summary["average"] if code == "average" else self.summary["languages"].get(code, {})
         return row
 
-    def of(self, stage: str, code: str) -> dict[str, Any]:
+    def of(self, stage: str, code: str) -> Fields:
         """A language's counts of a stage."""
-        row: dict[str, Any] = self.counts.get(stage, {}).get("languages", {}).get(code, {})
+        row: Fields = self.counts.get(stage, {}).get("languages", {}).get(code, {})
         return row
 
 
 @dataclass
 class Results:
     name: str
-    config: dict[str, Any]
+    config: Fields
     config_text: str
     policy: str
     """π_θ⁰, as the config names it."""
@@ -105,7 +120,7 @@ class Results:
         return [r for r in self.judged if not r.is_baseline]
 
 
-def interval(row: dict[str, Any], name: str) -> tuple[float, float] | None:
+def interval(row: Fields, name: str) -> tuple[float, float] | None:
     """95 % interval of a rate in percent, within 0 and 100; None when value or standard error is unknown.
 
     By Student's t with the row's `n` items: two prompts are no ground for a narrow interval.
@@ -118,7 +133,7 @@ def interval(row: dict[str, Any], name: str) -> tuple[float, float] | None:
 
 
 class _Reader:
-    """Reads a file of the run, or says in `missing` why the page goes without it."""
+    """Reads a file of the run, or records in `missing` why the page does not have it."""
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.missing = run, list[str]()
@@ -127,7 +142,7 @@ class _Reader:
         name = path.relative_to(self.run.path).as_posix()
         if not path.exists():
             if expected:
-                self.missing.append(f"{name} is not there, although its stage is done.")
+                self.missing.append(f"{name} is missing, although its stage is done.")
             return None
         try:
             return reader(path)
@@ -136,10 +151,10 @@ class _Reader:
             return None
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Metrics]:
     """Rows of a metrics.jsonl, one per step: a resumed training writes some steps again, and the later row counts.
     An unfinished last line belongs to a training that is still writing."""
-    rows: dict[float, dict[str, Any]] = {}
+    rows: dict[float, Metrics] = {}
     lines = path.read_text(encoding="utf-8").split("\n")
     for line in lines[:-1]:
         row = json.loads(line)
@@ -174,14 +189,19 @@ def _examples(path: Path, round_number: int) -> dict[str, list[Example]]:
     by_language: dict[str, list[int]] = {}
     for lang, row in zip(order["lang"].to_pylist(), order["row"].to_pylist(), strict=True):
         by_language.setdefault(lang, []).append(row)
-    texts = pq.read_table(path, columns=["prompt", "chosen", "rejected", "chosen_reward", "rejected_reward"])
+    texts = pq.read_table(path, columns=list(ShownPair.__annotations__))
     shown: dict[str, list[Example]] = {}
     for lang, rows in by_language.items():
         picked = {rows[round(q * (len(rows) - 1))]: label for label, q in EXAMPLES.items()}
         shown[lang] = [
-            Example(label, round_number, texts.slice(row, 1).to_pylist()[0]) for row, label in picked.items()
+            Example(label, round_number, _show_pair(texts.slice(row, 1).to_pylist()[0]))
+            for row, label in picked.items()
         ]
     return shown
+
+
+def _show_pair(row: ShownPair) -> ShownPair:
+    return {**row, "prompt": show_conversation(load_conversation(row["prompt"]))}
 
 
 def _read_round(at: RoundDir, reader: _Reader, *, win_rates: bool) -> Round:
@@ -253,7 +273,7 @@ def collect(run: RunDir) -> Results:
     )
 
 
-def reward_name(reward: dict[str, Any]) -> str:
+def reward_name(reward: Fields) -> str:
     """The kind, with what it takes: β of a log-ratio, or the classifier's name."""
     kind = str(reward.get("kind") or "cross-lingual")
     if kind == "model":
@@ -261,7 +281,7 @@ def reward_name(reward: dict[str, Any]) -> str:
     return f"{kind}, β = {reward.get('beta', 0.1)}" if kind in LOG_RATIOS else kind
 
 
-def scale_words(fits: list[dict[str, Any]]) -> str:
+def scale_words(fits: Sequence[PenaltyFacts]) -> str:
     """What the rewards measure before their length penalty, in words."""
     scale = str(fits[-1].get("scale", LOG_RATIO)) if fits else LOG_RATIO
     return "β · (policy log-probability − reference log-probability)" if scale == LOG_RATIO else scale

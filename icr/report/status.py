@@ -1,14 +1,15 @@
-"""Where a run stands."""
+"""How far a run is."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from icr.base.fields import Fields
 from icr.base.rundir import RunDir
 from icr.config.plain import read_config, section
 from icr.report.numbers import duration
@@ -31,7 +32,7 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands. `next` is the first stage that is not done, None when all are."""
+    """How far a run is. `next` is the first stage that is not done, None when all are."""
 
     run: str
     rounds: int
@@ -40,7 +41,7 @@ class RunStatus:
     next: StageStatus | None
 
 
-def planned_stages(run: RunDir, config: dict[str, Any]) -> list[tuple[int, str]]:
+def planned_stages(run: RunDir, config: Fields) -> list[tuple[int, str]]:
     """The stages that a plain config asks for, in order, and those that were run although it does not."""
     judge = section(config, "judge")
     judges = judge.get("kind", "none") != "none" or "nlp" in (judge.get("benchmarks") or [])
@@ -48,12 +49,12 @@ def planned_stages(run: RunDir, config: dict[str, Any]) -> list[tuple[int, str]]
     rounds, every = int(config.get("rounds") or 0), int(judge.get("every") or 1)
     plan = list_stages(rounds, aligns=aligns, judges=judges, every=every) if config else []
     met = [(r.number, stage) for r in run.rounds() for stage in r.record.stages]
-    return sorted({*plan, *met}, key=lambda item: (item[0], STAGES.index(item[1])))  # type: ignore[arg-type]
+    return sorted({*plan, *met}, key=lambda item: (item[0], STAGES.index(item[1])))
 
 
 def run_status(run: RunDir, held: bool | None = None) -> RunStatus:
-    """Where the run stands. `held`: whether a process holds the run's lock; when none does, what is marked
-    running was interrupted.
+    """How far the run is. `held`: whether a process holds the run's lock; if none does, a stage that is marked running
+    was interrupted.
 
     Raises:
         UserError: the config or a round's record cannot be read.
@@ -74,7 +75,7 @@ def run_status(run: RunDir, held: bool | None = None) -> RunStatus:
     return RunStatus(run.path.resolve().name, planned, done, stages, following)
 
 
-def status_json(run: RunDir, held: bool | None = None) -> dict[str, Any]:
+def status_json(run: RunDir, held: bool | None = None) -> dict[str, object]:
     """`run_status` as plain data: {run, rounds, rounds_done, stages: [{round, stage, state, seconds, started,
     finished}], next}."""
     return asdict(run_status(run, held))

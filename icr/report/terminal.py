@@ -1,26 +1,25 @@
-"""What a run says on the terminal: how its judged rounds did, and where it stands."""
+"""A run's output on the terminal: the results of its judged rounds."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from icr.base.fields import Fields
 from icr.base.files import read_json
 from icr.base.rundir import RunDir
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
 from icr.report.numbers import number, share
 
 
-def summaries(run: RunDir) -> dict[int, dict[str, Any]]:
+def summaries(run: RunDir) -> dict[int, Fields]:
     """The judge's summary of each judged round."""
     return {r.number: read_json(r.summary) for r in run.rounds() if r.summary.exists()}
 
 
-def gains(judged: dict[int, dict[str, Any]]) -> dict[str, float]:
+def gains(judged: dict[int, Fields]) -> dict[str, float]:
     """Per language: win rate of the last judged round minus that of the first, in percentage points."""
     if len(judged) < 2:
         return {}
@@ -29,12 +28,12 @@ def gains(judged: dict[int, dict[str, Any]]) -> dict[str, float]:
     return {code: after - before for code, (before, after) in pairs.items() if before is not None and after is not None}
 
 
-def _with_error(row: dict[str, Any], field: str) -> str:
+def _with_error(row: Fields, field: str) -> str:
     value, error = row.get(field), row.get(f"{field}_se")
     return number(value) + (f" ± {number(error)}" if value is not None and error is not None else "")
 
 
-def _results(judged: dict[int, dict[str, Any]], languages: list[str]) -> Table:
+def _results(judged: dict[int, Fields], languages: list[str]) -> Table:
     """A row per language and round, the languages' averages last."""
     change = gains(judged)
     best = max(change, key=lambda code: change[code], default=None)
@@ -60,7 +59,7 @@ def _results(judged: dict[int, dict[str, Any]], languages: list[str]) -> Table:
 
 
 def _sampled(run: RunDir, languages: list[str]) -> Table:
-    """What there is to show without a judge: the responses sampled and the pairs made of them."""
+    """The results without a judge: the responses sampled and the pairs made from them."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("language", "round", "responses", "mean length", "pairs", "mean reward margin"):
         table.add_column(name, justify="left" if name == "language" else "right")
@@ -86,7 +85,7 @@ def print_summary(run: RunDir, console: Console) -> None:
         if section(config, "judge").get("kind", "none") == "none":
             why = "this run has no judge (judge.kind: none)"
         elif not has_xalpaca(config):
-            why = "xalpaca is not among judge.benchmarks; the report has the others"
+            why = "xalpaca is not in judge.benchmarks; the report has the other benchmarks"
         console.print(Text(f"No win rates: {why}."))
         counts = [s.counts.get("languages", {}) for r in run.rounds() for s in r.record.stages.values()]
         languages = ordered_languages(config, {code for languages in counts for code in languages})
@@ -97,7 +96,7 @@ def print_summary(run: RunDir, console: Console) -> None:
     console.print(_results(judged, languages))
     last = judged[max(judged)]
     if str(last.get("judge", "")).startswith("none"):
-        console.print(Text("These are the baseline's own answers: the first comparison comes after round 1."))
+        console.print(Text("These are the baseline's own answers. The first comparison comes after round 1."))
         return
     sizes = [row["n"] for row in last["languages"].values()]
     held_out = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"

@@ -1,1 +1,1 @@
-"""The loop: rounds, stages, and how they go on after any end."""
+"""The loop: rounds, stages, and how they resume."""

@@ -1,4 +1,4 @@
-"""Runs the steps of a run: what is done, what is next, and how it goes on after any end."""
+"""Runs the steps of a run: what is done, what is next, and how the run resumes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Controller:
         borrow: Borrow | None = None,
         measured: Path | None = None,
     ) -> None:
-        """Take the lock and hold the run's records against the config and the files that it names.
+        """Take the lock and compare the run's records with the config and the files that it names.
 
         Args:
             inputs: what `icr.rounds.preflight.preflight` has read for this config.
@@ -55,7 +55,7 @@ class Controller:
             measured: folder of what several runs measure of the same responses.
 
         Raises:
-            UserError: the folder is in use; a finished step was made from other inputs or under other settings.
+            UserError: the folder is in use; a finished step was made from other inputs or with other settings.
         """
         self.run, self.config, self.inputs, self.console = run, config, inputs, console
         run.path.mkdir(parents=True, exist_ok=True)
@@ -89,13 +89,13 @@ class Controller:
                 left.unlink(missing_ok=True)
 
     def _settle(self) -> None:
-        """Refuse what does not fit the finished steps; forget unfinished work that nothing fits any more."""
+        """Refuse settings and files that do not match finished steps; remove unfinished work that no longer matches."""
         old = self._read_config()
         if self.config.rounds < max((r.number for r in self.run.rounds()), default=0):
             raise UserError(
-                f"this run has {self.run.rounds()[-1].number} rounds already, so there cannot be {self.config.rounds}",
+                f"this run already has {self.run.rounds()[-1].number} rounds, more than {self.config.rounds}",
                 where="rounds",
-                do="ask for as many or more, or use another --run folder",
+                do="set rounds to that number or more, or use another --run folder",
             )
         steps = {step.name: step for step in self.plan.steps()}
         records: dict[str, StageRecord] = {}
@@ -113,7 +113,7 @@ class Controller:
 
     def _settle_step(self, at: RoundDir, stage: Stage, step: Step, record: StageRecord) -> None:
         if record.state != "done" and (changes := stale(step, record)):
-            self.console.print(f"{step.title} starts again: {'; '.join(changes)}", highlight=False, markup=False)
+            self.console.print(f"{step.title} starts over: {'; '.join(changes)}", highlight=False, markup=False)
             forget(at, stage)
             record = stamp(step, record)
         if at.record.stages[stage].key != record.key:  # of an older run
@@ -129,7 +129,7 @@ class Controller:
             raise UserError(
                 f"this run's config cannot be read by this version of icr: {error}",
                 where=str(self.run.config),
-                do="fix the file, or start a new run: --from takes over a finished round's model",
+                do="fix the file, or start a new run from a finished round's model with --from",
             ) from error
 
     def iterate(self) -> None:
@@ -180,7 +180,7 @@ class Controller:
             owner, _, name = step.name.partition("/")
             n = owner.removeprefix("round-")
             raise UserError(
-                f"round {n}'s stage {name} is not done",
+                f"stage {name} of round {n} is not done",
                 where=str(self.run.round(int(n)).path),
                 do=f"run it first: icr {f'{name} --round {n}' if n != '0' else 'iterate'} --run {self.run.path}",
             )
@@ -235,7 +235,7 @@ def made_by(at: RoundDir, stage: Stage) -> list[Path]:
 
 
 def forget(at: RoundDir, stage: Stage) -> None:
-    """Remove what an unfinished stage has made from inputs or under settings that have changed since."""
+    """Remove what an unfinished stage has made from inputs or with settings that have changed since."""
     for path in made_by(at, stage):
         if path.is_dir():
             shutil.rmtree(path)
@@ -268,6 +268,6 @@ def find_versions() -> dict[str, str]:
 
 
 def _summarise(counts: Counts) -> str:
-    told = {k.replace("_", " "): v for k, v in counts.items() if isinstance(v, int | float | str)}
-    words = (f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items())
-    return f"({', '.join(words)})" if told else ""
+    shown = {k.replace("_", " "): v for k, v in counts.items() if isinstance(v, int | float | str)}
+    words = (f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items())
+    return f"({', '.join(words)})" if shown else ""

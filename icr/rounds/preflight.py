@@ -1,16 +1,17 @@
-"""What can be known to be wrong before any model is loaded, all of it at once."""
+"""Finds everything that is wrong before any model is loaded, all at once."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 from eval.judges.own import check_own_judge
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
+from icr.base.conversation import Conversation, is_plain, load_conversation
 from icr.base.errors import ConfigError, UserError
 from icr.config.load import load_config
 from icr.config.schema import Config, MtBench
@@ -22,6 +23,7 @@ from loops.checks import check_dropout, check_train
 from prompts.load import Prompt, load_heldout, load_prompts
 from prompts.preferences import read_alignment
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -32,7 +34,7 @@ class _Collector:
     def add(self, what: str, *, where: str, do: str) -> None:
         self.problems.append(UserError(what, where=where, do=do))
 
-    def attempt(self, default: T, action: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def attempt(self, default: T, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The action's result, or `default` with its problems kept."""
         try:
             return action(*args, **kwargs)
@@ -61,7 +63,7 @@ def preflight(config: Config) -> Inputs:
         found.add(
             "policy and reference are the same model, so every reward would be 0",
             where="models",
-            do="name π_I in models.reference and its English-aligned child in models.policy",
+            do="name π_I in models.reference and the model aligned from it in English in models.policy",
         )
     trained = policy or reference
     if trained and not trained.endswith(".gguf"):
@@ -70,13 +72,15 @@ def preflight(config: Config) -> Inputs:
     if config.alignment and not config.models.policy:
         alignment = found.attempt(alignment, read_alignment, config.alignment.pairs)[: config.alignment.limit]
     heldout, judge = _judge(config, found)
+    if trained and not trained.endswith(".gguf"):
+        found.attempt(None, _check_template, trained, config.models.chat_template, [*prompts, *heldout], alignment)
     if found.problems:
         raise ConfigError(found.problems)
     return Inputs(prompts, heldout, alignment, policy, reference, judge)
 
 
 def load_checked(
-    path: Path, overrides: Sequence[str] = (), changes: dict[str, Any] | None = None
+    path: Path, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None
 ) -> tuple[Config, Inputs]:
     """`load_config` and `preflight` in one go: the config, and what was read on the way.
 
@@ -104,29 +108,29 @@ def _settings(config: Config, found: _Collector) -> None:
             do="add en: the reward is conditioned on the English prompts",
         )
     if len(set(languages)) < len(languages):
-        found.add("a language is listed twice", where="prompts.languages", do="list each once")
+        found.add("a language is listed twice", where="prompts.languages", do="list each language once")
     for lang in languages:
         found.attempt("", english_name, lang)
     if not config.models.policy and not config.alignment:
         found.add(
-            "there is no English-aligned policy",
+            "the English-aligned policy is missing",
             where="models.policy",
             do="name π_θ⁰ in models.policy, or give English pairs in alignment.pairs to make it",
         )
     if config.models.chat_template and not Path(config.models.chat_template).is_file():
-        found.add(f"there is no file {config.models.chat_template}", where="models.chat_template", do="check the path")
+        found.add(f"file {config.models.chat_template} not found", where="models.chat_template", do="check the path")
     if config.train.processes != "auto":
         found.attempt(None, check_batch, config, config.train.processes * config.train.nodes)
     if config.train.nodes > 1 and not config.train.launcher:
         found.add(
-            f"nothing says how to start the training on {config.train.nodes} nodes",
+            f"the command that starts the training on {config.train.nodes} nodes is missing",
             where="train.launcher",
-            do="write the command that starts a program once on each, such as srun --ntasks-per-node=1",
+            do="set the command that starts a program once on each node, such as srun --ntasks-per-node=1",
         )
     deepspeed = config.train.deepspeed
     if deepspeed not in ("zero2", "zero3", "none") and not Path(deepspeed).is_file():
         found.add(
-            f"there is no DeepSpeed config {deepspeed}",
+            f"DeepSpeed config {deepspeed} not found",
             where="train.deepspeed",
             do="write zero2, zero3, none, or the path of a JSON file",
         )
@@ -137,7 +141,7 @@ def _settings(config: Config, found: _Collector) -> None:
 
 
 def check_batch(config: Config, processes: int) -> None:
-    """A batch has to be whole micro-batches on every process; KTO makes two rows of a pair.
+    """A batch must be whole micro-batches on every process; KTO makes two rows of a pair.
 
     Raises:
         ConfigError: the training's or the alignment's is not.
@@ -155,6 +159,39 @@ def check_batch(config: Config, processes: int) -> None:
         for key, size, rows in batches
         if size * rows % (micro * processes)
     ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_template(
+    model: str, chat_template: str | None, prompts: Sequence[Prompt], alignment: Sequence[Mapping[str, str]]
+) -> None:
+    """Whether the model's chat template takes the conversations: one of each sequence of roles is rendered.
+
+    Plain texts are not, and a hub id's template is looked at only where it is in the local cache: what it refuses is
+    said when the first prompts are encoded.
+
+    Raises:
+        ConfigError: every sequence that it does not take, by the first prompt that has it.
+        UserError: the tokenizer cannot be loaded.
+    """
+    from icr.engines.models import fill_template, has_tokenizer, load_tokenizer
+
+    every: list[tuple[str, Conversation]] = [(f"prompt {p.id}, language {p.lang}", p.messages) for p in prompts]
+    every += [(f"alignment pair {n}", load_conversation(pair["prompt"])) for n, pair in enumerate(alignment, 1)]
+    by_roles: dict[tuple[str, ...], tuple[str, Conversation]] = {}
+    for name, messages in every:
+        if not is_plain(messages):
+            by_roles.setdefault(tuple(m["role"] for m in messages), (name, messages))
+    if not by_roles or not has_tokenizer(model):
+        return
+    tokenizer = load_tokenizer(model, chat_template)
+    problems = []
+    for name, messages in by_roles.values():
+        try:
+            fill_template(tokenizer, messages, opened=True)
+        except UserError as error:
+            problems.append(UserError(error.what, where=f"{name}; {error.where}", do=error.do))
     if problems:
         raise ConfigError(problems)
 
@@ -177,7 +214,7 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
             found.add(
                 f"{', '.join(others)} need a judge",
                 where="judge.kind: none",
-                do="name a judge (local or openai), or take them out of judge.benchmarks",
+                do="name a judge (local or openai), or remove them from judge.benchmarks",
             )
         return [], None
     if judge.own:
@@ -190,14 +227,14 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
         found.add(
             "MT-Bench has no questions",
             where="judge.mtbench",
-            do="name their folder in judge.mtbench.questions, or take mtbench out of judge.benchmarks",
+            do="name their folder in judge.mtbench.questions, or remove mtbench from judge.benchmarks",
         )
     if "mtbench" in judge.benchmarks and judge.mtbench is not None:
         found.attempt(None, _check_questions, judge.mtbench, config.prompts.languages)
     for key in ("difficulty", "gamed", "prices"):
         name = getattr(judge, key)
         if name and not Path(name).is_file():
-            found.add(f"there is no file {name}", where=f"judge.{key}", do="check the path")
+            found.add(f"file {name} not found", where=f"judge.{key}", do="check the path")
     if not judge.model and not judge.own:
         found.add("the judge has no model", where="judge.model", do="name a model, or set judge.kind to none")
     heldout: list[Prompt] = []
@@ -205,9 +242,9 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
         heldout = found.attempt([], load_heldout, judge.prompts, config.prompts.languages, judge.limit)
     if judge.kind == "openai" and not judge.base_url and not os.environ.get("OPENAI_API_KEY"):
         found.add(
-            "there is no key for the judge",
+            "the key for the judge is missing",
             where="judge.kind: openai",
-            do="set the environment variable OPENAI_API_KEY, or name an endpoint of your own in judge.base_url",
+            do="set the environment variable OPENAI_API_KEY, or name your own endpoint in judge.base_url",
         )
     if judge.baseline != "round-0":
         found.attempt(None, check_baseline, Path(judge.baseline), heldout)

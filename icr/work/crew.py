@@ -14,8 +14,8 @@ from icr.work.parts import Part
 from icr.work.pool import Pool, Task, WorkerId
 
 AWAY_SECONDS = 5.0
-"""More than this between two looks at the pool does not count as the workers' silence: the driver was busy elsewhere,
-or the whole machine stood still."""
+"""A longer time between two looks at the pool does not count as silence of the workers: the driver was busy elsewhere,
+or the whole machine was stopped."""
 
 _tickets = itertools.count(1)
 """One sequence for all calls of `run_shards`, so that none takes another's late events for its own."""
@@ -23,11 +23,11 @@ _tickets = itertools.count(1)
 
 @dataclass(frozen=True)
 class Limits:
-    """When a worker is taken to hang, in seconds, and how often workers are replaced.
+    """When a worker counts as hanging, in seconds, and how often workers are replaced.
 
-    A worker with work is killed after `silence` without a sign of life (`start` before its first one). A shard is taken
-    to hang after `floor` seconds, or `factor` times the median of the finished ones if that is more, as soon as
-    `finished` are done; a worker's first shard, which may load a model, has `start` seconds at least.
+    A worker with work is killed after `silence` without a sign of life (`start` before its first one). A shard counts
+    as hanging after `floor` seconds, or `factor` times the median of the finished ones if that is more, as soon as
+    `finished` are done; a worker's first shard, which may load a model, has at least `start` seconds.
     """
 
     silence: float = 120.0
@@ -135,7 +135,7 @@ class Crew:
     def abandon(self) -> None:
         """End the workers that have work."""
         for worker in {flight.worker for flight in self.flights.values()}:
-            self._pool.kill(worker, "the work it did was given up")
+            self._pool.kill(worker, "its work was given up")
         self.flights.clear()
 
     def end_hung(self) -> None:
@@ -150,7 +150,7 @@ class Crew:
                 self.kill(flight.worker, {ticket}, f"shard {flight.part.whole.shard.name} ran for {running:.0f} s")
 
     def _time_allowed(self, flight: Flight, hand: Hand) -> float:
-        """Seconds until a shard is taken to hang; a heavier one than usual has more."""
+        """Seconds until a shard counts as hanging; a heavier one than usual has more."""
         if len(self.finished) < self._limits.finished:
             return math.inf
         usual = statistics.median(seconds for seconds, _ in self.finished)

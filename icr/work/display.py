@@ -1,4 +1,4 @@
-"""What the user sees while a run works: a bar on a terminal, a line now and then elsewhere. All of it on stderr."""
+"""What the user sees during a run: a bar on a terminal, otherwise a line now and then. All of it goes to stderr."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`python guard.py PIPE DRIVER CHANNEL COMMAND…`: starts a worker and ends it, with all its descendants, when due.
 
 The guard is the parent of the worker and the foster parent of every process that the worker leaves behind (an engine in
-a process or even a session of its own). It ends them all as soon as the driver is gone, however that ended, and as soon
+its own process or even session). It ends them all as soon as the driver is gone, however that ended, and as soon
 as the worker is gone; then it ends as the worker did.
 
 The driver is gone when nobody holds the writing end of the pipe PIPE any more, or when the guard's parent is no longer
@@ -39,7 +39,7 @@ def main() -> None:
         if os.getppid() != guard:  # the guard may have ended between the fork and the line above
             os._exit(1)
         os.execv(command[0], command)
-    os.close(channel)  # so that the driver reads its end as soon as the worker ends
+    os.close(channel)  # so that the driver sees its end as soon as the worker ends
     threading.Thread(target=watch_driver, args=(pipe, driver), daemon=True).start()
     pid = status = 0
     while pid != worker:  # orphans of the worker's are reaped on the way
@@ -81,7 +81,7 @@ def end_descendants() -> None:
         except ChildProcessError:
             return
         time.sleep(pause)
-        pause = min(2 * pause, 0.5)  # one that hangs in a driver of the kernel's ends when that lets it go
+        pause = min(2 * pause, 0.5)  # one that hangs in a kernel driver ends when that releases it
 
 
 def find_descendants(ancestor: int) -> list[int]:

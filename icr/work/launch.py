@@ -1,4 +1,4 @@
-"""Starting worker processes and watching them: progress, errors, and an end together with the parent."""
+"""Starts worker processes and watches them: progress, errors, and an end together with the parent."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from icr.base.errors import StageFailed, UserError
-from icr.base.process import WORKER_ENVIRONMENT
+from icr.base.process import make_environment
+from icr.work.runner import Counts
 
 POLL_SECONDS = 0.1
 LOW_DISK = 32 * 2**20
 
 
 class Watcher(Protocol):
-    """What is told while workers run."""
+    """What is reported while workers run."""
 
     def progress(self, done: int, total: int, tokens: int) -> None: ...
 
@@ -33,7 +34,7 @@ class Watcher(Protocol):
 
 @dataclass
 class Worker:
-    """One process: its command, what it adds to the environment, and where it reports and logs."""
+    """One process: its command, its additions to the environment, and where it reports and logs."""
 
     argv: list[str]
     events: Path
@@ -50,15 +51,15 @@ class _Running:
         self._reader = open(worker.events, encoding="utf-8")  # noqa: SIM115 - closed in stop()
         self._rest = ""
         self.done = self.total = self.tokens = 0
-        self.result: dict[str, Any] | None = None
-        self.error: dict[str, Any] | None = None
+        self.result: Counts | None = None
+        self.error: dict[str, str] | None = None
         with open(worker.log, "ab") as log:
             self.process = subprocess.Popen(
                 worker.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **WORKER_ENVIRONMENT, **worker.env},
+                env=make_environment(worker.env),
                 start_new_session=True,  # Ctrl-C reaches the controller alone, which then ends the group
                 pass_fds=keep_fds,
             )
@@ -86,7 +87,7 @@ class _Running:
         self._reader.close()
 
 
-def run_workers(workers: Sequence[Worker], watcher: Watcher, keep_fds: Sequence[int] = ()) -> list[dict[str, Any]]:
+def run_workers(workers: Sequence[Worker], watcher: Watcher, keep_fds: Sequence[int] = ()) -> list[Counts]:
     """Run workers side by side until all have ended well; returns what each sent as its result.
 
     The first failure, and any exception here (Ctrl-C), ends them all.
@@ -95,7 +96,7 @@ def run_workers(workers: Sequence[Worker], watcher: Watcher, keep_fds: Sequence[
         keep_fds: file descriptors that the workers inherit (the run's lock, so that it is held while any lives).
 
     Raises:
-        UserError: a worker said that the input is wrong, or the disk is full.
+        UserError: a worker reported that the input is wrong, or the disk is full.
         StageFailed: a worker crashed or was killed.
     """
     running = [_Running(worker, keep_fds) for worker in workers]
@@ -127,7 +128,7 @@ def _failure(running: _Running) -> Exception:
         return UserError(
             "the disk is full",
             where=str(worker.events.parent),
-            do="free some space; the same command then goes on where it stopped",
+            do="free some space, then rerun the same command to resume",
         )
     with contextlib.suppress(subprocess.TimeoutExpired):
         running.process.wait(timeout=5)

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from icr.base.process import WORKER_ENVIRONMENT
+from icr.base.process import make_environment
 from icr.work.launch import LOW_DISK
 from icr.work.messages import Header, pack
 from icr.work.pool import Alive, Died, Event, Failure, Task, WorkerId
@@ -121,7 +121,7 @@ class LocalPool:
             self._listen(0.25)
             waiting = [process for process in waiting if not process.has_rested and self._find(process.id)]
         for process in waiting:
-            self._bury(process, "killed, as it did not give its memory back")
+            self._bury(process, "killed, because it did not release its memory")
 
     def stop(self, lane: str | None = None) -> None:
         """See `Pool.stop`. A worker without work may end by itself, so that its engine can clean up."""
@@ -146,7 +146,7 @@ class LocalPool:
         generation = self._generations.get((lane, index), -1) + 1
         self._generations[lane, index] = generation
         setup = self._lanes[lane]
-        env = {**os.environ, **WORKER_ENVIRONMENT, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **self._env}
+        env = make_environment({"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **self._env})
         if setup.gpus_each:
             env["CUDA_VISIBLE_DEVICES"] = name_devices(index * setup.gpus_each, setup.gpus_each)
         log = self._folder / "logs" / f"{lane}-{index}.log"
@@ -198,7 +198,7 @@ class LocalPool:
     def _look_up_failure(self, process: WorkerProcess, what: str) -> Failure:
         """A failure with its log, unless the disk is full, which is the cause of most other things then."""
         if shutil.disk_usage(self._folder).free < LOW_DISK:
-            do = "free some space; the same command then goes on where it stopped"
+            do = "free some space, then rerun the same command to resume"
             return Failure("the disk is full", where=str(self._folder), do=do, by_user=True)
         return Failure(what, log=str(process.log), tail=process.read_tail())
 

@@ -29,7 +29,7 @@ class Whole:
     results: dict[int, pa.Table] = field(default_factory=dict)
     rows_done: int = 0
     noted: bool = False
-    """Whether the user was told that it is tried again."""
+    """Whether the user knows that it is tried again."""
 
     def add(self, part: Part, result: pa.Table) -> None:
         self.results[part.start] = result

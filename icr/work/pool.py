@@ -26,7 +26,7 @@ class Task(BaseModel):
     lane: ClassVar[str]
     """Workers of different lanes are different processes with different resident state."""
     unit: ClassVar[tuple[str, ...]] = ()
-    """Consecutive rows that agree in these columns are never cut apart; (): each row stands by itself."""
+    """Consecutive rows that agree in these columns are never cut apart; (): each row is a unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class WorkerId:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a worker failed. `by_user`: the user's input or machine is at fault, so no other worker could do better."""
+    """Why a worker failed. `by_user`: the cause is the user's input or machine, so no other worker could do better."""
 
     what: str
     where: str = ""

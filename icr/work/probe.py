@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import pyarrow as pa
 from pydantic import BaseModel
 
-from icr.base.progress import Reporter
 from icr.engines.open import EngineSettings
 from icr.engines.precision import Precision
 from icr.work.pool import Task
-
-if TYPE_CHECKING:
-    from icr.work.resident import Resident
 
 TEXT = (
     "The bakery opens at seven, but Ana is there by four. She weighs the flour, wakes the yeast and waits. "
@@ -58,12 +53,3 @@ class ProbeTask(Task):
     precision: Precision
     tokens: int
     """At most this many of the text's, so that an engine's window has room for them."""
-
-
-def score_probe(state: Resident, task: ProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    from icr.scoring import sequence_logprobs
-
-    tokenizer = state.tokenizer(task.model, task.chat_template)
-    ids: list[int] = tokenizer(table["text"][0].as_py(), add_special_tokens=False)["input_ids"][: task.tokens]
-    logps = sequence_logprobs(state.scorer(task.model, task.precision), [ids[:1]], [ids[1:]])
-    return pa.table({"token_ids": [ids], "logp": [float(logps[0])]})

@@ -45,7 +45,7 @@ class Resident:
         self._scorers: OrderedDict[tuple[Stamp, Precision], PreTrainedModel] = OrderedDict()
         self._classifiers: dict[tuple[Stamp, Precision], Classifier] = {}
         self._kept: dict[str, object] = {}
-        self._lock = threading.RLock()  # an engine serves several shards at a time, each from a thread of its own
+        self._lock = threading.RLock()  # an engine serves several shards at a time, each from its own thread
 
     def engine(self, model: str, settings: EngineSettings, probe: Probe | None = None) -> Engine:
         """An engine with the weights of `model`: the one that is there, if it can take them, else a new one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from icr.base.fields import Fields
 
-Counts = dict[str, Any]
+Counts = Fields
 """Plain JSON: numbers and words by name, some of them by language."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from icr.base.conversation import Conversation, load_conversation
 from icr.base.errors import UserError
 from icr.base.files import write_table
 from icr.base.progress import Reporter
@@ -42,14 +43,17 @@ class SampleTask(EngineTask):
     max_tokens: int
     seed: int
     round: int
-    """Enters the seeds, so that every round has noise of its own."""
+    """Enters the seeds, so that every round has its own noise."""
 
 
 def sample(state: Resident, task: SampleTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    """Eq. 7: y_1 … y_N ~ π_θ(·|x^ℓ), each with a seed of its own."""
+    """Eq. 7: y_1 … y_N ~ π_θ(·|x^ℓ), each with its own seed."""
     tokenizer = state.tokenizer(task.model, task.chat_template)
     prompts = [(p["prompt_id"], p["lang"], p["prompt"]) for p in table.to_pylist()]
-    ids = [encode_prompt(state, task, text, f"prompt {id}, language {lang}") for id, lang, text in prompts]
+    ids = [
+        encode_prompt(state, task, load_conversation(text), f"prompt {id}, language {lang}")
+        for id, lang, text in prompts
+    ]
     asked = [(row, k) for row in range(len(prompts)) for k in range(task.n)]
     requests = [
         Request(ids[row], request_seed(task.seed, task.round, prompts[row][1], prompts[row][0], k)) for row, k in asked
@@ -73,14 +77,14 @@ def sample(state: Resident, task: SampleTask, table: pa.Table, reporter: Reporte
     return pa.Table.from_pylist(rows, schema=RESPONSES)
 
 
-def encode_prompt(state: Resident, task: EngineTask, text: str, where: str) -> list[int]:
+def encode_prompt(state: Resident, task: EngineTask, prompt: Conversation, where: str) -> list[int]:
     """The templated prompt. Raises UserError when it fills the engine's window, which is the model's context then."""
     from icr.engines.models import prompt_token_ids
 
-    ids = prompt_token_ids(state.tokenizer(task.model, task.chat_template), text)
+    ids = prompt_token_ids(state.tokenizer(task.model, task.chat_template), prompt)
     if len(ids) >= task.engine.window:
         raise UserError(
-            f"a prompt has {len(ids)} tokens and the model's context is {task.engine.window}",
+            f"a prompt has {len(ids)} tokens, but the model's context is {task.engine.window}",
             where=where,
             do="shorten or remove the prompt",
         )
@@ -88,7 +92,12 @@ def encode_prompt(state: Resident, task: EngineTask, text: str, where: str) -> l
 
 
 def bound_tokens(texts: Sequence[str]) -> int:
-    """No templated prompt has more tokens: a token is at least one byte of UTF-8."""
+    """No templated prompt has more tokens: a token is at least one byte of UTF-8.
+
+    Args:
+        texts: prompts as tables hold them; the JSON around each message of a conversation is longer than what a chat
+            template puts there.
+    """
     return max((len(text.encode()) for text in texts), default=0) + TEMPLATE_TOKENS
 
 

@@ -31,7 +31,7 @@ INPUT = "input"
 PLAN = "plan"
 """Decides which steps there are, not what any of them makes."""
 OPERATIONAL = "operational"
-"""May change at any restart: how the work is done, not what comes out."""
+"""May change at any restart: affects how the work is done, not its results."""
 
 ASKING = ("judge/xalpaca", "judge/mtbench", "judge/accuracy")
 """Benchmarks with a judge."""
@@ -188,10 +188,10 @@ def settings_of(config: Config, stage: Stage) -> dict[str, object]:
     out.
 
     Raises:
-        ValueError: there is no such stage.
+        ValueError: unknown stage.
     """
     if stage not in STAGES:
-        raise ValueError(f"no stage {stage}; there are {', '.join(STAGES)}")
+        raise ValueError(f"no stage {stage}; the stages are {', '.join(STAGES)}")
     if stage == "judge":
         parts = [settings_of(config, cast(Stage, f"judge/{name}")) for name in config.judge.benchmarks]
         merged = {key: value for part in parts for key, value in part.items()}
@@ -206,7 +206,7 @@ def is_operational(key: str) -> bool:
     """Whether a config key may change at any restart without any step being done again, or refused.
 
     Raises:
-        KeyError: there is no such key.
+        KeyError: unknown key.
     """
     return USES[key] in ((OPERATIONAL,), (PLAN,))
 

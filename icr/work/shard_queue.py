@@ -53,9 +53,9 @@ def run_shards(
         tally: counts retries and restarts.
 
     Raises:
-        UserError: a worker found the user's input or machine at fault, or the disk is full.
-        StageFailed: rows fail wherever they are tried; both halves of a shard fail; a worker failed before any shard
-            was done; workers had to be replaced too often.
+        UserError: a worker found a problem of the user's input or machine, or the disk is full.
+        StageFailed: rows fail every time; both halves of a shard fail; a worker failed before any shard was done;
+            workers had to be replaced too often.
     """
     work = _Work(pool, task, shards, watcher, limits or Limits(), tally if tally is not None else Tally())
     if order == "heaviest":
@@ -187,8 +187,8 @@ class _Work:
         hand.failed_in_a_row += 1
         self._lose([flight], event.failure)
         if hand.failed_in_a_row >= FAILED_IN_A_ROW and hand.doomed is None:
-            self._note(f"worker {event.worker} is replaced: it failed {hand.failed_in_a_row} times in a row")
-            self._crew.kill(event.worker, set(), "it failed again and again")
+            self._note(f"worker {event.worker} is replaced, because it failed {hand.failed_in_a_row} times in a row")
+            self._crew.kill(event.worker, set(), "it failed repeatedly")
 
     def _take_died(self, event: Died) -> None:
         blamed, lost_with_them = self._crew.bury(event.worker)
@@ -225,7 +225,7 @@ class _Work:
                 self._settle(part, failure)
         if again:
             log = f" (log: {failure.log})" if failure.log else ""
-            self._note(f"shard {', '.join(again)} is tried again, as a worker failed: {failure.what}{log}")
+            self._note(f"shard {', '.join(again)} is tried again, because a worker failed: {failure.what}{log}")
 
     def _settle(self, part: Part, failure: Failure) -> None:
         """What becomes of a part that failed as often as it may."""
@@ -234,7 +234,7 @@ class _Work:
             self._cut(part)
         elif part.twin.state == "failed":
             raise failure.as_error(
-                f"both halves of shard {part.whole.shard.name} fail wherever they are tried: no single row is to blame"
+                f"both halves of shard {part.whole.shard.name} fail every time: the cause is not a single row"
             )
 
     def _cut(self, part: Part) -> None:
@@ -246,14 +246,12 @@ class _Work:
             self.queue.extendleft(reversed(halves))
         elif self._crew.finished:
             self._given_up.append(part)
-            self._note(f"{part.describe()} fails wherever it is tried; the other shards are finished first")
+            self._note(f"{part.describe()} fails every time; the other shards are finished first")
         else:
-            raise part.failure.as_error(f"{part.describe()} fails wherever it is tried")
+            raise part.failure.as_error(f"{part.describe()} fails every time")
 
     def _name_given_up(self) -> IcrError:
         failure = self._given_up[0].failure
         assert failure is not None
         names = "".join(f"\n  {part.describe()}" for part in self._given_up)
-        return failure.as_error(
-            f"these rows fail wherever they are tried; all others are done:{names}\na worker failed"
-        )
+        return failure.as_error(f"these rows fail every time; all others are done:{names}\na worker failed")

@@ -1,4 +1,4 @@
-"""Steps that know their inputs: what is done, what no longer fits, what another run has done already.
+"""Steps that know their inputs: what is done, what no longer matches, what another run has already done.
 
 A step's key is a hash of what it is made from and of the settings that its result depends on. A step is done when its
 record says so and the record's key is the step's.
@@ -150,7 +150,7 @@ def adopt(step: Step, record: StageRecord, old_settings: Mapping[str, object]) -
 
 
 def check_finished(steps: Iterable[Step], records: Records, config: Path) -> None:
-    """Refuse a run whose finished steps were made from other inputs or under other settings than they would be now.
+    """Refuse a run whose finished steps were made from other inputs or with other settings than the present ones.
 
     Args:
         records: all of them with keys, see `adopt`.
@@ -175,8 +175,8 @@ def check_finished(steps: Iterable[Step], records: Records, config: Path) -> Non
             remade.add(step.key)
     if lines:
         if follow:
-            lines.append(f"    and what was made from that: {', '.join(follow)}")
-        what = "finished steps of this run do not fit its settings or files any more:"
+            lines.append(f"    and the steps made from these: {', '.join(follow)}")
+        what = "finished steps of this run were made with other settings or files:"
         raise UserError("\n".join([what, *lines]), where=str(config), do=_ways_out(config.parent, records))
 
 
@@ -238,7 +238,7 @@ def _find_changes(step: Step, record: Record, since: str, remade: Collection[str
             lines.append(f"{'new' if before is None else 'gone'} since {since}: the {name}")
         elif before != now:
             lines.append(f"the {name} changed since {since}")
-    return lines or ([] if others else ["recorded by another version of icr, which made this step otherwise"])
+    return lines or ([] if others else ["made by another version of icr, which did this step differently"])
 
 
 def _show_used(settings: Mapping[str, object], key: str) -> str:
@@ -255,4 +255,4 @@ def _ways_out(run: Path, records: Records) -> str:
     ends = [name.removeprefix("round-").partition("/") for name, r in records.items() if r.state == "done"]
     trained = [int(number) for number, _, kind in ends if kind in ("align", "train") and number.isdigit()]
     start = f"start a new run from a finished round (--from {run}/round-{max(trained)} --run NEW), " if trained else ""
-    return f"put the old value or file back, {start}or use another --run folder"
+    return f"restore the old value or file, {start}or use another --run folder"

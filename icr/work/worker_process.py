@@ -24,7 +24,7 @@ TAIL_BYTES = 16384
 
 
 class WorkerProcess:
-    """A guard with the worker below it, in a session of their own: Ctrl-C reaches the driver alone."""
+    """A guard with the worker below it, in a separate session: Ctrl-C reaches only the driver."""
 
     def __init__(
         self, id: WorkerId, module: str, depth: int, log: Path, env: Mapping[str, str], keep_fds: Sequence[int]
@@ -122,7 +122,7 @@ class WorkerProcess:
         self.channel.close()
         code = self.popen.poll()
         if code is None:
-            return "does not end, although it was killed"
+            return "does not end although it was killed"
         if code < 0:
             return f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         return f"ended with exit code {code} and no result"

@@ -134,7 +134,7 @@ def test_a_lock_knows_its_holder_and_ends_with_it(tmp_path: Path, monkeypatch: p
     assert not is_held(path)
     first = RunLock(path)
     assert is_held(path)
-    with pytest.raises(UserError, match="another command is at work"):
+    with pytest.raises(UserError, match="another command is using this run folder"):
         RunLock(path)
     first.release()
     assert not is_held(path)

@@ -149,11 +149,11 @@ def test_a_model_answers_and_a_local_model_judges(tmp_path: Path, tiny_pair: tup
 @pytest.mark.parametrize(
     ("words", "says_what"),
     [
-        (["--judge", "gpt-4"], "there is no judge gpt-4"),
-        (["--judge", "openai:m"], "there is no key"),
+        (["--judge", "gpt-4"], "unknown judge gpt-4"),
+        (["--judge", "openai:m"], "the key for the endpoint is missing"),
         (["--judge", "openai:m", "--set", "judge.budget=0"], "`judge.budget`"),
         (["--judge", "openai:m", "--set", "judge.bugdet=3"], "did you mean `judge.budget`"),
-        (["--judge", "local:/nowhere/at/all"], "no model folder"),
+        (["--judge", "local:/nowhere/at/all"], "model folder /nowhere/at/all not found"),
     ],
 )
 def test_bad_input_exits_2_and_says_what_to_do(
@@ -243,7 +243,7 @@ def test_mtbench_alone_and_the_difference_between_two_models(tmp_path: Path, tin
 
 def test_the_stage_and_its_bare_command() -> None:
     done = icr("judge")
-    assert done.returncode == 2 and "nothing to judge is named" in done.stderr
+    assert done.returncode == 2 and "no round and no benchmark is given" in done.stderr
     done = icr("judge", "--run", "/nowhere", "--round", "1")
     assert done.returncode == 2 and "is not a run folder" in done.stderr
 
@@ -256,12 +256,12 @@ def test_a_dry_run_counts_and_prices_and_sends_nothing(tmp_path: Path, answers: 
     words += ["--out", tmp_path / "out", "--dry-run"]
     done = icr(*words, "--set", f"judge.prices={prices}")  # no key, no server: nothing is asked
     assert done.returncode == 0, done.stderr
-    assert "16 calls to m, at most 0.0" in done.stdout and "0 answers are there already" in done.stdout
+    assert "16 calls to m, at most 0.0" in done.stdout and "0 answers are already there" in done.stdout
     tokens = int(done.stdout.split("about ")[1].split(" prompt")[0].replace(",", ""))
     usd = float(done.stdout.split("at most ")[1].split(" dollars")[0])
     assert usd == pytest.approx((2 * tokens + 10 * 16 * 16) / 1e6, abs=0.006)
     assert not (tmp_path / "out").exists()
-    assert "its price is not known" in icr(*words).stdout
+    assert "price unknown" in icr(*words).stdout
     few = icr(*words, "--set", "judge.orders=seeded")
     assert "8 calls to m" in few.stdout
     grades = icr("judge", "mtbench", ours, "--judge", "openai:m", "--questions", write_questions(tmp_path / "q"),

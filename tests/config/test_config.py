@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from icr.base.errors import ConfigError, UserError
-from icr.config.load import differences, dump_config, load_config
+from icr.config.load import dump_config, load_config
 from icr.config.schema import CONFIGS, Config
 from icr.rounds.preflight import check_batch, load_checked, preflight
 from loops.checks import check_dropout
@@ -33,11 +33,11 @@ def test_all_problems_are_reported_at_once_with_line_and_nearest_key(tmp_path: P
         load_checked(path)
     text = str(caught.value)
     assert "unknown key `prompts.limt`" in text and "did you mean `prompts.limit`?" in text and f"{path}:5" in text
-    assert "`sampling.n` is 1: one response has no best and worst" in text and f"{path}:6" in text
+    assert "`sampling.n` is 1: a best and a worst need two responses" in text and f"{path}:6" in text
     assert "`sampling.backend`" in text and "'magic'" in text
     assert "`reward.length_penalty`" in text and f"{path}:7" in text
     # what the rest of the config names is looked at in the same go
-    assert "there is no file or folder" in text and "prompts.path" in text
+    assert "nowhere not found" in text and "prompts.path" in text
     assert len(caught.value.problems) == 5
 
 
@@ -48,7 +48,7 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("a: [1", "not YAML"), ("- a", "not a mapping"), ("", "is missing")],
+    [("a: [1", "not valid YAML"), ("- a", "not a mapping"), ("", "is missing")],
 )
 def test_what_is_no_config(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(UserError, match=what):
@@ -78,7 +78,7 @@ def test_changes_name_paths_as_overrides_do(
 
 
 def test_an_override_that_is_no_yaml_is_told(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the value is not YAML"):
+    with pytest.raises(UserError, match="the value is not valid YAML"):
         load_config(tiny_config(tmp_path), ["reward.kind=["])
 
 
@@ -87,7 +87,7 @@ def test_overrides_are_typed(tmp_path: Path) -> None:
         write(tmp_path, MINIMAL), ["train.learning_rate=5e-6", "sampling.n=3", "reward.length_penalty=0.1"]
     )
     assert (config.train.learning_rate, config.sampling.n, config.reward.length_penalty) == (5e-6, 3, 0.1)
-    with pytest.raises(UserError, match="no `=`"):
+    with pytest.raises(UserError, match="`=` is missing"):
         load_config(write(tmp_path, MINIMAL), ["sampling.n"])
 
 
@@ -109,15 +109,7 @@ def test_the_defaults_are_the_papers() -> None:
 def test_a_resolved_config_loads_as_itself(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, MINIMAL), ["train.lora.rank=4"])
     again = load_config(write(tmp_path, dump_config(config)))
-    assert again == config and differences(config, again) == []
-
-
-def test_only_rounds_may_grow(tmp_path: Path) -> None:
-    path = write(tmp_path, MINIMAL)
-    old = load_config(path)
-    assert differences(old, load_config(path, ["rounds=3"])) == []
-    assert differences(old, load_config(path, ["rounds=1"])) == [("rounds", 2, 1)]
-    assert differences(old, load_config(path, ["sampling.seed=7"])) == [("sampling.seed", 42, 7)]
+    assert again == config
 
 
 @pytest.mark.parametrize("recipe", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
@@ -135,20 +127,20 @@ def test_the_quickstart_is_fine() -> None:
     ("changes", "what"),
     [
         ({"prompts": {"languages": ["es"]}}, "`en` is not among the languages"),
-        ({"prompts": {"languages": ["en", "xx"]}}, "no ISO 639-1 language code"),
+        ({"prompts": {"languages": ["en", "xx"]}}, "not an ISO 639-1 language code"),
         ({"prompts": {"languages": ["en", "de"]}}, "no prompts in de"),
-        ({"models": {"policy": None}}, "no English-aligned policy"),
-        ({"models": {"policy": "./nowhere"}}, "no model folder"),
+        ({"models": {"policy": None}}, "the English-aligned policy is missing"),
+        ({"models": {"policy": "./nowhere"}}, "nowhere not found"),
         ({"models": {"reference": "package:no_such_package/x.gguf"}}, "is not installed"),
         ({"objective": "nothing.here:Class"}, "cannot be imported"),
         ({"objective": "dop"}, "did you mean dpo"),
-        ({"train": {"deepspeed": "zero9"}}, "no DeepSpeed config zero9"),
+        ({"train": {"deepspeed": "zero9"}}, "DeepSpeed config zero9 not found"),
         ({"train": {"batch_size": 5, "processes": 2}}, "batch of 5"),
-        ({"train": {"scheduler": "cosin"}}, "there is no scheduler cosin"),
-        ({"train": {"scheduler": "greedy"}}, "follows the validation loss"),
+        ({"train": {"scheduler": "cosin"}}, "unknown scheduler cosin"),
+        ({"train": {"scheduler": "greedy"}}, "needs a validation loss"),
         ({"train": {"optimizer": "sgd"}}, "'adamw' or 'adafactor'"),
         ({"train": {"optimizer": "adafactor", "deepspeed": "zero2"}}, "does not work with DeepSpeed"),
-        ({"train": {"report_to": "wandbb"}}, "there is no tracker wandbb"),
+        ({"train": {"report_to": "wandbb"}}, "tracker wandbb is unknown or not installed"),
         ({"train": {"warmup_ratio": 0.1, "warmup_steps": 3}}, "both warmup_ratio and warmup_steps"),
         ({"train": {"validation": 1.5}}, "a share below 1 or a whole number"),
         ({"judge": {"prompts": None}}, "the judge has no prompts"),
@@ -178,7 +170,7 @@ def test_dropout_is_refused_where_there_is_none(tmp_path: Path, tiny_config: Cal
     MambaConfig(vocab_size=512).save_pretrained(tmp_path / "mamba")
     train = {"dropout": 0.1}
     load_checked(tiny_config(tmp_path / "llama", train=train))
-    with pytest.raises(UserError, match="models of the type mamba have no dropout that could be set"):
+    with pytest.raises(UserError, match="models of the type mamba have no dropout to set"):
         check_dropout(str(tmp_path / "mamba"), 0.1)
     check_dropout(str(tmp_path / "mamba"), 0.0)
 
@@ -205,7 +197,7 @@ def test_a_missing_weight_shard_is_named(
     shards = sorted((tmp_path / "sharded").glob("model-*.safetensors"))
     assert len(shards) > 1
     shards[1].unlink()
-    with pytest.raises(ConfigError, match=f"misses 1 of {len(shards)} weight shards: {shards[1].name}"):
+    with pytest.raises(ConfigError, match=rf"1 of {len(shards)} weight shards are missing in .*: {shards[1].name}"):
         load_checked(tiny_config(tmp_path, models={"policy": str(tmp_path / "sharded")}))
 
 

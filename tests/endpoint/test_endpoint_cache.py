@@ -84,7 +84,7 @@ def test_a_cache_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.M
     holder = sqlite3.connect(tmp_path / "c.sqlite", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     monkeypatch.setattr("icr.endpoint.cache.SECONDS_FOR_OTHERS", 0.1)
-    with pytest.raises(UserError, match="another process has held the cache"):
+    with pytest.raises(UserError, match="another process has locked the cache"):
         Cache(tmp_path / "c.sqlite").put("key", "A")
 
 

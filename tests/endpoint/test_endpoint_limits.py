@@ -194,7 +194,7 @@ def test_without_a_price_tokens_are_counted_and_money_is_unknown(
     assert not [n for n in steps.notes if "price" in n]  # a server on this machine sends no bill
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     Endpoint("m", tmp_path / "d.sqlite", Settings(base_url="https://judge.example.org/v1"), steps)
-    assert [n for n in steps.notes if "no price of m" in n]
+    assert [n for n in steps.notes if "the price of m" in n]
 
 
 # The budget.

@@ -44,10 +44,10 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("answer", "says_what"),
     [
-        (fault(401, f"Incorrect API key provided: {KEY}."), "refuses the key"),
-        (fault(403, "not yours"), "refuses the key"),
+        (fault(401, f"Incorrect API key provided: {KEY}."), "rejects the key"),
+        (fault(403, "not yours"), "rejects the key"),
         (fault(404, "The model `m` does not exist"), "does not know the model m"),
-        (fault(429, "You exceeded your current quota", code="insufficient_quota"), "used up"),
+        (fault(429, "You exceeded your current quota", code="insufficient_quota"), "no credit left"),
     ],
 )
 def test_what_no_retry_can_mend_stops_with_what_to_do(
@@ -107,12 +107,12 @@ def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, base_url
 
 @pytest.mark.parametrize("base_url", ["localhost:8000/v1", "/v1", "ftp://localhost/v1"])
 def test_a_base_url_that_is_none_is_refused(tmp_path: Path, base_url: str) -> None:
-    with pytest.raises(UserError, match="no web address"):
+    with pytest.raises(UserError, match="not a web address"):
         endpoint(tmp_path, base_url)
 
 
 def test_no_model_is_refused() -> None:
-    with pytest.raises(UserError, match="no judge model"):
+    with pytest.raises(UserError, match="the judge has no model"):
         check_judge(JudgeConfig(kind="openai"))
 
 

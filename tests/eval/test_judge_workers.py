@@ -76,7 +76,7 @@ def test_a_judging_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_pat
         config = Judge(kind=f"{tmp_path / 'my_judge.py'}:Dies")
         run_verdicts(Judging.of(config, None, machine, "key", out / "cache"), answers, baseline, out)
     assert (tmp_path / "my_judge.mark").exists(), "a worker was killed"
-    assert "is tried again, as a worker failed: killed by SIGKILL" in shown.getvalue()
+    assert "is tried again, because a worker failed: killed by SIGKILL" in shown.getvalue()
     found = {(row["prompt_id"], row["order"]): row["preference"] for row in verdicts(out)}
     assert len(found) == 300
     for id, text in texts.items():

@@ -39,32 +39,35 @@ def test_csv_gz_and_parquet_give_the_same_table(tmp_path: Path) -> None:
 def test_an_index_without_a_difficulty_is_named_by_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(HEADER + "0,0.1,1,2\n1,0.2,2,2\n2,0.3,3,2\n9,0.4,5,2\n")
     (tmp_path / "d.csv").write_text("index,difficulty\n0,1\n1,-1\n2,0.5\n")
-    with pytest.raises(UserError, match=r"index 9\n  where: .*p\.csv:5, column index"):
+    with pytest.raises(UserError, match=r"index 9 has no difficulty\n  where: .*p\.csv:5, column index"):
         length_controlled(read_judged_pairs(tmp_path / "p.csv"), read_difficulty(tmp_path / "d.csv"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no column preference, len_model, len_baseline; the table has none"),
+        ("", "column preference, len_model, len_baseline not found; the table has no columns"),
         (HEADER, "no row"),
-        ("index,preference,len_model\n0,1,2\n", "no column len_baseline; the table has index, preference, len_model"),
+        (
+            "index,preference,len_model\n0,1,2\n",
+            "column len_baseline not found; the table has index, preference, len_model",
+        ),
         (
             HEADER + "0,1,2,3\n7,yes,2,3\n",
             r"preference is 'yes', not a number \(index 7\)\n  where: .*bad\.csv:3, column pref",
         ),
-        (HEADER + "0,1.2,2,3\n", r"preference is 1\.2, outside 0…1 .*\n.*\n.*AlpacaEval's 1…2 subtract 1"),
+        (HEADER + "0,1.2,2,3\n", r"preference is 1\.2, outside 0…1 .*\n.*\n.*subtract 1 from AlpacaEval's 1…2"),
         (HEADER + "0,-1,2,3\n", r"preference is -1, outside 0…1"),
         (HEADER + "0,nan,2,3\n", r"preference is nan, not a finite number .*\n.*\n.*leave the cell empty"),
         (HEADER + "0,inf,2,3\n", "preference is inf, not a finite number"),
-        (HEADER + "0,1,-2,3\n", r"len_model is -2, and a length cannot be negative \(index 0\)"),
+        (HEADER + "0,1,-2,3\n", r"len_model is -2, but a length cannot be negative \(index 0\)"),
         (HEADER + "0,1,2,nan\n", "len_baseline is nan, not a finite number"),
         (HEADER + "0,1,,3\n", "len_model is empty"),
         (HEADER + "0,1,2\n", "len_baseline is empty"),
         (HEADER + "0,1,2,3,4\n", "line 2 has more cells than the header"),
         (
             HEADER + "0,1,2,3\n1,1,2,3\n0,1,2,3\n",
-            r"index 0 stands already at .*bad\.csv:2\n  where: .*bad\.csv:4, column index",
+            r"index 0 is already at .*bad\.csv:2\n  where: .*bad\.csv:4, column index",
         ),
         (HEADER + ",1,2,3\n", "index is empty"),
         ("model,preference,len_model,len_baseline\na,1,2,3\nb,1,2,3\n", r"2 models \(a, b\)"),
@@ -81,7 +84,7 @@ def test_a_bad_table_is_named_by_file_line_and_column(tmp_path: Path, text: str,
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str) -> None:
     for bad in ("bad.csv", "bad.csv.gz", "bad.parquet"):
         (tmp_path / bad).write_bytes(b"\x1f\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"cannot be read|no such file"):
+    with pytest.raises(UserError, match=r"cannot be read|file not found"):
         read_judged_pairs(tmp_path / name)
 
 
@@ -93,11 +96,11 @@ def test_difficulties_and_gamed_pairs_are_checked_too(tmp_path: Path) -> None:
     for read, text, message in (
         (read_gamed, header + "verbose,0,10,5,\n", r"preference is empty.*\n.*table\.csv:2, column preference"),
         (read_gamed, header + ",0,10,5,0.5\n", "model is empty"),
-        (read_gamed, header + "v,0,10,5,0.5\nv,0,10,5,0.5\n", "index 0 stands already"),
-        (read_gamed, HEADER + "0,1,2,3\n", "no column model"),
+        (read_gamed, header + "v,0,10,5,0.5\nv,0,10,5,0.5\n", "index 0 is already"),
+        (read_gamed, HEADER + "0,1,2,3\n", "column model not found"),
         (read_difficulty, "index,difficulty\n0,hard\n", r"difficulty is 'hard', not a number \(index 0\)"),
-        (read_difficulty, "index,difficulty\n0,1\n0,2\n", "index 0 stands already"),
-        (read_difficulty, "index,level\n0,1\n", "no column difficulty"),
+        (read_difficulty, "index,difficulty\n0,1\n0,2\n", "index 0 is already"),
+        (read_difficulty, "index,level\n0,1\n", "column difficulty not found"),
         (read_difficulty, "index,difficulty\n", "no row"),
     ):
         path.write_text(text)

@@ -93,9 +93,9 @@ def test_ids_join_translations() -> None:
         ([line(turns=["one", " "])], "does not have two turns"),
         ([line() | {"turns": "one two"}], "does not have two turns"),
         ([line(category="poetry")], "unknown category 'poetry'"),
-        ([line(None)], "without question_id"),
+        ([line(None)], "question_id is missing"),
         ([line(reference=["1", "2", "3"])], "its reference is not a list of two"),
-        ([line(lang="French")], "says that it is in French"),
+        ([line(lang="French")], "has the language French"),
         (["text"], "not a JSON object"),
         ([], "no questions"),
     ],
@@ -121,6 +121,6 @@ def test_a_folder_of_references_goes_before_the_questions_own(tmp_path: Path) ->
     write_lines(references / "en.jsonl", [{"question_id": 111, "choices": []}])
     with pytest.raises(ConfigError) as error:
         load_questions(settings, ["en"])
-    assert "no answer of two turns" in str(error.value) and "en.jsonl:1" in str(error.value)
+    assert "not an answer with two turns" in str(error.value) and "en.jsonl:1" in str(error.value)
     with pytest.raises(UserError, match="folder of references not found"):
         load_questions(MtBench(questions=str(folder), references=str(tmp_path / "none")), ["en"])

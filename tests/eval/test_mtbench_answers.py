@@ -13,9 +13,10 @@ from eval.mtbench.answers import import_answers
 from eval.mtbench.grade import grade
 from eval.mtbench.questions import read_questions
 from eval.mtbench.summary import summarise
+from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.base.files import read_rows
-from icr.engines.models import conversation_token_ids, load_tokenizer
+from icr.engines.models import load_tokenizer, prompt_token_ids
 from tests.helpers.judging import Steps
 from tests.helpers.mtbench import (
     Recorder,
@@ -88,7 +89,7 @@ def test_a_full_context_leaves_no_second_answer_and_a_long_question_is_refused(
     long = "Name three animals that live in the sea. " * 3
     folder = write_lines(tmp_path / "q" / "en.jsonl", [line(81, turns=("Say A.", long)), line(82, turns=(long, "B"))])
     config = make_config(small, folder, languages=["en"])
-    sizes = [len(conversation_token_ids(tokenizer, [("user", text)])) for text in ("Say A.", long)]
+    sizes = [len(prompt_token_ids(tokenizer, wrap_text(text))) for text in ("Say A.", long)]
     assert sizes[0] + 12 < 50 and 50 - 12 < sizes[1] < 50
     counts = answer_questions(config, str(small), tmp_path / "out", recorder)
     assert Counter(d.max_tokens for d, _ in recorder.calls) == {12: 1, 50 - sizes[1]: 1}, "never past the context"
@@ -127,8 +128,8 @@ def test_given_answers_take_the_place_of_sampled_ones(tmp_path: Path) -> None:
     [
         ([81], "no answers to 1 of 2 questions in de: 111_DE"),
         ([81, "81_DE", 111], "appear twice: 81"),
-        (["broken"], "no answer of two turns"),
-        (None, "there are no answers in de"),
+        (["broken"], "not an answer with two turns"),
+        (None, "no answers in de found"),
     ],
 )
 def test_given_answers_have_to_cover_the_questions_once(tmp_path: Path, rows: list[Any] | None, what: str) -> None:

@@ -82,7 +82,7 @@ def test_averages_and_errors_by_hand(tmp_path: Path) -> None:
     assert en["categories"]["writing"]["average"] == 6.0
     assert en["categories"]["math"] == {
         "average": 2.0, "average_se": None, "low": None, "high": None,
-        "why": dict.fromkeys(("average_se", "low", "high"), "one question has no spread"),
+        "why": dict.fromkeys(("average_se", "low", "high"), "a single question has no standard error"),
     }  # fmt: skip
     assert en["references"] == {"questions": 2}
     # de: 7 and 3; question 82 has no grade at all
@@ -115,7 +115,7 @@ def test_a_language_without_grades_is_explained_and_leaves_the_average_empty(tmp
     summary = summarise(out, ["en", "de"])
     assert summary["languages"]["de"]["average"] is None
     assert summary["languages"]["de"]["why"]["average"] == "no question has a grade"
-    assert summary["average"]["why"]["average"] == "there is none for de"
+    assert summary["average"]["why"]["average"] == "missing for de"
     assert summary["average"]["average"] is None and summary["languages"]["en"]["average"] == 7.0
     judged = read_lines(out / "model_judgment" / "de" / "scripted_single.jsonl")
     assert [row["score"] for row in judged] == [-1] * 4, "FastChat's mark, in its file alone"

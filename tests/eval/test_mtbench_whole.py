@@ -126,7 +126,7 @@ def test_five_languages_against_an_endpoint_that_is_cut_off_in_between(
         config = make_config(
             tiny, folder, kind="openai", model="m", base_url=stub.url, concurrency=1, mtbench={"references": "judge"}
         )
-        with pytest.raises(UserError, match="refuses the key"):
+        with pytest.raises(UserError, match="rejects the key"):
             run_mtbench(config, None, out)
         stopping = 10**9
         _, summary = run_mtbench(config, None, out)

@@ -114,7 +114,7 @@ def test_what_is_measured_stays_and_is_not_measured_again(
     spy.allowed = 1
     with pytest.raises(KeyboardInterrupt):
         run(models[0])
-    assert spy.measured == ["quiz_en"] and read_summary(out) == {}
+    assert spy.measured == ["quiz_en"] and read_summary(out) is None
     spy.allowed = 99
     first = run(models[0])
     assert spy.measured == ["quiz_es"] and read_summary(out) == first
@@ -176,7 +176,9 @@ def test_texts_that_are_too_long_are_counted(tasks: Path, tmp_path: Path) -> Non
     texts = [f"{shown}{doc['question']}\nAnswer: {option}" for doc in read[1] for option in doc["options"]]
     # the last token is only predicted, so a text may be one token longer than the context
     assert row["too_long"] == sum(len(tokenizer(text)["input_ids"]) > 41 for text in texts) > 0
-    assert reporter.notes == [f"quiz_en: {row['too_long']} texts too long for the model, their beginnings were cut off"]
+    assert reporter.notes == [
+        f"quiz_en: {row['too_long']} texts are too long for the model; their beginnings were cut off"
+    ]
 
 
 def test_the_table_of_two_real_models(models: list[Path], tasks: Path, tmp_path: Path) -> None:

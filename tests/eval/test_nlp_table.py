@@ -70,11 +70,11 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
     otherwise = write_results(tmp_path / "1", {"en": [1, 1, 0, 1], "es": [1, 0]}, few_shot=5)
     rows = nlp_table({"0": base, "1": otherwise})
     assert [(r["language"], r["change"], r["why"]) for r in rows if r["label"] == "1"] == [
-        ("en", None, "measured otherwise in 0: few_shot 1, here 5"),
+        ("en", None, "measured differently in 0: few_shot 1, here 5"),
         ("es", None, "not measured in 0"),
-        ("average", None, "no change in en: measured otherwise in 0: few_shot 1, here 5"),
+        ("average", None, "no change in en: measured differently in 0: few_shot 1, here 5"),
     ]
     one = {label: write_results(tmp_path / f"one-{label}", {"en": [1]}) for label in "01"}
-    assert [r["why"] for r in nlp_table(one)] == [None, "one item has no spread"]
+    assert [r["why"] for r in nlp_table(one)] == [None, "a single item has no standard error"]
     with pytest.raises(UserError, match="no NLP results"):
         nlp_table({"0": tmp_path / "nothing"})

@@ -15,6 +15,7 @@ from eval.judges.own import OwnJudge
 from eval.layout import LaidOut
 from eval.xalpaca.answers import read_answers
 from eval.xalpaca.pairwise import run_verdicts
+from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from tests.commands.test_judge_cli import write_public
 from tests.conftest import Config
@@ -88,7 +89,14 @@ def test_it_sees_what_the_guide_says(tmp_path: Path) -> None:
         "        return [0.25 for row in rows]\n"
     )
     found = verdicts(tmp_path, judge(tmp_path, code, "Seen"), {"p1": "Ja {x}"}, {"p1": "Nein"})
-    one = {"prompt_id": "p1", "lang": "de", "instruction": "Frage p1", "first": "Ja {x}", "second": "Nein"}
+    one = {
+        "prompt_id": "p1",
+        "lang": "de",
+        "instruction": "Frage p1",
+        "messages": wrap_text("Frage p1"),
+        "first": "Ja {x}",
+        "second": "Nein",
+    }
     assert json.loads((tmp_path / "my_judge.json").read_text()) == [one, one | {"first": "Nein", "second": "Ja {x}"}]
     assert [row["preference"] for row in found] == [0.25, 0.75]
 
@@ -111,9 +119,9 @@ def test_the_quickstarts_judge_prefers_several_lines() -> None:
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("High", r"gave 1\.5\n.*prompt_id p1, language de\n.*from 0 to 1"),
-        ("Nan", "gave nan"),
-        ("Short", "gave 1 numbers for 4 rows"),
+        ("High", r"returned 1\.5\n.*prompt_id p1, language de\n.*from 0 to 1"),
+        ("Nan", "returned nan"),
+        ("Short", "returned 1 numbers for 4 rows"),
         ("Fails", "KeyError: 'missing'"),
         ("Nothing", "has no method preferences"),
     ],
@@ -154,4 +162,4 @@ def test_answers_are_judged_by_the_command(tmp_path: Path) -> None:
     assert json.loads(icr(*words, "--json", cwd=tmp_path).stdout) == summary  # the same folder, said otherwise
     assert summary["judge"] == "my_judge:Longer" and summary["languages"]["de"]["win_rate"] == pytest.approx(200 / 3)
     wrong = icr(*words[:4], "Longer", *words[5:], code=2, cwd=tmp_path).stderr
-    assert "there is no judge Longer" in wrong and "module:Class" in wrong
+    assert "unknown judge Longer" in wrong and "module:Class" in wrong

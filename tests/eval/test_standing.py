@@ -130,7 +130,7 @@ def test_changed_answers_of_an_unfinished_evaluation_are_judged_from_the_start(
         judge("judge.orders=seeded")
     change(tmp_path / "ours")
     found = judge()
-    assert "xalpaca starts again: the answers changed since xalpaca was started" in found["said"]
+    assert "xalpaca starts over: the answers changed since xalpaca was started" in found["said"]
     assert found["languages"]["de"]["win_rate"] == 100.0 and asked == ["ask", "ask"]
 
 
@@ -162,7 +162,7 @@ def test_a_finished_folder_of_an_earlier_version_is_taken_over(
     judge: Evaluate, asked: list[str], tmp_path: Path, ours: Path, theirs: Path
 ) -> None:
     write_old(tmp_path, ours, theirs, tmp_path / "out", finished=True)
-    with pytest.raises(UserError, match=r"(?s)under other settings.*judge\.orders: both → seeded"):
+    with pytest.raises(UserError, match=r"(?s)with other settings.*judge\.orders: both → seeded"):
         judge("judge.orders=seeded")
     with pytest.raises(UserError, match=r"model: \S+/ours → \S+/theirs"):
         judge(model=theirs)

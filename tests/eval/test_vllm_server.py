@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.judges.endpoint import EndpointJudge
 from eval.xalpaca.pairwise import Comparison
+from icr.base.conversation import wrap_text
 from icr.config.schema import Endpoint as Settings
 from icr.endpoint.cache import Cache
 from tests.helpers.endpoints import Endpoint, shares
@@ -105,7 +106,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> 
 
 
 QUESTIONS = [
-    Comparison(str(n), lang, f"{ask} {n}?", first, second).question()
+    Comparison(str(n), lang, wrap_text(f"{ask} {n}?"), first, second).question()
     for n in range(4)
     for lang, ask, texts in [
         ("en", "Name a river", ["The Nile is a river.", "Paris is a town of " + "France. " * n]),

@@ -80,7 +80,7 @@ def test_four_kinds_sample_once_and_equal_four_separate_runs(
     monkeypatch.setattr("icr.experiments.compare.difference", unlike)
     apart = compare(variants, out)
     assert apart["differences"] == {} and list(apart["not_compared"]) == [f"kind={kind}" for kind in KINDS[1:]]
-    assert "No difference of kind=random: these two have" in write_page(apart, out).read_text(encoding="utf-8")
+    assert "kind=random is not compared: these two have" in write_page(apart, out).read_text(encoding="utf-8")
 
 
 def test_what_is_measured_of_shared_responses_is_measured_once(
@@ -200,12 +200,12 @@ def test_variants_are_all_combinations_and_the_first_is_the_baseline(
 @pytest.mark.parametrize(
     ("vary", "says"),
     [
-        (["reward.kind"], "no values"),
-        (["reward.kind=random,random"], "a value is there twice"),
+        (["reward.kind"], "values are missing"),
+        (["reward.kind=random,random"], "a value is repeated"),
         (["reward.kind=random", "reward.kind=translate"], "varied twice"),
         (["judge.model=a,b"], "cannot be varied"),
-        (["train.lora={rank: 8},{rank: 4"], "not YAML"),
-        (["train.lora.target_modules=a+b,a@b"], "in one folder"),
+        (["train.lora={rank: 8},{rank: 4"], "not valid YAML"),
+        (["train.lora.target_modules=a+b,a@b"], "the same folder name"),
     ],
 )
 def test_what_cannot_be_varied(tiny_config: Callable[..., Path], tmp_path: Path, vary: list[str], says: str) -> None:

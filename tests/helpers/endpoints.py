@@ -11,6 +11,7 @@ from eval.judges.base import Judge
 from eval.judges.endpoint import EndpointJudge
 from eval.judges.question import Question, Verdict
 from eval.xalpaca.pairwise import Comparison
+from icr.base.conversation import wrap_text
 from icr.base.progress import Reporter, Silent
 from icr.config.schema import Judge as Settings
 from icr.endpoint.endpoint import Ask, Endpoint
@@ -41,7 +42,7 @@ def judge(
 
 
 def item(number: int = 0, first: str = "good", second: str = "bad") -> Question:
-    return Comparison(str(number), "en", f"Question {number}?", first, second).question()
+    return Comparison(str(number), "en", wrap_text(f"Question {number}?"), first, second).question()
 
 
 def asks(count: int, **options: Any) -> list[Ask]:

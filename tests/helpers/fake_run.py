@@ -267,7 +267,8 @@ def _other_benchmarks(at: RoundDir, rng: np.random.Generator) -> None:
         for grade in [float(np.clip(4 + at.number + rng.standard_normal(), 1, 10))]
     ]
     folder = at.judge / "mtbench"
-    answers = [{"response": "Der Wal lebt im Meer.", "finish_reason": "stop", "model": "m"}]
+    asked = {"question_id": "81", "key": "81", "lang": "de", "category": "writing", "turn": 1, "prompt": "?"}
+    answers = [asked | {"response": "Der Wal lebt im Meer.", "tokens": 8, "finish_reason": "stop", "model": "m"}]
     write_rows(folder / "verdicts" / "de.parquet", grades, MT_VERDICTS)
     write_rows(folder / "answers" / "de.parquet", answers, MT_ANSWERS)
     summarise_mtbench(folder, ["de"])

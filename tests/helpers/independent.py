@@ -27,7 +27,10 @@ class Model:
 
     def logp(self, prompt: str, response: list[int]) -> float:
         """Sum of log-probs of `response` after the templated prompt, by a full softmax over the whole sequence."""
-        text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+        return self.logp_after(f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n", response)
+
+    def logp_after(self, text: str, response: list[int]) -> float:
+        """The same after a text in which the template's marks are already."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         with torch.no_grad():
             logits = self.model(torch.tensor([ids + response])).logits[0]

@@ -124,7 +124,7 @@ class Answering(Resident):
         super().__init__()
         self._recorder = recorder
 
-    def engine(self, model: str, settings: EngineSettings) -> Any:
+    def engine(self, model: str, settings: EngineSettings, probe: object = None) -> Any:
         return self._recorder
 
 

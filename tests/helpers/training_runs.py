@@ -21,7 +21,7 @@ from loops.callbacks import read_metrics
 from loops.data import write_training_data
 from loops.families import family_of
 from loops.objective import Request, make_objective
-from loops.spec import TrainSpec
+from loops.spec import CardFacts, TrainSpec
 from loops.train import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def make_spec(
         events=folder / "events.jsonl",
         objective=objective,
         train=train,
-        facts=facts or {},
+        facts=CardFacts(**(facts or {})),
     )
     (folder / "spec.json").write_text(spec.model_dump_json())
     return spec

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from icr.base.errors import IcrError, UserError
 from loops import export
 from loops.export import base_dtypes, companion_files, trained_weights, write_model, write_model_card
+from loops.spec import CardFacts
 from tests.helpers.tiny_models import make_tiny_model
 from tests.helpers.training_runs import ROOT, finish, make_spec, random_pairs, run_here, start, weights
 
@@ -137,7 +138,7 @@ def test_sharded(tmp_path: Path, monkeypatch: Any) -> None:
     assert (base / "model.safetensors.index.json").is_file()
     assert base_dtypes(base).keys() == weights(plain).keys()
     monkeypatch.setattr(export, "SHARD_SIZE", "150KB")
-    write_model(tmp_path / "out", base, model, trained_weights(model, keep=True), {})
+    write_model(tmp_path / "out", base, model, trained_weights(model, keep=True), CardFacts())
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert index["weight_map"].keys() == weights(plain).keys() and len(set(index["weight_map"].values())) > 2
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -150,7 +151,7 @@ def test_base_that_saves_the_tied_matrix_twice(tmp_path: Path) -> None:
     both["lm_head.weight"] = both["model.embed_tokens.weight"].clone()
     save_file(both, base / "model.safetensors", metadata={"format": "pt"})
     model = AutoModelForCausalLM.from_pretrained(base)
-    write_model(tmp_path / "out", base, model, trained_weights(model, keep=True), {})
+    write_model(tmp_path / "out", base, model, trained_weights(model, keep=True), CardFacts())
     written = weights(tmp_path / "out")
     assert written.keys() == both.keys()
     assert torch.equal(written["lm_head.weight"], written["model.embed_tokens.weight"])
@@ -162,10 +163,10 @@ def test_other_keys_are_an_error(tmp_path: Path) -> None:
     trained = trained_weights(model, keep=True)
     for changed, message in (
         ({k: v for k, v in trained.items() if k != "lm_head.weight"}, r"missing \['lm_head.weight'\]"),
-        ({**trained, "further.weight": torch.ones(2)}, r"not there \['further.weight'\]"),
+        ({**trained, "further.weight": torch.ones(2)}, r"unexpected \['further.weight'\]"),
     ):
         with pytest.raises(IcrError, match=message):
-            write_model(tmp_path / "out", base, model, changed, {})
+            write_model(tmp_path / "out", base, model, changed, CardFacts())
         assert not (tmp_path / "out").exists()
 
 
@@ -188,19 +189,21 @@ def test_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
 def test_chat_template_of_the_config(tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(base)
-    write_model(tmp_path / "out", base, model, trained_weights(model, keep=True), {}, chat_template="{{ 'own' }}")
+    write_model(
+        tmp_path / "out", base, model, trained_weights(model, keep=True), CardFacts(), chat_template="{{ 'own' }}"
+    )
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == "{{ 'own' }}"
 
 
 def test_model_card(tmp_path: Path) -> None:
-    write_model_card(tmp_path, FACTS)
+    write_model_card(tmp_path, CardFacts(**FACTS))
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head)["language"] == ["en", "es"]
     for piece in ("round 2", "runs/a/round-1/model", "org/model", "- pairs: 7", "| en | 3 | 0.00125 |",
                   "| es | 4 | -0.002 |", "reward per characters", "learning_rate: 5.0e-07"):  # fmt: skip
         assert piece in body, piece
-    write_model_card(tmp_path, {"pairs": 5})
+    write_model_card(tmp_path, CardFacts(pairs=5))
     assert "- pairs: 5" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 

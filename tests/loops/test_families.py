@@ -42,7 +42,7 @@ def test_the_family_of_an_objective() -> None:
     assert type(family_of(Own(beta=0.1, nll_weight=1.0))) is PairFamily
     assert type(family_of(KTO(beta=0.1, nll_weight=1.0))) is KTOFamily
     Own.family = ""
-    with pytest.raises(UserError, match="no training is known for Own"):
+    with pytest.raises(UserError, match="Own has no family of training"):
         family_of(Own(beta=0.1, nll_weight=1.0))
 
 

@@ -41,7 +41,7 @@ def test_two_nodes_train_what_one_does(tiny_config: Callable[..., Path], tmp_pat
 
 
 def test_nodes_without_a_launcher_are_refused(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"how to start the training on 2 nodes"):
+    with pytest.raises(ConfigError, match=r"the command that starts the training on 2 nodes is missing"):
         load_checked(tiny_config(tmp_path, train={"nodes": 2}))
 
 

@@ -58,13 +58,13 @@ class OwnArguments(Mean):
 @pytest.mark.parametrize(
     ("name", "what", "do"),
     [
-        ("dop", "no objective dop", "did you mean dpo"),
+        ("dop", "unknown objective dop", "did you mean dpo"),
         ("broken:Nothing", "has no class Nothing", "Empty, Stranger, Mean"),
         ("broken:Stranger", "not an objective", "PairObjective"),
-        ("broken:Empty", "Empty lacks loss", "write the method"),
-        ("broken:OwnArguments", "OwnArguments cannot be made", "beta and nll_weight"),
+        ("broken:Empty", "Empty lacks loss", "add the method"),
+        ("broken:OwnArguments", "OwnArguments cannot be created", "beta and nll_weight"),
         ("absent_module:X", "ModuleNotFoundError", "python -c"),
-        ("absent.py:X", "no file absent.py", "check the name"),
+        ("absent.py:X", "absent.py not found", "check the name"),
         ("typo:X", "line 1 of", "check the name"),
     ],
 )

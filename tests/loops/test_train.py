@@ -141,7 +141,7 @@ def test_errors_are_told_as_events(base: Path, tmp_path: Path, monkeypatch: Any)
     assert train.main() == 2
     [event] = events(spec)
     assert event["event"] == "error" and event["kind"] == "user"
-    assert "no scheduler cosin" in event["what"] and event["where"] == "train.scheduler"
+    assert "unknown scheduler cosin" in event["what"] and event["where"] == "train.scheduler"
     assert "did you mean cosine?" in event["do"]
 
 
@@ -149,7 +149,7 @@ def test_errors_are_told_as_events(base: Path, tmp_path: Path, monkeypatch: Any)
 def test_trackers_that_are_not_there(name: str, monkeypatch: Any) -> None:
     monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", lambda: ["trackio"])
     assert trackers("none") == [] and trackers("trackio") == ["trackio"]
-    with pytest.raises(UserError, match=f"no tracker {name}") as raised:
+    with pytest.raises(UserError, match=f"tracker {name} is unknown or not installed") as raised:
         trackers(f"trackio, {name}")
     assert "trackio" in raised.value.do
 

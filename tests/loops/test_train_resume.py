@@ -130,7 +130,7 @@ def test_checkpoints(tmp_path: Path) -> None:
     assert checkpoints.obstacle() is None
     other = Checkpoints(tmp_path, 4)
     assert other.newest() is None and other.steps_done() == 10
-    assert other.obstacle() == "it was begun with 2 process(es) and now has 4"
+    assert other.obstacle() == "it was started with 2 process(es) and now has 4"
 
 
 def test_checkpoints_of_other_settings(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_checkpoints_of_other_settings(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, 1, {"train.seed": 1, "data": "a"}).newest() == tmp_path / "checkpoint-3"
     other = Checkpoints(tmp_path, 1, {"train.seed": 2, "data": "a", "train.new": 0})
     assert other.newest() is None
-    assert other.obstacle() == "since it was begun, these have changed: train.seed, train.new"
+    assert other.obstacle() == "these settings have changed since it was started: train.seed, train.new"
     (tmp_path / "checkpoint-3" / MARKER).write_text('{"processes": 1}')  # as older versions wrote it
     assert other.newest() == tmp_path / "checkpoint-3"
 
@@ -155,9 +155,9 @@ def test_another_number_of_processes_starts_over(base: Path, tmp_path: Path, mon
     process = start(spec, 2)
     run_here(unbroken)
     finish(process, spec)
-    why = "it was begun with 1 process(es) and now has 2"
+    why = "it was started with 1 process(es) and now has 2"
     [note] = [event["text"] for event in events(spec) if event["event"] == "note"]
-    assert note == f"the training starts over, and 3 optimiser steps are lost: {why}"
+    assert note == f"the training starts over; 3 optimiser steps are lost: {why}"
     counts = events(spec)[-1]["counts"]
     assert counts["restarted"] == {"why": why, "steps_lost": 3} and counts["processes"] == 2
     assert [row["step"] for row in metrics(spec)] == list(range(1, 8))
@@ -172,7 +172,7 @@ def test_a_changed_setting_starts_over(base: Path, tmp_path: Path, monkeypatch: 
     changed = change(spec, learning_rate=2e-3)
     counts = run_here(changed)
     assert counts["restarted"] == {
-        "why": "since it was begun, these have changed: train.learning_rate",
+        "why": "these settings have changed since it was started: train.learning_rate",
         "steps_lost": 2,
     }
     assert metrics(changed)[0]["learning_rate"] == 2e-3

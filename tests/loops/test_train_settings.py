@@ -65,7 +65,7 @@ def test_warmup() -> None:
     assert warmup_steps(Train(), 100) == 3 and warmup_steps(Train(), 33) == 0
     assert warmup_steps(Train(warmup_ratio=0.5), 7) == 3
     assert warmup_steps(Train(warmup_steps=5), 7) == 5 and warmup_steps(Train(warmup_steps=0), 100) == 0
-    with pytest.raises(ValueError, match="both warmup_ratio and warmup_steps are given"):
+    with pytest.raises(ValueError, match="both warmup_ratio and warmup_steps are set"):
         Train(warmup_ratio=0.1, warmup_steps=5)
     resolved = Train(warmup_steps=5)
     assert Train.model_validate(resolved.model_dump()) == resolved  # a resolved config has both keys
@@ -74,12 +74,12 @@ def test_warmup() -> None:
 @pytest.mark.parametrize(
     ("settings", "what", "do"),
     [
-        ({"scheduler": "consine"}, "there is no scheduler consine", "did you mean cosine?"),
-        ({"scheduler": "xyz"}, "there is no scheduler xyz", "known: linear, cosine"),
+        ({"scheduler": "consine"}, "unknown scheduler consine", "did you mean cosine?"),
+        ({"scheduler": "xyz"}, "unknown scheduler xyz", "known: linear, cosine"),
         ({"scheduler": "reduce_lr_on_plateau"}, "there are no validation rows", "set train.validation"),
-        ({"scheduler": "cosine_with_min_lr"}, "cannot be made", "arguments"),
-        ({"scheduler": "warmup_stable_decay"}, "cannot be made", "arguments"),
-        ({"scheduler_arguments": {"min_lr": 1e-8}}, "cosine cannot be made", "arguments"),
+        ({"scheduler": "cosine_with_min_lr"}, "cannot be created", "arguments"),
+        ({"scheduler": "warmup_stable_decay"}, "cannot be created", "arguments"),
+        ({"scheduler_arguments": {"min_lr": 1e-8}}, "cosine cannot be created", "arguments"),
     ],
 )
 def test_schedulers_that_cannot_be(settings: dict[str, Any], what: str, do: str) -> None:

@@ -166,7 +166,7 @@ def test_a_policy_that_translates_nothing_makes_no_pair(
     use_translator(monkeypatch, tiny_pair, failing=dict.fromkeys(texts, ("\n</translated>", "stop")))
     context = make()
     assert {c["empty"] for c in score(context)["translations"].values()} == {6}
-    with pytest.raises(UserError, match="no prompt makes a pair"):
+    with pytest.raises(UserError, match="no prompt gives a pair"):
         pair(context)
 
 
@@ -187,7 +187,7 @@ def test_the_rest_of_a_round_takes_lidr_pairs(make: Any, tiny_pair: tuple[Path, 
     specs: list[Any] = []
     monkeypatch.setattr(context.machine, "train", lambda spec, label: specs.append(spec) or {})
     train(context)
-    assert specs[0].facts["pairs"] == {"en": 6, "es": 6, "ru": 6} and specs[0].facts["alpha"] == {}
+    assert specs[0].facts.pairs == {"en": 6, "es": 6, "ru": 6} and specs[0].facts.alpha == {}
     assert len(read_rows(specs[0].data)) == 18
 
 

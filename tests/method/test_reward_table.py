@@ -110,7 +110,7 @@ def test_a_language_without_anything_to_compare_is_an_error() -> None:
 
 def test_a_log_prob_that_is_not_finite_is_named() -> None:
     responses = [response("p", i, f"texto {i}") for i in range(2)]
-    with pytest.raises(UserError, match=r"the reward is nan, of log-probabilities nan.*\n.*prompt_id p, sample 1"):
+    with pytest.raises(UserError, match=r"the reward is nan, from log-probabilities nan.*\n.*prompt_id p, sample 1"):
         score_language(responses, [0.0, float("nan")], [0.0, -1.0], Reward(), "es")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.rewards import condition, conditioning_prompt, implicit_reward, penalise
 
@@ -14,18 +15,34 @@ SPANISH = (
 
 def test_conditioning_prompt_is_eq_8() -> None:
     """The braces of the prompt itself stay as they are: the template is filled once, before the prompt is added."""
-    assert conditioning_prompt("es", "Name three {language} rivers.") == SPANISH
-    assert conditioning_prompt("en", "Name three {language} rivers.") == "Name three {language} rivers."
+    assert conditioning_prompt("es", wrap_text("Name three {language} rivers.")) == wrap_text(SPANISH)
+    assert conditioning_prompt("en", wrap_text("Name three {language} rivers.")) == wrap_text(
+        "Name three {language} rivers."
+    )
+
+
+def test_a_conversation_has_the_prefix_on_its_last_message() -> None:
+    before = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Name a sea."},
+        {"role": "assistant", "content": "The Aral Sea."},
+    ]
+    english = [*before, {"role": "user", "content": "Name three {language} rivers."}]
+    asked = [{"role": "user", "content": "Nombra tres ríos."}]
+    assert conditioning_prompt("es", english) == [*before, {"role": "user", "content": SPANISH}]
+    assert conditioning_prompt("en", english) == english == [*before, *wrap_text("Name three {language} rivers.")]
+    assert condition("translate", "es", asked, english) == english
+    assert condition("multilingual", "es", asked, english) == asked
 
 
 def test_conditioning_prompt_wants_a_language() -> None:
     with pytest.raises(UserError, match="es \\(Spanish\\)"):
-        conditioning_prompt("spanish", "Hi")
+        conditioning_prompt("spanish", wrap_text("Hi"))
 
 
 def test_kinds_differ_in_their_condition_alone() -> None:
-    english, asked = "Name three {language} rivers.", "Nombra tres ríos."
-    assert condition("cross-lingual", "es", asked, english) == SPANISH
+    english, asked = wrap_text("Name three {language} rivers."), wrap_text("Nombra tres ríos.")
+    assert condition("cross-lingual", "es", asked, english) == wrap_text(SPANISH)
     assert condition("multilingual", "es", asked, english) == asked
     assert condition("cross-lingual", "en", english, english) == condition("multilingual", "en", english, english)
 

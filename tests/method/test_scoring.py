@@ -243,7 +243,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(llama: PreTrainedModel, shar
     small = short_of_memory(llama, 64)
     found = sequence_logprobs(small, prompts, responses, batch_tokens=400, share_prompts=share, reporter=heard)
     np.testing.assert_allclose(found, sequence_logprobs(llama, prompts, responses), atol=1e-4)
-    assert 1 <= len(heard.notes) <= 3 and "(1x): going on with 200 tokens" in heard.notes[0]
+    assert 1 <= len(heard.notes) <= 3 and "(1x): continuing with 200 tokens" in heard.notes[0]
     done = [done for done, _, _ in heard.events]
     assert done == sorted(set(done)) and done[-1] == len(responses)  # no response is scored twice
     assert heard.events[-1][2] == sum(map(len, prompts)) + sum(map(len, responses))

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from icr.base.conversation import dump_conversation
 from icr.base.errors import ConfigError, UserError
 from prompts.load import load_prompts
 from prompts.preferences import read_alignment
@@ -31,7 +32,7 @@ def problems(folder: Path, *languages: str) -> str:
 def test_languages_are_joined_by_id_whatever_the_order_of_lines(tmp_path: Path) -> None:
     put(tmp_path, "en", row("a", "one"), row("b", "two"), row("c", "three"))
     put(tmp_path, "es", row("c", "tres"), row("a", "uno"))
-    found = [(p.id, p.lang, p.text, p.english) for p in load_prompts(str(tmp_path), ["en", "es"])]
+    found = [(p.id, p.lang, p.text, dump_conversation(p.english)) for p in load_prompts(str(tmp_path), ["en", "es"])]
     assert found == [
         ("a", "en", "one", "one"),
         ("a", "es", "uno", "one"),
@@ -50,7 +51,7 @@ def test_a_limit_that_leaves_a_language_nothing_is_told(tmp_path: Path) -> None:
     put(tmp_path, "en", row("a", "one"), row("b", "two"), row("c", "three"))
     put(tmp_path, "es", row("c", "tres"))
     assert len(load_prompts(str(tmp_path), ["en", "es"], limit=3)) == 4
-    with pytest.raises(UserError, match="none of the first 2 prompts is there in es"):
+    with pytest.raises(UserError, match="none of the first 2 prompts exists in es"):
         load_prompts(str(tmp_path), ["en", "es"], limit=2)
 
 
@@ -90,14 +91,14 @@ def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
 def test_empty_and_absent_files(tmp_path: Path) -> None:
     put(tmp_path, "en", "")
     text = problems(tmp_path, "en", "sw")
-    assert "there is no sw.jsonl" in text
+    assert "sw.jsonl not found" in text
     put(tmp_path, "sw", "")
     assert "no prompts in en" in problems(tmp_path, "en", "sw")
 
 
 def test_many_defects_are_capped_and_counted(tmp_path: Path) -> None:
     put(tmp_path, "en", *["{"] * 30)
-    assert "… and 10 more of the kind" in problems(tmp_path, "en")
+    assert "… and 10 more such problems" in problems(tmp_path, "en")
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_json_array_per_language_is_read(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no file or folder"):
+    with pytest.raises(UserError, match=r"file or folder .* not found"):
         load_prompts(str(tmp_path / "no"), ["en"])
 
 

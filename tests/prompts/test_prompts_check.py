@@ -117,15 +117,15 @@ def test_a_number_is_found_in_any_digits_and_another_is_not(number: int, lang: s
 
 
 def test_a_language_that_cannot_be_told_passes_and_is_counted() -> None:
-    assert not check_translation("Hello there", "Hola", "es").language_told
+    assert not check_translation("Hello there", "Hola", "es").language_known
     # of languages that the identifier does not know, English alone is told apart
     zulu = "Bhala indaba emfushane emayelana nomlindi wendlu yesibani othola incwadi ka-1874 olwandle engu-300."
-    assert reasons(ENGLISH, zulu, "zu") == [] and not check_translation(ENGLISH, zulu, "zu").language_told
+    assert reasons(ENGLISH, zulu, "zu") == [] and not check_translation(ENGLISH, zulu, "zu").language_known
     assert "wrong language" in reasons(ENGLISH, ENGLISH.replace("short", "brief"), "zu")
     # a prompt about a long Russian passage is mostly Russian in every language
     passage = "Назовите трёх животных, которые живут в море, и расскажите о каждом из них подробно."
     english, spanish = f"Translate into German: {passage}", f"Traduce al alemán: {passage}"
-    assert reasons(english, spanish) == [] and not check_translation(english, spanish, "es").language_told
+    assert reasons(english, spanish) == [] and not check_translation(english, spanish, "es").language_known
 
 
 def test_the_languages_that_the_identifier_does_not_know() -> None:
@@ -173,7 +173,7 @@ def test_audit_of_a_folder(folder: Path) -> None:
 def test_check_counts_and_ends_with_0(folder: Path) -> None:
     done = check(folder)
     assert done.returncode == 0 and done.stderr == ""
-    assert "passed over, as their names are no language's code: notes.json" in done.stdout
+    assert "skipped (file name is not a language code): notes.json" in done.stdout
     spanish = next(line.split() for line in done.stdout.splitlines() if line.startswith("  es"))
     assert spanish[:3] == ["es", "5", "1"]
     machine: dict[str, Any] = json.loads(check(folder, "--json").stdout)
@@ -185,7 +185,7 @@ def test_check_counts_and_ends_with_0(folder: Path) -> None:
 
 
 def test_what_cannot_be_read_ends_with_2(tmp_path: Path) -> None:
-    assert "there is no folder" in check(tmp_path / "no").stderr
+    assert f"folder {tmp_path / 'no'} not found" in check(tmp_path / "no").stderr
     put(tmp_path, "es", row("a", SPANISH))
     assert "has no en.jsonl" in check(tmp_path).stderr
     put(tmp_path, "en", row("a", ENGLISH), "{broken", json.dumps({"instruction": "no id"}))

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from icr.base.conversation import wrap_text
 from prompts.load import load_prompts
 from tests.helpers.stub_server import Answer, Stub, completion, fault, says
 from tests.helpers.translating import language_of, report, rows, text_of, translate
@@ -87,4 +88,4 @@ def test_whatever_is_dropped_is_counted_by_reason_and_kept_to_look_at(tmp_path: 
     assert report(out)["languages"]["th"]["kept"] == 12
     found = load_prompts(str(out), ["en", "es", "th"])
     assert [p.lang for p in found if p.id == "copy"] == ["en", "th"]
-    assert all(p.english == ENGLISH[p.id] for p in found)
+    assert all(p.english == wrap_text(ENGLISH[p.id]) for p in found)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from icr.base.conversation import wrap_text
 from icr.base.errors import ConfigError, UserError
 from prompts.load import load_english
 from tests.prompts.test_prompts import put, row
@@ -17,19 +18,23 @@ from tests.prompts.test_prompts import put, row
 
 def test_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {"1": "one", "2": "two"}
+    prompts = {id: wrap_text(text) for id, text in texts.items()}
     pairs = [{"prompt": "one", "prompt_id": 1, "chosen": []}, {"prompt": "two", "prompt_id": 2, "chosen": []}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-    assert load_english(str(tmp_path / "a.jsonl")).texts == texts
+    assert load_english(str(tmp_path / "a.jsonl")).prompts == prompts
     pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "a.parquet")
-    assert load_english(str(tmp_path / "a.parquet"), limit=1).texts == {"1": "one"}
+    assert load_english(str(tmp_path / "a.parquet"), limit=1).prompts == {"1": wrap_text("one")}
     mixed = [{"id": i, "lang": lang, "instruction": t} for lang in ("de", "en") for i, t in texts.items()]
     (tmp_path / "b.json").write_text(json.dumps(mixed))
-    assert load_english(str(tmp_path / "b.json")).texts == texts
+    assert load_english(str(tmp_path / "b.json")).prompts == prompts
     # without ids, the text's hash; empty and repeated prompts are counted
     (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"instruction": t}) for t in ("one", " ", "one", "two")))
     found = load_english(str(tmp_path / "c.jsonl"))
-    assert list(found.texts.values()) == ["one", "two"] and found.left_out == {"empty": 1, "repeated": 1}
-    assert next(iter(found.texts)) == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+    assert list(found.prompts.values()) == [wrap_text("one"), wrap_text("two")] and found.left_out == {
+        "empty": 1,
+        "repeated": 1,
+    }
+    assert next(iter(found.prompts)) == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
 
     import datasets
 
@@ -40,7 +45,9 @@ def test_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return datasets.Dataset.from_list(pairs)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert load_english("org/feedback:train_prefs").texts == texts and load_english("org/feedback").texts == texts
+    assert (
+        load_english("org/feedback:train_prefs").prompts == prompts and load_english("org/feedback").prompts == prompts
+    )
     assert asked == [("org/feedback", "train_prefs"), ("org/feedback", "train")]
 
 
@@ -56,8 +63,8 @@ def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
         load_english(str(tmp_path))
     with pytest.raises(UserError, match=r"no en\.jsonl"):
         load_english(str(tmp_path.parent))
-    with pytest.raises(UserError, match="no file or folder"):
+    with pytest.raises(UserError, match=r"file or folder .* not found"):
         load_english(str(tmp_path / "no"))
     (tmp_path / "a.parquet").write_text("{}")
-    with pytest.raises(UserError, match="not parquet"):
+    with pytest.raises(UserError, match="not a parquet file"):
         load_english(str(tmp_path / "a.parquet"))

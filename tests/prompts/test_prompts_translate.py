@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from icr.base.conversation import wrap_text
 from icr.base.progress import Silent
 from icr.endpoint.cache import Cache
 from prompts.load import load_prompts
@@ -151,9 +152,9 @@ def test_files_of_the_user_are_not_overwritten(tmp_path: Path, source: Path) -> 
     folder = source.parent
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     spanish = translate(source, folder)
-    assert spanish.returncode == 2 and "es.jsonl is there already" in spanish.stderr
+    assert spanish.returncode == 2 and "es.jsonl already exists" in spanish.stderr
     fewer = translate(source, folder, "", "--to", "th", "--limit", 2)
-    assert fewer.returncode == 2 and "other English prompts are in the folder already" in fewer.stderr
+    assert fewer.returncode == 2 and "the folder already has other English prompts" in fewer.stderr
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     with Stub(lambda request, before: says("โปรดบอกชื่อสัตว์ที่อาศัยอยู่ในทะเล " + text_of(request)[5:7])) as stub:
         added = translate(folder, folder, stub.url, "--to", "th")
@@ -162,21 +163,21 @@ def test_files_of_the_user_are_not_overwritten(tmp_path: Path, source: Path) -> 
     assert len(load_prompts(str(folder), ["en", "es", "ru", "th"])) == 24
     # the English prompts are still the user's, whatever has been added to them
     fewer = translate(folder, folder, "", "--to", "th", "--limit", 2)
-    assert fewer.returncode == 2 and "other English prompts are in the folder already" in fewer.stderr
+    assert fewer.returncode == 2 and "the folder already has other English prompts" in fewer.stderr
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
 def test_english_prompts_without_ids_cannot_be_added_to(tmp_path: Path) -> None:
     (tmp_path / "en.jsonl").write_text('{"instruction": "Name a fish."}\n{"instruction": "Name a bird."}\n')
     refused = translate(tmp_path, tmp_path, "", "--to", "es")
-    assert refused.returncode == 2 and "no `id` and `instruction` to join translations by" in refused.stderr
+    assert refused.returncode == 2 and "need `id` and `instruction` to be joined with translations" in refused.stderr
 
 
 def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     with Stub(by_heart) as stub:
         dry = translate(source, out, stub.url, "--dry-run")
-        assert dry.returncode == 0 and dry.stdout.startswith("12 translations to ask for"), dry.stderr
+        assert dry.returncode == 0 and dry.stdout.startswith("12 translations to request"), dry.stderr
         assert not stub.asked and not out.exists()
         assert translate(source, out, stub.url).returncode == 0
         # what is in the cache is not counted
@@ -186,13 +187,13 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path, source: Path) -> None
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--to", "es,xx"], "'xx' is no ISO 639-1 language code"),
-        (["--to", "en"], "in English already"),
+        (["--to", "es,xx"], "'xx' is not an ISO 639-1 language code"),
+        (["--to", "en"], "already in English"),
         (["--to", ","], "no language to translate into"),
         (["--from", "es"], "translated from English, not from 'es'"),
-        (["--translator", "gpt"], "'gpt' is no translator"),
-        (["--translator", "local:no/such/model"], "no model folder no/such/model"),
-        (["--translator", "local:a/b", "--backend", "jax"], "there is no backend jax"),
+        (["--translator", "gpt"], "'gpt' is not a translator"),
+        (["--translator", "local:no/such/model"], "model folder no/such/model not found"),
+        (["--translator", "local:a/b", "--backend", "jax"], "unknown backend jax"),
     ],
 )
 def test_wrong_arguments_end_with_2(tmp_path: Path, source: Path, given: list[str], message: str) -> None:
@@ -255,7 +256,7 @@ def test_a_local_model_translates_greedily(
     tokenizer = AutoTokenizer.from_pretrained(tiny_pair[0])
     for number in (0, 2):
         ask = task.asks[number]
-        ids = torch.tensor([prompt_token_ids(tokenizer, ask.messages[0][1])])
+        ids = torch.tensor([prompt_token_ids(tokenizer, wrap_text(ask.messages[0][1]))])
         out = model.generate(ids, do_sample=False, max_new_tokens=ask.max_tokens)[0, ids.shape[1] :]
         expected = tokenizer.decode(out, skip_special_tokens=True)
         answer = answers[number]

@@ -32,7 +32,7 @@ def test_summary_of_runs_without_a_comparison(tmp_path: Path) -> None:
     assert "this run has no judge" in no_judge and "mean reward margin" in no_judge
     assert "no round has been judged yet" in printed(build(tmp_path / "unjudged", until=(0, "judge")))
     baseline = printed(build(tmp_path / "baseline", until=(1, "sample")))
-    assert "the first comparison comes after round 1" in baseline and "judged by" not in baseline
+    assert "The first comparison comes after round 1" in baseline and "judged by" not in baseline
 
 
 def test_numbers_read_well() -> None:

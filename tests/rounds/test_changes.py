@@ -46,9 +46,9 @@ def iterate(config: Path, *overrides: str, run: Path | None = None) -> RunDir:
     return controller.run
 
 
-def refusal(config: Path, *overrides: str) -> str:
+def refusal(config: Path, *overrides: str, run: Path | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        iterate(config, *overrides)
+        iterate(config, *overrides, run=run)
     return str(caught.value)
 
 
@@ -271,19 +271,13 @@ def test_a_run_of_an_older_version_opens(config: Path, tmp_path: Path) -> None:
     before = files(run)
     assert "round" in icr("status", run).stdout
     icr("report", run)
-    message = refusal_of_old(config, run)
+    message = refusal(config, "sampling.n=3", run=run)
     assert "sampling.n: 4 → 3" in message
     iterate(config, run=run)
     assert files(run) == before
     assert all(s.key for at in RunDir(run).rounds() for s in at.record.stages.values())  # known from now on
     resolved, _ = load_checked(config, [], {"run": str(run)})
     assert resolved.run == str(run)
-
-
-def refusal_of_old(config: Path, run: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        iterate(config, "sampling.n=3", run=run)
-    return str(caught.value)
 
 
 def test_a_run_of_an_older_version_goes_on(

@@ -248,7 +248,7 @@ def test_two_commands_cannot_meet(tiny_config: Config, tmp_path: Path) -> None:
             time.sleep(0.05)
         os.kill(first.pid, signal.SIGSTOP)  # alive and holding the lock for as long as we look
         second = icr("iterate", "--config", config, code=2)
-        assert "another command is at work" in second.stderr and str(first.pid) in second.stderr
+        assert "another command is using this run folder" in second.stderr and str(first.pid) in second.stderr
     finally:
         first.kill()
         first.wait()

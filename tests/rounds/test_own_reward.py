@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.base.files import write_text
 from icr.config.load import dump_config, load_config
@@ -64,19 +65,21 @@ def test_a_reward_sees_what_the_guide_says(make_round: Any, tmp_path: Path) -> N
         assert all(samples == [0, 1, 2] for samples in groups.values())
     row = next(r for call in calls for r in call if (r["prompt_id"], r["lang"], r["sample"]) == ("p3", "es", 2))
     assert row["prompt"] == TEXTS["es"].format(n=3) and row["english"] == TEXTS["en"].format(n=3)
+    assert row["messages"] == wrap_text(row["prompt"]) and row["english_messages"] == wrap_text(row["english"])
     assert (row["response"], row["finish_reason"]) == (response_text("es", 3, 2), "length")
     assert set(row) == {
-        "prompt_id", "lang", "sample", "prompt", "english", "response", "token_ids", "finish_reason"
+        "prompt_id", "lang", "sample", "prompt", "english", "messages", "english_messages", "response", "token_ids",
+        "finish_reason",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("Nan", r"gave nan\n.*sample 1"),
-        ("Short", "gave 1 numbers for"),
+        ("Nan", r"returned nan\n.*sample 1"),
+        ("Short", "returned 1 numbers for"),
         ("Fails", "KeyError: 'missing'"),
-        ("Arguments", "Arguments cannot be made"),
+        ("Arguments", "Arguments cannot be created"),
     ],
 )
 def test_a_reward_that_goes_wrong(make_round: Any, tmp_path: Path, name: str, what: str) -> None:
@@ -89,7 +92,7 @@ def test_problems_are_known_before_anything_runs(tiny_config: Config, tmp_path: 
     (tmp_path / "own_reward.py").write_text(OWN)
     own = tmp_path / "own_reward.py"
     for kind, what in {
-        "model": "there is no reward model",
+        "model": "the reward model is missing",
         "absent_module:X": "ModuleNotFoundError",
         f"{own}:Missing": "its classes are Vowels, Nan",
         f"{own}:Nothing": "Nothing has no method rewards",

@@ -244,7 +244,7 @@ def test_a_response_without_room_in_the_context_is_counted(tmp_path: Path) -> No
     frame = Frame.of(tokenizer, empty + 81, 30, ["en"])
     assert (frame.longest, frame.decoding.max_tokens) == (empty + 40, 40)
     assert Frame.of(tokenizer, 10_000, 30, ["en"]).decoding.max_tokens == 60
-    with pytest.raises(UserError, match="has no room for a response"):
+    with pytest.raises(UserError, match="is too short for a response"):
         Frame.of(tokenizer, empty + 1, 30, ["en"])
     translator = Translator(tokenizer)
     texts = ["El mar 1", "El mar " * 40]

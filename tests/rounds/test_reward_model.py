@@ -115,11 +115,11 @@ def test_a_text_too_long_for_the_classifier_is_counted(make_round: Any, tmp_path
 def test_what_is_no_reward_model(make_round: Any, tmp_path: Path, tiny_pair: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError) as nameless:
         make_round("model")
-    assert [p.what for p in nameless.value.problems] == ["there is no reward model"]
+    assert [p.what for p in nameless.value.problems] == ["the reward model is missing"]
     two = make_classifier(tmp_path / "two", "own", labels=2)
     with pytest.raises(ConfigError) as double:
         make_round("model", model=str(two))
-    assert [p.what for p in double.value.problems] == ["the classifier has 2 logits, and a reward is one number"]
+    assert [p.what for p in double.value.problems] == ["the classifier has 2 logits, but a reward is one number"]
     # a causal model that says it has one label has no weights for its head
     headless = make_tiny_model(tmp_path / "causal")
     config = json.loads((headless / "config.json").read_text()) | {"id2label": {"0": "LABEL_0"}}

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from icr.base.progress import SILENT
 from icr.engines.base import Completion, Decoding, Engine, Request
 from icr.engines.open import EngineSettings, open_engine
+from icr.rounds.stages.measure import score_probe
 from icr.work.machine import Machine
-from icr.work.probe import TEXT, Probe, ProbeTask, score_probe
+from icr.work.probe import TEXT, Probe, ProbeTask
 from icr.work.resident import Resident
 from icr.work.sampling import PROMPTS, SampleTask
 from icr.work.shards import cut_table

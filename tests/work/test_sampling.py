@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from icr.base.conversation import wrap_text
 from icr.engines.base import Decoding, Request, request_seed
 from icr.engines.models import end_of_turn_id, load_tokenizer, prompt_token_ids
 from icr.engines.open import EngineSettings, choose_backend
@@ -23,7 +24,7 @@ DECODING = Decoding(temperature=0.9, top_p=1.0, max_tokens=10)
 def requests(tiny_pair: tuple[Path, Path]) -> list[Request]:
     tokenizer = load_tokenizer(str(tiny_pair[0]))
     texts = ["Name three animals.", "What?", "Explain the story of a small river in the mountains, and why."]
-    return [Request(prompt_token_ids(tokenizer, t), seed) for seed, t in enumerate(texts * 2)]
+    return [Request(prompt_token_ids(tokenizer, wrap_text(t)), seed) for seed, t in enumerate(texts * 2)]
 
 
 def test_a_seed_belongs_to_one_response() -> None:
@@ -82,7 +83,9 @@ def test_own_noise_samples_from_the_softmax() -> None:
 
 
 def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp_path: Path) -> None:
-    prompts = [Prompt(f"p{i}", lang, f"Say {i}.", f"Say {i}.") for i in range(3) for lang in ("en", "es")]
+    prompts = [
+        Prompt(f"p{i}", lang, wrap_text(f"Say {i}."), wrap_text(f"Say {i}.")) for i in range(3) for lang in ("en", "es")
+    ]
     task = SampleTask(
         model=str(tiny_pair[0]),
         chat_template=None,
@@ -109,7 +112,7 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
     (tmp_path / "b" / "shards" / "00000.parquet").unlink()
     half = run("b")
     assert half.pool.tasks == ["sample"] and half.watcher.steps[-1] == (12, 12)
-    ids = {p.text: prompt_token_ids(load_tokenizer(str(tiny_pair[0])), p.text) for p in prompts}
+    ids = {p.text: prompt_token_ids(load_tokenizer(str(tiny_pair[0])), p.messages) for p in prompts}
     for lang in ("en", "es"):
         found = rows(tmp_path / "a" / f"{lang}.parquet")
         assert found == rows(tmp_path / "b" / f"{lang}.parquet")
@@ -135,6 +138,6 @@ def test_one_bos_and_the_templates_end_of_turn(tiny_pair: tuple[Path, Path]) -> 
         "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|eot|>{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    ids = prompt_token_ids(tokenizer, "Hello")
+    ids = prompt_token_ids(tokenizer, wrap_text("Hello"))
     assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
     assert end_of_turn_id(tokenizer) == tokenizer.convert_tokens_to_ids("<|eot|>")

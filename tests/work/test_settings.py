@@ -144,7 +144,7 @@ def test_settings_are_values_by_dotted_key() -> None:
         "judge.nlp.limit": None,
         "judge.nlp.backend": "auto",
     }
-    with pytest.raises(ValueError, match="no stage tain; there are align, sample, score, pair, train, judge, "):
+    with pytest.raises(ValueError, match="no stage tain; the stages are align, sample, score, pair, train, judge, "):
         settings_of(ALL, "tain")  # type: ignore[arg-type]
 
 

@@ -32,7 +32,9 @@ def test_a_killed_worker_costs_one_retry(open_pool: OpenPool, task: Sleep, worke
     run.check(shards)
     assert (run.tally.retries, run.tally.restarts, run.tally.cuts) == (1, 1, 0)
     (note,) = run.retold
-    assert note.startswith("shard 00002 is tried again, as a worker failed: killed by SIGKILL (out of memory?) (log: ")
+    assert note.startswith(
+        "shard 00002 is tried again, because a worker failed: killed by SIGKILL (out of memory?) (log: "
+    )
 
 
 def test_a_stopped_worker_is_killed_after_its_silence(open_pool: OpenPool, task: Sleep) -> None:
@@ -40,7 +42,7 @@ def test_a_stopped_worker_is_killed_after_its_silence(open_pool: OpenPool, task:
     run = Run().run(open_pool(2), task, shards, QUICK)
     run.check(shards)
     (note,) = run.retold
-    assert note.startswith("shard 00002 is tried again, as a worker failed: no sign of life for 2 s")
+    assert note.startswith("shard 00002 is tried again, because a worker failed: no sign of life for 2 s")
     assert run.tally.restarts == 1
 
 
@@ -49,7 +51,7 @@ def test_a_shard_that_takes_far_longer_than_the_others_is_given_to_another(open_
     run = Run().run(open_pool(2), task, shards, Limits(floor=1.0))
     run.check(shards)
     (note,) = run.retold
-    assert note.startswith("shard 00005 is tried again, as a worker failed: shard 00005 ran for 1 s")
+    assert note.startswith("shard 00005 is tried again, because a worker failed: shard 00005 ran for 1 s")
 
 
 def test_a_shard_that_hangs_is_alone_to_blame(open_pool: OpenPool, task: Sleep) -> None:
@@ -66,12 +68,12 @@ def test_a_row_that_kills_every_worker_is_named_after_all_others_are_done(open_p
         run.run(open_pool(2), task, shards)
     run.check([shard for shard in shards if shard.name != "00001"])
     message = str(failed.value)
-    assert message.startswith("these rows fail wherever they are tried; all others are done:")
+    assert message.startswith("these rows fail every time; all others are done:")
     assert "\n  shard 00001, row 3: group=g3\n" in message  # rows 6 and 7 of all, 3 and 4 of the shard, are a unit
     assert "killed by SIGKILL" in message and "about to be killed" in message and "engine-" in message
     assert run.tally.cuts == 1 and run.tally.restarts in (3, 4)  # two for 4 and 2 rows; the last one maybe in vain
     assert len(run.retold) == 1
-    assert "shard 00001, row 3: group=g3 fails wherever it is tried; the other shards are finished first" in run.notes
+    assert "shard 00001, row 3: group=g3 fails every time; the other shards are finished first" in run.notes
 
 
 def test_a_row_that_raises_is_named(open_pool: OpenPool, task: Sleep) -> None:
@@ -102,7 +104,7 @@ def test_halves_come_back_as_the_shard_in_the_order_of_its_rows(open_pool: OpenP
 
 def test_rows_are_not_blamed_where_both_halves_fail(open_pool: OpenPool, task: Sleep) -> None:
     run, shards = Run(), make_shards(3, rows=8, deeds=dict.fromkeys(range(8, 24), "fail"))
-    with pytest.raises(StageFailed, match="both halves of shard 00001 fail wherever they are tried: no single row"):
+    with pytest.raises(StageFailed, match="both halves of shard 00001 fail every time: the cause is not a single row"):
         run.run(open_pool(1), task, shards)
     run.check(shards[:1])
     assert run.tally.cuts == 1
@@ -135,7 +137,7 @@ def test_a_worker_whose_engine_broke_is_replaced(open_pool: OpenPool, task: Slee
     shards = make_shards(5, rows=2, deeds={4: "break-once"})
     run = Run().run(open_pool(1), task, shards)
     run.check(shards)
-    assert "worker engine-0 is replaced: it failed 2 times in a row" in run.notes
+    assert "worker engine-0 is replaced, because it failed 2 times in a row" in run.notes
     assert run.tally.restarts == 1
 
 

@@ -135,19 +135,19 @@ def test_what_fits_passes() -> None:
 def test_a_changed_setting_is_refused_with_both_values_and_what_follows() -> None:
     found = records(make_steps(), 2)
     assert refusal(make_steps(temperature=0.5), found) == (
-        "finished steps of this run do not fit its settings or files any more:\n"
+        "finished steps of this run were made with other settings or files:\n"
         "    round 1 sample\n"
         "        sampling.temperature: 0.9 → 0.5\n"
-        "    and what was made from that: round 1 score\n"
+        "    and the steps made from these: round 1 score\n"
         "  where: runs/a/config.yaml\n"
-        "  do:    put the old value or file back, or use another --run folder"
+        "  do:    restore the old value or file, or use another --run folder"
     )
 
 
 def test_a_changed_file_is_refused_by_name_and_each_changed_step_is_listed_once() -> None:
     found = records(make_steps(model="m"), 5)
     assert refusal(make_steps(prompts="es2", rate=1e-6, template="t"), found) == (
-        "finished steps of this run do not fit its settings or files any more:\n"
+        "finished steps of this run were made with other settings or files:\n"
         "    round 1 sample\n"
         "        the prompts in es changed since round 1 was sampled\n"
         "        gone since round 1 was sampled: the model\n"
@@ -158,9 +158,9 @@ def test_a_changed_file_is_refused_by_name_and_each_changed_step_is_listed_once(
         "        the prompts in es changed since round 2 was sampled\n"
         "        gone since round 2 was sampled: the model\n"
         "        new since round 2 was sampled: the template\n"
-        "    and what was made from that: round 1 score, round 2 score\n"
+        "    and the steps made from these: round 1 score, round 2 score\n"
         "  where: runs/a/config.yaml\n"
-        "  do:    put the old value or file back, start a new run from a finished round "
+        "  do:    restore the old value or file, start a new run from a finished round "
         "(--from runs/a/round-1 --run NEW), or use another --run folder"
     )
 
@@ -178,7 +178,7 @@ def test_the_order_in_which_steps_are_given_does_not_matter() -> None:
 def test_a_change_is_seen_through_a_step_that_is_not_done() -> None:
     found = records(make_steps(), 3)
     del found["round-1/score"]
-    assert "and what was made from that: round 1 train" in refusal(make_steps(temperature=0.5), found)
+    assert "and the steps made from these: round 1 train" in refusal(make_steps(temperature=0.5), found)
 
 
 def test_settings_that_begin_or_cease_to_count_are_said_to() -> None:
@@ -199,7 +199,7 @@ def test_true_is_not_1_and_1_is_1_point_0() -> None:
 def test_a_key_of_another_making_is_refused_too() -> None:
     step = make_steps()[0]
     made = record(step).model_copy(update={"key": "0" * 64})
-    assert "        recorded by another version of icr, which made this step otherwise\n" in refusal(
+    assert "        made by another version of icr, which did this step differently\n" in refusal(
         [step], {step.name: made}
     )
 

@@ -1,11 +1,10 @@
-"""Every kind of reward behind one interface: heavy work in worker processes first, then scores of any responses."""
+"""The kinds of reward that ship, and the one that a custom class is."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,118 +17,24 @@ from icr.engines.precision import Precision
 from icr.lidr import OWN as OWN_ANSWER
 from icr.lidr import Sides, others, pick_own
 from icr.lidr import build_pairs as build_lidr_pairs
-from icr.pairs import PairResult, build_pairs
-from icr.reward_table import ScoredLanguage, measure_length, reward_language
-from icr.rewards import LOG_RATIO, Score, random_reward, score_plainly, score_ratios
+from icr.pairs import PairResult
+from icr.reward_table import ScoredLanguage, measure_length
+from icr.rewards import Score, random_reward, score_plainly, score_ratios
+from icr.rounds.stages.kind import RewardKind, list_keys
 from icr.rounds.stages.measure import (
     ClassifyTask,
     CustomTask,
-    Key,
     LogpsTask,
     Scored,
-    measure,
     read_sequences,
     read_texts,
 )
 from icr.rounds.stages.own_reward import OWN
-from icr.rounds.stages.translate import file_name, translate_responses
-from icr.rows import Response, Translation, read_responses, read_rewards, read_translations
-from icr.work.pool import Task
+from icr.rounds.stages.translate import translate_responses
+from icr.rows import Response, read_rewards
 
 if TYPE_CHECKING:
     from icr.rounds.context import Context
-
-
-T = TypeVar("T", bound=Scored)
-MakeTask = Callable[[Precision], Task]
-
-
-class RewardKind(ABC):
-    """A kind of reward, at work on one round. Making one starts nothing; `measure` comes before `scores` and `reward`.
-
-    The length penalty of Eq. 15 comes off after `scores`, for every kind alike.
-    """
-
-    greedy: ClassVar[bool] = False
-    """Whether it takes one greedy response a prompt, whatever `sampling` says."""
-    has_precision: ClassVar[bool] = False
-    """Whether a model's forward pass decides, which a bf16 run checks on a few prompts in fp32."""
-    scale: str | None = LOG_RATIO
-    """What the rewards measure, for lengths.json. None: it gives no rewards."""
-    reasons: ClassVar[tuple[str, ...]] = ()
-    """Why it may be unable to reward a response."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.precision: Precision | None = None
-        self.checked: list[tuple[str, str]] = []
-        """(prompt id, language) of the prompts that are scored again in fp32; known once `measure` is done."""
-        self._values: dict[str, dict[Key, float | None]] = {}
-
-    @classmethod  # noqa: B027 - most kinds have nothing to check
-    def check(cls, config: Config) -> None:
-        """What can be known to be wrong before anything is loaded. Raises UserError."""
-
-    def measure(self) -> dict[str, object]:
-        """Do the heavy work, or what is left of it. Returns what the round's record says of it."""
-        if self.has_precision:
-            self.precision = self.context.machine.precision(self.context.config.reward.precision)
-            self.checked = _spread(self.context) if self.precision == "bf16" else []
-        return {"kind": self.context.config.reward.kind, "precision": self.precision}
-
-    @abstractmethod
-    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
-        """One score a response, all of language `lang`; `again`: from the fp32 pass, of `checked` prompts alone."""
-
-    def reward(self, lang: str) -> ScoredLanguage:
-        """The rewards of one language's responses, their penalty taken off."""
-        return self._reward(self.read_responses(lang), lang)
-
-    def pairs(self) -> dict[str, PairResult]:
-        """The pairs of each language, once its rewards are in the round's folder: best and worst (Eq. 10)."""
-        rewards = self.context.round.rewards
-        return {
-            lang: build_pairs(self.read_responses(lang), read_rewards(rewards / f"{lang}.parquet"))
-            for lang in self.context.languages
-        }
-
-    def read_responses(self, lang: str) -> list[Response]:
-        """The round's responses in one language."""
-        return read_responses(self.context.round.responses / f"{lang}.parquet")
-
-    def read_all(self) -> list[Response]:
-        """The responses of all languages."""
-        return [row for lang in self.context.languages for row in self.read_responses(lang)]
-
-    def read_translations(self, lang: str, target: str) -> list[Translation]:
-        """Translations of the round's responses in `lang`."""
-        return read_translations(self.context.round.translations / f"{file_name(lang, target)}.parquet")
-
-    def _reward(self, responses: Sequence[Response], lang: str) -> ScoredLanguage:
-        scores, config = self.scores(responses, lang), self.context.config.reward
-        return reward_language(responses, scores, config, lang, scale=self.scale, reasons=self.reasons)
-
-    def _pass(
-        self, name: str, make_task: MakeTask, rows: Sequence[T], table: Callable[[Sequence[T]], pa.Table]
-    ) -> None:
-        """Measure rows once, and those of the checked prompts in fp32 as well.
-
-        Args:
-            name: of the pass, and of its values for `_measured`.
-            make_task: from a precision to the workers' task.
-            table: from rows to the task's table.
-        """
-        task, label = make_task(self.precision or "fp32"), f"{self.context.config.reward.kind} reward: {name}"
-        self._values[name] = measure(self.context, name, task, table(rows), label)
-        if self.checked:
-            checked = set(self.checked)
-            again = [row for row in rows if (row["prompt_id"], row["lang"]) in checked]
-            again_name = f"{name}-fp32"
-            self._values[again_name] = measure(self.context, again_name, make_task("fp32"), table(again), label)
-
-    def _measured(self, name: str, responses: Sequence[Response], again: bool) -> list[float | None]:
-        values = self._values[f"{name}-fp32" if again else name]
-        return [values[key] for key in _keys(responses)]
 
 
 class LogRatio(RewardKind):
@@ -194,7 +99,7 @@ class Translated(LogRatio):
         return rows
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
-        failed = [key in self._failed for key in _keys(responses)]
+        failed = [key in self._failed for key in list_keys(responses)]
         kept = [response for response, out in zip(responses, failed, strict=True) if not out]
         rest = iter(super().scores(kept, lang, again=again))
         return [Score(dropped="translation") if out else next(rest) for out in failed]
@@ -211,9 +116,9 @@ class Classified(RewardKind):
     def check(cls, config: Config) -> None:
         if not config.reward.model:
             raise UserError(
-                "there is no reward model",
+                "the reward model is missing",
                 where="reward.model",
-                do="name a sequence classifier there, or take another reward.kind",
+                do="name a sequence classifier there, or use another reward.kind",
             )
         check_classifier(config.reward.model)
 
@@ -244,7 +149,7 @@ class Random(RewardKind):
 
 
 class Custom(RewardKind):
-    """A user's own class."""
+    """A custom class."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -276,7 +181,7 @@ class Lidr(RewardKind):
             raise UserError(
                 "reward.kind lidr needs at least one language besides en",
                 where="prompts.languages",
-                do="add a language, or take another reward.kind",
+                do="add a language, or use another reward.kind",
             )
 
     def measure(self) -> dict[str, object]:
@@ -334,7 +239,7 @@ def open_kind(context: Context) -> RewardKind:
 
 
 def check_kind(config: Config) -> None:
-    """What of a reward kind can be known to be wrong before anything is loaded.
+    """Find what is wrong with a reward kind before anything is loaded.
 
     Raises:
         UserError: `model` without a model or with one that is not a classifier; `lidr` in English alone; a custom class
@@ -344,16 +249,5 @@ def check_kind(config: Config) -> None:
 
 
 def samples_greedily(name: str) -> bool:
-    """Whether a `reward.kind` takes one greedy response a prompt, whatever `sampling` says."""
+    """Whether a `reward.kind` takes one greedy response a prompt and ignores `sampling`'s n, temperature and top_p."""
     return find_kind(name).greedy
-
-
-def _keys(responses: Sequence[Response]) -> list[Key]:
-    return [(r["prompt_id"], r["lang"], r["sample"]) for r in responses]
-
-
-def _spread(context: Context) -> list[tuple[str, str]]:
-    """Evenly spread prompts on which bf16 is compared with fp32."""
-    every = context.inputs.prompts
-    wanted = min(context.config.reward.flip_check, len(every))
-    return [(p.id, p.lang) for p in (every[i * len(every) // wanted] for i in range(wanted))]

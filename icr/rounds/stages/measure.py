@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar
 
 import pyarrow as pa
 
+from icr.base.conversation import dump_conversation, load_conversation
 from icr.base.progress import Reporter
 from icr.engines.precision import Precision
 from icr.rewards import condition
 from icr.rows import Response
 from icr.work.pool import Task
+from icr.work.probe import ProbeTask
 from icr.work.resident import Resident
 from icr.work.shards import cut_table
 
@@ -71,11 +73,21 @@ def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Repor
 
     tokenizer = state.tokenizer(task.tokenizer, task.chat_template)
     texts = table["condition"].to_pylist()
-    ids = {text: prompt_token_ids(tokenizer, text) for text in dict.fromkeys(texts)}
+    ids = {text: prompt_token_ids(tokenizer, load_conversation(text)) for text in dict.fromkeys(texts)}
     model = state.scorer(task.model, task.precision)
     prompts, responses = [ids[text] for text in texts], table["token_ids"].to_pylist()
     sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
     return _with_values(table, [float(s) for s in sums])
+
+
+def score_probe(state: Resident, task: ProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """What an engine's weights are checked by."""
+    from icr.scoring import sequence_logprobs
+
+    tokenizer = state.tokenizer(task.model, task.chat_template)
+    ids: list[int] = tokenizer(table["text"][0].as_py(), add_special_tokens=False)["input_ids"][: task.tokens]
+    logps = sequence_logprobs(state.scorer(task.model, task.precision), [ids[:1]], [ids[1:]])
+    return pa.table({"token_ids": [ids], "logp": [float(logps[0])]})
 
 
 class ClassifyTask(Task):
@@ -92,7 +104,8 @@ class ClassifyTask(Task):
 
 def classify(state: Resident, task: ClassifyTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     classifier = state.classifier(task.model, task.precision, task.batch_tokens)
-    pairs = list(zip(table["prompt"].to_pylist(), table["response"].to_pylist(), strict=True))
+    prompts = map(load_conversation, table["prompt"].to_pylist())
+    pairs = list(zip(prompts, table["response"].to_pylist(), strict=True))
     return _with_values(table, classifier.logits(pairs, reporter))
 
 
@@ -108,10 +121,10 @@ class CustomTask(Task):
 
 
 def call_custom(state: Resident, task: CustomTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    from icr.rounds.stages.own_reward import OWN, call
+    from icr.rounds.stages.own_reward import OWN, call, make_rows
 
     reward = state.keep(task.reward, lambda: OWN.make(task.reward))
-    values = call(reward, task.reward, table.to_pylist())
+    values = call(reward, task.reward, make_rows(table.to_pylist()))
     reporter.progress(table.num_rows, table.num_rows)
     return _with_values(table, values)
 
@@ -123,7 +136,7 @@ def _with_values(table: pa.Table, values: Sequence[float | None]) -> pa.Table:
 def read_sequences(context: Context, kind: str, rows: Iterable[Scored]) -> pa.Table:
     """SEQUENCES of responses (or translations), conditioned as the reward kind asks, in the prompts' order."""
     prompts = _by_key(context)
-    asked = {key: condition(kind, p.lang, p.text, p.english) for key, p in prompts.items()}
+    asked = {key: dump_conversation(condition(kind, p.lang, p.messages, p.english)) for key, p in prompts.items()}
     return pa.Table.from_pylist(
         [
             {
@@ -144,7 +157,11 @@ def read_texts(context: Context, rows: Iterable[Response]) -> pa.Table:
     prompts = _by_key(context)
     return pa.Table.from_pylist(
         [
-            {**row, "prompt": (p := prompts[row["prompt_id"], row["lang"]]).text, "english": p.english}
+            {
+                **row,
+                "prompt": (p := prompts[row["prompt_id"], row["lang"]]).text,
+                "english": dump_conversation(p.english),
+            }
             for row in _in_order(prompts, rows)
         ],
         schema=TEXTS,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypedDict, cast
 
+from icr.base.conversation import Conversation, load_conversation, show_conversation
 from icr.base.plugins import Own
 
 OWN = Own("reward.kind", "rewards", "docs/reward.md")
@@ -17,9 +18,13 @@ class GivenRow(TypedDict):
     lang: str
     sample: int
     prompt: str
-    """x^ℓ, as asked."""
+    """x^ℓ, as asked: an instruction as it is, of a longer conversation every turn under its role."""
     english: str
-    """x^en."""
+    """x^en, likewise."""
+    messages: Conversation
+    """x^ℓ as a list of {role, content}; of an instruction, a list of one."""
+    english_messages: Conversation
+    """x^en, likewise."""
     response: str
     """Without white space around it."""
     token_ids: list[int]
@@ -28,7 +33,7 @@ class GivenRow(TypedDict):
 
 
 class OwnReward(Protocol):
-    """What a user's class has to be. It is made without arguments, once in each worker process."""
+    """What a custom class must have. It is created without arguments, once in each worker process."""
 
     def rewards(self, rows: list[GivenRow]) -> Sequence[float]:
         """A finite number per row, in their order; more is better. The length penalty comes off afterwards.
@@ -38,11 +43,21 @@ class OwnReward(Protocol):
         """
 
 
+def make_rows(rows: Iterable[Mapping[str, object]]) -> list[GivenRow]:
+    """Rows of `icr.rounds.stages.measure.TEXTS` as the user's class gets them."""
+    made = []
+    for row in rows:
+        prompt, english = load_conversation(str(row["prompt"])), load_conversation(str(row["english"]))
+        texts = {"prompt": show_conversation(prompt), "english": show_conversation(english)}
+        made.append({**row, **texts, "messages": prompt, "english_messages": english})
+    return cast("list[GivenRow]", made)
+
+
 def call(reward: OwnReward, name: str, rows: list[GivenRow]) -> list[float]:
-    """The rewards of responses by the class that `name` names.
+    """The rewards of responses by the class named `name`.
 
     Raises:
-        UserError: the method fails, or does not give one finite number per row.
+        UserError: the method fails, or does not return one finite number per row.
     """
     return OWN.call(reward, name, rows, _name_row)
 

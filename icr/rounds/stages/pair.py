@@ -16,7 +16,7 @@ def pair(context: Context) -> Counts:
     pairs = [row for result in results.values() for row in result.pairs]
     if not pairs:
         raise UserError(
-            "no prompt makes a pair: all responses are alike, empty or dropped",
+            "no prompt gives a pair: all responses are equal, empty or dropped",
             where=str(context.round.rewards),
             do="see the counts in the report; sample more responses, or at a higher temperature",
         )

@@ -23,7 +23,9 @@ def sample(context: Context) -> Counts:
         round=context.round.number,
     )
     if settings.backend == "auto" and context.engine.backend == "transformers":
-        context.machine.note_once("vLLM is not installed: sampling with transformers' generate, several times slower")
+        context.machine.note_once(
+            "vLLM is not installed: sampling with transformers' generate, which is several times slower"
+        )
     prompts, folder = context.inputs.prompts, context.round.responses
     shards = context.shard_folder(folder / "shards")
     counts = sample_prompts(context.machine, task, prompts, folder, shards, "responses", context.shard_size)

@@ -15,7 +15,8 @@ from icr.pairs import find_candidates, pair_flips
 from icr.reward_table import PenaltyFacts
 from icr.rewards import penalise
 from icr.rounds.context import Context
-from icr.rounds.stages.kinds import RewardKind, open_kind
+from icr.rounds.stages.kind import RewardKind
+from icr.rounds.stages.kinds import open_kind
 from icr.rows import REWARDS, read_rewards
 from icr.work.runner import Counts
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
-from icr.base.files import read_json, read_rows, write_table
+from icr.base.conversation import load_conversation
+from icr.base.files import read_json, write_table
 from icr.base.progress import Reporter
 from icr.config.schema import Config
 from icr.engines.precision import Precision
-from icr.rows import PAIRS
+from icr.rows import PAIRS, read_pairs
 from icr.work.pool import Task
 from icr.work.resident import Resident
 from icr.work.shards import cut_table
+from loops.spec import CardFacts, TrainSpec
 
 if TYPE_CHECKING:
     from icr.rounds.context import Context
@@ -50,7 +51,7 @@ def encode_pairs(state: Resident, task: EncodeTask, table: pa.Table, reporter: R
             "prompt_id": f"alignment-{number}",
             "lang": "en",
             **pair,
-            "prompt_ids": prompt_token_ids(tokenizer, pair["prompt"]),
+            "prompt_ids": prompt_token_ids(tokenizer, load_conversation(pair["prompt"])),
             "chosen_ids": answer(pair["chosen"]),
             "rejected_ids": answer(pair["rejected"]),
         }
@@ -91,7 +92,7 @@ def align(context: Context) -> Counts:
     task = EncodeTask(model=context.reference, chat_template=config.models.chat_template)
     pairs = context.round.train / "alignment.parquet"
     write_table(pairs, context.machine.run(task, texts, "English pairs"))
-    facts = {"round": 0, "languages": ["en"], "pairs": texts.num_rows}
+    facts = CardFacts(round=0, languages=["en"], pairs=texts.num_rows)
     return _train(context, config, context.reference, pairs, facts)
 
 
@@ -99,20 +100,18 @@ def train(context: Context) -> Counts:
     """π_θ^t out of π_θ^{t-1}, on the round's pairs (Eq. 11, Eq. 16, or the user's own objective)."""
     lengths = read_json(context.round.lengths)
     by_language = context.round.record.stages["pair"].counts["languages"]
-    facts = {
-        "round": context.round.number,
-        "languages": context.languages,
-        "pairs": {lang: by_language[lang]["pairs"] for lang in context.languages},
-        "alpha": {lang: fit["alpha"] for lang, fit in lengths.items()},
-        "length_unit": context.config.reward.length_unit,
-    }
+    facts = CardFacts(
+        round=context.round.number,
+        languages=context.languages,
+        pairs={lang: by_language[lang]["pairs"] for lang in context.languages},
+        alpha={lang: fit["alpha"] for lang, fit in lengths.items()},
+        length_unit=context.config.reward.length_unit,
+    )
     return _train(context, context.config, context.policy, context.round.pairs, facts)
 
 
-def _train(context: Context, config: Config, model: str, pairs: Path, facts: Mapping[str, object]) -> Counts:
+def _train(context: Context, config: Config, model: str, pairs: Path, facts: CardFacts) -> Counts:
     """Score the pairs under the training reference, which is `model` itself, then train it."""
-    from loops.spec import TrainSpec
-
     folder = context.round.train
     precision = context.machine.precision(config.train.precision)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
@@ -129,13 +128,14 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: Map
         objective=config.objective,
         train=config.train,
         chat_template=Path(template) if template else None,
-        facts={
-            **facts,
-            "objective": config.objective,
-            "base": model,
-            "reference": context.reference,
-            "settings": config.train.model_dump(mode="json"),
-        },
+        facts=facts.model_copy(
+            update={
+                "objective": config.objective,
+                "base": model,
+                "reference": context.reference,
+                "settings": config.train.model_dump(mode="json"),
+            }
+        ),
     )
     return context.machine.train(spec, f"training ({config.objective})")
 
@@ -148,7 +148,7 @@ def _write_data(context: Context, config: Config, model: str, pairs: Path, data:
 
     settings = config.train
     objective = make_objective(config.objective, beta=settings.beta, nll_weight=settings.nll_weight)
-    rows = read_rows(pairs)
+    rows = read_pairs(pairs)
     requests = objective.reference_requests(rows, seed=settings.seed)
     table = pa.table(
         {"prompt_ids": [p for p, _ in requests], "response_ids": [r for _, r in requests]}, schema=REQUESTS

@@ -1,4 +1,4 @@
-"""Translations of a round's responses by the policy: the worker's half, and the tables that come of it."""
+"""Translations of a round's responses by the policy: the worker's half, and the resulting tables."""
 
 from __future__ import annotations
 
