@@ -27,7 +27,7 @@ WORKER_ENVIRONMENT = {
 }
 """Environment of every worker: no telemetry is sent, and the user's folders that are named like our packages
 (`eval`, `prompts`) are not taken for them."""
-THREADS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+UNLESS_SET = {"VLLM_LOGGING_LEVEL": "WARNING", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """Unless the user has set them. OpenMP's threads wait for each other at the end of every small loop. On a core that
 another process wants they must sleep there: spinning, as is the default, took four times as long beside one busy
 process, and waiting without any spin samples more slowly on a machine that is free."""
@@ -35,7 +35,7 @@ process, and waiting without any spin samples more slowly on a machine that is f
 
 def make_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a worker; `more` is its own."""
-    return {**THREADS, **os.environ, **WORKER_ENVIRONMENT, **(more or {})}
+    return {**UNLESS_SET, **os.environ, **WORKER_ENVIRONMENT, **(more or {})}
 
 
 def die_with_parent() -> None:

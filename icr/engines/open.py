@@ -41,6 +41,13 @@ def choose_backend(backend: str) -> str:
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"
 
 
+def slow_imports(backend: str) -> list[str]:
+    """The modules that take most of an engine's start; none of them touches a GPU."""
+    if choose_backend(backend) == "vllm":
+        return ["vllm.entrypoints.llm", "vllm.v1.worker.gpu_model_runner"]
+    return ["icr.engines.transformers_engine"]
+
+
 def open_engine(model: str, settings: EngineSettings) -> Engine:
     """A new engine on this process's devices."""
     if settings.backend == "vllm":

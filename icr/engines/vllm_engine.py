@@ -48,8 +48,6 @@ class VllmEngine:
     def __init__(
         self, model: str, *, max_model_len: int, tensor_parallel: int, gpu_memory: float, precision: Precision
     ) -> None:
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import torch
 
         options: dict[str, object] = {"enable_sleep_mode": True}

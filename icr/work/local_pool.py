@@ -84,6 +84,11 @@ class LocalPool:
                 self._start(*slot)
         return [self._running[slot].id for slot in slots]
 
+    def warm(self, lane: str, modules: Sequence[str]) -> None:
+        """See `Pool.warm`."""
+        for worker in self.workers(lane):
+            self._post(self._running[lane, worker.index], pack({"kind": "warm", "modules": " ".join(modules)}))
+
     def depth(self, lane: str) -> int:
         """See `Pool.depth`."""
         return self._lanes[lane].depth

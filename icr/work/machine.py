@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from icr.base.files import write_text
+from icr.engines.open import slow_imports
 from icr.engines.precision import Precision, resolve_precision
 from icr.work.crew import Limits
 from icr.work.display import StageDisplay
@@ -92,6 +93,11 @@ class Machine:
             "single": Lane(1),
         }
         return LocalPool(self.folder, lanes)
+
+    def warm(self, backend: str) -> None:
+        """Start the engines and scorers of a run, so that they import what they need while the first step works."""
+        self.pool.warm("engine", slow_imports(backend))
+        self.pool.warm("scorer", ["icr.scoring", "transformers.models.auto.modeling_auto"])
 
     def fill(
         self, folder: Path, task: Task, shards: Sequence[Shard], label: str, limits: Limits | None = None

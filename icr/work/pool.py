@@ -139,6 +139,9 @@ class Pool(Protocol):
     def workers(self, lane: str, wanted: int | None = None) -> Sequence[WorkerId]:
         """The first `wanted` workers of a lane (None: all), after starting those that are not running."""
 
+    def warm(self, lane: str, modules: Sequence[str]) -> None:
+        """Start the lane's workers now, and let them import these modules while there is no work for them."""
+
     def depth(self, lane: str) -> int:
         """Shards that a worker of the lane may have in flight."""
 

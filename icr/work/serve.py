@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import queue
 import select
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -76,6 +77,10 @@ class _Server:
             if message.kind == "rest":
                 self._rest()
                 continue
+            if message.kind == "warm":
+                import_early(message.text("modules").split())
+                self._count(-1)
+                continue
             if first:
                 first = False
                 for _ in range(self._depth - 1):
@@ -84,7 +89,7 @@ class _Server:
 
     def _receive(self) -> None:
         for message in MessageReader(self._channel).messages():
-            if message.kind == "work":
+            if message.kind in ("work", "warm"):
                 self._count(1)
             self._todo.put(message)
         if self._unfinished:
@@ -175,6 +180,13 @@ class _TicketReporter:
     def status(self, text: str) -> None:
         """Goes with the next line of progress."""
         self._status = text
+
+
+def import_early(modules: Iterable[str]) -> None:
+    """Import what the first shard will need. What cannot be imported is said by the shard that needs it."""
+    for module in modules:
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
 
 
 def describe_error(error: BaseException) -> Header:

@@ -101,6 +101,9 @@ class InlinePool:
     def workers(self, lane: str, wanted: int | None = None) -> list[WorkerId]:
         return [WorkerId(lane, 0)]
 
+    def warm(self, lane: str, modules: Sequence[str]) -> None:
+        pass
+
     def depth(self, lane: str) -> int:
         return 1
 

@@ -21,7 +21,7 @@ def open_pool(tmp_path: Path) -> Iterator[OpenPool]:
 
         def opened(count: int = 1, depth: int = 1) -> LocalPool:
             lanes = {"engine": Lane(count, depth=depth)}
-            env = {"PYTHONPATH": str(ROOT)}  # the workers have no current folder on their path
+            env = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}  # the workers have no current folder on their path
             return stack.enter_context(LocalPool(tmp_path, lanes, "tests.helpers.dummy_worker", env=env))
 
         yield opened

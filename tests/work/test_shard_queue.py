@@ -57,6 +57,27 @@ def test_heaviest_shards_go_first_and_equal_ones_as_given(open_pool: OpenPool, t
     assert [shard.name for shard, _ in given] == ["00000", "00001", "00002", "00003"]
 
 
+def test_workers_start_and_import_before_there_is_work(open_pool: OpenPool, tmp_path: Path) -> None:
+    module, mark = tmp_path / "slow_to_import.py", tmp_path / "imported"
+    module.write_text(f"open({str(mark)!r}, 'a').write('once ')")
+    pool, shards = open_pool(), make_shards(2)
+    pool.warm("engine", ["not_there", module.stem])
+    while not mark.exists() or not mark.read_text():
+        time.sleep(0.02)
+    Run().run(pool, Sleep(folder=str(tmp_path)), shards).check(shards)
+    assert mark.read_text() == "once "
+
+
+def test_a_worker_that_still_imports_does_not_hold_up_the_end(open_pool: OpenPool, tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text("import time; time.sleep(600)")
+    pool = open_pool()
+    pool.warm("engine", ["endless"])
+    time.sleep(2)  # it imports by now
+    started = time.perf_counter()
+    pool.stop()
+    assert time.perf_counter() - started < 2
+
+
 def test_progress_never_goes_back_and_ends_at_the_total(open_pool: OpenPool, tmp_path: Path) -> None:
     shards = [Shard(s.name, s.table, 30) for s in make_shards(6, rows=3, deeds={7: "kill-once"})]
     run = Run().run(open_pool(2), Sleep(folder=str(tmp_path), seconds=0.05), shards)
