@@ -24,7 +24,7 @@ MEASURES: dict[str, Callable[[Model, Row], float]] = {
     "characters": lambda _, row: len(row["response"].strip()),
     "tokens": lambda _, row: len(row["token_ids"]),
 }
-"""What is measured of a held-out answer. A language that cannot be told is not the right one."""
+"""What is measured of a held-out answer. An unknown language is not the right one."""
 
 
 def ranking(bench: Bench, names: Sequence[str]) -> Row:

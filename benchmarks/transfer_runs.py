@@ -1,6 +1,6 @@
 """The runs behind the transfer benchmark: configs written, `icr` called, and what runs may share copied.
 
-Everything lies in one work folder and is done by the public commands, so that a killed benchmark goes on where it was:
+Everything is in one work folder and is done by the public commands, so that a killed benchmark goes on where it was:
 
     prompts/        English prompts for the alignment, parallel ones for ICR, parallel ones held out
     base/           the reference's own English samples, from which alignment.jsonl is made

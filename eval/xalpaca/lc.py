@@ -73,7 +73,7 @@ def length_controlled(
     """Raw and length-controlled win rate of a model's judged pairs (formula in the module docstring).
 
     Unscored pairs are counted and left out of everything. The LC win rate is the raw one, with a note, where length can
-    explain nothing or cannot be told from quality: all verdicts on one side, one and the same length difference in all
+    explain nothing or cannot be separated from quality: all verdicts on one side, the same length difference in all
     pairs, equal lengths far outside the data, no more pairs than parameters. Where the features separate wins from
     losses, the likelihood has no maximum and Firth's penalised one is taken (variant with `_firth`).
 

@@ -107,7 +107,7 @@ def test_workers_report_progress_notes_and_results(tmp_path: Path) -> None:
 
 def test_a_workers_complaint_reaches_the_user_and_ends_the_others(tmp_path: Path) -> None:
     slow = worker(tmp_path, "slow", "import time; time.sleep(60)")
-    bad = worker(tmp_path, "bad", "e.send(event='error', kind='user', what='no', where='here', do='mend it')")
+    bad = worker(tmp_path, "bad", "e.send(event='error', kind='user', what='no', where='here', do='fix it')")
     started = time.monotonic()
     with pytest.raises(UserError, match="no") as caught:
         run_workers([slow, bad], Watcher())

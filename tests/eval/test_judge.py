@@ -150,8 +150,8 @@ def test_local_preference_is_the_share_of_the_two_label_probabilities(local: Loc
     tokenizer = load_tokenizer(str(folder))
     a, b = (tokenizer(label, add_special_tokens=False)["input_ids"] for label in "AB")
     assert len(a) == len(b) == 1
-    told = list[int]()
-    verdicts = local.ask([item.question() for item in ITEMS], told.append)
+    reported = list[int]()
+    verdicts = local.ask([item.question() for item in ITEMS], reported.append)
     for item, verdict in zip(ITEMS, verdicts, strict=True):
         ids = prompt_token_ids(tokenizer, wrap_text(judge_prompt(item)))
         with torch.no_grad():
@@ -159,7 +159,7 @@ def test_local_preference_is_the_share_of_the_two_label_probabilities(local: Loc
         assert verdict.shares is not None and sum(verdict.shares) == pytest.approx(1.0)
         assert verdict.shares[0] == pytest.approx(float(p[a[0]] / (p[a[0]] + p[b[0]])), abs=1e-4)
         assert verdict.reason is None and not verdict.shortened
-    assert sum(told) == len(ITEMS)
+    assert sum(reported) == len(ITEMS)
     assert len({round((v.shares or [0])[0], 3) for v in verdicts}) > 1  # it is no constant
 
 

@@ -95,12 +95,12 @@ def test_a_later_reading_that_can_be_read_counts(tmp_path: Path) -> None:
 
 
 def test_equal_answers_are_one_question_in_both_orders(tmp_path: Path) -> None:
-    told: list[int] = []
+    reported: list[int] = []
     with Stub(always(says("A"))) as stub:
         asked = judge(tmp_path, stub.url)
-        verdicts = asked.ask([item(0, "same", "same"), item(0, "same", "same"), item(1)], told.append)
+        verdicts = asked.ask([item(0, "same", "same"), item(0, "same", "same"), item(1)], reported.append)
     assert shares(verdicts) == [1.0] * 3
-    assert (len(stub.sent), sum(told)) == (2, 3)
+    assert (len(stub.sent), sum(reported)) == (2, 3)
 
 
 # What is survived.

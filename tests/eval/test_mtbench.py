@@ -38,7 +38,7 @@ def test_the_published_files_of_five_languages_are_read_as_they_are() -> None:
     assert by_id["de"][116].whole and "x-y = 0" in by_id["de"][116].turns[0], "broken quotes are not guessed apart"
     whole = {lang: sum(reference.whole for reference in by_id[lang].values()) for lang in LANGUAGES}
     assert whole == {"en": 0, "es": 5, "ru": 0, "de": 6, "fr": 13}
-    assert [note[:2] for note in notes.notes] == ["es", "de", "fr"], "the user is told of them"
+    assert [note[:2] for note in notes.notes] == ["es", "de", "fr"], "the user is shown them"
     with pytest.raises(UserError, match=r"4 of 150 .*: en 123, es 123, de 123, fr 123") as error:
         load_questions(MtBench(questions=str(SHARED)), LANGUAGES)
     assert "references: judge" in error.value.do

@@ -127,9 +127,9 @@ class InlinePool:
         try:
             return Done(worker, ticket, work(self.state, payload, table, self.reporter(worker, ticket)))
         except Exception as error:
-            told = describe_error(error)
-            texts = {key: str(told.get(key, "")) for key in ("what", "where", "do")}
-            return Failed(worker, ticket, Failure(**texts, by_user=bool(told["by_user"])))
+            described = describe_error(error)
+            texts = {key: str(described.get(key, "")) for key in ("what", "where", "do")}
+            return Failed(worker, ticket, Failure(**texts, by_user=bool(described["by_user"])))
 
     def reporter(self, worker: WorkerId, ticket: int) -> Reporter:
         pool = self

@@ -140,7 +140,7 @@ def make_context(
 
 @dataclass
 class Translator:
-    """An engine that translates what stands in the request by the tables of WORDS, and fails where it is told to."""
+    """An engine that translates what stands in the request by the tables of WORDS, and fails where it has to."""
 
     tokenizer: PreTrainedTokenizerFast
     failing: dict[str, tuple[str, str]] = field(default_factory=dict)

@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_number_ends_the_training(base: Path, tmp_path: Path) 
 
 
 def test_errors_are_told_as_events(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """Exit 2 and one event for what the user can mend; no traceback."""
+    """Exit 2 and one event for what the user can fix; no traceback."""
     from loops import train
 
     spec = make_spec(tmp_path / "run", base, random_pairs(4), scheduler="cosin")

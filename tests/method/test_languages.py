@@ -107,7 +107,7 @@ def test_same_language(detected: str | None, expected: str, same: bool) -> None:
 
 @pytest.mark.skipif(not ANSWERS.is_dir(), reason="needs the answers in ../shared/data/x_alpacaeval/outputs")
 def test_answers_of_real_models_are_told_apart() -> None:
-    """300 answers in each of five languages: none seems to be in another one, and few cannot be told."""
+    """300 answers in each of five languages: none seems to be in another one, and few are unknown."""
     for lang in ("en", "es", "ru", "de", "fr"):
         found = [
             detect(row["output"])
