@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.scoring import MODEL, RESPONSES, describe, make_rows, take_turns
 from icr.engines.models import load_model, load_tokenizer, locate, materialise
+from icr.engines.precision import resolve_precision
 from loops.trainers import add_head, head_logps
 
 
@@ -42,7 +43,8 @@ def measure(device: str, sequences: int, repeats: int) -> dict[str, Any]:
     attention = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     ids, targets = pad_sequence(rows, batch_first=True), pad_sequence(labels, batch_first=True, padding_value=-100)
     batch = [part.to(device) for part in (ids, attention, targets)]
-    model = load_model(folder, torch.bfloat16, device).train()
+    precision = resolve_precision("auto", gpu=device == "cuda")
+    model = load_model(folder, torch.bfloat16 if precision == "bf16" else torch.float32, device).train()
     add_head(model)
 
     def passes(logps: Callable[..., Tensor]) -> Tensor:
@@ -57,6 +59,7 @@ def measure(device: str, sequences: int, repeats: int) -> dict[str, Any]:
     lengths = torch.tensor([len(r) for r in responses])
     return {
         "device": describe(device),
+        "precision": precision,
         "positions": int(attention.numel()),
         "response_tokens": int(lengths.sum()),
         **figures,
@@ -76,7 +79,8 @@ def main() -> None:
         print(json.dumps(result))
         return
     print(
-        f"{result['positions']} positions, {result['response_tokens']} of them in responses, bf16, {result['device']}"
+        f"{result['positions']} positions, {result['response_tokens']} of them in responses, {result['precision']}, "
+        f"{result['device']}"
     )
     print(f"baseline {result['baseline']:.2f} s, icr {result['icr']:.2f} s: {result['ratio']:.2f} times as fast; "
           f"largest difference {result['largest_difference_per_token']:.1e} nats a token")  # fmt: skip
