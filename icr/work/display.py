@@ -25,7 +25,9 @@ class StageDisplay:
 
     def __init__(self, console: Console, label: str) -> None:
         self._console, self._label = console, label
-        self._start = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._first: tuple[float, int, int] | None = None
+        """When the first report came, and the pieces and tokens that were done by then."""
         self._status = ""
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -55,16 +57,19 @@ class StageDisplay:
     def progress(self, done: int, total: int, tokens: int = 0) -> None:
         now = time.monotonic()
         if not total:
-            self._start = now  # the rate counts from when work begins, not from when loading began
             return
-        rate = f"{tokens / (now - self._start):.0f} tok/s" if tokens and now > self._start else ""
+        # loading is over when the first report comes; how long the work that it reports took is not known
+        began, done_before, tokens_before = self._first = self._first or (now, done, tokens)
+        seconds, did = now - began, done - done_before
+        rate = f"{(tokens - tokens_before) / seconds:.0f} tok/s" if tokens > tokens_before and seconds > 0 else ""
         rate = ", ".join(filter(None, (rate, self._status)))
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, rate=rate)
         elif done < total and now - self._last > PLAIN_SECONDS:
             self._last = now
-            left = f", {(now - self._start) * (total - done) / done:.0f} s left" if done else ""
-            self._console.print(f"  {self._label}: {done}/{total} {rate}{left}", highlight=False)
+            left = f"{seconds * (total - done) / did:.0f} s left" if did > 0 and seconds > 0 else ""
+            words = " ".join(filter(None, (f"{done}/{total}", ", ".join(filter(None, (rate, left))))))
+            self._console.print(f"  {self._label}: {words}", highlight=False)
 
     def status(self, text: str) -> None:
         self._status = text

@@ -1,0 +1,33 @@
+"""What is shown of work under way."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from icr.work import display
+from icr.work.display import StageDisplay
+
+
+def test_rate_and_time_left_count_what_was_done_since_the_first_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = [0.0], io.StringIO()
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    shown = StageDisplay(Console(file=out), "rewards")
+    for clock[0], done, tokens in ((20.0, 60, 6000), (40.0, 70, 7000), (60.0, 80, 8000)):
+        shown.progress(done, 100, tokens)
+    assert out.getvalue().splitlines() == [
+        "  rewards: 60/100",  # what the 60 took is not known: a model was loaded before
+        "  rewards: 70/100 50 tok/s, 60 s left",
+        "  rewards: 80/100 50 tok/s, 40 s left",
+    ]
+
+
+def test_nothing_is_shown_before_there_is_a_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = [0.0], io.StringIO()
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    shown = StageDisplay(Console(file=out), "rewards")
+    clock[0] = 100.0
+    shown.progress(0, 0)
+    assert out.getvalue() == ""
