@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from icr.base.errors import UserError
+from icr.base.errors import UserError, some
 from icr.base.fields import Fields
 from prompts.clones import Clone, Repository
 
@@ -68,9 +68,10 @@ def _ultrafeedback_path(lang: str) -> str:
 def _convert_ultrafeedback(texts: Texts) -> Converted:
     """Each language's prompts in the order of the English ones, by id."""
     made = Converted()
-    english = _by_id(texts, _ultrafeedback_path("en"))
+    english: dict[str, Fields] = {}
     for lang in PAPER_LANGUAGES:
-        rows = _by_id(texts, _ultrafeedback_path(lang))
+        rows = _by_id(texts, _ultrafeedback_path(lang), lang, made)
+        english = english or rows  # the first language
         made.files[f"{lang}.jsonl"] = [
             {"instruction_id": id, "instruction": rows[id]["instruction"]} for id in english if id in rows
         ]
@@ -93,7 +94,7 @@ def _convert_alpaca(texts: Texts) -> Converted:
     """
     made = Converted()
     for lang in ALPACA_LANGUAGES:
-        prompts = _by_id(texts, _alpaca_path(lang))
+        prompts = _by_id(texts, _alpaca_path(lang), lang, made)
         made.files[f"{lang}.jsonl"] = [
             {"id": row["id"], "dataset": row["dataset"], "instruction": row["instruction"]} for row in prompts.values()
         ]
@@ -151,21 +152,27 @@ def _rows(texts: Texts, path: str) -> list[Fields]:
     return rows
 
 
-def _by_id(texts: Texts, path: str) -> dict[str, Fields]:
-    rows = _rows(texts, path)
-    found = {row.get("instruction_id", row.get("id")): row for row in rows}
-    if None in found or len(found) < len(rows):
-        raise _unexpected(path, "ids are missing or appear twice")
-    return {str(id): row for id, row in found.items()}
+def _by_id(texts: Texts, path: str, lang: str, made: Converted) -> dict[str, Fields]:
+    """The prompts of a file by id; empty ones, and all but the first of an id, are counted as left out."""
+    found: dict[str, Fields] = {}
+    bad: list[str] = []
+    for row in _rows(texts, path):
+        id = str(row.get("instruction_id", row.get("id")))
+        if id in found or not row["instruction"].strip():
+            bad.append(id)
+        else:
+            found[id] = row
+    _count(made, lang, "prompts that are empty or have another's id", bad)
+    return found
 
 
 def _count(made: Converted, lang: str, what: str, ids: Sequence[object]) -> None:
     if ids:
-        made.left_out.append(f"{lang}: {what}: {', '.join(map(str, ids))}")
+        made.left_out.append(f"{lang}: {what}: {len(ids)} ({some(map(str, ids))})")
 
 
 def _unexpected(path: str, what: str) -> UserError:
-    return UserError(f"{path} is not as expected: {what}", where=path, do="use a clean clone, or leave out --clone")
+    return UserError(f"a public file is not as expected: {what}", where=path, do="use another clone of the repository")
 
 
 SETS = {
@@ -195,10 +202,8 @@ SETS = {
         licence="Apache-2.0, both repositories. Most reference answers are GPT-4's, for which OpenAI's terms of use "
         "apply.",
         paths={
-            source: [
-                _mt_path(lang, f) for lang in languages for f in ("question.jsonl", "reference_answer/gpt-4.jsonl")
-            ]
-            for source, languages in ((MULTILINGUAL, [lang for lang in MT_FOLDERS if lang != "ru"]), (RUSSIAN, ["ru"]))
+            MULTILINGUAL: [_mt_path(lang, file) for lang in MT_FOLDERS if lang != "ru" for file in MT_FILES],
+            RUSSIAN: [_mt_path("ru", file) for file in MT_FILES],
         },
         convert=_convert_mt_bench,
     ),
