@@ -7,10 +7,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from tests.helpers.public_repositories import Public
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -47,6 +50,21 @@ def write_prompts(folder: Path, ids: range) -> Path:
         lines = [json.dumps({"id": f"p{n}", "instruction": text.format(n=n)}, ensure_ascii=False) for n in ids]
         (folder / f"{lang}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def public_repositories(tmp_path_factory: pytest.TempPathFactory) -> Public:
+    """Small git repositories in place of the public ones that `icr data get` reads."""
+    from tests.helpers.public_repositories import make_public_repositories
+
+    return make_public_repositories(tmp_path_factory.mktemp("github"))
+
+
+@pytest.fixture
+def public(public_repositories: Public, monkeypatch: pytest.MonkeyPatch) -> Public:
+    """The same, and the data sets are those of these repositories."""
+    public_repositories.use(monkeypatch)
+    return public_repositories
 
 
 @pytest.fixture(scope="session")

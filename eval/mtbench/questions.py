@@ -130,6 +130,8 @@ def read_questions(folder: Path, languages: Sequence[str], limit: int | None = N
     """
     problems: list[UserError] = []
     questions: Questions = {}
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}", where="judge.mtbench.questions", do="check the path")
     for lang in languages:
         rows = [_question(value, lang, where, problems) for where, value in _lines(folder, lang, problems)]
         found = [q for q in rows if q is not None]

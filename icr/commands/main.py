@@ -12,6 +12,7 @@ import typer
 from icr.base.errors import IcrError, UserError, explain_os_error
 from icr.commands import inspect, runs
 from icr.commands.compare import compare
+from icr.commands.data import data_app
 from icr.commands.judge import judge_app
 from icr.commands.prompts import prompts_app
 
@@ -75,6 +76,7 @@ for _name, _help in {
     app.command(_name, help=_help)(runs.stage_command(_name))
 app.add_typer(judge_app, name="judge")
 app.add_typer(prompts_app, name="prompts")
+app.add_typer(data_app, name="data")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""`icr data`: public data in the form that the recipes name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from prompts.fetch import Fetched
+
+data_app = typer.Typer(
+    name="data",
+    help="Get the public data that the paper and the recipes use.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@data_app.callback()
+def data() -> None:
+    """Get the public data that the paper and the recipes use."""
+
+
+@data_app.command()
+def get(
+    names: Annotated[list[str], typer.Argument(help="ultrafeedback, x_alpacaeval or mt_bench; several are possible.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Parent folder; gets one folder per data set.")] = Path(
+        "data"
+    ),
+    clone: Annotated[
+        list[Path] | None,
+        typer.Option(help="A clone of the data's git repository, used instead of the network. May be repeated."),
+    ] = None,
+) -> None:
+    """Fetch public prompts, questions and reference answers with git, and convert them. Existing data are kept."""
+    from prompts.fetch import fetch
+
+    for name in names:
+        _show(fetch(name, out, clone or [], lambda text: print(text, file=sys.stderr)))
+
+
+def _show(fetched: Fetched) -> None:
+    """Rows by folder and language, and what was left out."""
+    folders: dict[Path, list[str]] = {}
+    for path, count in fetched.rows.items():
+        file = fetched.folder / path
+        folders.setdefault(file.parent, []).append(f"{file.stem} {count:,}")
+    state = "" if fetched.new else " (already there, unchanged)"
+    print(f"{fetched.folder}{state}")
+    for folder, counts in folders.items():
+        name = "" if folder == fetched.folder else f"{folder.relative_to(fetched.folder)}: "
+        print(f"  {name}{', '.join(counts)}")
+    for what in fetched.left_out:
+        print(f"  left out: {what}")
+    print(f"  source and licence: {fetched.folder / 'README.md'}")

@@ -1,0 +1,73 @@
+"""Every `icr` command in the docs exists, with the options that it is shown with."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from typer.core import TyperGroup
+
+from icr.commands.main import app
+from icr.config.load import make_config
+
+ROOT = Path(__file__).parents[2]
+UsageError = typer.BadParameter.__mro__[1]
+"""Of the click inside typer."""
+COMING = ("icr prompts split",)
+"""Shown in the docs before they exist."""
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page: lines of code blocks, and code in running text and tables that has an argument."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    found = [re.sub(r"^\$ ", "", line.strip()) for line in lines]
+    # a line with "…" leaves something out on purpose
+    return [line for line in found if re.match(r"icr \w", line) and "…" not in line and not line.startswith(COMING)]
+
+
+def parse(line: str) -> None:
+    """Parse a command line as `icr` would, and run nothing."""
+    words = shlex.split(line, comments=True)[1:]
+    command = typer.main.get_command(app)
+    while isinstance(command, TyperGroup) and words:
+        context = command.context_class(command)
+        found, words = command.resolve_command(context, words)[1:]
+        assert found is not None
+        command = found
+    if words:  # a bare name in running text is no call
+        command.make_context(command.name, words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_the_docs_exist(page: Path) -> None:
+    for line in commands(page):
+        try:
+            parse(line)
+        except UsageError as error:
+            pytest.fail(f"{page.name}: {line}: {error}")
+
+
+def test_the_page_on_low_resource_languages_has_a_config() -> None:
+    text = (ROOT / "docs" / "low-resource.md").read_text(encoding="utf-8")
+    block = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert block
+    config = make_config(yaml.safe_load(block.group(1)))
+    assert config.prompts.languages == ["en", "th", "sw"] and config.train.lora
+
+
+def test_options_that_do_not_exist_are_found() -> None:
+    with pytest.raises(UsageError):
+        parse("icr prompts check folder --thoroughly")
+    with pytest.raises(UsageError):
+        parse("icr prompts cheque folder")
+    with pytest.raises(UsageError):
+        parse("icr judge xalpaca model --judge local:x")  # --baseline and others are required
+    parse("icr data get ultrafeedback --clone a --clone b")
