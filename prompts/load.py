@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,8 @@ def load_prompts(
     """
     problems: list[UserError] = []
     by_lang: dict[str, dict[str, _Row]] = {lang: {} for lang in languages}
-    for row in _rows(path, languages, key, problems):
+    unread: list[UserError] = []
+    for row in _rows(path, languages, key, unread):
         seen = by_lang[row.lang].get(row.id)
         if seen:
             problems.append(
@@ -72,6 +73,7 @@ def load_prompts(
             )
         else:
             by_lang[row.lang][row.id] = row
+    problems[:0] = unread
     english = by_lang[pivot] if pivot else {}
     order = english or {id: row for lang in languages for id, row in by_lang[lang].items()}
     for lang in languages:
@@ -83,7 +85,8 @@ def load_prompts(
                     do=f"add prompts in {lang}, or remove it from the languages",
                 )
             )
-        problems.extend(_compare_with_english(by_lang[lang], english) if pivot else ())
+        if pivot and not _concern(unread, path, pivot):  # else a prompt's partner may be among them
+            problems.extend(_compare_with_english(by_lang[lang], english))
     if problems:
         raise ConfigError(capped(problems))
     kept = [
@@ -99,6 +102,13 @@ def load_prompts(
             do="raise the limit, or remove the language",
         )
     return kept
+
+
+def _concern(unread: Iterable[UserError], path: str, lang: str) -> bool:
+    """Whether what could not be read may be prompts in a language: its file is not there, or they are in that file."""
+    start = f"{Path(path)}/{lang}." if Path(path).is_dir() else path
+    absent = (f"no prompts in {lang}", f"more than one file of {lang}:")
+    return any(error.where.startswith(start) or error.what.startswith(absent) for error in unread)
 
 
 def _compare_with_english(rows: Mapping[str, _Row], english: Mapping[str, _Row]) -> Iterator[UserError]:
@@ -245,11 +255,10 @@ def read_source(path: str, key: str, problems: list[UserError]) -> Rows:
         return read_hub(path, key)
     source = Path(path)
     if source.is_dir():
-        raise UserError(f"{path} is a folder", where=key, do="name a file in it")
+        raise UserError(f"file not found: {path} is a folder", where=key, do="name a file in it")
     if not source.is_file():
-        kind = "file" if suffix_of(source) in READERS else "folder"
-        do = "check the path; a data set on the hub is written hf:org/name"
-        raise UserError(f"there is no {kind} {path}", where=key, do=do)
+        what = f"file {path} not found" if suffix_of(source) in READERS else f"there is no folder {path}"
+        raise UserError(what, where=key, do="check the path; a data set on the hub is written hf:org/name")
     return read_file(source, problems)
 
 

@@ -35,7 +35,7 @@ def find_file(folder: Path, stem: str, suffixes: Sequence[str] = ()) -> Path | N
     names = [stem + suffix + end for suffix in suffixes or READERS for end in ("", GZIP)]
     found = [file for name in names if (file := folder / name).is_file()]
     if len(found) > 1:
-        what = f"there are {len(found)} files of {stem}: {some(file.name for file in found)}"
+        what = f"more than one file of {stem}: {some(file.name for file in found)}"
         raise UserError(what, where=str(folder), do="keep one of them")
     return found[0] if found else None
 
@@ -109,9 +109,9 @@ def _read_jsonl(file: Path, problems: list[UserError]) -> Rows:
 def _read_json(file: Path, problems: list[UserError]) -> Rows:
     """The elements of one array."""
     text = _text(file)
-    values = _parse(text, str(file), "write one array of objects, or rename the file to *.jsonl if it has one a line")
+    do = "write one array of objects, or rename the file to *.jsonl if it has one object a line"
+    values = _parse(text, str(file), do, numbered=True)
     if not isinstance(values, list):
-        do = "write one array of objects, or rename the file to *.jsonl if it has one object a line"
         raise UserError("not a JSON array", where=str(file), do=do)
     escaped = SURROGATE.search(text) is not None
     for number, value in enumerate(values, 1):
@@ -124,19 +124,19 @@ def _read_json(file: Path, problems: list[UserError]) -> Rows:
             problems.append(error)
 
 
-def _parse(text: str, where: str, do: str) -> object:
+def _parse(text: str, where: str, do: str, *, numbered: bool = False) -> object:
     """A JSON value.
 
     Args:
-        where: file:line, or the file, to which a line is added.
+        numbered: `where` is a file, and the text all of it: the line of a fault is added.
 
     Raises:
-        UserError: not JSON, or with half a character in it.
+        UserError: not JSON.
     """
     try:
         value: object = json.loads(text)
     except json.JSONDecodeError as error:
-        at = f"{where}:{error.lineno}" if "\n" in text else where
+        at = f"{where}:{error.lineno}" if numbered else where
         raise UserError(f"not JSON: {error.msg}", where=at, do=do) from error
     except RecursionError as error:
         raise UserError("not readable JSON: too many brackets in one another", where=where, do=do) from error

@@ -126,7 +126,8 @@ def test_control_characters_and_other_line_separators_are_text(tmp_path: Path) -
         ("a.json", b'{"data": []}', "not a JSON array", "a.json"),
         ("a.json", b'[{"id": 1},\n{"id" 2}]', "not JSON: Expecting ':'", "a.json:2"),
         ("a.json", b'{"id": 1}\n{"id": 2}', "not JSON: Extra data", "a.json:2"),
-        ("a.json", b"", "not JSON", "a.json"),
+        ("a.json", b'[{"id": 1', "not JSON", "a.json:1"),
+        ("a.json", b"", "not JSON", "a.json:1"),
         ("a.json", b"[" * 100_000, "too many brackets", "a.json"),
         ("a.csv", b"id,id\n1,2\n", "two columns are named id", "a.csv:1"),
         ("a.csv", b'id,text\n1,"a\nb"\n2,x,y\n', "3 cells under 2 column names", "a.csv:4"),
@@ -156,13 +157,20 @@ def test_a_broken_row_does_not_hide_the_others(tmp_path: Path) -> None:
     assert [problem.where for problem in found] == [f"{tmp_path / 'a.csv'}:5"]
 
 
+def test_pairs_are_in_a_file_that_is_there(tmp_path: Path) -> None:
+    for path, what in ((tmp_path, "is a folder"), (tmp_path / "p.jsonl", "not found"), (tmp_path / "p", "no folder")):
+        with pytest.raises(UserError, match=what) as caught:
+            read_alignment(str(path))
+        assert caught.value.where == "alignment.pairs" and str(path) in caught.value.what
+
+
 def test_a_language_has_one_file(tmp_path: Path) -> None:
     put(tmp_path, "en", '{"id": 0, "instruction": "a"}')
     assert find_file(tmp_path, "en") == tmp_path / "en.jsonl" and find_file(tmp_path, "es") is None
     (tmp_path / "en.csv").write_text("id,instruction\n0,b\n")
-    with pytest.raises(UserError, match=r"2 files of en: en\.jsonl, en\.csv"):
+    with pytest.raises(UserError, match=r"more than one file of en: en\.jsonl, en\.csv"):
         find_file(tmp_path, "en")
-    assert "2 files of en" in problems(tmp_path, "en")
+    assert "more than one file of en" in problems(tmp_path, "en")
 
 
 def test_a_file_of_another_name_is_shown(tmp_path: Path) -> None:
