@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from icr.engines.models import context_length, locate
 from icr.engines.open import EngineSettings
 from icr.work.machine import Machine
 from icr.work.sampling import bound_tokens
+from prompts.overlap import describe_prompts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +97,7 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     given = config.benchmark != "nlp" and is_answers(Path(config.model))
     model = None if given else locate(config.model, "the model")
     judge_model = config.judge.local_model and locate(config.judge.local_model, "judge.model")
-    _check(config, given)
+    _check(config, given, machine.note)
     step = describe_evaluation(config, model, judge_model, machine.precision)
     record = settle(out, config, step, machine.note)
     if record is None or record.state != "done":
@@ -129,8 +130,11 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     return summary
 
 
-def _check(config: EvaluationConfig, given: bool) -> None:
+def _check(config: EvaluationConfig, given: bool, note: Callable[[str], None]) -> None:
     """Find what is wrong before a model answers anything.
+
+    Args:
+        note: gets a line for the user about what is unusual, and not wrong.
 
     Raises:
         UserError: answers that do not cover the prompts; questions or task files that cannot be read.
@@ -140,7 +144,10 @@ def _check(config: EvaluationConfig, given: bool) -> None:
         source = Path(config.model)
         load_baseline(Path(judge.baseline), {lang: read_outputs(source, lang) for lang in languages})
     elif config.benchmark == "xalpaca":
-        check_baseline(Path(judge.baseline), heldout_prompts(judge, languages))
+        prompts = heldout_prompts(judge, languages)
+        check_baseline(Path(judge.baseline), prompts)
+        for line in describe_prompts(prompts, judge.limit, "--prompts", "--limit"):
+            note(line)
     elif config.benchmark == "mtbench":
         assert judge.mtbench is not None
         load_questions(judge.mtbench, languages)

@@ -22,12 +22,13 @@ from icr.config.evaluation import EvaluationConfig
 from icr.config.load import flatten, make_section
 from icr.work.settings import OPERATIONAL, PLAN, USES
 from icr.work.steps import Step, show, stale, stamp
+from prompts.tables import GZIP, ROWS
 
 SETTINGS_FILE = "evaluation.yaml"
 OF_ENDPOINTS = ("judge.model", "judge.base_url", "judge.preference")
 """Settings that count where an endpoint judges; a local judge is an input, known by its weights."""
 DO = "restore the old values and files, or use another --out folder"
-ANSWER_FILES = ("{}.json", "{}.jsonl", "{}.parquet", "{}/*.jsonl")
+ANSWER_FILES = (*(f"{{}}{suffix}{end}" for suffix in ROWS for end in ("", GZIP)), "{}/*.jsonl")
 
 
 def describe_evaluation(
@@ -76,7 +77,7 @@ def _look_up(config: EvaluationConfig, key: str) -> Iterator[object]:
 def _inputs(config: EvaluationConfig, model: str | None, judge_model: str | None) -> Iterator[tuple[str, str]]:
     judge, languages = config.judge, config.languages
     if model is None:
-        yield "answers", _hash_answers(Path(config.model), languages)
+        yield "answers", _hash_files(Path(config.model), languages)
     else:
         yield "model", identify_model(model)
     if config.chat_template:
@@ -84,7 +85,7 @@ def _inputs(config: EvaluationConfig, model: str | None, judge_model: str | None
     if config.benchmark != "nlp":
         yield from identify_judge(judge, judge_model).items()
     if config.benchmark == "xalpaca":
-        yield "baseline answers", _hash_answers(Path(judge.baseline), languages)
+        yield "baseline answers", _hash_files(Path(judge.baseline), languages)
         if judge.prompts and (model is not None or judge.difficulty):
             prompts = heldout_prompts(judge, languages, every=judge.difficulty is not None)
             for lang in languages:
@@ -93,14 +94,14 @@ def _inputs(config: EvaluationConfig, model: str | None, judge_model: str | None
             if path:
                 yield name, hash_file(Path(path))
     if config.benchmark == "mtbench" and judge.mtbench:
-        yield "questions", hash_folder(Path(judge.mtbench.questions), [f"{lang}.jsonl" for lang in languages])
+        yield "questions", _hash_files(Path(judge.mtbench.questions), languages)
         if judge.mtbench.references and Path(judge.mtbench.references).is_dir():
-            yield "references", hash_folder(Path(judge.mtbench.references), [f"{lang}.jsonl" for lang in languages])
+            yield "references", _hash_files(Path(judge.mtbench.references), languages)
     if config.benchmark == "nlp" and judge.nlp.include_path:
         yield "task files", hash_folder(Path(judge.nlp.include_path))
 
 
-def _hash_answers(folder: Path, languages: Sequence[str]) -> str:
+def _hash_files(folder: Path, languages: Sequence[str]) -> str:
     return hash_folder(folder, [pattern.format(lang) for lang in languages for pattern in ANSWER_FILES])
 
 

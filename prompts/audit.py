@@ -12,8 +12,9 @@ from icr.base.errors import ConfigError, UserError
 from icr.base.fields import Fields
 from icr.languages import detect, english_name
 from prompts.checks import EMPTY, LANGUAGE, Checked, Finding, check_translation, in_english, join_checks
-from prompts.load import capped, json_objects, language_file
+from prompts.ids import read_id
 from prompts.messages import name_roles, read_prompt
+from prompts.tables import READERS, capped, find_file, read_file, stem_of, suffix_of
 
 REPEATED_ID = "repeated id"
 NO_PARTNER = "no English partner"
@@ -94,7 +95,7 @@ class _Row:
 
 
 def audit(folder: Path) -> Audit:
-    """Check every LANG.jsonl (or LANG.json) of a folder against its en.jsonl.
+    """Check every LANG.jsonl (or any form of `prompts.tables`) of a folder against its en.jsonl.
 
     Raises:
         UserError: no folder, or no English prompts in it.
@@ -102,12 +103,12 @@ def audit(folder: Path) -> Audit:
             are a conversation, all at once.
     """
     if not folder.is_dir():
-        raise UserError(f"folder {folder} not found", do="name a folder of LANG.jsonl files")
-    if language_file(folder, "en") is None:
+        raise UserError(f"there is no folder {folder}", do="name a folder of LANG.jsonl files")
+    if find_file(folder, "en") is None:
         raise UserError(
             "the folder has no en.jsonl", where=str(folder), do="add it: prompts are checked against the English ones"
         )
-    languages, passed_over = _languages(folder)
+    languages, passed_over = find_languages(folder)
     problems: list[UserError] = []
     rows = {lang: list(_rows(folder, lang, problems)) for lang in languages}
     if problems:
@@ -123,33 +124,33 @@ def audit(folder: Path) -> Audit:
     return Audit(tallies, missing, found, passed_over)
 
 
-def _languages(folder: Path) -> tuple[list[str], list[str]]:
+def find_languages(folder: Path) -> tuple[list[str], list[str]]:
     """Codes of the files, English first, and the names of other files."""
     languages, passed_over = ["en"], []
     for file in sorted(folder.iterdir()):
-        if not file.is_file() or file.suffix not in (".jsonl", ".json") or file.stem == "en":
+        stem = stem_of(file)
+        if not file.is_file() or suffix_of(file) not in READERS or stem == "en":
             continue
         try:
-            english_name(file.stem)
+            english_name(stem)
         except UserError:
             passed_over.append(file.name)
         else:
-            languages += [file.stem] if file.stem not in languages else []
+            languages += [stem] if stem not in languages else []
     return languages, passed_over
 
 
 def _rows(folder: Path, lang: str, problems: list[UserError]) -> Iterator[_Row]:
     """The prompts of a language. Unlike `load_prompts`, empty texts pass: they are for the checks to find."""
-    file = language_file(folder, lang)
+    file = find_file(folder, lang)
     assert file is not None
-    for where, value in json_objects(file, problems):
+    for where, value in read_file(file, problems):
         fields = value if isinstance(value, dict) else {}
-        id = fields.get("instruction_id", fields.get("id"))
-        if id in (None, ""):
-            problems.append(UserError("no prompt", where=where, do='write {"id": …, "instruction": …}'))
-            continue
         try:
-            yield _Row(str(id), read_prompt(fields, where), where)
+            id = read_id(fields, where)
+            if id is None:
+                raise UserError("no prompt", where=where, do='write {"id": …, "instruction": …}')
+            yield _Row(id, read_prompt(fields, where), where)
         except UserError as error:
             problems.append(error)
 

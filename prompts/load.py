@@ -1,20 +1,19 @@
-"""Parallel prompts: read in any of three forms, joined with English by id, every defect named by file and line."""
+"""Parallel prompts: read in many forms, joined with English by id, every defect named by file and line."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from icr.base.conversation import Conversation, dump_conversation
-from icr.base.errors import ConfigError, UserError
+from icr.base.errors import ConfigError, UserError, some
+from prompts.hub import is_hub_name, read_hub
+from prompts.ids import read_id
 from prompts.messages import check_filled, is_blank, name_roles, read_prompt
-
-MAX_PROBLEMS = 20
+from prompts.tables import READERS, Rows, capped, find_file, read_file, suffix_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ def load_prompts(
     """The prompts of `languages`, by English order and then by language.
 
     Args:
-        path: a folder of LANG.jsonl (or LANG.json), one jsonl/parquet table with a `lang` column, or a hub data set.
+        path: a folder of LANG.jsonl (or any form of `prompts.tables`), one such table with a `lang` column, or a data
+            set on the hub (`hf:org/name`, see `prompts.hub`).
         languages: ISO 639-1 codes; `en` among them.
         limit: keep the first N English prompts and their translations.
         key: the config key, for messages.
@@ -56,11 +56,12 @@ def load_prompts(
         ConfigError: all defects at once (the first 20): not UTF-8, not JSON, no id, no instruction, messages that are
             not a conversation, duplicate ids, an id without English partner or with one of other roles, a language
             without prompts.
-        UserError: a language has none of the first `limit` prompts.
+        UserError: a language has none of the first `limit` prompts; no such file, folder or data set.
     """
     problems: list[UserError] = []
     by_lang: dict[str, dict[str, _Row]] = {lang: {} for lang in languages}
-    for row in _rows(path, languages, key, problems):
+    unread: list[UserError] = []
+    for row in _rows(path, languages, key, unread):
         seen = by_lang[row.lang].get(row.id)
         if seen:
             problems.append(
@@ -72,6 +73,7 @@ def load_prompts(
             )
         else:
             by_lang[row.lang][row.id] = row
+    problems[:0] = unread
     english = by_lang[pivot] if pivot else {}
     order = english or {id: row for lang in languages for id, row in by_lang[lang].items()}
     for lang in languages:
@@ -83,7 +85,8 @@ def load_prompts(
                     do=f"add prompts in {lang}, or remove it from the languages",
                 )
             )
-        problems.extend(_compare_with_english(by_lang[lang], english) if pivot else ())
+        if pivot and not _concern(unread, path, pivot):  # else a prompt's partner may be among them
+            problems.extend(_compare_with_english(by_lang[lang], english))
     if problems:
         raise ConfigError(capped(problems))
     kept = [
@@ -101,11 +104,21 @@ def load_prompts(
     return kept
 
 
+def _concern(unread: Iterable[UserError], path: str, lang: str) -> bool:
+    """Whether what could not be read may be prompts in a language: its file is not there, or they are in that file."""
+    start = f"{Path(path)}/{lang}." if Path(path).is_dir() else path
+    absent = (f"no prompts in {lang}", f"more than one file of {lang}:")
+    return any(error.where.startswith(start) or error.what.startswith(absent) for error in unread)
+
+
 def _compare_with_english(rows: Mapping[str, _Row], english: Mapping[str, _Row]) -> Iterator[UserError]:
     """What is wrong with a language's prompts beside their English."""
+    bare = {id.lstrip("0"): id for id in english}
     for row in rows.values():
         if row.id not in english:
             do = "add the English prompt with this id, or remove the line"
+            if near := bare.get(row.id.lstrip("0")):
+                do = f"English has the id {near}: write it in the same way in both"
             yield UserError(f"id {row.id} has no English partner", where=row.where, do=do)
         elif (here := name_roles(row.messages)) != (there := name_roles(english[row.id].messages)):
             what = f"id {row.id} has the messages {here}, and its English partner {there}"
@@ -124,12 +137,12 @@ class EnglishPrompts:
 def load_english(path: str, *, limit: int | None = None, key: str = "--source") -> EnglishPrompts:
     """English prompts alone, as the source of translations.
 
-    Beyond `load_prompts` it takes tables without a `lang` column as English, `prompt` and `prompt_id` as names of the
-    columns, and prompts without an id, which get the SHA-256 of their text (as tables hold it) as id. Empty prompts
-    and repeated ones (same id, same text) are left out and counted: data sets have some, which users cannot fix.
+    Beyond `load_prompts` it takes tables without a `lang` column as English, and prompts without an id, which get the
+    SHA-256 of their text (as tables hold it) as id. Empty prompts and repeated ones (same id, same text) are left out
+    and counted: data sets have some, which users cannot fix.
 
     Args:
-        path: a folder with en.jsonl, a jsonl or parquet file, or a hub data set (`org/name`, `org/name:split`).
+        path: a folder with en.jsonl (or any form of `prompts.tables`), such a file, or a data set on the hub.
         limit: keep the first N prompts; no more are read.
 
     Raises:
@@ -163,12 +176,10 @@ def _add_english(
 ) -> None:
     try:
         messages = read_prompt(value, where)
+        id = read_id(value, where) or hashlib.sha256(dump_conversation(messages).encode()).hexdigest()
     except UserError as error:
         problems.append(error)
         return
-    given = (value.get(name) for name in ("instruction_id", "id", "prompt_id"))
-    of_text = hashlib.sha256(dump_conversation(messages).encode()).hexdigest()
-    id = next((str(v) for v in given if v not in (None, "")), of_text)
     if is_blank(messages):
         left_out["empty"] += 1
     elif id not in prompts:
@@ -179,19 +190,13 @@ def _add_english(
         problems.append(UserError(f"id {id} has two texts", where=where, do="give every prompt its own id"))
 
 
-def _english_values(path: str, key: str, problems: list[UserError]) -> Iterator[tuple[str, object]]:
-    source = Path(path)
-    if not source.is_dir():
-        return _table(path, key, problems)
-    file = language_file(source, "en")
+def _english_values(path: str, key: str, problems: list[UserError]) -> Rows:
+    if not Path(path).is_dir():
+        return read_source(path, key, problems)
+    file = find_file(Path(path), "en")
     if file is None:
         raise UserError("the folder has no en.jsonl", where=f"{key}: {path}", do="name a folder of English prompts")
-    return json_objects(file, problems)
-
-
-def language_file(folder: Path, lang: str) -> Path | None:
-    """The file of a language in a folder of prompts."""
-    return next((f for f in (folder / f"{lang}.jsonl", folder / f"{lang}.json") if f.is_file()), None)
+    return read_file(file, problems)
 
 
 def load_heldout(path: str, languages: list[str], limit: int | None = None) -> list[Prompt]:
@@ -203,116 +208,70 @@ def load_heldout(path: str, languages: list[str], limit: int | None = None) -> l
     return load_prompts(path, languages, limit=limit, key="judge.prompts", pivot="en" if "en" in languages else "")
 
 
-def capped(problems: list[UserError]) -> list[UserError]:
-    """The first problems, and how many more there are."""
-    if len(problems) <= MAX_PROBLEMS:
-        return problems
-    rest = len(problems) - MAX_PROBLEMS
-    return [*problems[:MAX_PROBLEMS], UserError(f"… and {rest} more such problems")]
-
-
 def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) -> Iterator[_Row]:
-    source = Path(path)
-    if source.is_dir():
+    folder = Path(path)
+    if folder.is_dir():
         for lang in languages:
-            file = language_file(source, lang)
-            if file is None:
-                problems.append(
-                    UserError(
-                        f"no prompts in {lang}: {lang}.jsonl not found",
-                        where=f"{key}: {path}",
-                        do=f"add the file, or remove {lang} from the languages",
-                    )
-                )
-                continue
-            for where, value in json_objects(file, problems):
-                yield from _row(value, lang, where, problems)
+            if file := _file_of(folder, lang, key, problems):
+                for where, value in read_file(file, problems):
+                    yield from _row(value, lang, where, problems)
         return
-    for where, value in _table(path, key, problems):
+    for where, value in read_source(path, key, problems):
         code = value.get("lang") if isinstance(value, dict) else None
-        if not isinstance(code, str):
+        if not isinstance(code, str) or not code:
             problems.append(UserError("a prompt without `lang`", where=where, do="add its ISO 639-1 code"))
         elif code in languages:
             yield from _row(value, code, where, problems)
 
 
-def _table(path: str, key: str, problems: list[UserError]) -> Iterator[tuple[str, object]]:
+def _file_of(folder: Path, lang: str, key: str, problems: list[UserError]) -> Path | None:
+    """A language's file; that there is none, or more than one, goes to `problems`."""
+    try:
+        file = find_file(folder, lang)
+    except UserError as error:
+        problems.append(error)
+        return None
+    if file is None:
+        what, do = f"no prompts in {lang}: {lang}.jsonl not found", f"add the file, or remove {lang} from the languages"
+        names = [f.name for f in sorted(folder.iterdir()) if suffix_of(f) in READERS]
+        if alike := [name for name in names if name.lower().startswith(f"{lang}.")]:
+            do = f"rename {alike[0]} to {alike[0].lower()}"
+        elif names:
+            what += f"; the folder has {some(names)}"
+        problems.append(UserError(what, where=f"{key}: {folder}", do=do))
+    return file
+
+
+def read_source(path: str, key: str, problems: list[UserError]) -> Rows:
+    """The rows of one file, or of a data set on the hub. What cannot be read of a file goes to `problems`.
+
+    Args:
+        key: the config key, for messages.
+
+    Raises:
+        UserError: there is no such file; the data set cannot be had.
+    """
+    if is_hub_name(path):
+        return read_hub(path, key)
     source = Path(path)
-    if source.is_file():
-        return _parquet(source) if source.suffix == ".parquet" else json_objects(source, problems)
-    if path.count("/") == 1 and not path.startswith((".", "/", "~")):
-        return _hub(path, key)
-    raise UserError(
-        f"file or folder {path} not found",
-        where=key,
-        do="name a folder of LANG.jsonl, a table with a `lang` column, or a hub data set",
-    )
+    if source.is_dir():
+        raise UserError(f"file not found: {path} is a folder", where=key, do="name a file in it")
+    if not source.is_file():
+        what = f"file {path} not found" if suffix_of(source) in READERS else f"there is no folder {path}"
+        raise UserError(what, where=key, do="check the path; a data set on the hub is written hf:org/name")
+    return read_file(source, problems)
 
 
 def _row(value: object, lang: str, where: str, problems: list[UserError]) -> Iterator[_Row]:
     if not isinstance(value, dict):
         problems.append(UserError("not a JSON object", where=where, do='write {"id": …, "instruction": …}'))
         return
-    id = value.get("instruction_id", value.get("id"))
-    if id is None or id == "":
-        problems.append(UserError("a prompt without id", where=where, do="add `id` (or `instruction_id`)"))
-        return
     try:
+        id = read_id(value, where)
+        if id is None:
+            raise UserError("a prompt without id", where=where, do="add `id` (or `instruction_id`)")
         messages = check_filled(read_prompt(value, where), f"id {id}", where)
     except UserError as error:
         problems.append(error)
     else:
-        yield _Row(str(id), lang, messages, where)
-
-
-def json_objects(file: Path, problems: list[UserError]) -> Iterator[tuple[str, Any]]:
-    """(place, value) of each JSON line, or of each element of one JSON array."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        at = error.object[: error.start].count(b"\n") + 1
-        problems.append(UserError("not UTF-8", where=f"{file}:{at}", do="save the file as UTF-8"))
-        return
-    if file.suffix == ".json":
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            problems.append(UserError(f"not JSON: {error.msg}", where=f"{file}:{error.lineno}", do="fix the file"))
-            return
-        yield from ((f"{file}, element {i}", value) for i, value in enumerate(values, 1))
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{file}:{number}"
-        try:
-            yield where, json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.append(UserError(f"not JSON: {error.msg}", where=where, do="write one object a line"))
-
-
-def _parquet(file: Path) -> Iterator[tuple[str, object]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(file).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise UserError(f"not a parquet file: {error}", where=str(file), do="write the file again") from error
-    yield from ((f"{file}, row {i}", row) for i, row in enumerate(rows, 1))
-
-
-def _hub(name: str, key: str) -> Iterator[tuple[str, object]]:
-    """Rows of a hub data set: `org/name`, or `org/name:split` where the split is not called train."""
-    import datasets
-
-    repository, _, split = name.partition(":")
-    try:
-        data = datasets.load_dataset(repository, split=split or "train")
-    except Exception as error:  # datasets raises many kinds; each means that the user cannot have this data set
-        raise UserError(
-            f"the data set {name} cannot be loaded: {str(error).splitlines()[0]}",
-            where=key,
-            do="check the name and the network, or use a local folder",
-        ) from error
-    yield from ((f"{name}, row {i}", dict(row)) for i, row in enumerate(data, 1))
+        yield _Row(id, lang, messages, where)

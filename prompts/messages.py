@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from icr.base.conversation import Conversation, Role, is_plain, wrap_text
-from icr.base.errors import UserError
+from icr.base.errors import UserError, some
 
 TEXT_NAMES = ("instruction", "prompt")
-MESSAGE_NAMES = ("messages", "prompt", "conversations")
+MESSAGE_NAMES = ("prompt", "messages", "conversations")
 """A row's fields, the first that is there. Where a row has a text, its messages are not read: data sets that have both
 keep the answer among the messages."""
 ROLES: dict[str, Role] = {
@@ -37,8 +37,29 @@ def read_prompt(row: Mapping[str, object], where: str) -> Conversation:
     for name in MESSAGE_NAMES:
         if isinstance(messages := row.get(name), list):
             return check_order(read_messages(messages, f"{where}, `{name}`"), f"{where}, `{name}`")
+    if isinstance(chosen := row.get("chosen"), list) and isinstance(rejected := row.get("rejected"), list):
+        sides = [read_messages(chosen, f"{where}, `chosen`"), read_messages(rejected, f"{where}, `rejected`")]
+        return check_order(shared_beginning(*sides, where=where), where)
     do = "add its text as `instruction`, or a conversation as `messages`"
-    raise UserError("a prompt without `instruction`", where=where, do=do)
+    names = f": the row has {some(map(str, row))}" if row else ""
+    raise UserError(f"a prompt without `instruction`{names}", where=where, do=do)
+
+
+def shared_beginning(chosen: Conversation, rejected: Conversation, *, where: str) -> Conversation:
+    """What the last messages of two conversations both answer: TRL's implicit prompt.
+
+    Raises:
+        UserError: they answer different conversations.
+    """
+    if strip_all(chosen[:-1]) != strip_all(rejected[:-1]):
+        do = "give both the same messages before their last"
+        raise UserError("chosen and rejected answer different conversations", where=where, do=do)
+    return chosen[:-1]
+
+
+def strip_all(messages: Conversation) -> Conversation:
+    """The messages without white space around their texts, for comparing them."""
+    return [{"role": message["role"], "content": message["content"].strip()} for message in messages]
 
 
 def read_messages(values: Sequence[object], where: str) -> Conversation:
@@ -54,7 +75,7 @@ def read_messages(values: Sequence[object], where: str) -> Conversation:
         if not isinstance(text, str):
             do = 'write {"role": "user", "content": "…"}'
             raise UserError(f"message {number} is without text", where=where, do=do)
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             do = "give it the role system, user or assistant"
             raise UserError(f"message {number} has the role {role!r}", where=where, do=do)
         messages.append({"role": ROLES[role], "content": text})

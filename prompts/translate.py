@@ -19,7 +19,8 @@ from icr.endpoint.reply import Reply
 from icr.languages import english_name
 from prompts.audit import Tally
 from prompts.checks import Checked, Finding, check_translation, join_checks
-from prompts.load import EnglishPrompts, language_file, load_english, load_prompts
+from prompts.load import EnglishPrompts, load_english, load_prompts
+from prompts.tables import find_file
 
 NO_ANSWER = "no answer"
 REFUSED = "refused"
@@ -87,13 +88,13 @@ class Task:
             ours.add("en")  # where it is the user's own and already right, it stays theirs
         write_json(self.work / "languages.json", sorted(ours))
         if write_english:
-            _write_prompts(self.out / "en.jsonl", self.english.prompts)
+            write_prompts(self.out / "en.jsonl", self.english.prompts)
         tallies: dict[str, Tally] = {lang: Tally() for lang in self.targets}
         for t in translations:
             tallies[t.lang].add(t.checked.findings, t.checked.language_known)
         for lang in self.targets:
             kept = {t.id: t.messages for t in translations if t.lang == lang and not t.checked.findings}
-            _write_prompts(self.out / f"{lang}.jsonl", kept)
+            write_prompts(self.out / f"{lang}.jsonl", kept)
         self._write_dropped([t for t in translations if t.checked.findings])
         report = Report(self, translator, tallies, cost)
         write_json(self.out / REPORT, report.as_json())
@@ -167,7 +168,7 @@ def _refuse_overwriting(task: Task) -> None:
     ours = claimed(task.out)
     others = "choose another folder with --out"
     for lang in task.targets:
-        file = language_file(task.out, lang)
+        file = find_file(task.out, lang)
         if file and lang not in ours:
             raise UserError(f"{file.name} already exists and was not written by this command",
                             where=f"--out: {task.out}", do=f"{others}, or remove {lang} from --to")  # fmt: skip
@@ -180,7 +181,7 @@ def _refuse_overwriting(task: Task) -> None:
     if "en" not in ours:
         raise UserError("the folder already has other English prompts", where=f"--out: {task.out}",
                         do=f"{others}, or use its prompts: --source {task.out}, without --limit")  # fmt: skip
-    kept = [lang for lang in ours if lang != "en" and lang not in task.targets and language_file(task.out, lang)]
+    kept = [lang for lang in ours if lang != "en" and lang not in task.targets and find_file(task.out, lang)]
     if kept and not before.items() <= after.items():
         raise UserError(f"the folder has translations of other English prompts: {', '.join(kept)}",
                         where=f"--out: {task.out}", do=f"{others}, or add these languages to --to")  # fmt: skip
@@ -199,7 +200,7 @@ def _refuse_other_ids(task: Task, others: str) -> None:
 
 
 def _english_of(folder: Path) -> dict[str, Conversation] | None:
-    return load_english(str(folder), key="--out").prompts if language_file(folder, "en") else None
+    return load_english(str(folder), key="--out").prompts if find_file(folder, "en") else None
 
 
 def _ask(english: str, lang: str) -> Ask:
@@ -243,7 +244,8 @@ def _bare(answer: str) -> str:
     return (tagged[1] if tagged else answer).strip()
 
 
-def _write_prompts(path: Path, prompts: Mapping[str, Conversation]) -> None:
+def write_prompts(path: Path, prompts: Mapping[str, Conversation]) -> None:
+    """A LANG.jsonl."""
     lines = [
         {"instruction" if is_plain(prompt) else "messages": _write_plainly(prompt), "instruction_id": id}
         for id, prompt in prompts.items()

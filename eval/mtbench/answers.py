@@ -23,6 +23,7 @@ from icr.base.progress import Silent
 from icr.rows import make_schema
 from icr.work.sampling import bound_tokens
 from icr.work.shards import cut_table
+from prompts.tables import ROWS, find_file, stem_of
 
 if TYPE_CHECKING:
     from icr.work.machine import Machine
@@ -120,7 +121,7 @@ def import_answers(questions: Questions, source: Path, out: Path, reporter: Note
     """Take answers in FastChat's format in place of sampled ones, into `out`/answers.
 
     Args:
-        source: a folder of LANG.jsonl, or of LANG/MODEL.jsonl with one model.
+        source: a folder of LANG.jsonl (or any form of `prompts.tables`), or of LANG/MODEL.jsonl with one model.
 
     Raises:
         UserError: a language or question that the answers do not cover, an id twice, lines of another form.
@@ -139,13 +140,14 @@ def import_answers(questions: Questions, source: Path, out: Path, reporter: Note
         others = len(given) - len(of_lang)
         if others:
             (reporter or Silent()).note(f"{lang}: {others} answers to questions that are not judged are skipped")
-        name = file.stem if file.parent != source else source.resolve().name
+        name = stem_of(file) if file.parent != source else source.resolve().name
         rows = [_row(q, n, given[q.key][n - 1].strip(), None, name) for q in of_lang for n in (1, 2)]
         _write_language(out / "answers", lang, of_lang, rows, name, "given")
 
 
 def _answer_file(source: Path, lang: str) -> Path:
-    found = [f for f in (source / f"{lang}.jsonl",) if f.is_file()] or sorted((source / lang).glob("*.jsonl"))
+    own = find_file(source, lang, ROWS)
+    found = [own] if own else sorted((source / lang).glob("*.jsonl"))
     if len(found) == 1:
         return found[0]
     what = f"{source / lang} holds the answers of {len(found)} models" if found else f"no answers in {lang} found"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 import langcodes
 
 from eval.notes import Notes
 from icr.base.errors import ConfigError, UserError, some
+from icr.base.fields import Fields
 from icr.config.schema import MtBench
 from icr.languages import english_name, same_language
-from prompts.load import json_objects
+from prompts.ids import normalise_id
+from prompts.tables import ROWS, Rows, find_file, read_file
 
 TEMPERATURES = {
     "writing": 0.7,
@@ -86,8 +88,16 @@ Questions = dict[str, list[MtQuestion]]
 """By language."""
 
 
-def question_key(id: object) -> str:
-    return re.sub(r"^(\d+)[_-][A-Za-z]{2,3}$", r"\1", str(id).strip())
+def question_key(id: object, where: str = "") -> str:
+    """What joins a question with its translations and answers: "81" for 81, 81.0, "81" and "81_DE".
+
+    Raises:
+        UserError: as `prompts.ids.normalise_id`, and for what counts as no id.
+    """
+    text = normalise_id(id, where)
+    if text is None:
+        raise UserError("question_id is missing", where=where, do="add a number such as 81 or 81_DE")
+    return re.sub(r"^(\d+)[_-][A-Za-z]{2,3}$", r"\1", text)
 
 
 def load_questions(config: MtBench, languages: Sequence[str], reporter: Notes | None = None) -> Questions:
@@ -150,15 +160,17 @@ def read_questions(folder: Path, languages: Sequence[str], limit: int | None = N
     return questions
 
 
-def _lines(folder: Path, lang: str, problems: list[UserError]) -> Iterator[tuple[str, object]]:
-    file = folder / f"{lang}.jsonl"
-    if file.is_file():
-        return json_objects(file, problems)
+def _lines(folder: Path, lang: str, problems: list[UserError]) -> Rows:
     where = f"judge.mtbench.questions: {folder}"
-    problems.append(
-        UserError(f"{lang}.jsonl not found", where=where, do=f"add the file, or remove {lang} from the languages")
-    )
-    return iter(())
+    try:
+        if file := find_file(folder, lang, ROWS):
+            yield from read_file(file, problems)
+            return
+    except UserError as error:
+        problems.append(error)
+        return
+    do = f"add the file, or remove {lang} from the languages"
+    problems.append(UserError(f"{lang}.jsonl not found", where=where, do=do))
 
 
 def _question(value: object, lang: str, where: str, problems: list[UserError]) -> MtQuestion | None:
@@ -168,9 +180,11 @@ def _question(value: object, lang: str, where: str, problems: list[UserError]) -
         return None
     id, category, turns = (value.get(name) for name in ("question_id", "category", "turns"))
     defects = []
-    if isinstance(id, bool) or not isinstance(id, int | str) or not str(id).strip():
-        defects.append(("question_id is missing", "add a number such as 81 or 81_DE"))
-    if category not in TEMPERATURES:
+    try:
+        question_key(id)
+    except UserError as error:
+        defects.append((error.what, error.do))
+    if not isinstance(category, str) or category not in TEMPERATURES:
         defects.append((f"question {id}: unknown category {category!r}", f"write one of {', '.join(TEMPERATURES)}"))
     if not _is_two_texts(turns):
         defects.append((f"question {id} does not have two turns", "write `turns` as a list of two texts"))
@@ -184,7 +198,8 @@ def _question(value: object, lang: str, where: str, problems: list[UserError]) -
     if defects or isinstance(reference, str):
         return None
     needed = reference if category in REFERENCED else Reference()
-    return MtQuestion(id, lang, category, (turns[0], turns[1]), needed)  # type: ignore[arg-type,index]
+    given = id if isinstance(id, int) else normalise_id(id, where)
+    return MtQuestion(given, lang, category, (turns[0], turns[1]), needed)  # type: ignore[arg-type,index]
 
 
 def _is_two_texts(turns: object) -> TypeGuard[list[str]]:
@@ -232,12 +247,12 @@ def _with_references(questions: Questions, folder: Path) -> Questions:
     """The questions with the references of `folder`/LANG.jsonl, in FastChat's answer format, where it has one."""
     problems: list[UserError] = []
     if not folder.is_dir():
-        raise UserError("folder of references not found", where=f"judge.mtbench.references: {folder}",
+        raise UserError(f"there is no folder {folder}", where="judge.mtbench.references",
                         do="name a folder of LANG.jsonl, or `judge`")  # fmt: skip
     joined = {}
     for lang, of_lang in questions.items():
-        file = folder / f"{lang}.jsonl"
-        given = read_choices(file, problems) if file.is_file() else {}
+        file = find_file(folder, lang, ROWS)
+        given = read_choices(file, problems) if file else {}
         joined[lang] = [
             replace(q, reference=Reference(given[q.key], ("file", "file"))) if q.referenced and q.key in given else q
             for q in of_lang
@@ -250,19 +265,26 @@ def _with_references(questions: Questions, folder: Path) -> Questions:
 def read_choices(file: Path, problems: list[UserError]) -> dict[str, tuple[str, str]]:
     """The two turns by question key, from a file of FastChat's answer format (references have it, too)."""
     found: list[tuple[str, tuple[str, str]]] = []
-    for where, value in json_objects(file, problems):
+    for where, value in read_file(file, problems):
         try:
-            turns = value["choices"][0]["turns"]
-            key, texts = question_key(value["question_id"]), (turns[0], turns[1])
-        except (KeyError, IndexError, TypeError):
-            texts = (None, None)
-        if not all(isinstance(text, str) for text in texts):
-            do = 'write {"question_id": …, "choices": [{"turns": [first, second]}]}'
-            problems.append(UserError("not an answer with two turns", where=where, do=do))
-            continue
-        found.append((key, texts))
+            found.append(_read_choice(value, where))
+        except UserError as error:
+            problems.append(error)
     refuse_duplicates([key for key, _ in found], str(file), problems)
     return dict(found)
+
+
+def _read_choice(value: object, where: str) -> tuple[str, tuple[str, str]]:
+    try:
+        fields = cast(Fields, value)
+        turns = fields["choices"][0]["turns"]
+        key, texts = fields["question_id"], (turns[0], turns[1])
+    except (KeyError, IndexError, TypeError):
+        texts = (None, None)
+    if not all(isinstance(text, str) for text in texts):
+        do = 'write {"question_id": …, "choices": [{"turns": [first, second]}]}'
+        raise UserError("not an answer with two turns", where=where, do=do)
+    return question_key(key, where), texts
 
 
 def refuse_duplicates(keys: Sequence[str], where: str, problems: list[UserError]) -> None:

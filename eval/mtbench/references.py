@@ -21,7 +21,7 @@ from eval.mtbench.writing import WANTED, WriteLocalTask, WriteTask, WrittenRow
 from icr.base.content import hash_value
 from icr.config.schema import Judge as JudgeConfig
 from icr.work.pool import Shard
-from prompts.load import json_objects
+from prompts.tables import read_file
 
 if TYPE_CHECKING:
     from icr.work.machine import Machine
@@ -150,7 +150,7 @@ def _id(question: MtQuestion, writer: Writer) -> str:
 
 def _lines(file: Path) -> list[AnswerLine]:
     """Our files are whole; a damaged one is written again."""
-    values = [value for _, value in json_objects(file, [])] if file.is_file() else []
+    values = [value for _, value in read_file(file, [])] if file.is_file() else []
     return [value for value in values if _is_line(value)]
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from eval.notes import Notes
-from icr.base.conversation import Conversation, dump_conversation, load_conversation, show_conversation, wrap_text
+from icr.base.conversation import Conversation, dump_conversation, load_conversation, show_conversation
 from icr.base.errors import UserError, some
-from icr.base.fields import Fields
-from icr.base.files import read_rows, write_rows
+from icr.base.files import read_columns, read_rows, write_rows
 from icr.base.progress import Silent
 from icr.config.schema import Judge
 from icr.rows import RESPONSES, Response
+from prompts.ids import read_id
 from prompts.load import Prompt, load_heldout
+from prompts.messages import TEXT_NAMES, read_prompt
+from prompts.tables import ROWS, find_file, raise_all, read_file, suffix_of
 
 Baseline = dict[str, dict[str, str]]
 """Language → prompt id → the baseline's answer."""
@@ -50,23 +51,20 @@ def read_answers(folder: Path) -> dict[str, list[Answer]]:
 
 
 def read_outputs(source: Path, lang: str) -> list[Answer]:
-    """The answers in `source`/LANG.json, .jsonl or .parquet, each with its instruction.
+    """The answers in `source`/LANG.json, or another form of `prompts.tables`, each with its prompt.
 
     Raises:
         UserError: no such file, an id twice, or an answer without its instruction.
     """
-    if (source / f"{lang}.parquet").is_file():
-        return _answers(source / f"{lang}.parquet")
-    file = _public_file(source, lang)
-    rows = list(_rows(file))
-    bare = sum(not isinstance(row.get("instruction"), str) for row in rows)
+    file = _file_of(source, lang, "there are")
+    if _is_own(file):
+        return _answers(file)
+    given = _read_given(file)
+    bare = sum(row.prompt is None for row in given)
     if bare:
         raise UserError(f"{bare} answers have no `instruction`", where=str(file), do="add the prompt of each answer")
     # the public English files have no ids: their instruction is one
-    answers = [
-        Answer(str(_key(row) or row["instruction"].strip()), wrap_text(row["instruction"]), row["output"], False)
-        for row in rows
-    ]
+    answers = [Answer(row.id or row.asked, row.prompt, row.output, False) for row in given if row.prompt]
     _refuse_duplicates((a.id for a in answers), str(file))
     return answers
 
@@ -84,9 +82,9 @@ def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Note
     """The baseline's answer to every prompt that `answers` holds, joined by id.
 
     Args:
-        source: an answers folder of a run (LANG.parquet), or a folder of LANG.json (one array) or LANG.jsonl
-            (one object a line) with `output` and `id` or `instruction_id`. Objects without an id are joined by
-            their `instruction`, which then has to be the prompt's text.
+        source: an answers folder of a run (LANG.parquet), or a folder of LANG.json, or another form of
+            `prompts.tables`, with `output` and an id as prompts have it. Rows without an id are joined by their
+            `instruction`, which then has to be the prompt's text.
         answers: what `read_answers` returns for the policy.
         reporter: gets a note when answers of the same id were given to other words.
 
@@ -94,21 +92,14 @@ def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Note
         UserError: a language or a prompt that the baseline does not cover, an id twice, a file that cannot be read.
     """
     if not source.is_dir():
-        raise UserError(
-            "folder of baseline answers not found",
-            where=f"judge.baseline: {source}",
-            do="name a folder of LANG.json or LANG.jsonl answers, or use round-0",
-        )
+        do = "check the path of the baseline's answers: a folder of LANG.json or LANG.jsonl, or round-0"
+        raise UserError(f"there is no folder {source}", where="judge.baseline", do=do)
     return {lang: _baseline_of(source, lang, of_lang, reporter or Silent()) for lang, of_lang in answers.items()}
 
 
 def _baseline_of(source: Path, lang: str, answers: Sequence[Answer], reporter: Notes) -> dict[str, str]:
-    own = source / f"{lang}.parquet"
-    if own.is_file():
-        file, outputs = own, _Outputs({a.id: a.text for a in _answers(own)}, {}, {})
-    else:
-        file = _public_file(source, lang)
-        outputs = _read_public(file)
+    file = _file_of(source, lang, "the baseline has")
+    outputs = _Outputs({a.id: a.text for a in _answers(file)}, {}, {}) if _is_own(file) else _read_public(file)
     joined = {a.id: outputs.by_id.get(a.id, outputs.by_text.get(a.instruction.strip())) for a in answers}
     missing = [id for id, text in joined.items() if text is None]
     if missing:
@@ -127,21 +118,16 @@ def _baseline_of(source: Path, lang: str, answers: Sequence[Answer], reporter: N
     return {id: text for id, text in joined.items() if text is not None}
 
 
-def _public_file(source: Path, lang: str) -> Path:
-    found = [f for f in (source / f"{lang}.json", source / f"{lang}.jsonl") if f.is_file()]
-    if not found:
-        raise UserError(
-            f"the baseline has no answers in {lang}",
-            where=str(source),
-            do=f"add {lang}.json or {lang}.jsonl, or leave {lang} out",
-        )
-    if len(found) > 1:
-        raise UserError(
-            f"the baseline has two files of answers in {lang}",
-            where=f"{found[0]} and {found[1]}",
-            do="keep one of the two files",
-        )
-    return found[0]
+def _file_of(source: Path, lang: str, who: str) -> Path:
+    if file := find_file(source, lang, ROWS):
+        return file
+    do = f"add {lang}.json or {lang}.jsonl, or leave {lang} out"
+    raise UserError(f"{who} no answers in {lang}", where=str(source), do=do)
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file has rows of `icr.rows.RESPONSES`, and not what people write."""
+    return file.suffix == ".parquet" and {"prompt_id", "prompt", "response"} <= set(read_columns(file))
 
 
 @dataclass(frozen=True)
@@ -150,65 +136,65 @@ class _Outputs:
 
     by_id: dict[str, str]
     by_text: dict[str, str]
-    """By instruction, of the objects without an id."""
+    """By instruction, of the rows without an id."""
     asked: dict[str, str]
     """The instructions by id, where they are given."""
 
 
 def _read_public(file: Path) -> _Outputs:
-    rows = list(_rows(file))
-    named = [(str(key), row) for row in rows if (key := _key(row)) is not None]
-    nameless = [(row["instruction"].strip(), row) for row in rows if _key(row) is None]
+    rows = _read_given(file)
+    named = [(row.id, row) for row in rows if row.id is not None]
+    nameless = [(row.asked, row) for row in rows if row.id is None]
     _refuse_duplicates((key for key, _ in named), str(file))
     _refuse_duplicates((text for text, _ in nameless), str(file))
     return _Outputs(
-        {key: row["output"] for key, row in named},
-        {text: row["output"] for text, row in nameless},
-        {key: row["instruction"] for key, row in named if isinstance(row.get("instruction"), str)},
+        {key: row.output for key, row in named},
+        {text: row.output for text, row in nameless},
+        {key: row.asked for key, row in named if row.prompt},
     )
 
 
-def _key(row: Mapping[str, object]) -> object:
-    key = row.get("instruction_id", row.get("id"))
-    return None if key == "" else key
+@dataclass(frozen=True)
+class _Given:
+    """A row of a file that people write."""
+
+    id: str | None
+    prompt: Conversation | None
+    output: str
+
+    @property
+    def asked(self) -> str:
+        """The prompt as a text that joins."""
+        return show_conversation(self.prompt or []).strip()
 
 
-def _rows(file: Path) -> Iterator[Fields]:
-    for place, row in _values(file):
-        if not isinstance(row, dict):
-            raise UserError("not a JSON object", where=place, do="write objects with `id` and `output`")
-        if not isinstance(row.get("output"), str):
-            raise UserError("an answer without `output`", where=place, do="add the answer's text as `output`")
-        if _key(row) is None and not isinstance(row.get("instruction"), str):
-            raise UserError("an answer with neither id nor instruction", where=place, do="add the prompt's `id`")
-        yield row
+def _read_given(file: Path) -> list[_Given]:
+    """The rows of a file of answers.
+
+    Raises:
+        UserError: every row that is no answer, and a file that cannot be read.
+    """
+    problems: list[UserError] = []
+    rows = []
+    for where, value in read_file(file, problems):
+        try:
+            rows.append(_read_row(value, where))
+        except UserError as error:
+            problems.append(error)
+    raise_all(problems)
+    return rows
 
 
-def _values(file: Path) -> Iterator[tuple[str, object]]:
-    """(place, value) of each element of a .json array, or of each line of a .jsonl file."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError("not UTF-8", where=str(file), do="save the file as UTF-8") from error
-    if file.suffix == ".json":
-        values = _parse(text, file, 0)
-        if not isinstance(values, list):
-            raise UserError("not a JSON array", where=str(file), do="write one array of objects, or name it .jsonl")
-        yield from ((f"{file}, element {number}", value) for number, value in enumerate(values, 1))
-        return
-    # not splitlines(): JSON strings may hold U+2028 and its like unescaped
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{file}:{number}", _parse(line, file, number - 1)
-
-
-def _parse(text: str, file: Path, lines_before: int) -> object:
-    try:
-        found: object = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{file}:{lines_before + error.lineno}"
-        raise UserError(f"not JSON: {error.msg}", where=place, do="fix the file") from error
-    return found
+def _read_row(row: object, where: str) -> _Given:
+    if not isinstance(row, dict):
+        raise UserError("not a JSON object", where=where, do="write objects with `id` and `output`")
+    output, id = row.get("output"), read_id(row, where)
+    if not isinstance(output, str):
+        raise UserError("an answer without `output`", where=where, do="add the answer's text as `output`")
+    prompt = read_prompt(row, where) if any(row.get(name) for name in TEXT_NAMES) else None
+    if id is None and prompt is None:
+        raise UserError("an answer with neither id nor instruction", where=where, do="add the prompt's `id`")
+    return _Given(id, prompt, output)
 
 
 def _refuse_duplicates(keys: Iterable[str], where: str) -> None:
@@ -230,10 +216,10 @@ def check_baseline(folder: Path, heldout: list[Prompt]) -> None:
 
 
 def is_answers(folder: Path) -> bool:
-    """Whether a folder holds answers (LANG.json, LANG.jsonl, LANG.parquet, LANG/MODEL.jsonl), and no model."""
+    """Whether a folder holds answers (LANG.json, .jsonl, .csv or .parquet, LANG/MODEL.jsonl), and no model."""
     if not folder.is_dir() or (folder / "config.json").exists():
         return False
-    return any(any(folder.glob(pattern)) for pattern in ("*.json", "*.jsonl", "*.parquet", "*/*.jsonl"))
+    return any(suffix_of(file) in ROWS for file in folder.iterdir()) or any(folder.glob("*/*.jsonl"))
 
 
 def write_answers(source: Path, languages: Sequence[str], out: Path) -> None:

@@ -77,3 +77,11 @@ def read_rows(path: Path, columns: list[str] | None = None) -> list[Any]:
     Each is a dict. Whoever reads them says of which TypedDict.
     """
     return list(pq.read_table(path, columns=columns).to_pylist())
+
+
+def read_columns(path: Path) -> list[str]:
+    """The names of a parquet file's columns; none where it is no such file."""
+    try:
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        return []

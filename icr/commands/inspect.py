@@ -49,6 +49,8 @@ def validate(
     _, inputs = load_checked(find_config(config), set_ or [])
     languages = sorted({p.lang for p in inputs.prompts})
     print(f"{config} is fine: {len(inputs.prompts)} prompts in {', '.join(languages)}, {len(inputs.heldout)} held out")
+    for note in inputs.notes:
+        print(f"  note: {note}")
 
 
 def lc(

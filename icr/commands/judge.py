@@ -57,14 +57,16 @@ def xalpaca(
     baseline: Annotated[Path, typer.Option("--baseline", help="Folder of LANG.json or LANG.jsonl answers.")],
     languages: LanguagesOption,
     out: OutOption,
-    prompts: Annotated[Path | None, typer.Option("--prompts", help="Folder of LANG.json or LANG.jsonl.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", help="Folder of LANG.json or LANG.jsonl, or hf:org/name.")
+    ] = None,
     limit: LimitOption = None,
     dry_run: DryOption = False,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Measure win rates against a baseline's answers. Raw and length-controlled, per language."""
-    section = {"baseline": _path(baseline), "prompts": _path(prompts), "limit": limit}
+    section = {"baseline": _path(baseline), "prompts": prompts, "limit": limit}
     data = {"languages": _codes(languages), "judge": section}
     _evaluate("xalpaca", model, judge, data, set_, out, dry_run, json_)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 prompts_app = typer.Typer(
     name="prompts",
-    help="Translate English prompts, or check a folder of parallel ones.",
+    help="Translate English prompts; check or split a folder of parallel ones.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -32,7 +32,8 @@ Dollars = Annotated[float | None, typer.Option(min=0.01, help="Stop after spendi
 def translate(
     to: Annotated[str, typer.Option("--to", help="Comma-separated ISO 639-1 codes, e.g. es,th,sw.")],
     source: Annotated[
-        str, typer.Option(help="A folder with en.jsonl, a jsonl or parquet file, or a hub data set org/name[:split].")
+        str,
+        typer.Option(help="A folder with en.jsonl; a jsonl, json, csv, parquet or txt file; or hf:org/name."),
     ],
     out: Annotated[Path, typer.Option(file_okay=False, help="Output folder; gets one LANG.jsonl per language.")],
     translator: Annotated[str, typer.Option(help="openai:MODEL (an endpoint) or local:MODEL (this machine).")],
@@ -130,6 +131,26 @@ def check(
         print(f"skipped (file name is not a language code): {', '.join(result.passed_over)}")
     if result.found:
         print("--json lists every prompt with a finding")
+
+
+@prompts_app.command()
+def split(
+    folder: Annotated[Path, typer.Argument(help="A folder of LANG.jsonl files, including en.jsonl.")],
+    held_out: Annotated[int, typer.Option("--held-out", min=1, help="Prompts to keep out of the training.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Output folder; gets train/ and heldout/.")],
+    seed: Annotated[int, typer.Option(help="Another seed holds other prompts out.")] = 42,
+) -> None:
+    """Keep some prompts for judging, the same ones in all languages. Nothing is overwritten."""
+    from prompts.split import HELDOUT, TRAIN, split_prompts
+
+    made = split_prompts(folder, held_out, out, seed)
+    for name, sizes in ((TRAIN, made.train), (HELDOUT, made.heldout)):
+        print(f"{out / name}: " + ", ".join(f"{lang} {size}" for lang, size in sizes.items()))
+    if made.repeated:
+        print(f"not held out, as their text stands under two ids: {made.repeated} prompts")
+    if made.skipped:
+        print(f"skipped (file name is not a language code): {', '.join(made.skipped)}")
+    print(f"to use them: --set prompts.path={out / TRAIN} --set judge.prompts={out / HELDOUT}")
 
 
 def _show(out: Path, job: TranslateJob) -> None:

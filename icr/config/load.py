@@ -24,24 +24,24 @@ PATHS: tuple[Keys, ...] = (
     ("models", "chat_template"),
     ("chat_template",),
     ("alignment", "pairs"),
+    ("prompts", "path"),
+    ("judge", "prompts"),
+    ("judge", "baseline"),
     ("judge", "difficulty"),
     ("judge", "gamed"),
     ("judge", "prices"),
     ("judge", "mtbench", "questions"),
+    ("judge", "mtbench", "references"),
     ("judge", "nlp", "include_path"),
 )
-"""Keys that can only be paths."""
+"""Keys that are a path, except for a data set on the hub (`hf:…`) and WORDS."""
 PATHS_OR_NAMES: tuple[Keys, ...] = (
     ("models", "policy"),
     ("models", "reference"),
     ("model",),
-    ("prompts", "path"),
     ("reward", "model"),
     ("train", "deepspeed"),
     ("judge", "model"),
-    ("judge", "prompts"),
-    ("judge", "baseline"),
-    ("judge", "mtbench", "references"),
 )
 """Keys that are a path when such a file or folder exists, else a hub id or a word."""
 WORDS = ("round-0", "zero2", "zero3", "none", "judge")
@@ -205,7 +205,7 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
         if not isinstance(section, dict):
             continue
         value = section.get(keys[-1])
-        if not isinstance(value, str) or not value or value.startswith("package:") or value in WORDS:
+        if not isinstance(value, str) or not value or value.startswith(("package:", "hf:")) or value in WORDS:
             continue
         paths = [at / Path(value).expanduser() for at in bases]
         path = next((p for p in paths if p.exists()), paths[-1])

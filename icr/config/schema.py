@@ -36,7 +36,8 @@ class Alignment(Section):
     """English alignment: makes π_θ⁰ from π_I when `models.policy` is absent."""
 
     pairs: str
-    """jsonl file with `prompt`, `chosen`, `rejected` in English: texts, or lists of messages as TRL has them."""
+    """A jsonl, json, csv or parquet file, or a data set on the hub (`hf:org/name`), with `prompt`, `chosen` and
+    `rejected` in English: texts, or lists of messages as TRL has them."""
     limit: Count | None = None
     """Use only the first N pairs."""
     learning_rate: Positive = 5e-7
@@ -48,12 +49,14 @@ class Alignment(Section):
 
 class Prompts(Section):
     path: str
-    """Folder of LANG.jsonl, one jsonl/parquet table with `lang`, or a hub data set. A row has an `instruction`, or a
-    conversation as `messages`."""
+    """Folder of LANG.jsonl (or .json, .csv, .parquet, .txt, each also .gz), one such table with `lang`, or a data set
+    on the hub: `hf:org/name@revision:config:split`. A row has an `instruction`, or a conversation as `messages`."""
     languages: Annotated[list[str], Field(min_length=1)]
     """ISO 639-1 codes. English (`en`) must be one of them."""
     limit: Count | None = None
     """Use only the first N prompts, in the order of the English ones."""
+    allow_overlap: bool = False
+    """Allow held-out prompts (`judge.prompts`) that are also training prompts. Otherwise they are an error."""
 
 
 class Sampling(Section):
@@ -252,7 +255,8 @@ class Judge(Endpoint):
     limit: Count | None = None
     """xalpaca: use only the first N prompts, in the order of the English ones."""
     baseline: str = "round-0"
-    """xalpaca: what to compare with. `round-0`, or a folder of LANG.json / LANG.jsonl answers (`id`, `output`)."""
+    """xalpaca: what to compare with. `round-0`, or a folder of answers (`id`, `output`) in LANG.json, .jsonl,
+    .csv or .parquet, each also .gz."""
     orders: Literal["both", "seeded"] = "both"
     """xalpaca: show every pair in both orders, or in one random order per prompt."""
     preference: Literal["auto", "logprobs", "label"] = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from icr.base.rundir import RoundDir, RunDir
@@ -27,6 +27,8 @@ class Inputs:
     policy: str | None
     reference: str
     judge: str | None
+    notes: list[str] = field(default_factory=list)
+    """What the user is to know of them, and no error."""
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,8 @@ class Controller:
     def iterate(self) -> None:
         """Run everything that is not done yet."""
         check_batch(self.config, self.machine.processes * self.config.train.nodes)
+        for note in self.inputs.notes:
+            self.machine.note(note)
         if not all(self.run.round(number).done(stage) for number, stage in self.plan.stages()):
             self.machine.warm(self.config.sampling.backend)
         for number, stage in self.plan.stages():

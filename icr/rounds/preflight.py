@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -21,7 +22,8 @@ from icr.rounds.context import Inputs
 from icr.rounds.stages.kinds import check_kind
 from loops.checks import check_dropout, check_train
 from prompts.load import Prompt, load_heldout, load_prompts
-from prompts.preferences import read_alignment
+from prompts.overlap import check_overlap, describe_prompts
+from prompts.preferences import EnglishPairs, describe_pairs, read_alignment
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +32,7 @@ T = TypeVar("T")
 class _Collector:
     def __init__(self) -> None:
         self.problems: list[UserError] = []
+        self.notes: list[str] = []
 
     def add(self, what: str, *, where: str, do: str) -> None:
         self.problems.append(UserError(what, where=where, do=do))
@@ -70,13 +73,19 @@ def preflight(config: Config) -> Inputs:
         found.attempt(None, check_dropout, trained, config.train.dropout)
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
-        alignment = found.attempt(alignment, read_alignment, config.alignment.pairs)[: config.alignment.limit]
+        english = found.attempt(EnglishPairs([], Counter()), read_alignment, config.alignment.pairs)
+        alignment = english.pairs[: config.alignment.limit]
+        found.notes.extend(describe_pairs(english, config.alignment.limit))
     heldout, judge = _judge(config, found)
+    found.notes.extend(describe_prompts(prompts, config.prompts.limit, "prompts.path", "prompts.limit"))
+    found.notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
+    overlap = config.prompts.allow_overlap
+    found.notes.extend(found.attempt([], check_overlap, prompts, heldout, allowed=overlap))
     if trained and not trained.endswith(".gguf"):
         found.attempt(None, _check_template, trained, config.models.chat_template, [*prompts, *heldout], alignment)
     if found.problems:
         raise ConfigError(found.problems)
-    return Inputs(prompts, heldout, alignment, policy, reference, judge)
+    return Inputs(prompts, heldout, alignment, policy, reference, judge, found.notes)
 
 
 def load_checked(

@@ -56,6 +56,7 @@ USES: dict[str, tuple[str, ...]] = {
     # their order, too, as it decides which prompts are in one batch
     "prompts.languages": ("sample", *ANSWERING, "judge/nlp"),
     "prompts.limit": ("sample",),
+    "prompts.allow_overlap": (OPERATIONAL,),
     "sampling.backend": ("sample", *ANSWERING),
     "sampling.n": ("sample",),
     "sampling.temperature": ("sample",),

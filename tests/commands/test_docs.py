@@ -17,7 +17,6 @@ from icr.config.load import make_config
 ROOT = Path(__file__).parents[2]
 UsageError = typer.BadParameter.__mro__[1]
 """Of the click inside typer."""
-COMING = ("icr prompts split",)
 """Shown in the docs before they exist."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -30,7 +29,7 @@ def commands(page: Path) -> list[str]:
     lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     found = [re.sub(r"^\$ ", "", line.strip()) for line in lines]
     # a line with "…" leaves something out on purpose
-    return [line for line in found if re.match(r"icr \w", line) and "…" not in line and not line.startswith(COMING)]
+    return [line for line in found if re.match(r"icr \w", line) and "…" not in line]
 
 
 def parse(line: str) -> None:

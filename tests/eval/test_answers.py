@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from eval.xalpaca.answers import load_baseline, read_answers
+from eval.xalpaca.answers import is_answers, load_baseline, read_answers, read_outputs
 from icr.base.errors import UserError
 from icr.base.files import read_rows, write_rows
 from icr.rows import RESPONSES
@@ -44,6 +47,48 @@ def test_reference_answers_are_joined_by_id_or_else_by_instruction(
     assert {id: text.strip() for id, text in joined["de"].items()} == {"1": "a", "2": "b"}
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("de.jsonl", '\ufeff{"id": 0, "output": "a"}\r\n{"id": 1.0, "output": "b"}\r\n{"id": "2 ", "output": "c"}'),
+        (
+            "de.json",
+            '[{"id": 0, "output": "a"}, {"instruction_id": null, "id": 1, "output": "b"}, {"id": 2, "output": "c"}]',
+        ),
+        ("de.csv", "id,output\n0.0,a\n1.0,b\n2.0,c\n"),
+    ],
+)
+def test_answers_whose_ids_count_from_0_in_every_form(tmp_path: Path, name: str, content: str) -> None:
+    read = read_answers(write_answers(tmp_path / "answers", "de", {"0": "null", "1": "eins", "2": "zwei"}))
+    (tmp_path / "ref").mkdir()
+    (tmp_path / "ref" / name).write_text(content, encoding="utf-8")
+    assert load_baseline(tmp_path / "ref", read) == {"de": {"0": "a", "1": "b", "2": "c"}}
+    file = tmp_path / "ref" / f"{name}.gz"
+    file.write_bytes(gzip.compress((tmp_path / "ref" / name).read_bytes()))
+    (tmp_path / "ref" / name).unlink()
+    assert load_baseline(tmp_path / "ref", read)["de"]["0"] == "a"
+
+
+def test_given_answers_are_read_from_tables_and_conversations(tmp_path: Path) -> None:
+    rows = [{"id": 0, "instruction": "Frage 0", "output": "a"}, {"id": 1, "instruction": "Frage 1", "output": "b"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "de.parquet")
+    assert [(a.id, a.instruction, a.text) for a in read_outputs(tmp_path, "de")] == [
+        ("0", "Frage 0", "a"), ("1", "Frage 1", "b")
+    ]  # fmt: skip
+    talk = [{"role": "system", "content": "Kurz."}, {"role": "user", "content": "Frage"}]
+    reference(tmp_path, [{"id": 0, "prompt": talk, "output": "a"}], "en.jsonl")
+    assert read_outputs(tmp_path, "en")[0].prompt == talk
+    assert is_answers(tmp_path)
+    for bad, what in (
+        ('{"id": 0, "output": "\\ud83d"}', "half a character"),
+        ('{"id": true, "output": "a"}', "the id True"),
+    ):
+        (tmp_path / "es.jsonl").write_text('{"id": 1, "instruction": "?", "output": "b"}\n' + bad)
+        with pytest.raises(UserError, match=what) as caught:
+            read_outputs(tmp_path, "es")
+        assert caught.value.where == f"{tmp_path / 'es.jsonl'}:2"
+
+
 def test_the_baseline_of_a_run_is_read_from_its_answers(answers: Path) -> None:
     assert load_baseline(answers, read_answers(answers)) == {"de": {"1": "eins", "2": "zwei"}}
 
@@ -67,7 +112,7 @@ def test_bad_reference_answers_are_refused(tmp_path: Path, answers: Path, rows: 
 
 def test_broken_files_are_named_with_their_line(tmp_path: Path, answers: Path) -> None:
     read, ref = read_answers(answers), tmp_path / "ref"
-    with pytest.raises(UserError, match="folder of baseline answers not found"):
+    with pytest.raises(UserError, match="there is no folder"):
         load_baseline(ref, read)
     ref.mkdir()
     with pytest.raises(UserError, match="no answers in de"):
@@ -80,7 +125,7 @@ def test_broken_files_are_named_with_their_line(tmp_path: Path, answers: Path) -
     with pytest.raises(UserError, match="not UTF-8"):
         load_baseline(ref, read)
     (ref / "de.json").write_text("[]")
-    with pytest.raises(UserError, match="two files of answers in de"):
+    with pytest.raises(UserError, match="more than one file of de"):
         load_baseline(ref, read)
 
 

@@ -81,8 +81,8 @@ def test_what_is_no_reference_is_an_error(value: Any) -> None:
 
 
 def test_ids_join_translations() -> None:
-    ids = (81, "81", "81_DE", "81-fr", "x_DE")
-    assert [question_key(id) for id in ids] == ["81", "81", "81", "81", "x_DE"]
+    ids = (81, 81.0, "81", "81.0", "81_DE", "81-fr", "x_DE")
+    assert [question_key(id) for id in ids] == ["81"] * 6 + ["x_DE"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,8 @@ def test_ids_join_translations() -> None:
         ([line(turns=["one", " "])], "does not have two turns"),
         ([line() | {"turns": "one two"}], "does not have two turns"),
         ([line(category="poetry")], "unknown category 'poetry'"),
+        ([line(category=["math"])], "unknown category ['math']"),
+        ([line(True)], "the id True is not a number or a text"),
         ([line(None)], "question_id is missing"),
         ([line(reference=["1", "2", "3"])], "its reference is not a list of two"),
         ([line(lang="French")], "has the language French"),
@@ -122,5 +124,5 @@ def test_a_folder_of_references_goes_before_the_questions_own(tmp_path: Path) ->
     with pytest.raises(ConfigError) as error:
         load_questions(settings, ["en"])
     assert "not an answer with two turns" in str(error.value) and "en.jsonl:1" in str(error.value)
-    with pytest.raises(UserError, match="folder of references not found"):
+    with pytest.raises(UserError, match="there is no folder"):
         load_questions(MtBench(questions=str(folder), references=str(tmp_path / "none")), ["en"])

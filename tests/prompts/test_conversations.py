@@ -125,7 +125,7 @@ OWL, WHALE = ([{"role": "assistant", "content": GOOD[key]}] for key in ("chosen"
 def test_pairs_of_messages(tmp_path: Path, pair: Any) -> None:
     plain = {"prompt": "Hi", "chosen": talk("Hi", "Hello!"), "rejected": talk("Hi", "No.")}
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, (pair, plain))))
-    assert read_alignment(str(tmp_path / "pairs.jsonl")) == [
+    assert read_alignment(str(tmp_path / "pairs.jsonl")).pairs == [
         GOOD, {"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}
     ]  # fmt: skip
 

@@ -82,6 +82,17 @@ def test_every_defect_is_named_by_file_and_line(tmp_path: Path) -> None:
     assert text.startswith("7 problems")
 
 
+def test_a_faulty_english_prompt_is_not_blamed_on_its_translations(tmp_path: Path) -> None:
+    put(tmp_path, "en", row("a", "one"), '{"id": "b", "instruction": two}')
+    put(tmp_path, "es", row("a", "uno"), row("b", "dos"), row("c", " "))
+    text = problems(tmp_path, "en", "es")
+    assert text.startswith("2 problems") and "en.jsonl:2" in text and "instruction of id c is empty" in text
+    rows = [{"id": 1, "lang": "en"}, {"id": 1, "lang": "es", "instruction": "uno"}]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    with pytest.raises(ConfigError, match=r"1 problem .*\n.*without `instruction`"):
+        load_prompts(str(tmp_path / "t.json"), ["en", "es"])
+
+
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     put(tmp_path, "en", row("a", "one"), b'{"id": "b", "instruction": "caf\xe9"}')
     text = problems(tmp_path, "en")
@@ -123,7 +134,7 @@ def test_a_json_array_per_language_is_read(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"file or folder .* not found"):
+    with pytest.raises(UserError, match="there is no folder"):
         load_prompts(str(tmp_path / "no"), ["en"])
 
 
@@ -142,7 +153,7 @@ def test_alignment_pairs(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     good = {"prompt": "p", "chosen": "c", "rejected": "r"}
     file.write_text(json.dumps(good) + "\n")
-    assert read_alignment(str(file)) == [good]
+    assert read_alignment(str(file)).pairs == [good]
     file.write_text(
         "\n".join([json.dumps(good), json.dumps({**good, "rejected": "c"}), json.dumps({"prompt": "p"}), "x"])
     )

@@ -50,7 +50,7 @@ def test_the_folder_is_one_that_icr_takes(tmp_path: Path, source: Path, tiny_con
     assert [(p.id, p.lang, p.text) for p in found] == [
         (f"p{n}", lang, TEXTS[lang].format(n=n)) for n in range(10, 16) for lang in ("en", "es", "ru")
     ]
-    config = tiny_config(tmp_path / "config", prompts={"path": str(out)})
+    config = tiny_config(tmp_path / "config", prompts={"path": str(out)}, judge={"kind": "none"})
     validated = subprocess.run(
         [sys.executable, "-m", "icr.commands.main", "validate", str(config)], capture_output=True, text=True
     )

@@ -67,7 +67,7 @@ def config(tiny_config: Callable[..., Path], tmp_path: Path) -> Callable[..., Pa
     def write(**changes: Any) -> Path:
         changes = {
             "rounds": 1,
-            "prompts": {"path": str(talks), "languages": ["en", "es"]},
+            "prompts": {"path": str(talks), "languages": ["en", "es"], "allow_overlap": True},
             "judge": {"prompts": str(talks)},
             **changes,
         }
