@@ -19,6 +19,9 @@ One YAML file. Unknown keys are refused, and `icr validate CONFIG` lists every p
 relative to the file. Paths in `--set`, and in `path/to/file.py:Class`, are relative to the current folder.
 `--set key=value` overrides a key from the command line, for example `--set sampling.n=4`.
 
+Values are read as YAML 1.2 has them: `no` is Norwegian in a list of languages, `1e-6` is a number, `on` and `yes` are
+not. A number is written without quotes and underscores. A key is given once.
+
 This page is generated from `icr/config/schema.py`.
 """
 

@@ -15,7 +15,7 @@ from eval.mtbench.summary import question_grades
 from eval.xalpaca.summary import item_preference, orders_of_items
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json, read_rows
+from icr.base.files import read_object, read_rows
 
 if TYPE_CHECKING:
     from eval.xalpaca.pairwise import VerdictRow
@@ -151,8 +151,11 @@ READERS: Mapping[str, tuple[Callable[[Path], Items], str]] = {
 
 def _summary(folder: Path, benchmark: str) -> Fields:
     path = summary_path(folder, benchmark)
-    summary: Fields = read_json(path) if path.is_file() else {}
-    return summary
+    try:
+        return read_object(path) if path.is_file() else {}
+    except ValueError as error:
+        do = "restore the file, or judge again into another folder"
+        raise UserError(f"the summary cannot be read: {error}", where=str(path), do=do) from error
 
 
 def _same_terms(first: Path, second: Path, benchmark: str) -> None:

@@ -34,6 +34,7 @@ from icr.config.load import dump_config, load_config, make_section, resolve_path
 from icr.config.schema import Judge
 from icr.engines.models import context_length, locate
 from icr.engines.open import EngineSettings
+from icr.languages import check_languages
 from icr.work.machine import Machine
 from icr.work.sampling import bound_tokens
 from prompts.overlap import describe_prompts
@@ -54,7 +55,7 @@ def evaluation_config(
         overrides: as in `--set`.
 
     Raises:
-        ConfigError, UserError: unknown keys, an unknown judge.
+        ConfigError, UserError: unknown keys, an unknown judge, an unknown language or one twice.
     """
     kind, colon, name = (judge or "none").partition(":")
     if judge and not (colon and name):
@@ -69,7 +70,9 @@ def evaluation_config(
     section = {"kind": kind, "model": name or None, "benchmarks": [benchmark], **data.pop("judge", {})}
     found = {"benchmark": benchmark, "model": model, "judge": section, **data}
     resolve_paths(found, Path.cwd())  # as in evaluation.yaml, which people read
-    return make_section(EvaluationConfig, found, overrides)
+    config = make_section(EvaluationConfig, found, overrides)
+    check_languages(config.languages, "--languages")
+    return config
 
 
 def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Fields:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from icr.base.fields import Fields
+from icr.base.files import read_object
+
 
 def benchmark_folder(out: Path, benchmark: str) -> Path:
     """X-AlpacaEval's files are in the folder itself, those of any other benchmark in one of its name."""
@@ -17,3 +20,17 @@ def summary_path(out: Path, benchmark: str) -> Path:
 def cache_path(out: Path, benchmark: str) -> Path:
     """What an endpoint has answered: one file per benchmark, so that each knows what it cost."""
     return benchmark_folder(out, benchmark) / "cache.sqlite"
+
+
+def read_summary(path: Path) -> Fields:
+    """A benchmark's summary.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, or not a summary.
+    """
+    summary = read_object(path)
+    for key in ("languages", "average"):
+        if not isinstance(summary.get(key), dict):
+            raise ValueError(f"there is no {key} in it")
+    return summary

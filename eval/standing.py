@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
-
-import yaml
+from typing import Literal, cast
 
 from eval.folders import summary_path
 from eval.judges.open import identify_judge
 from eval.xalpaca.answers import heldout_prompts
 from icr.base.content import canonical_json, hash_file, hash_folder, hash_rows, identify_model
-from icr.base.errors import ConfigError, UserError
+from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.base.files import read_json, write_json
 from icr.base.rundir import StageRecord
+from icr.base.yaml_text import read_yaml
 from icr.config.evaluation import EvaluationConfig
 from icr.config.load import flatten, make_section
 from icr.work.settings import OPERATIONAL, PLAN, USES
@@ -211,7 +211,7 @@ def _may_change(key: str) -> bool:
 def _load_old(path: Path) -> EvaluationConfig:
     """The settings of an evaluation that were written in the form of a run's config."""
     try:
-        old = yaml.safe_load(path.read_text(encoding="utf-8"))
+        old = cast(Fields, read_yaml(path, "the settings of this evaluation").data)
         data = {
             "benchmark": old["judge"]["benchmarks"][0],
             "model": old["models"]["reference"],
@@ -221,7 +221,7 @@ def _load_old(path: Path) -> EvaluationConfig:
             "judge": old["judge"],
         }
         return make_section(EvaluationConfig, data, source=path)
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError, ConfigError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, UserError) as error:
         raise UserError(
             "this folder holds an evaluation by another version of icr, which cannot be continued",
             where=str(path),

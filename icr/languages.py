@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 
 import langcodes
 
-from icr.base.errors import UserError
+from icr.base.errors import ConfigError, UserError
 
 NAMES = {"bn": "Bengali"}
 """Names for which the paper's prompts, like most training text, do not use CLDR's English name (there: Bangla)."""
@@ -44,6 +44,27 @@ def english_name(code: str) -> str:
         hint = f"did you mean {near} ({english_name(near)})?" if near else "such as en, es or zh"
         raise UserError(f"{code!r} is not an ISO 639-1 language code", do=f"write a two-letter code: {hint}")
     return NAMES.get(code) or langcodes.Language.get(code, normalize=False).display_name("en")
+
+
+def check_languages(codes: Sequence[str], where: str) -> None:
+    """Whether these are ISO 639-1 codes, each once.
+
+    Args:
+        where: the config key or option that lists them.
+
+    Raises:
+        ConfigError: every problem found.
+    """
+    problems = []
+    for code in codes:
+        try:
+            english_name(code)
+        except UserError as error:
+            problems.append(UserError(error.what, where=where, do=error.do))
+    if twice := sorted({code for code in codes if codes.count(code) > 1}):
+        problems.append(UserError(f"listed twice: {', '.join(twice)}", where=where, do="list each language once"))
+    if problems:
+        raise ConfigError(problems)
 
 
 def detect(text: str) -> str | None:

@@ -6,11 +6,13 @@ torch and transformers are imported only where a setting asks for it: not for th
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from icr.base.errors import ConfigError, UserError
 from icr.config.schema import Train
+from loops.deepspeed_json import check_deepspeed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -19,21 +21,28 @@ PLAIN = ("cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt",
 """Schedulers that need nothing else, so that these names are accepted without importing transformers."""
 BY_VALIDATION = ("reduce_lr_on_plateau", "greedy")
 """Schedulers that follow the validation loss."""
+WITHOUT_ARGUMENTS = ("constant", "constant_with_warmup")
+TOY = 20
+"""Steps of the training on which a scheduler is tried."""
 NO_DROPOUT = ("classifier", "summary", "lora")
 """Parts of the names of dropout settings that do not belong to a language model's layers."""
 
 
 def check_train(train: Train) -> None:
-    """Check optimiser, scheduler and trackers against each other and against what is installed.
+    """Check DeepSpeed config, optimiser, scheduler and trackers against each other and against what is installed.
 
     Raises:
         ConfigError: every problem found.
     """
     problems: list[UserError] = []
-    checks: list[Callable[[Train], object]] = [check_optimizer, check_scheduler, lambda t: trackers(t.report_to)]
+    checks: list[Callable[[Train], object]] = [
+        check_deepspeed, check_optimizer, check_scheduler, lambda t: trackers(t.report_to),
+    ]  # fmt: skip
     for check in checks:
         try:
             check(train)
+        except ConfigError as error:
+            problems += error.problems
         except UserError as error:
             problems.append(error)
     if problems:
@@ -71,6 +80,12 @@ def check_scheduler(train: Train) -> None:
             where="train.scheduler",
             do=f"{f'did you mean {near[0]}? ' if near else ''}known: {', '.join(known)}",
         )
+    if name in WITHOUT_ARGUMENTS and arguments:
+        raise UserError(
+            f"the scheduler {name} takes no arguments",
+            where=f"train.scheduler_arguments: {dict(arguments)}",
+            do="remove them, or choose another scheduler",
+        )
     _build_scheduler(name, arguments)
 
 
@@ -81,13 +96,20 @@ def _build_scheduler(name: str, arguments: Mapping[str, object]) -> None:
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     try:
-        get_scheduler(
-            name, optimizer, num_warmup_steps=1, num_training_steps=100, scheduler_specific_kwargs=dict(arguments)
+        made = get_scheduler(
+            name, optimizer, num_warmup_steps=1, num_training_steps=TOY, scheduler_specific_kwargs=dict(arguments)
         )
-    except (TypeError, ValueError) as error:
+        rates = []
+        for _ in range(TOY):
+            optimizer.step()
+            made.step(*([1.0] if name in BY_VALIDATION else []))
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+        if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+            raise ValueError("its learning rate is negative or not a number at some step")
+    except Exception as error:  # arguments of any type and value may fail in any way
         raise UserError(
-            f"the scheduler {name} cannot be created: {error}",
-            where="train.scheduler_arguments",
+            f"the scheduler {name} cannot be created: {error or type(error).__name__}",
+            where=f"train.scheduler_arguments: {dict(arguments)}",
             do="set the arguments that transformers documents for this scheduler",
         ) from error
 
@@ -100,13 +122,13 @@ def trackers(report_to: str) -> list[str]:
     from transformers import integrations
 
     there = integrations.get_available_reporting_integrations()  # type: ignore[no-untyped-call, attr-defined]
-    for name in names:
-        if name not in there:
-            raise UserError(
-                f"tracker {name} is unknown or not installed",
-                where=f"train.report_to: {report_to}",
-                do=f"install it, or write none{' or ' + ', '.join(there) if there else ''}",
-            )
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise UserError(
+            f"tracker {', '.join(unknown)} is unknown or not installed",
+            where=f"train.report_to: {report_to}",
+            do=f"install it, or write none{' or ' + ', '.join(there) if there else ''}",
+        )
     return names
 
 

@@ -170,6 +170,16 @@ def lay_out(
     )
 
 
+def longest_row(path: Path, answers: Sequence[str], context: int) -> int:
+    """Tokens of the longest sequence in the data file that fits into `context` tokens; at least 1.
+
+    Args:
+        answers: as in `lay_out`.
+    """
+    longest, _ = _lengths(pq.read_table(path), answers)
+    return int(max(longest[longest <= context], default=1))
+
+
 def hold_back(table: pa.Table, validation: float, seed: int) -> NDArray[np.bool_]:
     """Which rows are for validation: all rows of randomly drawn prompts, until there are as many as asked for.
 

@@ -179,9 +179,9 @@ def make_objective(name: str, *, beta: float, nll_weight: float) -> Objective:
     kind = load_objective(name)
     try:
         return kind(beta=beta, nll_weight=nll_weight)
-    except TypeError as error:
+    except (Exception, SystemExit) as error:  # a user's class may fail in any way
         raise UserError(
-            f"{kind.__name__} cannot be created: {error}",
+            f"{kind.__name__} cannot be created: {type(error).__name__}: {error}",
             where=f"objective: {name}",
             do="its __init__ must take the keyword arguments beta and nll_weight; or remove __init__",
         ) from error

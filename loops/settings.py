@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icr.base.errors import UserError
-from icr.config.schema import CONFIGS, Train
+from icr.config.schema import Train
 from loops.checks import dropout_settings, trackers
 from loops.data import Schedule
+from loops.deepspeed_json import read_deepspeed
 from loops.families import Family
 from loops.objective import Objective
 
@@ -27,7 +27,7 @@ def trainer_settings(train: Train, schedule: Schedule, output: Path) -> dict[str
         **_validation_settings(train, schedule),
         **({"optim": "adafactor"} if train.optimizer == "adafactor" else {}),
         "output_dir": str(output),
-        "per_device_train_batch_size": train.micro_batch_size,
+        "per_device_train_batch_size": micro_rows(train),
         "gradient_accumulation_steps": schedule.accumulation,
         "num_train_epochs": 1,  # the schedule holds all passes
         "train_sampling_strategy": "sequential",
@@ -41,7 +41,7 @@ def trainer_settings(train: Train, schedule: Schedule, output: Path) -> dict[str
         "gradient_checkpointing": train.gradient_checkpointing,
         # an adapter under ZeRO-3 works with reentrant checkpointing alone
         "gradient_checkpointing_kwargs": {"use_reentrant": train.lora is not None and is_zero3(train.deepspeed)},
-        "deepspeed": deepspeed_config(train.deepspeed),
+        "deepspeed": read_deepspeed(train.deepspeed),
         "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,
         "logging_strategy": "steps",
@@ -58,6 +58,12 @@ def trainer_settings(train: Train, schedule: Schedule, output: Path) -> dict[str
     }
 
 
+def micro_rows(train: Train) -> int:
+    """`train.micro_batch_size` of a training that has started; `loops.micro_batch` has settled `auto` before."""
+    assert isinstance(train.micro_batch_size, int)
+    return train.micro_batch_size
+
+
 def warmup_steps(train: Train, steps: int) -> int:
     """Optimiser steps of the warm-up. A share is rounded down: rounded up, a training of a few steps would spend its
     first one at a rate of 0."""
@@ -71,24 +77,8 @@ def _validation_settings(train: Train, schedule: Schedule) -> dict[str, object]:
     return {
         "eval_strategy": "steps",
         "eval_steps": train.validation_steps or max(1, schedule.steps // 10),
-        "per_device_eval_batch_size": train.micro_batch_size,
+        "per_device_eval_batch_size": micro_rows(train),
     }
-
-
-def deepspeed_config(name: str) -> dict[str, object] | None:
-    """`zero2`, `zero3`, `none`, or a user's JSON file, read. Raises UserError."""
-    if name == "none":
-        return None
-    path = CONFIGS / "deepspeed" / f"{name}.json" if name in ("zero2", "zero3") else Path(name)
-    try:
-        config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the DeepSpeed config cannot be read: {error}",
-            where=f"train.deepspeed: {name}",
-            do="write zero2, zero3, none, or the path of a JSON file",
-        ) from error
-    return config
 
 
 def base_folder(model: str) -> Path:
@@ -166,7 +156,7 @@ def _with_adapter(model: PreTrainedModel, lora: LoraConfig, train: Train) -> Pef
 
 def is_zero3(deepspeed: str) -> bool:
     """Whether `train.deepspeed` shares out the weights themselves."""
-    zero = (deepspeed_config(deepspeed) or {}).get("zero_optimization")
+    zero = (read_deepspeed(deepspeed) or {}).get("zero_optimization")
     return isinstance(zero, dict) and zero.get("stage") == 3
 
 

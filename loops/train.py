@@ -24,9 +24,10 @@ from loops.checkpoints import Checkpoints, result_settings
 from loops.checks import check_optimizer, check_scheduler
 from loops.data import Schedule, Split, lay_out
 from loops.families import Family, family_of
+from loops.micro_batch import settle_micro_batch
 from loops.objective import Objective, make_objective
 from loops.process import leave, prepare_process
-from loops.settings import base_folder, load_model, lora_config, trainer_settings
+from loops.settings import base_folder, load_model, lora_config, micro_rows, trainer_settings
 from loops.spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
     best = Best(spec.work / "best")
     family = family_of(make_objective(spec.objective, beta=spec.train.beta, nll_weight=spec.train.nll_weight))
     base = base_folder(spec.model)
+    spec = settle_micro_batch(spec, family, base, processes)
     schedule = plan(spec, family, base, processes)
     if spec.output.exists():  # by a version that wrote no counts
         if first:
@@ -107,6 +109,7 @@ def _counts(
         "processes": processes,
         "deepspeed": spec.train.deepspeed,
         "precision": spec.train.precision,
+        "micro_batch_size": micro_rows(spec.train),
     }
     if best is not None:
         counts["validation"] = {"rows": schedule.validation_rows, **best}
@@ -150,7 +153,7 @@ def plan(spec: TrainSpec, family: Family[Objective], base: Path, processes: int)
         answers=family.answers,
         context=context_length(str(base)),
         epochs=train.epochs,
-        split=Split(train.batch_size * rows, train.micro_batch_size, processes),
+        split=Split(train.batch_size * rows, micro_rows(train), processes),
         seed=train.seed,
         validation=train.validation * (rows if train.validation >= 1 else 1),
     )

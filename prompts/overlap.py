@@ -54,7 +54,7 @@ def describe_prompts(prompts: Sequence[Prompt], limit: int | None, key: str, lim
     """
     ids = dict.fromkeys(prompt.id for prompt in prompts)
     if limit and prompts and len(ids) < limit:
-        yield f"{limit_key} is {limit}, and there are only {len(ids)} prompts: all of them are used"
+        yield f"{limit_key} is {limit}, but there are only {len(ids)} prompts: all are used"
     sizes = Counter(prompt.lang for prompt in prompts)
     if missing := {lang: len(ids) - size for lang, size in sizes.items() if size < len(ids)}:
         counts = ", ".join(f"{lang} {count}" for lang, count in missing.items())

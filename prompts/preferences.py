@@ -66,7 +66,7 @@ def describe_pairs(english: EnglishPairs, limit: int | None) -> Iterator[str]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in english.left_out.items())
         yield f"alignment.pairs: {english.left_out.total()} rows are left out: {reasons}"
     if limit and english.pairs and len(english.pairs) < limit:
-        yield f"alignment.limit is {limit}, and there are only {len(english.pairs)} pairs: all of them are used"
+        yield f"alignment.limit is {limit}, but there are only {len(english.pairs)} pairs: all are used"
 
 
 def _no_preference(row: Mapping[str, object]) -> str | None:

@@ -34,13 +34,15 @@ def check_judge(config: JudgeConfig) -> None:
     """What can be known to be wrong before a worker is started.
 
     Raises:
-        UserError: no model; an endpoint without an address or a key.
+        UserError: no model.
+        ConfigError: an endpoint's address, key, prices or budget.
     """
     name_judge(config)
     if config.kind == "openai":
-        from icr.endpoint.address import Address
+        from icr.endpoint.check import check_endpoint
 
-        Address.find(config, key_needed=True)
+        assert config.model is not None
+        check_endpoint(config.model, config)
 
 
 def identify_judge(config: JudgeConfig, model: str | None) -> dict[str, str]:

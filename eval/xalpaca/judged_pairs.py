@@ -63,7 +63,8 @@ def read_judged_pairs(path: Path) -> JudgedPairs:
     """Judged pairs of one model from csv, csv.gz or parquet: preference, len_model, len_baseline and, if there, index.
 
     An empty preference is an unscored pair. Raises UserError for a missing column, a cell that is not a finite number,
-    a preference outside 0…1, a negative length, an index that is empty or appears twice, no row, several models.
+    a preference outside 0…1, a negative length, an index that is empty or appears twice, no row, no
+    verdict, several models.
     """
     rows = _read(path, NUMBERS)
     models = list(dict.fromkeys(str(cells["model"]) for _, cells in rows if cells.get("model") is not None))
@@ -74,7 +75,11 @@ def read_judged_pairs(path: Path) -> JudgedPairs:
             where=f"{path}, column model",
             do="put each model's rows in its own table, and run once per model",
         )
-    return _pairs(rows, models[0] if models else "the model")
+    found = _pairs(rows, models[0] if models else "the model")
+    if bool(np.all(np.isnan(found.preference))):
+        do = "check why the judge scored no pair"
+        raise UserError("no judged pair has a verdict, so the win rate is unknown", where=str(path), do=do)
+    return found
 
 
 def read_difficulty(path: Path) -> dict[str, float]:

@@ -60,10 +60,18 @@ def some(names: Iterable[str]) -> str:
 
 
 def explain_os_error(error: OSError) -> UserError | None:
-    """A full disk and missing permissions are for the user to fix; anything else is not explained."""
+    """A full disk, missing permissions and files in the way are for the user to fix; anything else is not explained."""
     where = str(error.filename or "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError("the disk is full", where=where, do="free some space, then rerun the same command to continue")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return UserError(f"cannot write: {error.strerror}", where=where, do="choose a folder with write permission")
+        do = "check the permissions, or choose a folder that you can read and write"
+        return UserError(f"cannot read or write: {(error.strerror or '').lower()}", where=where, do=do)
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return UserError("a file is in the place of a folder", where=where, do="move the file, or name another folder")
+    if error.errno == errno.EISDIR:
+        return UserError("a folder is in the place of a file", where=where, do="move the folder, or name another file")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        do = "use a shorter path without links in a circle"
+        return UserError(f"not a usable path: {(error.strerror or '').lower()}", where=where, do=do)
     return None

@@ -13,6 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from icr.base.errors import UserError
+from icr.base.fields import Fields
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -61,6 +64,19 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_object(path: Path) -> Fields:
+    """A JSON file that holds an object.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, or something else than an object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object is expected, and there is a {type(value).__name__}")
+    return value
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     with atomic_path(path) as tmp:
         pq.write_table(table, tmp)
@@ -75,8 +91,19 @@ def read_rows(path: Path, columns: list[str] | None = None) -> list[Any]:
     """A parquet file's rows; of `columns` alone, where they are named: token ids are most of a table of responses.
 
     Each is a dict. Whoever reads them says of which TypedDict.
+
+    Raises:
+        OSError: the file is not there.
+        UserError: it is damaged, or lacks a column.
     """
-    return list(pq.read_table(path, columns=columns).to_pylist())
+    try:
+        return list(pq.read_table(path, columns=columns).to_pylist())
+    except pa.ArrowException as error:
+        raise UserError(
+            f"the table cannot be read: {str(error).splitlines()[0]}",
+            where=str(path),
+            do="restore the file from a backup, or do that work again in a new folder",
+        ) from error
 
 
 def read_columns(path: Path) -> list[str]:

@@ -42,6 +42,13 @@ class RunLock:
                         do=f"wait for it, or stop it: {_describe(holder)}",
                     ) from None
                 time.sleep(0.2)
+            except OSError as error:
+                os.close(self.fd)
+                raise UserError(
+                    f"this file system has no locks, so two commands could write at once: {error.strerror}",
+                    where=str(path),
+                    do="use a folder on a file system with flock; on NFS and Lustre it is an option of the mount",
+                ) from error
         os.ftruncate(self.fd, 0)
         mine = {"pid": os.getpid(), "host": socket.gethostname(), "command": shlex.join(sys.argv), "since": time.time()}
         os.pwrite(self.fd, json.dumps(mine).encode(), 0)
@@ -60,6 +67,8 @@ def is_held(path: Path) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return False  # no locks here: see `RunLock`
     finally:
         os.close(fd)
     return False

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -50,7 +51,7 @@ def _import(module_name: str, key: str) -> ModuleType:
         if os.getcwd() not in sys.path:  # neither a console script nor a worker has the current folder on its path
             sys.path.append(os.getcwd())  # last, so that a folder `eval` or `prompts` there is not taken for ours
         return importlib.import_module(module_name)
-    except Exception as error:  # a user's file may fail in any way while it is imported
+    except (Exception, SystemExit) as error:  # a user's file may fail in any way while it is imported
         at = ""
         if isinstance(error, SyntaxError):
             at = f" (line {error.lineno} of {error.filename})"
@@ -102,7 +103,7 @@ class Own:
         kind = self.load(name)
         try:
             return kind()
-        except Exception as error:  # a user's class may fail in any way
+        except (Exception, SystemExit) as error:  # a user's class may fail in any way
             traceback.print_exc()
             raise UserError(
                 f"{kind.__name__} cannot be created: {type(error).__name__}: {error}",
@@ -124,13 +125,15 @@ class Own:
         """
         where = self.where(name)
         try:
-            values = [float(value) for value in getattr(instance, self.method)(rows)]
-        except Exception as error:  # a user's method may fail in any way
+            found = getattr(instance, self.method)(rows)
+            values = [float(value) for value in islice(found, len(rows) + 1)]
+        except (Exception, SystemExit) as error:  # a user's method may fail in any way
             traceback.print_exc()
             what = f"{self.method}() failed: {type(error).__name__}: {error}"
             raise UserError(what, where=where, do="fix the method; see the worker's log for the traceback") from error
         if len(values) != len(rows):
-            what = f"{self.method}() returned {len(values)} numbers for {len(rows)} rows"
+            count = len(values) if len(values) < len(rows) else f"more than {len(rows)}"
+            what = f"{self.method}() returned {count} numbers for {len(rows)} rows"
             raise UserError(
                 what, where=where, do=f"return one number per row, in the same order; see the example in {self.guide}"
             )

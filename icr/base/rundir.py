@@ -25,6 +25,8 @@ class StageRecord(BaseModel):
     """Seconds of work, summed over interruptions."""
     counts: Fields = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+    parts: dict[str, Fields] = Field(default_factory=dict)
+    """Of a judge stage: benchmark that is done → its counts."""
     key: str = ""
     """Key of the step, see `icr.work.steps`. Empty in records of older runs, as are `inputs` and `settings`."""
     inputs: dict[str, str] = Field(default_factory=dict)
@@ -35,7 +37,7 @@ class RoundRecord(BaseModel):
     """`round.json`."""
 
     round: int
-    stages: dict[str, StageRecord] = Field(default_factory=dict)
+    stages: dict[Stage, StageRecord] = Field(default_factory=dict)
 
 
 class RoundDir:
@@ -67,19 +69,20 @@ class RoundDir:
                 do="restore the file, or delete the round's folder to redo the round",
             ) from error
 
-    def done(self, stage: str) -> bool:
+    def done(self, stage: Stage) -> bool:
         record = self.record.stages.get(stage)
         return record is not None and record.state == "done"
 
-    def write_stage(self, stage: str, record: StageRecord) -> None:
+    def write_stage(self, stage: Stage, record: StageRecord) -> None:
         whole = self.record
         whole.stages[stage] = record
         write_json(self.record_path, whole.model_dump(mode="json"))
 
-    def start(self, stage: str) -> StageRecord:
-        """Mark `stage` running. Seconds spent before an interruption stay counted."""
+    def start(self, stage: Stage) -> StageRecord:
+        """Mark `stage` running. Seconds spent before an interruption stay counted, and parts stay done."""
         before = self.record.stages.get(stage)
-        record = StageRecord(state="running", started=time.time(), seconds=before.seconds if before else 0.0)
+        seconds, parts = (before.seconds, before.parts) if before else (0.0, {})
+        record = StageRecord(state="running", started=time.time(), seconds=seconds, parts=parts)
         self.write_stage(stage, record)
         return record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def report(run: RunArgument) -> None:
     from icr.report.terminal import print_summary
 
     folder = open_run(run)
-    path = write_report(folder)
+    path = write_report(folder, lambda line: print(f"note: {line}", file=sys.stderr))
     print_summary(folder, stdout())
     print(f"\nreport: {path}")
 
@@ -50,7 +51,7 @@ def validate(
     languages = sorted({p.lang for p in inputs.prompts})
     print(f"{config} is fine: {len(inputs.prompts)} prompts in {', '.join(languages)}, {len(inputs.heldout)} held out")
     for note in inputs.notes:
-        print(f"  note: {note}")
+        print(f"note: {note}")
 
 
 def lc(

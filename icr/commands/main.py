@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shlex
 import signal
 import sys
@@ -34,6 +36,9 @@ def main() -> None:
     """The `icr` command: 0 done, 2 the user's input is wrong, 1 our fault, 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without → or α still gets the message
     try:
         app()
     except Interrupted:
@@ -42,6 +47,9 @@ def main() -> None:
     except UserError as error:
         _say(f"error: {error}")
         sys.exit(2)
+    except BrokenPipeError:  # the reader of a pipe has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer
+        sys.exit(0)
     except OSError as error:
         known = explain_os_error(error)
         if known is None:

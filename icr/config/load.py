@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from icr.base.errors import ConfigError, UserError
+from icr.base.yaml_text import Document, Keys, dump_yaml, parse_yaml, read_yaml
+from icr.config.explain import Origin, find_problems
 from icr.config.schema import CONFIGS, Config, Section
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
 S = TypeVar("S", bound=Section)
-Keys = tuple[str, ...]
 
 PATHS: tuple[Keys, ...] = (
     ("run",),
@@ -65,34 +61,24 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: Mapping[str,
     Paths in the file are relative to the file, paths in overrides to the working directory.
 
     Raises:
+        UserError: the file is not YAML.
         ConfigError: unknown keys (with the nearest known one), ill-typed and missing values, all at once.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text) or {}
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(
-            f"the config is not valid YAML: {getattr(error, 'problem', error)}",
-            where=where,
-            do="fix the line; check indentation and colons",
-        ) from error
+    document = read_yaml(path, "the config")
+    data = {} if document.data is None else document.data
     if not isinstance(data, dict):
         raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
     resolve_paths(data, path.resolve().parent)
-    return make_config(data, overrides, changes, path, _lines(text))
+    return make_section(Config, data, overrides, changes, path, document)
 
 
 def make_config(
     data: dict[str, object],
     overrides: Sequence[str] = (),
     changes: Mapping[str, object] | None = None,
-    source: Path | str = "the command line",
-    lines: dict[Keys, int] | None = None,
 ) -> Config:
     """A run's config from plain data, with overrides on top; the arguments are those of `make_section`."""
-    return make_section(Config, data, overrides, changes, source, lines)
+    return make_section(Config, data, overrides, changes)
 
 
 def make_section(
@@ -101,7 +87,7 @@ def make_section(
     overrides: Sequence[str] = (),
     changes: Mapping[str, object] | None = None,
     source: Path | str = "the command line",
-    lines: dict[Keys, int] | None = None,
+    document: Document | None = None,
 ) -> S:
     """Settings of any kind from plain data, with overrides on top.
 
@@ -109,29 +95,34 @@ def make_section(
         kind: a run's config, or what another command takes.
         overrides: `key=value` each, as in `--set`.
         changes: key → value, over the overrides.
-        source, lines: where the data come from, for messages.
+        source, document: where the data come from, for messages.
 
     Raises:
+        UserError: an override is not `key=value`.
         ConfigError: as `load_config`.
     """
+    origin = Origin.of(source, document)
     for override in overrides:
-        key, sep, value = override.partition("=")
-        if not sep:
-            raise UserError(
-                f"--set {override}: `=` is missing", do="write --set key=value, for example reward.beta=0.2"
-            )
-        try:
-            _set(data, key, yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise UserError(
-                f"--set {override}: the value is not valid YAML", do="check that every bracket is closed"
-            ) from error
-    for key, setting in (changes or {}).items():
-        _set(data, key, setting)
+        key, value = _parse_override(override)
+        _set(data, key, value.data)
+        origin.override(key, f"--set {override}", value.written)
+    for name, setting in (changes or {}).items():
+        _set(data, tuple(name.split(".")), setting)
+        origin.override(tuple(name.split(".")), "the command line", {})
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_problems(kind, error, source, lines or {}), _without_faults(kind, data, error)) from error
+        raise ConfigError(find_problems(kind, error, origin), _without_faults(kind, data, error)) from error
+
+
+def _parse_override(override: str) -> tuple[Keys, Document]:
+    """Key and value of `--set KEY=VALUE`."""
+    key, sep, value = override.partition("=")
+    keys = tuple(key.strip().split("."))
+    if not sep or not all(keys):
+        problem = "the key is missing" if sep else "`=` is missing"
+        raise UserError(f"--set {override}: {problem}", do="write --set key=value, for example reward.beta=0.2")
+    return keys, parse_yaml(value, f"--set {override}", numbered=False)
 
 
 def _without_faults(kind: type[S], data: dict[str, object], error: ValidationError) -> S | None:
@@ -152,7 +143,8 @@ def _without_faults(kind: type[S], data: dict[str, object], error: ValidationErr
 
 
 def dump_config(config: Section) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """Settings as YAML that reads back as the same."""
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def flatten(settings: Section) -> dict[str, object]:
@@ -168,10 +160,10 @@ def _flat(data: dict[str, object], prefix: str = "") -> Iterator[tuple[str, obje
             yield prefix + key, value
 
 
-def _set(data: dict[str, object], key: str, value: object) -> None:
+def _set(data: dict[str, object], keys: Keys, value: object) -> None:
     """A value from the command line, its paths relative to the current folder."""
     extra: dict[str, object] = {}
-    _put(extra, tuple(key.split(".")), value)
+    _put(extra, keys, value)
     resolve_paths(extra, Path.cwd())
     _merge(data, extra)
 
@@ -207,59 +199,10 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
         value = section.get(keys[-1])
         if not isinstance(value, str) or not value or value.startswith(("package:", "hf:")) or value in WORDS:
             continue
-        paths = [at / Path(value).expanduser() for at in bases]
-        path = next((p for p in paths if p.exists()), paths[-1])
-        if keys in PATHS or path.exists() or value.startswith("."):
-            section[keys[-1]] = str(path.resolve())
-
-
-def _lines(text: str) -> dict[Keys, int]:
-    """Key path → line number in the file."""
-    lines: dict[Keys, int] = {}
-
-    def walk(node: yaml.Node | None, keys: Keys) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                inner = (*keys, str(key.value))
-                lines[inner] = key.start_mark.line + 1
-                walk(value, inner)
-
-    walk(yaml.compose(text), ())
-    return lines
-
-
-def _problems(kind: type[Section], error: ValidationError, path: Path | str, lines: dict[Keys, int]) -> list[UserError]:
-    found: dict[Keys, UserError] = {}
-    for item in error.errors():
-        keys = tuple(str(k) for k in item["loc"])
-        if item["type"] not in ("extra_forbidden", "missing"):
-            # a union adds the names of its branches to the place: cut back to the key that the file has
-            keys = next((keys[:i] for i in range(len(keys), 0, -1) if keys[:i] in lines), keys)
-        line = next((lines[keys[:i]] for i in range(len(keys), 0, -1) if keys[:i] in lines), None)
-        what, do = _explain(kind, keys, item)
-        found.setdefault(keys, UserError(what, where=f"{path}:{line}" if line else str(path), do=do))
-    return list(found.values())
-
-
-def _explain(kind: type[Section], keys: Keys, item: ErrorDetails) -> tuple[str, str]:
-    """What is wrong with a key, and what to do."""
-    name = ".".join(keys)
-    if item["type"] == "extra_forbidden":
-        fields = _fields(kind, keys[:-1])
-        near = difflib.get_close_matches(keys[-1], fields, n=1, cutoff=0.6)
-        hint = f"did you mean `{'.'.join((*keys[:-1], near[0]))}`?" if near else f"known keys: {', '.join(fields)}"
-        return f"unknown key `{name}`", hint
-    if item["type"] == "missing":
-        return f"`{name}` is missing", "add it; docs/config.md describes it"
-    if name == "sampling.n" and item["type"] == "greater_than_equal":
-        return f"`sampling.n` is {item['input']}: a best and a worst need two responses", "sample at least 2 per prompt"
-    return f"`{name}`: {item['msg']}, got {item['input']!r}", "docs/config.md lists the allowed values"
-
-
-def _fields(kind: type[Section], keys: Keys) -> list[str]:
-    model: type[BaseModel] = kind
-    for key in keys:
-        annotation = model.model_fields[key].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(model.model_fields)
+        try:
+            paths = [at / Path(value).expanduser() for at in bases]
+            path = next((p for p in paths if p.exists()), paths[-1])
+            if keys in PATHS or path.exists() or value.startswith("."):
+                section[keys[-1]] = str(path.resolve())
+        except (OSError, ValueError, RuntimeError):
+            continue  # too long, no text, or the home of an unknown user: what needs the file says that it is not there

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import yaml
-
 from icr.base.errors import UserError
 from icr.base.fields import Fields
+from icr.base.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from icr.base.rundir import RunDir  # brings pyarrow, which a config does not need
+
+RESTORE = "restore the file from a backup, or from the config that the run was started with"
+SECTIONS = ("models", "alignment", "prompts", "sampling", "reward", "train", "judge")
+
+LISTS = (("prompts", "languages"), ("judge", "benchmarks"))
 
 
 def read_config(run: RunDir) -> Fields:
@@ -20,20 +24,27 @@ def read_config(run: RunDir) -> Fields:
     Plain, not `icr.config.schema.Config`: a run of an older icr must stay readable.
 
     Raises:
-        UserError: the file is not a YAML mapping.
+        UserError: the file is not a YAML mapping, or or a key that reports read is not what it has to be.
     """
     if not run.config.exists():
         return {}
     try:
-        config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        config = error
+        config = read_yaml(run.config, "the run's config").data
+    except UserError as error:
+        raise UserError(error.what, where=error.where, do=RESTORE) from error
     if not isinstance(config, dict):
-        raise UserError(
-            "the run's config is not a YAML mapping" + (f": {config}" if isinstance(config, Exception) else ""),
-            where=str(run.config),
-            do="restore the file from a backup, or from the config that the run was started with",
-        )
+        raise UserError("the run's config is not a YAML mapping", where=str(run.config), do=RESTORE)
+    for name in SECTIONS:
+        if not isinstance(config.get(name), dict | None):
+            raise UserError(f"`{name}` of the run's config is not a section of keys", where=str(run.config), do=RESTORE)
+    for name, key in LISTS:
+        value = section(config, name).get(key)
+        if not isinstance(value, list | None) or not all(isinstance(item, str) for item in value or []):
+            what = f"`{name}.{key}` of the run's config is not a list of words"
+            raise UserError(what, where=str(run.config), do=RESTORE)
+    for key, value in (("rounds", config.get("rounds")), ("judge.every", section(config, "judge").get("every"))):
+        if isinstance(value, bool) or not isinstance(value, int | None):
+            raise UserError(f"`{key}` of the run's config is not a number", where=str(run.config), do=RESTORE)
     return config
 
 

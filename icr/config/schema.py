@@ -13,9 +13,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+# strict: a text or a truth value is no number, whatever could be made of it
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
+"""Not blank, and fit for a file name."""
+CLASS_PATTERN = r"^.+:\w+$"
+OwnClass = Annotated[str, Field(pattern=CLASS_PATTERN)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[Whole, Field(ge=1, le=10_000_000)]
+Processes = Annotated[Whole, Field(ge=1, le=10_000)]
+Tokens = Annotated[Whole, Field(ge=1, le=10_000_000)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 WARMUP_RATIO = 0.03
 
 
@@ -24,34 +35,34 @@ class Section(BaseModel):
 
 
 class Models(Section):
-    policy: str | None = None
+    policy: Text | None = None
     """π_θ⁰: hub id, folder, or .gguf file. Without it, `alignment` makes it from the reference."""
-    reference: str
+    reference: Text
     """π_I, the model before English alignment: hub id, folder, or .gguf file."""
-    chat_template: str | None = None
+    chat_template: Text | None = None
     """A Jinja file, for models whose tokenizer has no chat template."""
 
 
 class Alignment(Section):
     """English alignment: makes π_θ⁰ from π_I when `models.policy` is absent."""
 
-    pairs: str
+    pairs: Text
     """A jsonl, json, csv or parquet file, or a data set on the hub (`hf:org/name`), with `prompt`, `chosen` and
     `rejected` in English: texts, or lists of messages as TRL has them."""
     limit: Count | None = None
     """Use only the first N pairs."""
-    learning_rate: Positive = 5e-7
-    epochs: Positive = 1.0
+    learning_rate: Annotated[Positive, Field(le=10)] = 5e-7
+    epochs: Annotated[Positive, Field(le=10_000)] = 1.0
     batch_size: Count = 16
     beta: Positive = 0.1
     nll_weight: NonNegative = 1.0
 
 
 class Prompts(Section):
-    path: str
+    path: Text
     """Folder of LANG.jsonl (or .json, .csv, .parquet, .txt, each also .gz), one such table with `lang`, or a data set
     on the hub: `hf:org/name@revision:config:split`. A row has an `instruction`, or a conversation as `messages`."""
-    languages: Annotated[list[str], Field(min_length=1)]
+    languages: Annotated[list[Text], Field(min_length=1)]
     """ISO 639-1 codes. English (`en`) must be one of them."""
     limit: Count | None = None
     """Use only the first N prompts, in the order of the English ones."""
@@ -62,37 +73,34 @@ class Prompts(Section):
 class Sampling(Section):
     backend: Literal["auto", "vllm", "transformers"] = "auto"
     """`auto`: vLLM if it is installed, else transformers' generate (a note says so)."""
-    n: Annotated[int, Field(ge=2)] = 10
+    n: Annotated[Whole, Field(ge=2, le=10_000)] = 10
     """Responses per prompt. At least 2, for a best and a worst one."""
-    temperature: Positive = 0.9
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Count = 2400
-    seed: int = 42
+    temperature: Annotated[Positive, Field(le=100)] = 0.9
+    top_p: Annotated[Share, Field(gt=0)] = 1.0
+    max_tokens: Tokens = 2400
+    seed: Seed = 42
     shard_size: Count = 512
     """Prompts per shard, the unit of work. A killed run loses its unfinished shards. On a GPU a shard has at most 128
     prompts."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Weights and forward pass of the engine. `auto`: bf16 if the hardware supports it, else fp32."""
-    tensor_parallel: Count = 1
+    tensor_parallel: Processes = 1
     """GPUs per engine. The other GPUs run more engines in parallel."""
-    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
+    gpu_memory: Annotated[Share, Field(gt=0)] = 0.9
     """Share of a GPU's memory for vLLM."""
 
 
 class Reward(Section):
-    kind: (
-        Literal["cross-lingual", "multilingual", "translate", "model", "random", "lidr"]
-        | Annotated[str, Field(pattern=r"^.+:\w+$")]
-    ) = "cross-lingual"
+    kind: Literal["cross-lingual", "multilingual", "translate", "model", "random", "lidr"] | OwnClass = "cross-lingual"
     """`cross-lingual`: log-ratio given the prefixed English prompt (Eq. 9). `multilingual`: log-ratio given the prompt
     as asked (Eq. 12). `translate`: log-ratio of the response's English translation, made by the policy, given the
     English prompt (Eq. 13). `model`: the logit of the classifier `reward.model`. `random`: a control. `module:Class`: a
     custom reward (docs/reward.md). `lidr`: no reward, but the baseline of arXiv 2410.08964, with one greedy response
     per prompt (`sampling.n`, `temperature` and `top_p` are ignored)."""
-    model: str | None = None
+    model: Text | None = None
     """kind `model`: a sequence classifier with one logit; hub id or folder."""
     beta: Positive = 0.1
-    length_penalty: Literal["fit", "none"] | float = "fit"
+    length_penalty: Literal["fit", "none"] | Number = "fit"
     """`fit`: α is fitted per language (Eq. 15). A number: this α for every language. `none`: no penalty."""
     length_unit: Literal["characters", "tokens"] = "characters"
     reference: Literal["initial", "previous"] = "initial"
@@ -103,7 +111,7 @@ class Reward(Section):
     `auto`: bf16 if the hardware supports it, else fp32."""
     batch_tokens: Count = 16384
     """Tokens in one forward pass of the scorer, padding included."""
-    flip_check: Annotated[int, Field(ge=0)] = 32
+    flip_check: Annotated[Whole, Field(ge=0)] = 32
     """Number of prompts that a bf16 run scores again in fp32, to count how often the (best, worst) pair changes."""
     drop_truncated: bool = False
     """Exclude responses cut off at `max_tokens` before fitting α."""
@@ -112,42 +120,44 @@ class Reward(Section):
 
 
 class Lora(Section):
-    rank: Count = 16
+    rank: Annotated[Count, Field(le=65_536)] = 16
     alpha: Count = 32
-    dropout: NonNegative = 0.0
-    target_modules: str | list[str] = "all-linear"
+    dropout: Annotated[Share, Field(lt=1)] = 0.0
+    target_modules: Text | Annotated[list[Text], Field(min_length=1)] = "all-linear"
 
 
 class Train(Section):
-    learning_rate: Positive = 5e-7
+    learning_rate: Annotated[Positive, Field(le=10)] = 5e-7
     batch_size: Count = 16
     """Pairs per optimiser step, over all processes."""
-    micro_batch_size: Count = 1
-    """Pairs per process and forward pass. With KTO: rows, and a pair makes two rows."""
-    epochs: Positive = 1.0
+    micro_batch_size: Literal["auto"] | Count = "auto"
+    """Pairs per process and forward pass. With KTO: rows, and a pair makes two rows. `auto`: as many as fit into the
+    GPU's memory by a rough estimate; without a GPU one pair. The counts of the stage have the number. Results do not
+    depend on it, except by rounding."""
+    epochs: Annotated[Positive, Field(le=10_000)] = 1.0
     nll_weight: NonNegative = 1.0
     """Weight of the NLL term of Eq. 11."""
     beta: Positive = 0.1
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     """`adafactor` keeps much less optimiser state than `adamw`. It needs `deepspeed: none`."""
-    scheduler: str = "cosine"
+    scheduler: Text = "cosine"
     """Learning rate scheduler, by transformers' name: cosine, linear, constant, constant_with_warmup, inverse_sqrt,
     polynomial, cosine_with_restarts, cosine_with_min_lr, warmup_stable_decay, reduce_lr_on_plateau, …"""
-    scheduler_arguments: dict[str, float | int | str] = {}
+    scheduler_arguments: dict[str, Whole | Number | str] = {}
     """Arguments of the scheduler, such as {min_lr_rate: 0.1} for cosine_with_min_lr."""
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = WARMUP_RATIO
+    warmup_ratio: Share = WARMUP_RATIO
     """Share of the optimiser steps used for warm-up from 0, rounded down to whole steps."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: Annotated[Whole, Field(ge=0)] | None = None
     """Number of warm-up steps. Replaces `warmup_ratio`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[Share, Field(lt=1)] = 0.0
     """Dropout in the model's own layers during training. An error for models without dropout layers."""
     weight_decay: NonNegative = 0.0
     max_grad_norm: Positive = 1.0
-    deepspeed: str = "zero2"
+    deepspeed: Text = "zero2"
     """`zero2` | `zero3` | `none` | path of a DeepSpeed JSON file."""
-    processes: Literal["auto"] | Count = "auto"
+    processes: Literal["auto"] | Processes = "auto"
     """Training processes on each node. `auto`: one per GPU, or one without a GPU."""
-    nodes: Count = 1
+    nodes: Processes = 1
     """Machines that train together. They share the run folder. Sampling and scoring use only the machine that icr runs
     on."""
     launcher: str = ""
@@ -165,8 +175,8 @@ class Train(Section):
     """Minutes between checkpoints. A killed training continues from the last one."""
     save_steps: Count | None = None
     """Optimiser steps between checkpoints. Replaces `save_minutes`."""
-    seed: int = 42
-    report_to: str = "none"
+    seed: Seed = 42
+    report_to: Text = "none"
     """Experiment tracker(s) that transformers supports: none, tensorboard, wandb, trackio, …"""
 
     @model_validator(mode="after")
@@ -181,20 +191,20 @@ class Train(Section):
 class Endpoint(Section):
     """An OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY."""
 
-    base_url: str | None = None
+    base_url: Text | None = None
     """Address of the endpoint, such as http://localhost:8000/v1. Default: OPENAI_BASE_URL, else OpenAI's own."""
-    concurrency: Count = 16
+    concurrency: Processes = 16
     """Number of requests at a time."""
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
     """Prompt and completion tokens together."""
-    attempts: Count = 6
+    attempts: Annotated[Count, Field(le=1000)] = 6
     """How often a request is tried before it counts as failed."""
     timeout: Positive = 120.0
     """Seconds to wait for the answer to a request."""
     budget: Positive | None = None
     """Stop once this command has spent this many US dollars. Answers received so far are kept."""
-    prices: str | None = None
+    prices: Text | None = None
     """YAML file of MODEL: {input: …, output: …} in US dollars per million tokens. Overrides the known prices."""
 
     def named(self, key: str) -> str:
@@ -203,14 +213,14 @@ class Endpoint(Section):
 
 
 class MtBench(Section):
-    questions: str
+    questions: Text
     """Folder of LANG.jsonl in FastChat's question format."""
-    references: str | None = None
+    references: Text | None = None
     """Folder of LANG.jsonl in FastChat's reference-answer format. `judge`: the judge writes missing references.
     Default: the references in the question files."""
     limit: Count | None = None
     """Use only the first N questions of each category."""
-    max_tokens: Count = 1024
+    max_tokens: Tokens = 1024
 
 
 class Accuracy(Section):
@@ -221,12 +231,12 @@ class Accuracy(Section):
 class Nlp(Section):
     """NLP benchmarks, run by lm-eval (Table 4)."""
 
-    tasks: Literal["paper"] | Annotated[list[str], Field(min_length=1)] = "paper"
+    tasks: Literal["paper"] | Annotated[list[Text], Field(min_length=1)] = "paper"
     """`paper`: ARC, HellaSwag, MMLU and TruthfulQA in every language that has them. Or a list of lm-eval task names;
     `{lang}` in a name stands for each language, and `paper` for the tasks of the paper."""
-    include_path: str | None = None
+    include_path: Text | None = None
     """Folder of custom task files in lm-eval's format. Python functions named in them are executed."""
-    few_shot: dict[str, Annotated[int, Field(ge=0)]] = {}
+    few_shot: dict[str, Annotated[Whole, Field(ge=0, le=1000)]] = {}
     """Few-shot examples per benchmark, such as {arc: 25}. Default: 5 for MMLU, 0 for the paper's other benchmarks, and
     for any other task what its own file says."""
     limit: Count | None = None
@@ -240,21 +250,21 @@ class Nlp(Section):
 class Judge(Endpoint):
     """Who judges, and which benchmarks. The endpoint keys (`base_url` to `prices`) apply to `kind: openai`."""
 
-    kind: Literal["local", "openai", "none"] | Annotated[str, Field(pattern=r"^.+:\w+$")] = "none"
+    kind: Literal["local", "openai", "none"] | OwnClass = "none"
     """`local`: a local model's probabilities. `openai`: any OpenAI-compatible endpoint. `module:Class`: a custom judge,
     which compares two answers (docs/evaluation.md)."""
-    model: str | None = None
+    model: Text | None = None
     """`local`: hub id, folder or .gguf file. `openai`: the model's name at the endpoint."""
     benchmarks: Annotated[list[Literal["xalpaca", "mtbench", "accuracy", "nlp"]], Field(min_length=1)] = ["xalpaca"]
     """What is measured. `xalpaca`: win rates against the baseline. `mtbench`: MT-Bench. `accuracy`: how often the judge
     agrees with the round's pairs. `nlp`: NLP tasks."""
     every: Count = 1
     """Judge every N rounds. Round 0 and the last round are always judged."""
-    prompts: str | None = None
+    prompts: Text | None = None
     """xalpaca: held-out prompts, in the same format as `prompts.path` and also joined by id."""
     limit: Count | None = None
     """xalpaca: use only the first N prompts, in the order of the English ones."""
-    baseline: str = "round-0"
+    baseline: Text = "round-0"
     """xalpaca: what to compare with. `round-0`, or a folder of answers (`id`, `output`) in LANG.json, .jsonl,
     .csv or .parquet, each also .gz."""
     orders: Literal["both", "seeded"] = "both"
@@ -262,14 +272,14 @@ class Judge(Endpoint):
     preference: Literal["auto", "logprobs", "label"] = "auto"
     """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
     label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""
-    difficulty: str | None = None
+    difficulty: Text | None = None
     """xalpaca: csv with `index` (the prompt's number, from 0) and `difficulty`, for the length-controlled win rate."""
-    gamed: str | None = None
+    gamed: Text | None = None
     """xalpaca: csv with the judged pairs of the two gamed baselines, which regularise the length-controlled win
     rate."""
-    max_tokens: Count = 2048
-    temperature: NonNegative = 0.6
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_tokens: Tokens = 2048
+    temperature: Annotated[NonNegative, Field(le=100)] = 0.6
+    top_p: Annotated[Share, Field(gt=0)] = 0.9
     mtbench: MtBench | None = None
     accuracy: Accuracy = Accuracy()
     nlp: Nlp = Nlp()
@@ -295,15 +305,15 @@ class Judge(Endpoint):
 
 
 class Config(Section):
-    run: str | None = None
+    run: Text | None = None
     """The run folder; `--run` overrides it."""
-    rounds: Count = 2
+    rounds: Annotated[Count, Field(le=1000)] = 2
     models: Models
     alignment: Alignment | None = None
     prompts: Prompts
     sampling: Sampling = Sampling()
     reward: Reward = Reward()
-    objective: str = "dpo"
+    objective: Text = "dpo"
     """`dpo` (Eq. 11), `kto` (Eq. 16), or a custom `module:Class`."""
     train: Train = Train()
     judge: Judge = Judge()

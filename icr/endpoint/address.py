@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -13,6 +14,7 @@ from icr.config.schema import Endpoint as Settings
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
 NO_KEY = "none-needed"
+SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,20 @@ class Address:
         """From the config, else OPENAI_BASE_URL, else OpenAI's own.
 
         Raises:
-            UserError: not a web address, or the key is missing (`key_needed`) and the endpoint is not on this machine.
+            UserError: not a web address, one with a key in it, or the key is missing (`key_needed`) and the endpoint is
+                not on this machine.
         """
-        url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ENDPOINT
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError("the endpoint is not a web address", where=f"{settings.named('base_url')}: {_shown(url)}",
-                            do="write it like http://localhost:8000/v1")  # fmt: skip
+        by_environment = os.environ.get("OPENAI_BASE_URL", "").strip()
+        url = settings.base_url or by_environment or DEFAULT_ENDPOINT
+        where = "OPENAI_BASE_URL" if by_environment and not settings.base_url else settings.named("base_url")
+        host = _check_url(url, where)
         key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not key and key_needed and not _is_loopback(parts.hostname):
-            raise UserError("the key for the endpoint is missing", where=f"{settings.named('base_url')}: {_shown(url)}",
+        if not key and key_needed and not _is_loopback(host):
+            raise UserError("the key for the endpoint is missing", where=f"{where}: {_shown(url)}",
                             do="export OPENAI_API_KEY=… (any word, if this endpoint needs no key)")  # fmt: skip
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise UserError("the key for the endpoint has characters that no key has", where="OPENAI_API_KEY",
+                            do="export it again, without line breaks and blanks")  # fmt: skip
         return cls(url, key or NO_KEY)
 
     @property
@@ -59,6 +64,26 @@ class Address:
         return text.replace(self.key, "***")
 
 
+def _check_url(url: str, where: str) -> str:
+    """The host of a web address. Raises UserError for anything else."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket too many
+        good = False
+    if not good or any(c.isspace() or not c.isprintable() for c in url):
+        raise UserError("the endpoint is not a web address", where=f"{where}: {_shown(url)}",
+                        do="write it like http://localhost:8000/v1")  # fmt: skip
+    if parts.username or parts.password or SECRET.search(parts.query):
+        raise UserError("the endpoint's address has a key in it, which files and logs would show",
+                        where=f"{where}: {_shown(url)}",
+                        do="remove it from the address, and export it as OPENAI_API_KEY")  # fmt: skip
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise UserError("the endpoint's address names one of its functions", where=f"{where}: {_shown(url)}",
+                        do="remove /chat/completions from its end")  # fmt: skip
+    return parts.hostname or ""
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -69,5 +94,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _shown(url: str) -> str:
-    address = urlsplit(url)
-    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+    try:
+        address = urlsplit(url)
+    except ValueError:
+        return url.rpartition("@")[2].partition("?")[0]
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}" if address.netloc else address.path

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import yaml
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
+from icr.base.yaml_text import read_yaml
+from icr.config.schema import NonNegative
 
 BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
@@ -82,8 +82,8 @@ def guess_prompt_tokens(texts: Sequence[str]) -> int:
 
 class _Row(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    input: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    output: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    input: NonNegative
+    output: NonNegative
 
 
 def find_price(model: str, base_url: str, table: str | None) -> Price | None:
@@ -112,11 +112,14 @@ def find_price(model: str, base_url: str, table: str | None) -> Price | None:
 
 def read_prices(path: Path) -> dict[str, Price]:
     """Raises UserError if the file is missing or not YAML of MODEL: {input, output} in US dollars per million."""
+    document = read_yaml(path, "the file of prices")
     try:
-        rows = TypeAdapter(dict[str, _Row]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise UserError(f"the prices cannot be read: {what}", where=str(path),
+        rows = TypeAdapter(dict[str, _Row]).validate_python(document.data)
+    except ValidationError as error:
+        keys = tuple(map(str, error.errors()[0]["loc"]))
+        line = next((f":{document.lines[keys[:i]]}" for i in range(len(keys), 0, -1) if keys[:i] in document.lines), "")
+        at = f"{'.'.join(keys)}: " if keys else ""
+        raise UserError(f"the prices cannot be read: {at}{error.errors()[0]['msg']}", where=f"{path}{line}",
                         do="write lines like `gpt-4o: {input: 2.5, output: 10}`: US dollars per million tokens"
                         ) from None  # fmt: skip
     return {model: _own(row) for model, row in rows.items()}

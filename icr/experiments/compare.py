@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
-import yaml
 from scipy.stats import spearmanr
 
 from eval.difference import Difference
@@ -21,6 +20,7 @@ from icr.base.errors import ConfigError, IcrError, StageFailed, UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows, write_json
 from icr.base.rundir import RoundDir, RunDir
+from icr.base.yaml_text import parse_yaml
 from icr.config.schema import Config
 from icr.experiments.lending import lend
 from icr.rounds.context import Inputs
@@ -144,12 +144,10 @@ def _axis(text: str) -> tuple[str, list[object]]:
         )
     if key.split(".")[0] in NOT_VARIED:
         raise UserError(f"{key} cannot be varied", where="--vary", do="it must be the same in all variants")
-    try:
-        found = yaml.safe_load(f"[{values}]")  # so that a value may be a list or a mapping with commas in it
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"--vary {text}: the values are not valid YAML", do="check that every bracket is closed"
-        ) from error
+    # in brackets, so that a value may be a list or a mapping with commas in it
+    found = parse_yaml(f"[{values}]", f"--vary {text}", numbered=False).data
+    if not isinstance(found, list) or not found:
+        raise UserError(f"--vary {text}: values are missing", do="write it like --vary sampling.n=4,8")
     if len(set(map(str, found))) < len(found):
         raise UserError(f"--vary {text}: a value is repeated", do="give each value once")
     return key, found

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from eval.difference import READERS, Difference, compare
-from eval.folders import summary_path
+from eval.folders import read_summary, summary_path
 from eval.mtbench.summary import GradeRow, mtbench_rows
 from eval.nlp.table import TaxRow, nlp_table
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json
 from icr.base.rundir import RunDir
 
 
@@ -39,7 +38,7 @@ def measure(run: RunDir) -> Measured:
             path = summary_path(folder, name)
             if path.is_file():
                 try:
-                    summaries[number] = read_json(path)
+                    summaries[number] = read_summary(path)
                 except (OSError, ValueError) as error:
                     found.missing.append(f"{path.relative_to(run.path)} cannot be read: {error}")
     if grades:

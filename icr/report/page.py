@@ -301,13 +301,20 @@ def render(results: Results, measured: Measured | None = None) -> str:
     )
 
 
-def write_report(run: RunDir) -> Path:
+def write_report(run: RunDir, note: Callable[[str], None] | None = None) -> Path:
     """Write RUN/report.html from what the run folder holds, and return its path.
+
+    Args:
+        note: gets a line for each damaged file. The page names them, too.
 
     Raises:
         UserError: the run's config or a round's record cannot be read.
     """
     results, measured = collect(run), measure(run)
     results.missing.extend(measured.missing)
+    if note is not None:
+        for line in results.missing:
+            if "cannot be read" in line:
+                note(line)
     write_text(run.report, render(results, measured))
     return run.report

@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.special import stdtrit
 
+from eval.folders import read_summary
 from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json
+from icr.base.files import read_object
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
 from icr.languages import english_name
@@ -209,8 +210,8 @@ def _read_round(at: RoundDir, reader: _Reader, *, win_rates: bool) -> Round:
     done = {name for name, record in stages.items() if record.state == "done"}
     languages = sorted({lang for record in stages.values() for lang in record.counts.get("languages", {})})
     found = Round(at.number, {name: record.counts for name, record in stages.items()})
-    found.summary = reader.read(at.summary, read_json, win_rates and "judge" in done)
-    found.lengths = reader.read(at.lengths, read_json, "score" in done) or {}
+    found.summary = reader.read(at.summary, read_summary, win_rates and "judge" in done)
+    found.lengths = reader.read(at.lengths, read_object, "score" in done) or {}
     found.margins = reader.read(at.pairs, _margins, "pair" in done) or {}
     found.metrics = reader.read(at.train / "metrics.jsonl", read_metrics, "train" in done) or []
     for lang in languages:

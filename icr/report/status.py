@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from icr.base.fields import Fields
-from icr.base.rundir import RunDir
+from icr.base.rundir import RunDir, Stage
 from icr.config.plain import read_config, section
 from icr.report.numbers import duration
 from icr.rounds.plan import STAGES, list_stages
@@ -23,7 +23,7 @@ class StageStatus:
     """One planned stage of one round; `seconds` are those of work, over all interruptions."""
 
     round: int
-    stage: str
+    stage: Stage
     state: State
     seconds: float
     started: float | None = None
@@ -41,7 +41,7 @@ class RunStatus:
     next: StageStatus | None
 
 
-def planned_stages(run: RunDir, config: Fields) -> list[tuple[int, str]]:
+def planned_stages(run: RunDir, config: Fields) -> list[tuple[int, Stage]]:
     """The stages that a plain config asks for, in order, and those that were run although it does not."""
     judge = section(config, "judge")
     judges = judge.get("kind", "none") != "none" or "nlp" in (judge.get("benchmarks") or [])

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eval.folders import read_summary
 from icr.base.fields import Fields
-from icr.base.files import read_json
-from icr.base.rundir import RunDir
+from icr.base.rundir import RoundDir, RunDir
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
 from icr.report.numbers import number, share
 
 
 def summaries(run: RunDir) -> dict[int, Fields]:
-    """The judge's summary of each judged round."""
-    return {r.number: read_json(r.summary) for r in run.rounds() if r.summary.exists()}
+    """The judge's summary of each judged round. A damaged one is left out; the report names it."""
+    return {r.number: summary for r in run.rounds() for summary in _read(r)}
+
+
+def _read(at: RoundDir) -> Iterator[Fields]:
+    if at.summary.exists():
+        with suppress(ValueError):
+            yield read_summary(at.summary)
 
 
 def gains(judged: dict[int, Fields]) -> dict[str, float]:

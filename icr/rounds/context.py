@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from icr.base.fields import Fields
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.schema import Config
 from icr.engines.open import EngineSettings
@@ -27,8 +28,8 @@ class Inputs:
     policy: str | None
     reference: str
     judge: str | None
-    notes: list[str] = field(default_factory=list)
-    """What the user is to know of them, and no error."""
+    notes: Sequence[str] = ()
+    """For the user, before the run begins."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Context:
     machine: Machine
     engine: EngineSettings
     """One for all that the policies sample in this run."""
+    parts: dict[str, Fields] = field(default_factory=dict)
+    """Of a judge stage: benchmark that is done → its counts. The stage adds to it."""
+    save: Callable[[], None] = lambda: None
+    """Write the stage's record, so that its parts outlive a kill."""
     shared: Callable[[str], Path | None] = lambda name: None
     """Where several runs share what is measured of the responses, by the pass's name; None: nothing is shared."""
 

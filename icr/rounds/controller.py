@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from icr.config.load import load_config
 from icr.config.schema import Config
 from icr.engines.models import check_same_vocabulary
 from icr.engines.open import EngineSettings
+from icr.rounds.benchmarks import follow_benchmarks, with_benchmarks
 from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
 from icr.rounds.plan import RunPlan, step_name
@@ -103,20 +106,36 @@ class Controller:
             for stage, record in at.record.stages.items():
                 step = steps.get(step_name(at.number, stage))
                 if step is not None:
-                    settings = self.plan.settings(at.number, stage, old)  # type: ignore[arg-type]
-                    records[step.name] = adopt(step, record, settings)
+                    records[step.name] = self._identify(at.number, stage, step, record, old)
         check_finished(steps.values(), records, self.run.config)
         for (number, stage), step in zip(self.plan.stages(), steps.values(), strict=True):
             if (known := records.get(step.name)) is not None:
                 self._settle_step(self.run.round(number), stage, step, known)
         append_history(self.run.config, old, self.config, time.strftime("%Y-%m-%d %H:%M:%S"))
 
+    def _identify(self, number: int, stage: Stage, step: Step, record: StageRecord, old: Config) -> StageRecord:
+        """The record with a key, a judge's under the benchmarks of now.
+
+        Args:
+            old: the config that the run was last used with.
+        """
+
+        def earlier(config: Config) -> Step:
+            return RunPlan(config, identify_inputs(config, self.inputs), self._resolve).step(number, "judge")
+
+        settings = self.plan.settings(number, stage, old)
+        if stage != "judge":
+            return adopt(step, record, settings)
+        if not record.key:  # its inputs are those of the benchmarks that were judged
+            record = adopt(earlier(with_benchmarks(self.config, old.judge.benchmarks)), record, settings)
+        return follow_benchmarks(self.config, step, record, earlier)
+
     def _settle_step(self, at: RoundDir, stage: Stage, step: Step, record: StageRecord) -> None:
         if record.state != "done" and (changes := stale(step, record)):
             self.console.print(f"{step.title} starts over: {'; '.join(changes)}", highlight=False, markup=False)
             forget(at, stage)
-            record = stamp(step, record)
-        if at.record.stages[stage].key != record.key:  # of an older run
+            record = stamp(step, record.model_copy(update={"parts": {}}))
+        if at.record.stages[stage].key != record.key:  # of an older run, or of other benchmarks
             at.write_stage(stage, record)
 
     def _read_config(self) -> Config:
@@ -154,11 +173,12 @@ class Controller:
             return
         self._require_earlier(number, stage)
         record = stamp(step, at.start(stage))
-        at.write_stage(stage, record)
+        save = partial(at.write_stage, stage, record)
+        save()
         began = time.monotonic()
         self.console.print(f"[bold]round {number} · {stage}[/bold]")
         try:
-            context = self._context(number, step)
+            context = replace(self._context(number, step), parts=record.parts, save=save)
             borrowed = self._borrow(step, at) if self._borrow else None
             record.counts = find_stage(stage)(context) if borrowed is None else borrowed
             record.state = "done"
@@ -169,7 +189,7 @@ class Controller:
             record.finished = time.time()
             record.seconds += time.monotonic() - began
             record.versions = find_versions()
-            at.write_stage(stage, record)
+            save()
         tidy(at, stage)
         self.console.print(
             f"  [green]done[/green] in {record.seconds:.0f} s {_summarise(record.counts)}", highlight=False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -15,9 +15,10 @@ from eval.xalpaca.answers import check_baseline
 from icr.base.conversation import Conversation, is_plain, load_conversation
 from icr.base.errors import ConfigError, UserError
 from icr.config.load import load_config
-from icr.config.schema import Config, MtBench
+from icr.config.schema import Config, Judge, MtBench
 from icr.engines.models import locate
-from icr.languages import english_name
+from icr.languages import check_languages
+from icr.rounds.checks import find_faults, find_notes
 from icr.rounds.context import Inputs
 from icr.rounds.stages.kinds import check_kind
 from loops.checks import check_dropout, check_train
@@ -69,6 +70,7 @@ def preflight(config: Config) -> Inputs:
             do="name π_I in models.reference and the model aligned from it in English in models.policy",
         )
     trained = policy or reference
+    found.problems.extend(find_faults(config))
     if trained and not trained.endswith(".gguf"):
         found.attempt(None, check_dropout, trained, config.train.dropout)
     alignment: list[dict[str, str]] = []
@@ -85,7 +87,8 @@ def preflight(config: Config) -> Inputs:
         found.attempt(None, _check_template, trained, config.models.chat_template, [*prompts, *heldout], alignment)
     if found.problems:
         raise ConfigError(found.problems)
-    return Inputs(prompts, heldout, alignment, policy, reference, judge, found.notes)
+    inputs = Inputs(prompts, heldout, alignment, policy, reference, judge)
+    return replace(inputs, notes=[*found.notes, *find_notes(config, inputs)])
 
 
 def load_checked(
@@ -116,10 +119,7 @@ def _settings(config: Config, found: _Collector) -> None:
             where="prompts.languages",
             do="add en: the reward is conditioned on the English prompts",
         )
-    if len(set(languages)) < len(languages):
-        found.add("a language is listed twice", where="prompts.languages", do="list each language once")
-    for lang in languages:
-        found.attempt("", english_name, lang)
+    found.attempt(None, check_languages, languages, "prompts.languages")
     if not config.models.policy and not config.alignment:
         found.add(
             "the English-aligned policy is missing",
@@ -136,17 +136,10 @@ def _settings(config: Config, found: _Collector) -> None:
             where="train.launcher",
             do="set the command that starts a program once on each node, such as srun --ntasks-per-node=1",
         )
-    deepspeed = config.train.deepspeed
-    if deepspeed not in ("zero2", "zero3", "none") and not Path(deepspeed).is_file():
-        found.add(
-            f"DeepSpeed config {deepspeed} not found",
-            where="train.deepspeed",
-            do="write zero2, zero3, none, or the path of a JSON file",
-        )
     found.attempt(None, check_train, config.train)
     found.attempt(None, check_kind, config)
     if config.objective not in ("dpo", "kto"):
-        found.attempt(None, _check_objective, config.objective)
+        found.attempt(None, _check_objective, config)
 
 
 def check_batch(config: Config, processes: int) -> None:
@@ -155,13 +148,14 @@ def check_batch(config: Config, processes: int) -> None:
     Raises:
         ConfigError: the training's or the alignment's is not.
     """
-    micro = config.train.micro_batch_size
+    asked = config.train.micro_batch_size
+    micro = 1 if asked == "auto" else asked  # `auto` divides what a process has
     batches = [("train.batch_size", config.train.batch_size, 2 if config.objective == "kto" else 1)]
     if config.alignment and not config.models.policy:
         batches.append(("alignment.batch_size", config.alignment.batch_size, 1))  # the alignment is DPO
     problems = [
         UserError(
-            f"a batch of {size} pairs cannot be split into micro-batches of {micro} on {processes} processes",
+            f"a batch of {size} pairs cannot be split into micro-batches of {asked} on {processes} processes",
             where=key,
             do=f"make it a multiple of {micro * processes // math.gcd(micro * processes, rows)}",
         )
@@ -205,16 +199,19 @@ def _check_template(
         raise ConfigError(problems)
 
 
-def _check_objective(name: str) -> None:
-    from loops.objective import load_objective
+def _check_objective(config: Config) -> None:
+    from loops.families import family_of
+    from loops.objective import make_objective
 
-    load_objective(name)
+    family_of(make_objective(config.objective, beta=config.train.beta, nll_weight=config.train.nll_weight))
 
 
 def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]:
     judge = config.judge
     if not judge.active:
         return [], None
+    if len(set(judge.benchmarks)) < len(judge.benchmarks):
+        found.add("a benchmark is listed twice", where="judge.benchmarks", do="list each benchmark once")
     if "nlp" in judge.benchmarks:
         found.attempt(None, check_settings, judge.nlp)
     if judge.kind == "none":
@@ -240,7 +237,7 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
         )
     if "mtbench" in judge.benchmarks and judge.mtbench is not None:
         found.attempt(None, _check_questions, judge.mtbench, config.prompts.languages)
-    for key in ("difficulty", "gamed", "prices"):
+    for key in ("difficulty", "gamed"):
         name = getattr(judge, key)
         if name and not Path(name).is_file():
             found.add(f"file {name} not found", where=f"judge.{key}", do="check the path")
@@ -249,16 +246,27 @@ def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]
     heldout: list[Prompt] = []
     if judge.prompts and "en" in config.prompts.languages:
         heldout = found.attempt([], load_heldout, judge.prompts, config.prompts.languages, judge.limit)
-    if judge.kind == "openai" and not judge.base_url and not os.environ.get("OPENAI_API_KEY"):
-        found.add(
-            "the key for the judge is missing",
-            where="judge.kind: openai",
-            do="set the environment variable OPENAI_API_KEY, or name your own endpoint in judge.base_url",
-        )
+    if judge.kind == "openai" and judge.model:
+        found.attempt(None, _check_endpoint, judge)
+    elif judge.prices:
+        found.attempt(None, _check_prices, judge.prices)
     if judge.baseline != "round-0":
         found.attempt(None, check_baseline, Path(judge.baseline), heldout)
     model = judge.local_model
     return heldout, found.attempt(None, locate, model, "judge.model") if model else None
+
+
+def _check_endpoint(judge: Judge) -> None:
+    from icr.endpoint.check import check_endpoint
+
+    assert judge.model is not None
+    check_endpoint(judge.model, judge)
+
+
+def _check_prices(path: str) -> None:
+    from icr.endpoint.prices import read_prices
+
+    read_prices(Path(path))
 
 
 def _check_questions(settings: MtBench, languages: list[str]) -> None:

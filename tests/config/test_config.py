@@ -78,7 +78,7 @@ def test_changes_name_paths_as_overrides_do(
 
 
 def test_an_override_that_is_no_yaml_is_told(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the value is not valid YAML"):
+    with pytest.raises(UserError, match="not valid YAML"):
         load_config(tiny_config(tmp_path), ["reward.kind=["])
 
 
@@ -138,7 +138,7 @@ def test_the_quickstart_is_fine() -> None:
         ({"train": {"batch_size": 5, "processes": 2}}, "batch of 5"),
         ({"train": {"scheduler": "cosin"}}, "unknown scheduler cosin"),
         ({"train": {"scheduler": "greedy"}}, "needs a validation loss"),
-        ({"train": {"optimizer": "sgd"}}, "'adamw' or 'adafactor'"),
+        ({"train": {"optimizer": "sgd"}}, "takes adamw or adafactor"),
         ({"train": {"optimizer": "adafactor", "deepspeed": "zero2"}}, "does not work with DeepSpeed"),
         ({"train": {"report_to": "wandbb"}}, "tracker wandbb is unknown or not installed"),
         ({"train": {"warmup_ratio": 0.1, "warmup_steps": 3}}, "both warmup_ratio and warmup_steps"),
@@ -177,7 +177,7 @@ def test_dropout_is_refused_where_there_is_none(tmp_path: Path, tiny_config: Cal
 
 def test_kto_needs_no_further_setting(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
     config, _ = load_checked(tiny_config(tmp_path, objective="kto", train={}))
-    assert config.train.micro_batch_size == 1
+    assert config.train.micro_batch_size == "auto"
 
 
 def test_the_same_model_twice_is_refused(

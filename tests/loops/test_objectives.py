@@ -49,6 +49,26 @@ class Mean(PairObjective):
     def loss(self, logps):
         return logps.policy_chosen.mean(), {}
 
+class Fails(PairObjective):
+    def loss(self, logps):
+        return {}["margin"]
+
+class Alone(PairObjective):
+    def loss(self, logps):
+        return logps.policy_chosen
+
+class Number(PairObjective):
+    def loss(self, logps):
+        return 0.5, {}
+
+class Text(PairObjective):
+    def loss(self, logps):
+        return logps.policy_chosen, {"margin": "large"}
+
+class Detached(PairObjective):
+    def loss(self, logps):
+        return logps.policy_chosen.detach(), {}
+
 class OwnArguments(Mean):
     def __init__(self, tau):
         pass
@@ -79,11 +99,22 @@ def test_objectives_that_cannot_be(tmp_path: Path, monkeypatch: Any, name: str, 
     assert what in raised.value.what and do in raised.value.do and raised.value.where
 
 
-def test_loss_of_the_wrong_shape(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    (tmp_path / "mean.py").write_text(BROKEN)
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Mean", r"the loss of Mean\.loss has shape \(\)"),
+        ("Fails", r"Fails\.loss failed: KeyError: 'margin'"),
+        ("Alone", r"Alone\.loss failed: "),
+        ("Number", r"the loss of Number\.loss is a float"),
+        ("Text", r"margin of Text\.loss is a str"),
+        ("Detached", "the loss of Detached does not depend on the policy"),
+    ],
+)
+def test_a_loss_that_is_none(base: Path, tmp_path: Path, monkeypatch: Any, name: str, what: str) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
     monkeypatch.chdir(tmp_path)
-    spec = make_spec(tmp_path / "run", base, random_pairs(4), "mean.py:Mean")
-    with pytest.raises(UserError, match="shape"):
+    spec = make_spec(tmp_path / "run", base, random_pairs(4), f"broken.py:{name}")
+    with pytest.raises(UserError, match=what):
         run_here(spec)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from icr.base.errors import UserError
 from loops.checks import trackers
-from loops.settings import deepspeed_config
+from loops.deepspeed_json import read_deepspeed
 from tests.helpers.tiny_models import make_tiny_model
 from tests.helpers.training_runs import (
     events,
@@ -160,13 +160,13 @@ def test_precision_is_decided_before(base: Path, tmp_path: Path) -> None:
 
 
 def test_deepspeed_configs(tmp_path: Path) -> None:
-    assert deepspeed_config("none") is None
+    assert read_deepspeed("none") is None
     for name, stage in (("zero2", 2), ("zero3", 3)):
-        config = deepspeed_config(name)
+        config = read_deepspeed(name)
         assert config is not None and config["zero_optimization"]["stage"] == stage
     (tmp_path / "own.json").write_text('{"zero_optimization": {"stage": 1}}')
-    assert deepspeed_config(str(tmp_path / "own.json")) == {"zero_optimization": {"stage": 1}}
+    assert read_deepspeed(str(tmp_path / "own.json")) == {"zero_optimization": {"stage": 1}}
     (tmp_path / "bad.json").write_text("{")
-    for name in ("zero4", str(tmp_path / "bad.json")):
-        with pytest.raises(UserError, match="DeepSpeed config cannot be read"):
-            deepspeed_config(name)
+    for name, what in (("zero4", "zero4 not found"), (str(tmp_path / "bad.json"), "not JSON")):
+        with pytest.raises(UserError, match=what):
+            read_deepspeed(name)

@@ -180,10 +180,10 @@ def test_checkpoints_are_by_the_clock_unless_steps_are_given() -> None:
     from loops.data import Schedule
 
     schedule = Schedule(None, 250, 0, 25, 1, [], [], None, 0)
-    settings = trainer_settings(Train(deepspeed="none"), schedule, Path("x"))
+    settings = trainer_settings(Train(deepspeed="none", micro_batch_size=1), schedule, Path("x"))
     assert settings["save_strategy"] == "no" and "eval_strategy" not in settings
     validated = Schedule(None, 250, 0, 25, 1, [], [], "rows", 10)
-    settings = trainer_settings(Train(deepspeed="none", save_steps=7), validated, Path("x"))
+    settings = trainer_settings(Train(deepspeed="none", micro_batch_size=1, save_steps=7), validated, Path("x"))
     assert (settings["save_strategy"], settings["save_steps"]) == ("steps", 7)
     assert (settings["eval_strategy"], settings["eval_steps"]) == ("steps", 2)
 

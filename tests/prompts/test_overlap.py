@@ -37,7 +37,7 @@ def test_what_is_unusual_in_a_set_of_prompts() -> None:
     prompts = [prompt(str(n), f"Name {n % 4} rivers.") for n in range(5)] + [prompt("0", "Hola", "es")]
     found = list(describe_prompts(prompts, 9, "prompts.path", "prompts.limit"))
     assert found == [
-        "prompts.limit is 9, and there are only 5 prompts: all of them are used",
+        "prompts.limit is 9, but there are only 5 prompts: all are used",
         "prompts.path: of 5 prompts, some are not there in every language (missing: es 4)",
         "prompts.path: 1 prompts have the same text as another one of their language (en 1: 4)",
     ]
@@ -55,7 +55,7 @@ def test_a_run_that_is_judged_on_its_training_prompts_is_refused(
     allowed = {"prompts": {"path": folder, "allow_overlap": True, "limit": 2}, "judge": {"prompts": folder, "limit": 8}}
     _, inputs = load_checked(tiny_config(tmp_path / "b", **allowed))
     assert inputs.notes == [
-        "judge.limit is 8, and there are only 6 prompts: all of them are used",
+        "judge.limit is 8, but there are only 6 prompts: all are used",
         "6 of 18 held-out prompts are also training prompts (en 2: p0, p1; es 2: p0, p1; ru 2: p0, p1): their win "
         "rates say little about other prompts",
     ]
@@ -67,8 +67,8 @@ def test_limits_above_what_is_there_are_notes_of_validate(tiny_config: Callable[
     align = {"models": {"policy": None}, "alignment": {"pairs": str(pairs), "limit": 24, "batch_size": 1}}
     shown = icr("validate", tiny_config(tmp_path, prompts={"limit": 3000}, **align)).stdout
     assert "18 prompts in en, es, ru, 12 held out" in shown
-    assert "note: prompts.limit is 3000, and there are only 6 prompts: all of them are used" in shown
-    assert "note: alignment.limit is 24, and there are only 1 pairs: all of them are used" in shown
+    assert "note: prompts.limit is 3000, but there are only 6 prompts: all are used" in shown
+    assert "note: alignment.limit is 24, but there are only 1 pairs: all are used" in shown
 
 
 # icr prompts split

@@ -10,7 +10,7 @@ from icr.work.runner import Counts
 
 
 def judge(context: Context) -> Counts:
-    """Every benchmark of the config on the round's policy."""
+    """Every benchmark of the config on the round's policy; those that are done already are not done again."""
     config, round_ = context.config, context.round
     evaluation = Evaluation(
         model=context.trained,
@@ -30,7 +30,10 @@ def judge(context: Context) -> Counts:
     )
     counts: Counts = {}
     for benchmark in config.judge.benchmarks:
-        counts |= BENCHMARKS[benchmark](evaluation)
+        if benchmark not in context.parts:
+            context.parts[benchmark] = BENCHMARKS[benchmark](evaluation)
+            context.save()
+        counts |= context.parts[benchmark]
     return counts
 
 

@@ -1,0 +1,138 @@
+"""Command lines that cannot be meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+from tests.malformed.bench import Bench, Case
+
+
+def said(name: str, line: str, *says: str, code: int = 2) -> Case:
+    """A command line; CONFIG is a fine config, DIR the case's folder, MODEL a model."""
+
+    def make(bench: Bench) -> list[object]:
+        words = {"CONFIG": bench.config(), "MODEL": bench.policy, "HELDOUT": bench.heldout}
+        return [words.get(word, word.replace("DIR", str(bench.folder))) for word in line.split("|")]
+
+    return Case(f"command: {name}", make, says, code)
+
+
+def evaluated(name: str, change: str, *says: str, prepare: Callable[[Bench], object] | None = None) -> Case:
+    """`icr judge xalpaca` on given answers, with one argument changed: `--option=value`."""
+
+    def make(bench: Bench) -> list[object]:
+        rows = [{"id": f"p{n}", "instruction": "?", "output": "x"} for n in (11, 12)]
+        bench.write("mine/en.json", json.dumps(rows))
+        bench.write("base/en.json", json.dumps(rows))
+        if prepare is not None:
+            prepare(bench)
+        options = {
+            "--judge": f"local:{bench.reference}",
+            "--baseline": str(bench.folder / "base"),
+            "--languages": "en",
+            "--out": str(bench.folder / "out"),
+        }
+        option, _, value = change.partition("=")
+        options[option] = value.replace("DIR", str(bench.folder))
+        return ["judge", "xalpaca", bench.folder / "mine", *(part for pair in options.items() for part in pair)]
+
+    return Case(f"evaluation: {change} {name}".strip(), make, says)
+
+
+def translated(change: str, *says: str, prepare: Callable[[Bench], object] | None = None) -> Case:
+    """`icr prompts translate` with one argument changed."""
+
+    def make(bench: Bench) -> list[object]:
+        options = {
+            "--to": "es", "--source": str(bench.lines("s.jsonl", {"id": 1, "instruction": "Name a river."})),
+            "--out": str(bench.folder / "out"), "--translator": "openai:m", "--base-url": "http://127.0.0.1:9/v1",
+        }  # fmt: skip
+        if prepare is not None:
+            prepare(bench)
+        option, _, value = change.partition("=")
+        options[option] = value.replace("DIR", str(bench.folder))
+        return ["prompts", "translate", *(part for pair in options.items() for part in pair)]
+
+    return Case(f"translation: {change}", make, says)
+
+
+def cases() -> Iterator[Case]:
+    yield said("unknown", "iterat", "iterat")
+    yield said("no config", "validate", "'config'")
+    yield said("an unknown option", "validate|CONFIG|--quick", "--quick")
+    yield said("--set without a value", "validate|CONFIG|--set|sampling.n", "--set sampling.n", "`=` is missing")
+    yield said("--set without a key", "validate|CONFIG|--set|=3", "--set =3", "the key is missing")
+    yield said("--set with an empty part", "validate|CONFIG|--set|sampling..n=3", "--set sampling..n=3")
+    yield said("--set of an unknown key", "validate|CONFIG|--set|sampling.m=3", "unknown key `sampling.m`", "--set")
+    yield said("--set of a section", "validate|CONFIG|--set|sampling=3", "`sampling` is a section", "--set sampling=3")
+    yield said("--set below a value", "validate|CONFIG|--set|sampling.n.m=3", "`sampling.n`", "--set sampling.n.m=3")
+    yield said("--set that is no YAML", "validate|CONFIG|--set|reward.kind=[", "--set reward.kind=[", "not valid YAML")
+    yield said("--set of yes", "validate|CONFIG|--set|sampling.n=yes", "`sampling.n`", "'yes'", "--set sampling.n=yes")
+    yield said("--set of NaN", "validate|CONFIG|--set|train.beta=.nan", "`train.beta`", "--set train.beta=.nan")
+    yield said("--set of nothing", "validate|CONFIG|--set|models.reference=", "`models.reference`")
+    yield said("rounds that are a text", "iterate|--config|CONFIG|--rounds|many", "--rounds")
+    yield said("no rounds", "iterate|--config|CONFIG|--rounds|0", "--rounds")
+    yield said("a negative round", "sample|--run|DIR|--round|-1", "--round")
+    yield said("an unknown recipe", "iterate|--config|quikstart", "quikstart not found")
+    yield said("an unknown objective", "iterate|--config|CONFIG|--objective|dop|--run|DIR/r", "unknown objective dop")
+    yield said("judge without a round", "judge|--run|DIR", "no round", "--round")
+    yield said("judge without anything", "judge", "no round and no benchmark")
+    yield said("a variation without values", "compare|CONFIG|--vary|reward.kind|--out|DIR/o", "--vary reward.kind")
+    yield said("an empty variation", "compare|CONFIG|--vary|reward.kind=|--out|DIR/o", "--vary reward.kind=")
+    yield said("a variation twice", "compare|CONFIG|--vary|sampling.n=4|--vary|sampling.n=8|--out|DIR/o", "twice")
+    yield said("a value twice", "compare|CONFIG|--vary|sampling.n=4,4|--out|DIR/o", "--vary sampling.n=4,4")
+    yield said("a variation of the run", "compare|CONFIG|--vary|run=a,b|--out|DIR/o", "run cannot be varied")
+    yield said("a variation of nothing", "compare|CONFIG|--vary|a.b=1,2|--out|DIR/o", "unknown key `a`")
+    yield said("a variation that is no YAML", "compare|CONFIG|--vary|sampling.n=[4|--out|DIR/o", "--vary sampling.n=[4")
+    yield said(
+        "a wrong value among several", "compare|CONFIG|--vary|sampling.n=4,yes|--out|DIR/o", "`sampling.n`", "'yes'"
+    )
+    yield said("check of no folder", "prompts|check|DIR/none", "none")
+    yield said("check without English", "prompts|check|DIR", "en.jsonl")
+    yield evaluated("leads outside", "--languages=../x", "'../x'", "--languages")
+    yield evaluated("is a path", "--languages=/etc/x", "'/etc/x'", "--languages")
+    yield evaluated("is empty", "--languages=,", "--languages")
+    yield evaluated("is twice", "--languages=en,en", "listed twice: en", "--languages")
+    yield evaluated("is in capitals", "--languages=EN", "'EN'", "--languages")
+    yield evaluated("has no answers", "--languages=de", "de")
+    yield evaluated("has no model", "--judge=local:", "unknown judge local:", "--judge")
+    yield evaluated("is a name alone", "--judge=gpt", "unknown judge gpt", "--judge")
+    yield evaluated("is a module that is not there", "--judge=no_such:Judge", "no_such", "judge.kind")
+    yield evaluated("is a folder that is not there", "--judge=local:./none", "none not found")
+    yield evaluated("is not there", "--baseline=DIR/none", "none")
+    yield evaluated("is a file", "--out=DIR/mine/en.json", "en.json", "a file is in the place of a folder")
+    yield evaluated("is below a file", "--out=DIR/mine/en.json/x", "en.json", "a file is in the place of a folder")
+    yield evaluated("is none", "--limit=0", "--limit")
+    yield evaluated("an unknown key", "--set=judge.oders=both", "unknown key `judge.oders`", "judge.orders")
+    yield evaluated("languages by another way", "--set=languages=[../x]", "'../x'")
+    yield evaluated("seeds by a text", "--set=sampling.seed=x", "`sampling.seed`", "--set sampling.seed=x")
+    yield translated("--to=xx", "'xx'")
+    yield translated("--to=../x", "'../x'")
+    yield translated("--to=", "--to")
+    yield translated("--to=en", "--to", "already in English")
+    yield translated("--from=de", "--from", "'de'")
+    yield translated("--translator=deepl", "--translator", "'deepl'")
+    yield translated("--translator=local:./none", "none not found", "--translator")
+    yield translated("--backend=magic", "--backend", "magic")
+    yield translated("--budget=0", "--budget")
+    yield translated("--budget=5", "--budget", "--prices")
+    yield translated("--base-url=ftp://x", "--base-url", "ftp://x")
+    yield translated("--prices=none.yaml", "none.yaml", "cannot be read")
+    yield translated("--source=./none.jsonl", "none.jsonl not found", "--source")
+    yield translated("--out=DIR/s.jsonl", "s.jsonl", "--out")
+    yield translated(
+        "--out=DIR/mine",
+        "mine",
+        "other English prompts",
+        prepare=lambda b: b.lines("mine/en.jsonl", {"id": 1, "instruction": "Other."}),
+    )
+    yield Case(
+        "translation: a file that is not ours",
+        lambda bench: [
+            "prompts", "translate", "--to", "es", "--translator", "openai:m", "--base-url", "http://127.0.0.1:9/v1",
+            "--source", bench.lines("s.jsonl", {"id": 1, "instruction": "Name a river."}),
+            "--out", bench.lines("out/es.jsonl", {"id": 1, "instruction": "Nombra un río."}).parent,
+        ],
+        ("es.jsonl",),
+    )  # fmt: skip
