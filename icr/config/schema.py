@@ -101,7 +101,8 @@ class Reward(Section):
     batch_tokens: Count = 16384
     """Tokens in one forward pass of the scorer, padding included."""
     flip_check: Annotated[int, Field(ge=0)] = 32
-    """Number of prompts that a bf16 run scores again in fp32, to count how often the (best, worst) pair changes."""
+    """Number of prompts that a bf16 run scores again in fp32, to count how often the (best, worst) pair changes. Left
+    out, with a note, where fp32 does not fit into memory."""
     drop_truncated: bool = False
     """Exclude responses cut off at `max_tokens` before fitting α."""
     drop_wrong_language: bool = False

@@ -18,6 +18,7 @@ from icr.config.schema import Config, MtBench
 from icr.engines.models import locate
 from icr.languages import english_name
 from icr.rounds.context import Inputs
+from icr.rounds.room import check_room
 from icr.rounds.stages.kinds import check_kind
 from loops.checks import check_dropout, check_train
 from prompts.load import Prompt, load_heldout, load_prompts
@@ -68,6 +69,7 @@ def preflight(config: Config) -> Inputs:
     trained = policy or reference
     if trained and not trained.endswith(".gguf"):
         found.attempt(None, check_dropout, trained, config.train.dropout)
+        found.attempt(None, check_room, config, trained)
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
         alignment = found.attempt(alignment, read_alignment, config.alignment.pairs)[: config.alignment.limit]

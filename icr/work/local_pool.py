@@ -202,7 +202,7 @@ class LocalPool:
         self._events.append(Died(process.id, self._look_up_failure(process, why or how)))
 
     def _look_up_failure(self, process: WorkerProcess, what: str) -> Failure:
-        """A failure with its cause and its log, unless the disk is full, which is the cause of most other things then."""
+        """A failure with cause and log, unless the disk is full, which is the cause of most other things then."""
         if shutil.disk_usage(self._folder).free < LOW_DISK:
             do = "free some space, then rerun the same command to resume"
             return Failure("the disk is full", where=str(self._folder), do=do, by_user=True)

@@ -9,7 +9,9 @@ import pytest
 from icr.base.errors import StageFailed, UserError
 from icr.work.causes import describe_failure, explain_cause, find_cause, read_from
 
-SECONDARY = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
+SECONDARY = (
+    "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
+)
 
 
 def record(process: str, message: str, at: str = "core.py:1510") -> str:
@@ -46,8 +48,8 @@ NOT_FREE = (
 )
 TOO_LONG = (
     "ValueError: To serve at least one request with the model's max seq len (131072), (16.0 GiB KV cache is needed, "
-    "which is larger than the available KV cache memory (3.21 GiB). Based on the available memory, the estimated maximum "
-    "model length is 26288. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
+    "which is larger than the available KV cache memory (3.21 GiB). Based on the available memory, the estimated "
+    "maximum model length is 26288. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
 )
 HEADS = "ValueError: Total number of attention heads (14) must be divisible by tensor parallel size (4)."
 FULL = (
@@ -71,7 +73,9 @@ def test_with_tensor_parallelism_the_workers_exception_is_the_cause_not_the_engi
         "Exception: WorkerProc initialization failed due to an exception in a background process. "
         "See stack trace for root cause."
     )
-    worker = record("Worker_TP1 pid=4800", "WorkerProc failed to start.\n" + traceback(FULL), "multiproc_executor.py:953")
+    worker = record(
+        "Worker_TP1 pid=4800", "WorkerProc failed to start.\n" + traceback(FULL), "multiproc_executor.py:953"
+    )
     other = record("Worker_TP0 pid=4799", "WorkerProc failed to start.\n" + traceback("RuntimeError: NCCL error"))
     # lines of two processes mix
     mixed = "".join(
@@ -95,9 +99,7 @@ def test_of_chained_exceptions_the_last_one_counts() -> None:
     """It is the one that was raised on purpose: it says more than what it was made from."""
     last = "RuntimeError: CUDA out of memory occurred when warming up sampler with 1024 dummy requests."
     message = (
-        traceback(FULL)
-        + "\nThe above exception was the direct cause of the following exception:\n\n"
-        + traceback(last)
+        traceback(FULL) + "\nThe above exception was the direct cause of the following exception:\n\n" + traceback(last)
     )
     log = record("EngineCore pid=4711", "EngineCore failed to start.\n" + message) + traceback(SECONDARY)
     assert find_cause(log, SECONDARY) == last
@@ -120,7 +122,7 @@ def test_a_process_that_was_killed_has_no_traceback() -> None:
     what = SECONDARY.replace("'EngineCore': 1", "'EngineCore': -9")
     assert find_cause(traceback(what), what) == "its process was killed by SIGKILL (out of memory?)"
     torchrun = (
-        "E0307 11:02:45 4711 torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: -9) local_rank: 1\n"
+        "E0307 11:02:45 4711 torch/distributed/elastic/api.py:984] failed (exitcode: -9) local_rank: 1\n"
         + traceback("torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ")
         + "  exitcode  : -9 (pid: 4713)\n"
     )
