@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icr.base.errors import UserError
 from icr.config.schema import Train
+from icr.engines.precision import weights_of
 from loops.checks import dropout_settings, trackers
 from loops.data import Schedule
 from loops.deepspeed_json import read_deepspeed
 from loops.families import Family
+from loops.numerics import training_numerics
 from loops.objective import Objective
 
 if TYPE_CHECKING:
@@ -91,11 +94,7 @@ def base_folder(model: str) -> Path:
 
 
 def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTrainedModel | PeftModel:
-    """The model to train, with LoRA's adapter where there is to be one.
-
-    bf16 under DeepSpeed: weights in bf16, beside which it keeps a master copy in fp32. bf16 without it: weights in
-    fp32 and computation in bf16 (autocast), because steps of 5e-7 vanish when they are added to bf16 weights. Frozen
-    weights (LoRA) take no steps, and are in bf16 in any case.
+    """The model to train, with LoRA's adapter where there is to be one; weights as `training_numerics` says.
 
     Raises:
         UserError: the checkpoint does not fit its architecture, or there is no dropout to set.
@@ -104,7 +103,7 @@ def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTraine
     import transformers
     from trl.trainer.utils import disable_dropout_in_model
 
-    bf16 = train.precision == "bf16" and (train.deepspeed != "none" or train.lora is not None)
+    bf16 = weights_of(training_numerics(train)) == "bf16"
     config = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False, **family.config_changes())
     for name in dropout_settings(config, train.dropout):
         setattr(config.get_text_config(), name, train.dropout)
@@ -113,6 +112,7 @@ def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTraine
         base,
         config=config,
         dtype=torch.bfloat16 if bf16 else torch.float32,
+        device_map=_device_map(train),
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
@@ -130,6 +130,15 @@ def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTraine
         disable_dropout_in_model(model)  # dropout that no setting of the config stands for
     lora = lora_config(train, family)
     return model if lora is None else _with_adapter(model, lora, train)
+
+
+def _device_map(train: Train) -> dict[str, str] | None:
+    """On a GPU weights are read straight to this rank's; ZeRO-3 shares them out as they are read."""
+    import torch
+
+    if not torch.cuda.is_available() or is_zero3(train.deepspeed):
+        return None
+    return {"": f"cuda:{os.environ.get('LOCAL_RANK', '0')}"}
 
 
 def _with_adapter(model: PreTrainedModel, lora: LoraConfig, train: Train) -> PeftModel:

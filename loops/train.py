@@ -29,6 +29,7 @@ from loops.objective import Objective, make_objective
 from loops.process import leave, prepare_process
 from loops.settings import base_folder, load_model, lora_config, micro_rows, trainer_settings
 from loops.spec import TrainSpec
+from loops.start import Start, can_compare, check_start, describe_start, read_start, write_start
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -70,6 +71,9 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
         _start_over(spec, checkpoints, events, obstacle)
     if resume is None:
         best.forget(delete=first)  # the training begins at its first step
+        if first:
+            _start_file(spec).unlink(missing_ok=True)
+        trainer.on_start = partial(_look_at_start, spec, events) if can_compare(spec.train) else None
     write = partial(export, spec, trainer, base, family)
     if schedule.validation is not None:
         trainer.add_callback(_keep_best(best, write))
@@ -85,6 +89,20 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
     if first:
         _delete_work(spec)
     return counts
+
+
+def _look_at_start(spec: TrainSpec, events: EventFile, start: Start) -> None:
+    """Before the first step policy and reference are one model; called on every rank with the same figures."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_start(_start_file(spec), start)
+        if text := describe_start(start):
+            events.note(text)
+    check_start(start)
+
+
+def _start_file(spec: TrainSpec) -> Path:
+    """How far policy and reference are apart before the first step."""
+    return spec.work / "start.json"
 
 
 def _counts_file(spec: TrainSpec) -> Path:
@@ -113,6 +131,8 @@ def _counts(
     }
     if best is not None:
         counts["validation"] = {"rows": schedule.validation_rows, **best}
+    if (start := read_start(_start_file(spec))) is not None:
+        counts["start"] = start
     if _restarted_file(spec).exists():
         counts["restarted"] = read_json(_restarted_file(spec))
     return counts

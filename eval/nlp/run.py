@@ -178,7 +178,8 @@ def _measure(machine: Machine, todo: Sequence[NlpTask], settings: Nlp, model: st
     sizes = machine.run(FetchTask(settings=settings), pa.concat_tables(tables.values()), "NLP data").to_pylist()
     shards = [Shard(quote(row["task"], safe=""), tables[row["task"]], row["items"]) for row in sizes]
     named = {quote(task.name, safe=""): task for task in todo}
-    with closing(machine.work(MeasureTask(settings=settings, model=model), shards, "NLP tasks", PATIENT)) as results:
+    asked = MeasureTask(settings=settings, model=model, gpu_memory=machine.gpu_memory)
+    with closing(machine.work(asked, shards, "NLP tasks", PATIENT)) as results:
         for shard, table in results:
             task = named[shard.name]
             record, items = read_measured(table)

@@ -46,12 +46,15 @@ def validate(
     """List every problem of a config at once. No model is loaded."""
     from icr.config.load import find_config
     from icr.rounds.preflight import load_checked
+    from icr.rounds.room import describe_room
 
-    _, inputs = load_checked(find_config(config), set_ or [])
+    checked, inputs = load_checked(find_config(config), set_ or [])
     languages = sorted({p.lang for p in inputs.prompts})
     print(f"{config} is fine: {len(inputs.prompts)} prompts in {', '.join(languages)}, {len(inputs.heldout)} held out")
     for note in inputs.notes:
         print(f"note: {note}")
+    for line in describe_room(checked, inputs):
+        print(line)
 
 
 def lc(

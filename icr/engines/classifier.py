@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from icr.base.conversation import Conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
+from icr.engines.memory import loading, work_in_batches
 from icr.engines.models import fill_template, locate
 from icr.engines.precision import Precision
 
@@ -48,13 +49,16 @@ class Classifier:
     def __init__(self, name: str, precision: Precision, batch_tokens: int) -> None:
         """Load weights (safetensors only, no remote code) and tokenizer.
 
-        Raises: UserError: they cannot be loaded, weights of the classification head are missing, or it does not have
-            one logit.
+        Raises:
+            UserError: they cannot be loaded, weights of the classification head are missing, or it does not have one
+                logit.
+            DoesNotFit: the device's memory is too small for them.
         """
         import torch
 
-        self.tokenizer, self.model = _load(name, torch.bfloat16 if precision == "bf16" else torch.float32)
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        with loading(name, dtype):
+            self.tokenizer, self.model = _load(name, dtype, "cuda" if torch.cuda.is_available() else "cpu")
         self.model.eval()  # type: ignore[no-untyped-call]
         self._batch_tokens = batch_tokens
         self._config = self.model.config.get_text_config()
@@ -76,25 +80,35 @@ class Classifier:
     def logits(self, pairs: Sequence[tuple[Conversation, str]], reporter: Reporter = _SILENT) -> list[float | None]:
         """The logit of each (prompt, response); None where the two are longer than the classifier can read.
 
-        A logit does not depend on what else is in the batch, but for rounding.
+        A logit does not depend on what else is in the batch, but for rounding. Where the device's memory runs out,
+        batches are halved, with a note.
+
+        Raises:
+            DoesNotFit: one text alone is too much.
         """
         rows = [self.token_ids(prompt, response) for prompt, response in pairs]
         values: list[float | None] = [None] * len(rows)
-        fitting = sorted((i for i, ids in enumerate(rows) if len(ids) <= self.longest), key=lambda i: len(rows[i]))
+        fitting = [i for i, ids in enumerate(rows) if len(ids) <= self.longest]
         done = tokens = 0
-        for batch in self._batches(fitting, rows):
-            for i, value in zip(batch, self._forward([rows[i] for i in batch]), strict=True):
-                values[i] = value
-            done, tokens = done + len(batch), tokens + sum(len(rows[i]) for i in batch)
-            reporter.progress(done, len(rows), tokens)
+
+        def run(left: list[int], budget: int) -> Iterator[list[int]]:
+            nonlocal done, tokens
+            for batch in self._batches(sorted(left, key=lambda i: len(rows[i])), rows, budget):
+                for i, value in zip(batch, self._forward([rows[i] for i in batch]), strict=True):
+                    values[i] = value
+                done, tokens = done + len(batch), tokens + sum(len(rows[i]) for i in batch)
+                reporter.progress(done, len(rows), tokens)
+                yield batch
+
+        work_in_batches(fitting, self._batch_tokens, run, lambda i: len(rows[i]), self.model, reporter)
         reporter.progress(len(rows), len(rows), tokens)
         return values
 
-    def _batches(self, order: list[int], rows: list[Ids]) -> Iterator[list[int]]:
-        """Rows of rising length, as many as fit into `batch_tokens` with their padding."""
+    def _batches(self, order: list[int], rows: list[Ids], budget: int) -> Iterator[list[int]]:
+        """Rows of rising length, as many as fit into `budget` tokens with their padding."""
         batch: list[int] = []
         for i in order:
-            if batch and (len(batch) + 1) * len(rows[i]) > self._batch_tokens:
+            if batch and (len(batch) + 1) * len(rows[i]) > budget:
                 yield batch
                 batch = []
             batch.append(i)
@@ -127,13 +141,18 @@ class Classifier:
         return unused
 
 
-def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def _load(name: str, dtype: torch.dtype, device: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            name,
+            dtype=dtype,
+            device_map={"": device},
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

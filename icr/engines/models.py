@@ -12,6 +12,7 @@ from icr.base.content import cache_root
 from icr.base.conversation import Conversation
 from icr.base.errors import UserError
 from icr.base.files import atomic_folder
+from icr.engines.memory import loading
 from icr.engines.precision import Precision
 
 if TYPE_CHECKING:
@@ -162,16 +163,22 @@ def has_tokenizer(spec: str) -> bool:
 
 
 def load_model(spec: str, dtype: torch.dtype, device: str | torch.device) -> PreTrainedModel:
-    """A causal LM in eval mode: safetensors only, no remote code."""
+    """A causal LM in eval mode: safetensors only, no remote code. Weights are read straight to the device, without
+    a copy of the whole model in the host's memory.
+
+    Raises:
+        UserError: it cannot be loaded.
+        DoesNotFit: the device's memory is too small for its weights.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            spec, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
+        with loading(spec, dtype):
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                spec, dtype=dtype, device_map={"": device}, use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError) as error:
         raise _cannot_load("model", spec, error) from error
-    model.to(device)  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
     return model
 

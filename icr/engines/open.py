@@ -29,7 +29,7 @@ class EngineSettings(BaseModel, frozen=True):
             backend=choose_backend(sampling.backend),
             precision=resolve_precision(sampling.precision, gpu=gpu),
             window=window,
-            tensor_parallel=sampling.tensor_parallel,
+            tensor_parallel=sampling.tensor_parallel if gpu else 1,
             gpu_memory=sampling.gpu_memory,
         )
 

@@ -27,6 +27,7 @@ from icr.rounds.plan import RunPlan, step_name
 from icr.rounds.preflight import check_batch
 from icr.rounds.registry import find_stage
 from icr.rounds.window import bound_window
+from icr.work.devices import check_count, check_memory, find_gpus
 from icr.work.machine import Machine
 from icr.work.runner import Counts
 from icr.work.settings import append_history
@@ -67,7 +68,8 @@ class Controller:
             self._sweep()
             asked = config.train.processes
             fds, processes = [self._lock.fd], None if asked == "auto" else asked
-            self.machine = Machine(run.path, console, fds, processes, config.sampling.tensor_parallel)
+            sampling = config.sampling
+            self.machine = Machine(run.path, console, fds, processes, sampling.tensor_parallel, sampling.gpu_memory)
             self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
             self._settle()
         except BaseException:
@@ -154,9 +156,12 @@ class Controller:
     def iterate(self) -> None:
         """Run everything that is not done yet."""
         check_batch(self.config, self.machine.processes * self.config.train.nodes)
+        check_count(self.config.sampling.tensor_parallel, self.machine.gpus)
         for note in self.inputs.notes:
             self.machine.note(note)
         if not all(self.run.round(number).done(stage) for number, stage in self.plan.stages()):
+            if self.machine.gpus:
+                check_memory(self.config.sampling, find_gpus())
             self.machine.warm(self.config.sampling.backend)
         for number, stage in self.plan.stages():
             self.stage(number, stage)

@@ -20,6 +20,7 @@ from icr.engines.models import locate
 from icr.languages import check_languages
 from icr.rounds.checks import find_faults, find_notes
 from icr.rounds.context import Inputs
+from icr.rounds.room import check_room
 from icr.rounds.stages.kinds import check_kind
 from loops.checks import check_dropout, check_train
 from prompts.load import Prompt, load_heldout, load_prompts
@@ -73,6 +74,7 @@ def preflight(config: Config) -> Inputs:
     found.problems.extend(find_faults(config))
     if trained and not trained.endswith(".gguf"):
         found.attempt(None, check_dropout, trained, config.train.dropout)
+        found.attempt(None, check_room, config, trained)
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
         english = found.attempt(EnglishPairs([], Counter()), read_alignment, config.alignment.pairs)

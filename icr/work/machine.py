@@ -22,7 +22,7 @@ from icr.work.launch import Worker, run_workers
 from icr.work.local_pool import Lane, LocalPool
 from icr.work.pool import Pool, Shard, Task
 from icr.work.prepare import PrepareTask
-from icr.work.probe import TEXT, EngineTask, Probe, ProbeTask
+from icr.work.probe import TEXT, Agreement, EngineProbeTask, EngineTask, Probe, ProbeTask
 from icr.work.shard_queue import Tally, run_shards
 from icr.work.shards import ShardFolder, cut_table
 
@@ -50,6 +50,7 @@ class Machine:
         keep_fds: Sequence[int] = (),
         processes: int | None = None,
         tensor_parallel: int = 1,
+        gpu_memory: float = 0.9,
     ) -> None:
         """
         Args:
@@ -57,9 +58,10 @@ class Machine:
             keep_fds: a lock that trainings hold, too, as they write into the run folder.
             processes: of training; None is one per GPU.
             tensor_parallel: GPUs of each engine.
+            gpu_memory: share of a GPU's memory for lm-eval's vLLM; engines have theirs in their settings.
         """
         self.folder, self._console, self._keep_fds, self._asked = folder, console, keep_fds, processes
-        self._tensor_parallel = tensor_parallel
+        self._tensor_parallel, self.gpu_memory = tensor_parallel, gpu_memory
         self._awake: str | None = None
         self._started = False
         self._noted: set[str] = set()
@@ -160,6 +162,25 @@ class Machine:
             made = self.run(asked, pa.table({"text": [TEXT]}), "checking new weights")
             self._probes[task.model] = Probe(token_ids=made["token_ids"][0].as_py(), logp=made["logp"][0].as_py())
         return self._probes[task.model]
+
+    def compare(self, task: EngineTask, precision: Precision) -> Agreement | None:
+        """What the engine that did `task`, and a scorer in this precision, say of one text; None where no engine of
+        this command has served the task's model. The scorer stays in memory.
+
+        Raises:
+            UserError: they cannot be of one model.
+        """
+        if task.model not in self._served:
+            return None
+        shared = {"model": task.model, "chat_template": task.chat_template, "tokens": task.engine.window - 1}
+        text = pa.table({"text": [TEXT]})
+        engine = self.run(EngineProbeTask(engine=task.engine, **shared), text, "comparing engine and scorer")  # type: ignore[arg-type]
+        scorer = self.run(ProbeTask(precision=precision, **shared), text, "comparing engine and scorer")  # type: ignore[arg-type]
+        logps = engine["logp"][0].as_py(), scorer["logp"][0].as_py()
+        found = Agreement.of(len(engine["token_ids"][0]) - 1, *logps, (task.engine.precision, precision))
+        self.note_once(found.describe())
+        found.check(task.model)
+        return found
 
     def _wake(self, lane: str) -> None:
         """On a GPU one lane at a time has the memory: the others give theirs back first."""

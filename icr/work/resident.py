@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from icr.engines.classifier import Classifier
 
-ROOM = 0.8
-"""Share of the free memory that one more model may take before an older one has to go."""
-BYTES = {"fp32": 4, "bf16": 2}
 NAMES_ONLY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 """Entries of a config.json that may differ between two models of one architecture."""
 
@@ -76,27 +73,40 @@ class Resident:
         print(f"engine {self._built} built: {self._engine.name}, {serves[0].precision}, {model}", flush=True)
         return self._engine
 
-    def scorer(self, model: str, precision: Precision) -> PreTrainedModel:
-        """A causal language model in eval mode; older ones stay as long as there is memory for all."""
+    def scorer(self, model: str, precision: Precision, *, surely: bool = False) -> PreTrainedModel:
+        """A causal language model in eval mode; older ones stay as long as there is memory for all.
+
+        Args:
+            surely: refuse a model for which there is hardly room. A processor whose memory is full does not say so.
+
+        Raises:
+            DoesNotFit: there is no room for it.
+        """
+        from icr.engines.memory import does_not_fit, has_room
         from icr.engines.models import free, load_scorer
 
         key = (stamp(model), precision)
         if key not in self._scorers:
             for old in [k for k in self._scorers if k[0][0] == model and k[0] != key[0]]:
                 free(self._scorers.pop(old))
-            while self._scorers and not _has_room(model, precision):
+            while self._scorers and not has_room(model, precision):
                 free(self._scorers.popitem(last=False)[1])
+            if surely and not has_room(model, precision):
+                raise does_not_fit(model, precision)
             self._scorers[key] = load_scorer(model, precision)
         self._scorers.move_to_end(key)
         return self._scorers[key]
 
-    def classifier(self, model: str, precision: Precision, batch_tokens: int) -> Classifier:
-        """A sequence classifier, alone in memory."""
+    def classifier(self, model: str, precision: Precision, batch_tokens: int, *, surely: bool = False) -> Classifier:
+        """A sequence classifier, alone in memory. `surely` and errors as for `scorer`."""
         from icr.engines.classifier import Classifier
+        from icr.engines.memory import does_not_fit, has_room
 
         key = (stamp(model), precision)
         if key not in self._classifiers:
             self.rest()
+            if surely and not has_room(model, precision):
+                raise does_not_fit(model, precision)
             self._classifiers[key] = Classifier(model, precision, batch_tokens)
         return self._classifiers[key]
 
@@ -139,13 +149,3 @@ def describe_architecture(model: str) -> str:
         return model
     config = json.loads(file.read_text(encoding="utf-8"))
     return json.dumps({key: value for key, value in config.items() if key not in NAMES_ONLY}, sort_keys=True)
-
-
-def _has_room(model: str, precision: Precision) -> bool:
-    """Whether this worker's device has memory for one more model of this size."""
-    import psutil
-    import torch
-
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-    stored = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
-    return stored * BYTES[precision] / 2 <= ROOM * free

@@ -251,3 +251,8 @@ def check_kind(config: Config) -> None:
 def samples_greedily(name: str) -> bool:
     """Whether a `reward.kind` takes one greedy response a prompt and ignores `sampling`'s n, temperature and top_p."""
     return find_kind(name).greedy
+
+
+def scores_policy(name: str) -> bool:
+    """Whether a `reward.kind` is made of log-probs under the policy."""
+    return issubclass(find_kind(name), LogRatio)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from icr.engines.precision import Precision
 from icr.rewards import condition
 from icr.rows import Response
 from icr.work.pool import Task
-from icr.work.probe import ProbeTask
+from icr.work.probe import EngineProbeTask, ProbeTask
 from icr.work.resident import Resident
 from icr.work.shards import cut_table
 
@@ -64,6 +64,8 @@ class LogpsTask(Task):
     chat_template: str | None
     precision: Precision
     batch_tokens: int
+    check: bool = False
+    """The values only check others: where memory has no room for them they are null, with a note."""
 
 
 def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Reporter) -> pa.Table:
@@ -74,20 +76,35 @@ def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Repor
     tokenizer = state.tokenizer(task.tokenizer, task.chat_template)
     texts = table["condition"].to_pylist()
     ids = {text: prompt_token_ids(tokenizer, load_conversation(text)) for text in dict.fromkeys(texts)}
-    model = state.scorer(task.model, task.precision)
     prompts, responses = [ids[text] for text in texts], table["token_ids"].to_pylist()
-    sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
-    return _with_values(table, [float(s) for s in sums])
+
+    def work() -> list[float | None]:
+        model = state.scorer(task.model, task.precision, surely=task.check)
+        sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
+        return [float(s) for s in sums]
+
+    return _with_values(table, _check_or_nothing(work, table.num_rows, reporter) if task.check else work())
 
 
 def score_probe(state: Resident, task: ProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    """What an engine's weights are checked by."""
+    """What a scorer says of the text by which an engine's weights are checked."""
     from icr.scoring import sequence_logprobs
 
-    tokenizer = state.tokenizer(task.model, task.chat_template)
-    ids: list[int] = tokenizer(table["text"][0].as_py(), add_special_tokens=False)["input_ids"][: task.tokens]
+    ids = _probe_ids(state, task, table)
     logps = sequence_logprobs(state.scorer(task.model, task.precision), [ids[:1]], [ids[1:]])
     return pa.table({"token_ids": [ids], "logp": [float(logps[0])]})
+
+
+def ask_engine(state: Resident, task: EngineProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """What an engine says of it."""
+    ids = _probe_ids(state, task, table)
+    return pa.table({"token_ids": [ids], "logp": [state.engine(task.model, task.engine, task.probe).score(ids)]})
+
+
+def _probe_ids(state: Resident, task: ProbeTask | EngineProbeTask, table: pa.Table) -> list[int]:
+    tokenizer = state.tokenizer(task.model, task.chat_template)
+    ids: list[int] = tokenizer(table["text"][0].as_py(), add_special_tokens=False)["input_ids"]
+    return ids[: task.tokens]
 
 
 class ClassifyTask(Task):
@@ -100,13 +117,35 @@ class ClassifyTask(Task):
     model: str
     precision: Precision
     batch_tokens: int
+    check: bool = False
+    """As of `LogpsTask`."""
 
 
 def classify(state: Resident, task: ClassifyTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    classifier = state.classifier(task.model, task.precision, task.batch_tokens)
     prompts = map(load_conversation, table["prompt"].to_pylist())
     pairs = list(zip(prompts, table["response"].to_pylist(), strict=True))
-    return _with_values(table, classifier.logits(pairs, reporter))
+
+    def work() -> list[float | None]:
+        classifier = state.classifier(task.model, task.precision, task.batch_tokens, surely=task.check)
+        return classifier.logits(pairs, reporter)
+
+    return _with_values(table, _check_or_nothing(work, table.num_rows, reporter) if task.check else work())
+
+
+def _check_or_nothing(work: Callable[[], list[float | None]], rows: int, reporter: Reporter) -> list[float | None]:
+    """What `work` gives, or nulls where the device has no memory for it: a check must not end what it checks."""
+    import torch
+
+    from icr.engines.memory import DoesNotFit
+
+    try:
+        return work()
+    except DoesNotFit as error:
+        reporter.note(f"the check of bf16 against fp32 is left out on some prompts: {error.what}")
+    except torch.OutOfMemoryError:
+        reporter.note("the check of bf16 against fp32 is left out on some prompts: the device's memory is full")
+    torch.cuda.empty_cache()
+    return [None] * rows
 
 
 class CustomTask(Task):

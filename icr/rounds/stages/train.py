@@ -11,11 +11,14 @@ from icr.base.conversation import load_conversation
 from icr.base.files import read_json, write_table
 from icr.base.progress import Reporter
 from icr.config.schema import Config
-from icr.engines.precision import Precision
+from icr.engines.precision import Numerics, computing, weights_of
+from icr.engines.sizes import measure_checkpoint
 from icr.rows import PAIRS, read_pairs
 from icr.work.pool import Task
 from icr.work.resident import Resident
 from icr.work.shards import cut_table
+from loops.disk import check_disk, estimate_disk, folder_size
+from loops.numerics import training_numerics
 from loops.spec import CardFacts, TrainSpec
 
 if TYPE_CHECKING:
@@ -61,13 +64,14 @@ def encode_pairs(state: Resident, task: EncodeTask, table: pa.Table, reporter: R
 
 
 class ReferenceTask(Task):
-    """In: REQUESTS. Out: SUMS, log-probs in nats under the model that is trained, as it is before its first step."""
+    """In: REQUESTS. Out: SUMS, log-probs in nats under the model that is trained, as it is before its first step and
+    as the training computes them."""
 
     name: ClassVar[str] = "reference"
     lane: ClassVar[str] = "scorer"
 
     model: str
-    precision: Precision
+    numerics: Numerics
     batch_tokens: int
 
 
@@ -75,8 +79,9 @@ def score_requests(state: Resident, task: ReferenceTask, table: pa.Table, report
     from icr.scoring import sequence_logprobs
 
     prompts, responses = table["prompt_ids"].to_pylist(), table["response_ids"].to_pylist()
-    model = state.scorer(task.model, task.precision)
-    sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
+    model = state.scorer(task.model, weights_of(task.numerics))
+    with computing(task.numerics, model):
+        sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
     return pa.table({"logp": [float(s) for s in sums]}, schema=SUMS)
 
 
@@ -112,12 +117,19 @@ def train(context: Context) -> Counts:
 
 def _train(context: Context, config: Config, model: str, pairs: Path, facts: CardFacts) -> Counts:
     """Score the pairs under the training reference, which is `model` itself, then train it."""
+    from loops.data import reference_numerics
+
     folder = context.round.train
     precision = context.machine.precision(config.train.precision)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     data = folder / "data.parquet"
-    if not data.exists() and not context.round.model.exists():
-        _write_data(context, config, model, pairs, data, precision)
+    numerics = training_numerics(config.train)
+    size = measure_checkpoint(model)
+    if size is not None and not context.round.model.exists():
+        there = folder_size(folder / "checkpoints") + folder_size(folder / "best")
+        check_disk(estimate_disk(config.train, size), folder, there)
+    if not context.round.model.exists() and not (data.exists() and reference_numerics(data) == numerics):
+        _write_data(context, config, model, pairs, data, numerics)
     template = config.models.chat_template
     spec = TrainSpec(
         model=model,
@@ -140,7 +152,7 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: Car
     return context.machine.train(spec, f"training ({config.objective})")
 
 
-def _write_data(context: Context, config: Config, model: str, pairs: Path, data: Path, precision: Precision) -> None:
+def _write_data(context: Context, config: Config, model: str, pairs: Path, data: Path, numerics: Numerics) -> None:
     """The training's data file: the objective's rows, with what its reference says of them."""
     from loops.data import write_training_data
     from loops.families import family_of
@@ -153,11 +165,10 @@ def _write_data(context: Context, config: Config, model: str, pairs: Path, data:
     table = pa.table(
         {"prompt_ids": [p for p, _ in requests], "response_ids": [r for _, r in requests]}, schema=REQUESTS
     )
-    task = ReferenceTask(model=model, precision=precision, batch_tokens=config.reward.batch_tokens)
+    task = ReferenceTask(model=model, numerics=numerics, batch_tokens=config.reward.batch_tokens)
     shards = cut_table(table, context.shard_size)
-    tables, _ = context.machine.fill(
-        context.shard_folder(data.parent / "reference"), task, shards, "reference log-probs"
-    )
+    folder = context.shard_folder(data.parent / "reference") / numerics
+    tables, _ = context.machine.fill(folder, task, shards, "reference log-probs")
     sums = [logp for t in tables for logp in t["logp"].to_pylist()]
     trained_on = objective.dataset(rows, sums, seed=settings.seed)
-    write_training_data(data, trained_on, family_of(objective).columns)
+    write_training_data(data, trained_on, family_of(objective).columns, numerics)
