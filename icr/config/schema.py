@@ -16,6 +16,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+TemplateArguments = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], bool | int | float | str]
 WARMUP_RATIO = 0.03
 
 
@@ -30,6 +31,8 @@ class Models(Section):
     """π_I, the model before English alignment: hub id, folder, or .gguf file."""
     chat_template: str | None = None
     """A Jinja file, for models whose tokenizer has no chat template."""
+    template_arguments: TemplateArguments = {}
+    """Arguments of the chat template, such as {enable_thinking: false}. The models that a run makes have them, too."""
 
 
 class Alignment(Section):
@@ -64,6 +67,9 @@ class Sampling(Section):
     temperature: Positive = 0.9
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Count = 2400
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    """More tokens or texts that end an answer. The chat template's end of turn, the tokenizer's EOS and those of
+    generation_config.json end one in any case."""
     seed: int = 42
     shard_size: Count = 512
     """Prompts per shard, the unit of work. A killed run loses its unfinished shards. On a GPU a shard has at most 128

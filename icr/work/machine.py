@@ -153,7 +153,7 @@ class Machine:
         if task.model not in self._probes:
             asked = ProbeTask(
                 model=task.model,
-                chat_template=task.chat_template,
+                template=task.template,
                 precision=task.engine.precision,
                 tokens=task.engine.window - 1,
             )

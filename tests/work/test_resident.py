@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from icr.base.progress import SILENT
 from icr.engines.base import Completion, Decoding, Engine, Request
 from icr.engines.open import EngineSettings, open_engine
+from icr.engines.templates import Template
 from icr.rounds.stages.measure import score_probe
 from icr.work.machine import Machine
 from icr.work.probe import TEXT, Probe, ProbeTask
@@ -37,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def probe(model: str) -> Probe:
-    task = ProbeTask(model=model, chat_template=None, precision="fp32", tokens=100)
+    task = ProbeTask(model=model, template=Template(), precision="fp32", tokens=100)
     made = score_probe(Resident(), task, pa.table({"text": [TEXT]}), SILENT)
     return Probe(token_ids=made["token_ids"][0].as_py(), logp=made["logp"][0].as_py())
 
@@ -91,7 +92,7 @@ def test_probes_are_made_once_engines_have_to_change_weights(
     for turn, model in enumerate((models[0], models[0], models[1], models[0])):
         task = SampleTask(
             model=model,
-            chat_template=None,
+            template=Template(),
             engine=settings,
             n=1,
             temperature=0.0,
