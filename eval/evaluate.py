@@ -28,12 +28,13 @@ from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, write_text
 from icr.base.lock import RunLock
-from icr.base.rundir import open_run
+from icr.base.rundir import open_run, start_date
 from icr.config.evaluation import Benchmark, EvaluationConfig
 from icr.config.load import dump_config, load_config, make_section, resolve_paths
 from icr.config.schema import Judge
 from icr.engines.models import context_length, locate
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template
 from icr.languages import check_languages
 from icr.work.machine import Machine
 from icr.work.sampling import bound_tokens
@@ -119,7 +120,7 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
                 name=Path(config.model).name,
                 out=out,
                 languages=config.languages,
-                chat_template=config.chat_template,
+                template=Template(file=config.chat_template, arguments=config.template_arguments, date=start_date(out)),
                 sampling=config.sampling,
                 judge=config.judge,
                 judge_model=folders.get(judge_model or ""),
@@ -214,7 +215,7 @@ def agreement(
             name="",
             out=out,
             languages=languages,
-            chat_template=None,
+            template=Template(date=start_date(folder.path)),
             sampling=of_run.sampling,
             judge=asked,
             judge_model=folders.get(model or ""),

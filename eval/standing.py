@@ -55,10 +55,14 @@ def describe_evaluation(
 
 def _settings(config: EvaluationConfig, *, samples: bool) -> Iterator[tuple[str, object]]:
     yield "languages", config.languages
+    if config.template_arguments:
+        yield "template_arguments", config.template_arguments
     for key, stages in USES.items():
         section, _, _ = key.partition(".")
         if f"judge/{config.benchmark}" not in stages or section not in ("sampling", "judge"):
             continue
+        if key == "sampling.stop" and not config.sampling.stop:
+            continue  # it did not exist once
         if (section == "sampling" and not samples) or (key in OF_ENDPOINTS and config.judge.kind != "openai"):
             continue
         yield from ((key, value) for value in _look_up(config, key))

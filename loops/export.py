@@ -128,6 +128,7 @@ def write_model(
     facts: CardFacts,
     chat_template: str | None = None,
     family: Family[Objective] | None = None,
+    end: int | None = None,
 ) -> None:
     """Write the final model folder; it appears whole.
 
@@ -142,6 +143,7 @@ def write_model(
         facts: what the model card says.
         chat_template: replaces the base's.
         family: the kind of model that was trained; a language model like the base without it.
+        end: the token that ends an answer; generation_config.json gets it if it has it not.
 
     Raises:
         IcrError: the weights do not have the keys of such a model.
@@ -163,6 +165,8 @@ def write_model(
             shutil.copyfile(file, tmp / file.name)
         if chat_template is not None:
             (tmp / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+        if end is not None:
+            _add_end(tmp, end)
         if family is not None and family.config_changes():
             _change_config(tmp / "config.json", {"architectures": [type(model).__name__], **family.config_changes()})
         save_torch_state_dict(final, tmp, max_shard_size=SHARD_SIZE)
@@ -184,6 +188,21 @@ def _final_dtypes(
 def _change_config(file: Path, changes: Mapping[str, object]) -> None:
     config = {**json.loads(file.read_text(encoding="utf-8")), **changes}
     file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _add_end(folder: Path, end: int) -> None:
+    """Programs that serve the model stop where generation_config.json says, else where config.json says."""
+    configs = [folder / name for name in ("generation_config.json", "config.json") if (folder / name).is_file()]
+    every: list[int | list[int] | None] = [
+        json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") for file in configs
+    ]
+    found = next((ends for ends in every if ends is not None), [])
+    known: list[int] = found if isinstance(found, list) else [found]
+    if end not in known:
+        file = folder / "generation_config.json"
+        config = json.loads(file.read_text(encoding="utf-8")) if file in configs else {}
+        config["eos_token_id"] = [end, *known]
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _is_alias(tensor: Tensor, named: Mapping[str, Tensor], kept: Iterable[str]) -> bool:

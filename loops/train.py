@@ -248,8 +248,23 @@ def export(
     if lora is not None:
         weights = merged_weights(base, lora, weights, family)
         model = model.get_base_model()
-    template = spec.chat_template.read_text(encoding="utf-8") if spec.chat_template else None
-    write_model(output, base, model, weights, spec.facts, template, family)
+    template, end = _describe_answers(spec, base)
+    write_model(output, base, model, weights, spec.facts, template, family, end)
+
+
+def _describe_answers(spec: TrainSpec, base: Path) -> tuple[str | None, int | None]:
+    """The chat template of the final model, where it is not the base's, and the token that ends its answers."""
+    from icr.engines.models import open_tokenizer
+    from icr.engines.templates import Template, template_ends
+
+    file = str(spec.chat_template) if spec.chat_template else None
+    template = Template(file=file, arguments=spec.template_arguments)
+    if not (base / "tokenizer_config.json").is_file():
+        return (spec.chat_template.read_text(encoding="utf-8") if spec.chat_template else None), None
+    tokenizer = open_tokenizer(str(base))
+    text = template.exported(tokenizer) if file or template.arguments else None
+    template.apply(tokenizer)
+    return text, next(iter(template_ends(tokenizer)), None)
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from eval.judges.open import Examiner, name_judge
 from eval.judges.question import Question, Verdict, template
 from icr.base.files import write_rows
 from icr.config.schema import Judge as JudgeConfig
+from icr.engines.templates import NO_THINKING, Template
 from icr.work.crew import Limits
 from icr.work.pool import Shard
 
@@ -70,12 +71,15 @@ class Judging:
     """Of all that verdicts depend on besides the questions; what is not finished is in folders of this name."""
 
     @classmethod
-    def of(cls, config: JudgeConfig, model: str | None, machine: Machine, key: str, cache: Path) -> Judging:
+    def of(
+        cls, config: JudgeConfig, model: str | None, machine: Machine, key: str, cache: Path, date: str | None = None
+    ) -> Judging:
         """The judge that a config names.
 
         Args:
             model: a local judge's, as a folder or hub id.
             cache: where an endpoint's answers are kept.
+            date: YYYY-MM-DD, what a local judge's chat template takes for today.
 
         Raises:
             UserError: as `name_judge`.
@@ -85,7 +89,8 @@ class Judging:
             task = AskTask(work=key, examiner=Examiner.of(config, cache))
             return cls(name, task, SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE), machine, key)
         assert model is not None
-        local = AskLocalTask(work=key, model=model, precision="bf16" if machine.gpus else "fp32")
+        template = Template(arguments=NO_THINKING, date=date)
+        local = AskLocalTask(work=key, model=model, template=template, precision="bf16" if machine.gpus else "fp32")
         return cls(name, local, SHARD_SIZES["local"], machine, key)
 
     def ask(self, folder: Path, sheets: Sequence[Sheet], label: str, shown: str, scale: float = 1.0) -> None:

@@ -110,6 +110,19 @@ class RunDir:
         return [self.round(n) for n in numbers]
 
 
+def start_date(folder: Path, at_first: str | None = None) -> str:
+    """The date that a run's chat templates take for today, YYYY-MM-DD: the one on which it was started. So a run that
+    goes on after midnight, or is resumed later, gives its models the same prompts.
+
+    Args:
+        at_first: the date that a new folder gets; None is today.
+    """
+    file = folder / "started.json"
+    if not file.is_file():
+        write_json(file, {"date": at_first or time.strftime("%Y-%m-%d")})
+    return str(read_json(file)["date"])
+
+
 def open_run(path: Path) -> RunDir:
     """The run folder `path`. Raises UserError if it is not one."""
     run = RunDir(path)

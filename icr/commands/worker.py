@@ -21,6 +21,7 @@ REGISTERED: tuple[tuple[type[Task], Function[Resident]], ...] = (
     (EngineProbeTask, measure.ask_engine),
     (sampling.SampleTask, sampling.sample),
     (translate.TranslateTask, translate.translate),
+    (measure.EncodeConditionsTask, measure.encode_conditions),
     (measure.LogpsTask, measure.sum_logps),
     (measure.ClassifyTask, measure.classify),
     (measure.CustomTask, measure.call_custom),

@@ -20,6 +20,7 @@ from icr.config.values import (
     Section,
     Seed,
     Share,
+    TemplateArguments,
     Text,
     Tokens,
     Whole,
@@ -36,6 +37,8 @@ class Models(Section):
     """π_I, the model before English alignment: hub id, folder, or .gguf file."""
     chat_template: Text | None = None
     """A Jinja file, for models whose tokenizer has no chat template."""
+    template_arguments: TemplateArguments = {}
+    """Arguments of the chat template, such as {enable_thinking: false}. The models that a run makes have them, too."""
 
 
 class Alignment(Section):
@@ -73,6 +76,9 @@ class Sampling(Section):
     temperature: Annotated[Positive, Field(le=100)] = 0.9
     top_p: Annotated[Share, Field(gt=0)] = 1.0
     max_tokens: Tokens = 2400
+    stop: list[Annotated[Text, Field(min_length=1)]] = []
+    """More tokens or texts that end an answer. The chat template's end of turn, the tokenizer's EOS and those of
+    generation_config.json end one in any case."""
     seed: Seed = 42
     shard_size: Count = 512
     """Prompts per shard, the unit of work. A killed run loses its unfinished shards. On a GPU a shard has at most 128
@@ -127,9 +133,8 @@ class Train(Section):
     batch_size: Count = 16
     """Pairs per optimiser step, over all processes."""
     micro_batch_size: Literal["auto"] | Count = "auto"
-    """Pairs per process and forward pass. With KTO: rows, and a pair makes two rows. `auto`: as many as fit into the
-    GPU's memory by a rough estimate; without a GPU one pair. The counts of the stage have the number. Results do not
-    depend on it, except by rounding."""
+    """Pairs per process and forward pass; with KTO rows, two a pair. `auto`: as many as fit into the GPU's memory by a
+    rough estimate; without a GPU one pair. Results do not depend on it, except by rounding."""
     epochs: Annotated[Positive, Field(le=10_000)] = 1.0
     nll_weight: NonNegative = 1.0
     """Weight of the NLL term of Eq. 11."""

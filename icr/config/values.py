@@ -19,6 +19,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[Whole, Field(ge=1, le=10_000_000)]
 Processes = Annotated[Whole, Field(ge=1, le=10_000)]
 Tokens = Annotated[Whole, Field(ge=1, le=10_000_000)]
+TemplateArguments = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], bool | int | float | str]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 
 

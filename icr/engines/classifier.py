@@ -11,8 +11,10 @@ from icr.base.conversation import Conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
 from icr.engines.memory import loading, work_in_batches
-from icr.engines.models import fill_template, locate
+from icr.engines.models import locate
 from icr.engines.precision import Precision
+from icr.engines.templates import encode_conversation
+from icr.engines.tokens import guard_of
 
 if TYPE_CHECKING:
     import torch
@@ -69,13 +71,9 @@ class Classifier:
     def token_ids(self, prompt: Conversation, response: str) -> Ids:
         """Prompt and response as the classifier reads them: in its chat template, else as a pair of texts."""
         if self.tokenizer.chat_template:
-            text = fill_template(self.tokenizer, [*prompt, {"role": "assistant", "content": response}], opened=False)
-            encoded = self.tokenizer(text, add_special_tokens=False)
-        else:
-            encoded = self.tokenizer(show_conversation(prompt), response)
-        ids: list[int] = encoded["input_ids"]
-        segments: list[int] = encoded.get("token_type_ids") or [0] * len(ids)
-        return list(zip(ids, segments, strict=True))
+            answered: Conversation = [*prompt, {"role": "assistant", "content": response}]
+            return [(id, 0) for id in encode_conversation(self.tokenizer, answered, opened=False)]
+        return guard_of(self.tokenizer).encode_pair(show_conversation(prompt), response)
 
     def logits(self, pairs: Sequence[tuple[Conversation, str]], reporter: Reporter = _SILENT) -> list[float | None]:
         """The logit of each (prompt, response); None where the two are longer than the classifier can read.

@@ -1,4 +1,4 @@
-"""Models and tokenizers: how a name becomes a folder, what is checked before loading, how text becomes tokens."""
+"""Models and tokenizers: how a name becomes a folder, what is checked before loading, and how both are loaded."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from icr.base.content import cache_root
-from icr.base.conversation import Conversation
 from icr.base.errors import UserError
 from icr.base.files import atomic_folder
 from icr.engines.memory import loading
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 
 if TYPE_CHECKING:
     import torch
@@ -134,24 +134,41 @@ def _vocabulary(spec: str) -> dict[str, int]:
 
         vocab: dict[str, int] = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
         return vocab
-    return load_tokenizer(spec).get_vocab()
+    return open_tokenizer(spec).get_vocab()
 
 
-def load_tokenizer(spec: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+def load_tokenizer(spec: str, template: Template | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer that writes conversations in a chat template.
 
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _cannot_load("tokenizer", spec, error) from error
-    if chat_template:
-        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+    Args:
+        spec: folder or hub id; of a .gguf file, the tokenizer that is in it.
+        template: the chat template and its arguments; None is the tokenizer's own as it is.
+
+    Raises:
+        UserError: it cannot be loaded, or has no chat template.
+    """
+    tokenizer = open_tokenizer(spec)
+    if template is not None:
+        template.apply(tokenizer)
     if not tokenizer.chat_template:
         raise UserError(
             "the tokenizer has no chat template",
             where=spec,
             do="name a Jinja file in models.chat_template, or use a chat model",
         )
+    return tokenizer
+
+
+def open_tokenizer(spec: str) -> PreTrainedTokenizerBase:
+    """A tokenizer, with a chat template or without. Raises UserError if it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    path = Path(spec)
+    folder, options = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (spec, {})
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise _cannot_load("tokenizer", spec, error) from error
     return tokenizer
 
 
@@ -192,43 +209,6 @@ def _cannot_load(what: str, spec: str, error: Exception) -> UserError:
     )
 
 
-def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> list[int]:
-    """The chat template around a conversation, ready for the next answer.
-
-    The template writes its own BOS where the model wants one, so the tokenizer must not add a second.
-
-    Raises:
-        UserError: as `fill_template`.
-    """
-    ids: list[int] = tokenizer(fill_template(tokenizer, prompt, opened=True), add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def fill_template(tokenizer: PreTrainedTokenizerBase, messages: Conversation, *, opened: bool) -> str:
-    """A conversation as the chat template writes it.
-
-    Args:
-        opened: end with the opening of an answer, which the model is to write.
-
-    Raises:
-        UserError: the template refuses these messages (some take no system message), or leaves the system message out.
-    """
-    from jinja2 import TemplateError
-
-    roles = ", ".join(message["role"] for message in messages)
-    do = "remove or change the messages that it does not accept, or use another chat template"
-    try:
-        plain = cast("list[dict[str, str]]", messages)
-        text = str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=opened))
-    except TemplateError as error:
-        what = f"the chat template refuses a conversation of the roles {roles}: {error}"
-        raise UserError(what, where=tokenizer.name_or_path, do=do) from error
-    if any(m["role"] == "system" and m["content"].strip() not in text for m in messages):
-        what = "the chat template leaves the system message out"
-        raise UserError(what, where=tokenizer.name_or_path, do=do)
-    return text
-
-
 def context_length(spec: str) -> int:
     """Positions that the model was made for. Raises UserError if its config does not say."""
     file = Path(spec) / "config.json"
@@ -247,16 +227,6 @@ def context_length(spec: str) -> int:
             do="add it to config.json",
         )
     return int(found)
-
-
-def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token with which the chat template ends an answer; the tokenizer's EOS where the template has none."""
-    mark = "\x02answer\x03"
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    after: list[int] = tokenizer(text.partition(mark)[2], add_special_tokens=False)["input_ids"]
-    special = set(tokenizer.all_special_ids)
-    return after[0] if after and after[0] in special else int(tokenizer.eos_token_id)
 
 
 def load_scorer(name: str, precision: Precision) -> PreTrainedModel:

@@ -10,6 +10,7 @@ from icr.base.fields import Fields
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.schema import Config
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template
 from icr.work.machine import Machine
 from icr.work.steps import Step
 from prompts.load import Prompt
@@ -52,6 +53,8 @@ class Context:
     """The policy one round earlier: π_θ^{t-2}, and π_I in round 1."""
     judge_model: str | None
     machine: Machine
+    template: Template
+    """Of all that the policies and π_I read in this run."""
     engine: EngineSettings
     """One for all that the policies sample in this run."""
     parts: dict[str, Fields] = field(default_factory=dict)

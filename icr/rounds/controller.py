@@ -15,11 +15,12 @@ from rich.console import Console
 from icr.base.errors import UserError
 from icr.base.files import write_json
 from icr.base.lock import RunLock
-from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord
+from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord, start_date
 from icr.config.load import load_config
 from icr.config.schema import Config
 from icr.engines.models import check_same_vocabulary
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template
 from icr.rounds.benchmarks import follow_benchmarks, with_benchmarks
 from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
@@ -50,6 +51,7 @@ class Controller:
         *,
         borrow: Borrow | None = None,
         measured: Path | None = None,
+        date: str | None = None,
     ) -> None:
         """Take the lock and compare the run's records with the config and the files that it names.
 
@@ -57,6 +59,7 @@ class Controller:
             inputs: what `icr.rounds.preflight.preflight` has read for this config.
             borrow: takes over steps that another run has done from the same inputs.
             measured: folder of what several runs measure of the same responses.
+            date: YYYY-MM-DD, when several runs were started; chat templates may write it. Default: the run's own.
 
         Raises:
             UserError: the folder is in use; a finished step was made from other inputs or with other settings.
@@ -72,6 +75,8 @@ class Controller:
             self.machine = Machine(run.path, console, fds, processes, sampling.tensor_parallel, sampling.gpu_memory)
             self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
             self._settle()
+            models, day = config.models, start_date(run.path, date)
+            self._template = Template(file=models.chat_template, arguments=models.template_arguments, date=day)
         except BaseException:
             self._lock.release()
             raise
@@ -236,6 +241,7 @@ class Controller:
             previous=models[number - 2] if number >= 2 else reference,
             judge_model=folders.get(self.inputs.judge or ""),
             machine=self.machine,
+            template=self._template,
             engine=EngineSettings.of(self.config.sampling, window, gpu=self.machine.gpus > 0),
             shared=lambda name: self._measured / self.plan.pass_key(number, name) if self._measured else None,
         )

@@ -12,16 +12,16 @@ from typing import ParamSpec, TypeVar
 from eval.judges.own import check_own_judge
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
-from icr.base.conversation import Conversation, is_plain, load_conversation
 from icr.base.errors import ConfigError, UserError
 from icr.config.load import load_config
 from icr.config.schema import Config, Judge, MtBench
-from icr.engines.models import locate
+from icr.engines.models import check_same_vocabulary, locate
 from icr.languages import check_languages
 from icr.rounds.checks import find_faults, find_notes
 from icr.rounds.context import Inputs
 from icr.rounds.room import check_room
 from icr.rounds.stages.kinds import check_kind
+from icr.rounds.templates import check_templates
 from loops.checks import check_dropout, check_train
 from prompts.load import Prompt, load_heldout, load_prompts
 from prompts.overlap import check_overlap, describe_prompts
@@ -85,8 +85,9 @@ def preflight(config: Config) -> Inputs:
     found.notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
     overlap = config.prompts.allow_overlap
     found.notes.extend(found.attempt([], check_overlap, prompts, heldout, allowed=overlap))
-    if trained and not trained.endswith(".gguf"):
-        found.attempt(None, _check_template, trained, config.models.chat_template, [*prompts, *heldout], alignment)
+    found.attempt(None, check_templates, config, trained, judge, [*prompts, *heldout], alignment)
+    if policy and reference and Path(policy).is_dir() and Path(reference).is_dir():
+        found.attempt(None, check_same_vocabulary, policy, reference)
     if found.problems:
         raise ConfigError(found.problems)
     inputs = Inputs(prompts, heldout, alignment, policy, reference, judge)
@@ -164,39 +165,6 @@ def check_batch(config: Config, processes: int) -> None:
         for key, size, rows in batches
         if size * rows % (micro * processes)
     ]
-    if problems:
-        raise ConfigError(problems)
-
-
-def _check_template(
-    model: str, chat_template: str | None, prompts: Sequence[Prompt], alignment: Sequence[Mapping[str, str]]
-) -> None:
-    """Whether the model's chat template takes the conversations: one of each sequence of roles is rendered.
-
-    Plain texts are not, and a hub id's template is looked at only where it is in the local cache: what it refuses is
-    said when the first prompts are encoded.
-
-    Raises:
-        ConfigError: every sequence that it does not take, by the first prompt that has it.
-        UserError: the tokenizer cannot be loaded.
-    """
-    from icr.engines.models import fill_template, has_tokenizer, load_tokenizer
-
-    every: list[tuple[str, Conversation]] = [(f"prompt {p.id}, language {p.lang}", p.messages) for p in prompts]
-    every += [(f"alignment pair {n}", load_conversation(pair["prompt"])) for n, pair in enumerate(alignment, 1)]
-    by_roles: dict[tuple[str, ...], tuple[str, Conversation]] = {}
-    for name, messages in every:
-        if not is_plain(messages):
-            by_roles.setdefault(tuple(m["role"] for m in messages), (name, messages))
-    if not by_roles or not has_tokenizer(model):
-        return
-    tokenizer = load_tokenizer(model, chat_template)
-    problems = []
-    for name, messages in by_roles.values():
-        try:
-            fill_template(tokenizer, messages, opened=True)
-        except UserError as error:
-            problems.append(UserError(error.what, where=f"{name}; {error.where}", do=error.do))
     if problems:
         raise ConfigError(problems)
 

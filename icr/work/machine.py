@@ -155,7 +155,7 @@ class Machine:
         if task.model not in self._probes:
             asked = ProbeTask(
                 model=task.model,
-                chat_template=task.chat_template,
+                template=task.template,
                 precision=task.engine.precision,
                 tokens=task.engine.window - 1,
             )
@@ -172,7 +172,7 @@ class Machine:
         """
         if task.model not in self._served:
             return None
-        shared = {"model": task.model, "chat_template": task.chat_template, "tokens": task.engine.window - 1}
+        shared = {"model": task.model, "template": task.template, "tokens": task.engine.window - 1}
         text = pa.table({"text": [TEXT]})
         engine = self.run(EngineProbeTask(engine=task.engine, **shared), text, "comparing engine and scorer")  # type: ignore[arg-type]
         scorer = self.run(ProbeTask(precision=precision, **shared), text, "comparing engine and scorer")  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from icr.base.errors import UserError
 from icr.engines.open import EngineSettings
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 from icr.work.pool import Task
 
 TEXT = (
@@ -43,7 +44,9 @@ class EngineTask(Task):
     lane: ClassVar[str] = "engine"
 
     model: str
-    chat_template: str | None
+    template: Template
+    stop: tuple[str, ...] = ()
+    """`sampling.stop`."""
     engine: EngineSettings
     probe: Probe | None = None
     """Of `model`. The driver sets it once engines have served another model."""
@@ -56,7 +59,7 @@ class ProbeTask(Task):
     lane: ClassVar[str] = "scorer"
 
     model: str
-    chat_template: str | None
+    template: Template
     precision: Precision
     tokens: int
     """At most this many of the text's, so that an engine's window has room for them."""

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from icr.engines.base import Engine
+from icr.engines.base import Engine, Stops
 from icr.engines.open import EngineSettings, open_engine
 from icr.engines.precision import Precision
+from icr.engines.templates import Template, find_thinking
 from icr.work.probe import Probe
 
 if TYPE_CHECKING:
@@ -117,11 +118,20 @@ class Resident:
                 self._kept[name] = make()
             return cast(T, self._kept[name])
 
-    def tokenizer(self, model: str, chat_template: str | None) -> PreTrainedTokenizerBase:
-        from icr.engines.models import load_tokenizer
+    def tokenizer(self, model: str, template: Template) -> PreTrainedTokenizerBase:
+        """A tokenizer that writes conversations in a chat template.
 
-        name = f"tokenizer {stamp(model)} {chat_template}"
-        return self.keep(name, lambda: load_tokenizer(model, chat_template))
+        Raises:
+            UserError: as `load_tokenizer`; its template makes the model write its reasoning.
+        """
+        return self.keep(f"tokenizer {stamp(model)} {template.model_dump_json()}", lambda: _open(model, template))
+
+    def stops(self, model: str, template: Template, asked: tuple[str, ...]) -> Stops:
+        """What ends the model's answers, see `icr.engines.stops.find_stops`."""
+        from icr.engines.stops import find_stops
+
+        name = f"stops {stamp(model)} {template.model_dump_json()} {asked}"
+        return self.keep(name, lambda: find_stops(self.tokenizer(model, template), model, asked))
 
     def rest(self) -> None:
         """Give device memory back: the engine sleeps, loaded models go."""
@@ -133,6 +143,15 @@ class Resident:
             free(self._scorers.popitem()[1])
         while self._classifiers:
             free(self._classifiers.popitem()[1].model)
+
+
+def _open(model: str, template: Template) -> PreTrainedTokenizerBase:
+    from icr.engines.models import load_tokenizer
+
+    tokenizer = load_tokenizer(model, template)
+    if problem := find_thinking(tokenizer):
+        raise problem
+    return tokenizer
 
 
 def stamp(model: str) -> Stamp:

@@ -45,6 +45,7 @@ USES: dict[str, tuple[str, ...]] = {
     "models.policy": (INPUT,),
     "models.reference": (INPUT,),
     "models.chat_template": (INPUT,),
+    "models.template_arguments": ("align", "sample", *ANSWERING),
     "alignment.pairs": (INPUT,),
     "alignment.limit": ("align",),
     "alignment.learning_rate": ("align",),
@@ -62,6 +63,7 @@ USES: dict[str, tuple[str, ...]] = {
     "sampling.temperature": ("sample",),
     "sampling.top_p": ("sample",),
     "sampling.max_tokens": ("sample",),
+    "sampling.stop": ("align", "sample", *ANSWERING),
     "sampling.seed": ("sample", *ANSWERING),
     "sampling.precision": ("sample", *ANSWERING),
     # decides which prompts are in one batch, and so, on a CPU, the last bits of their probabilities
@@ -165,6 +167,8 @@ def _asks_endpoint(config: Config) -> bool:
 
 
 ONLY_WHERE: dict[str, Callable[[Config, Stage], bool]] = {
+    "models.template_arguments": lambda config, stage: bool(config.models.template_arguments),
+    "sampling.stop": lambda config, stage: bool(config.sampling.stop),
     # LIDR takes one greedy response per prompt, whatever `sampling` says, and has no rewards
     "reward.kind": lambda config, stage: stage == "score" or _is_lidr(config),
     "sampling.n": lambda config, stage: not _is_lidr(config),

@@ -10,7 +10,8 @@ import pytest
 from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.engines.classifier import Classifier
-from icr.engines.models import fill_template, has_tokenizer, prompt_token_ids
+from icr.engines.models import has_tokenizer
+from icr.engines.templates import fill_template, prompt_token_ids
 from tests.helpers.tiny_models import CHAT_TEMPLATE, make_tokenizer
 
 TALK: Any = [

@@ -244,7 +244,7 @@ def test_a_local_model_translates_greedily(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from icr.engines.models import prompt_token_ids
+    from icr.engines.templates import prompt_token_ids
 
     monkeypatch.setattr("icr.engines.precision.has_bf16", lambda: False)  # what it is compared with is fp32
     put(source.parent, "en", *(row(id, text) for id, text in enumerate(["A short one.", "x " * 1500, "Another."])))

@@ -14,6 +14,7 @@ from icr.base.errors import UserError
 from icr.base.progress import SILENT
 from icr.engines.base import Completion, Decoding, Engine, Request
 from icr.engines.open import EngineSettings, open_engine
+from icr.engines.templates import Template
 from icr.engines.transformers_engine import TransformersEngine
 from icr.rounds.stages.measure import score_probe
 from icr.work.machine import Machine
@@ -39,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def probe(model: str) -> Probe:
-    task = ProbeTask(model=model, chat_template=None, precision="fp32", tokens=100)
+    task = ProbeTask(model=model, template=Template(), precision="fp32", tokens=100)
     made = score_probe(Resident(), task, pa.table({"text": [TEXT]}), SILENT)
     return Probe(token_ids=made["token_ids"][0].as_py(), logp=made["logp"][0].as_py())
 
@@ -93,7 +94,7 @@ def test_probes_are_made_once_engines_have_to_change_weights(
     for turn, model in enumerate((models[0], models[0], models[1], models[0])):
         task = SampleTask(
             model=model,
-            chat_template=None,
+            template=Template(),
             engine=settings,
             n=1,
             temperature=0.0,
@@ -110,7 +111,7 @@ def compare(model: str, folder: Path, *, used: bool = True) -> Agreement | None:
     machine = Machine(folder, silent())
     settings = EngineSettings(backend="transformers", precision="fp32", window=256)
     task = SampleTask(
-        model=model, chat_template=None, engine=settings, n=1, temperature=0, top_p=1, max_tokens=4, seed=1, round=1
+        model=model, template=Template(), engine=settings, n=1, temperature=0, top_p=1, max_tokens=4, seed=1, round=1
     )
     if used:
         row = pa.Table.from_pylist([{"prompt_id": "p", "lang": "en", "prompt": "What?"}], schema=PROMPTS)

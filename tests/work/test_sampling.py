@@ -9,8 +9,10 @@ import torch
 
 from icr.base.conversation import wrap_text
 from icr.engines.base import Decoding, Request, request_seed
-from icr.engines.models import end_of_turn_id, load_tokenizer, prompt_token_ids
+from icr.engines.models import load_tokenizer
 from icr.engines.open import EngineSettings, choose_backend
+from icr.engines.stops import end_of_turn_id
+from icr.engines.templates import Template, prompt_token_ids
 from icr.engines.transformers_engine import OwnNoise, TransformersEngine
 from icr.work.sampling import SampleTask, sample_prompts
 from prompts.load import Prompt
@@ -88,7 +90,7 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
     ]
     task = SampleTask(
         model=str(tiny_pair[0]),
-        chat_template=None,
+        template=Template(),
         engine=EngineSettings(backend="transformers", precision="fp32", window=256),
         n=2,
         temperature=DECODING.temperature,
@@ -107,6 +109,13 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
 
     first = run("a")
     assert first.pool.tasks == ["sample"] * 2 and first.watcher.steps[-1] == (12, 12)
+    cut = [
+        sum(r["finish_reason"] == "length" for r in rows(tmp_path / "a" / f"{lang}.parquet")) for lang in ("en", "es")
+    ]
+    assert cut == [6, 6]  # of each shard of four prompts all are; it is said once a language
+    assert [note.partition(";")[0] for note in first.watcher.notes] == [
+        "4 of 4 answers in en were cut off (100%)", "4 of 4 answers in es were cut off (100%)"
+    ]  # fmt: skip
     assert run("a").pool.tasks == []
     run("b")
     (tmp_path / "b" / "shards" / "00000.parquet").unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ from icr.rounds.stages.measure import (
     CustomTask,
     LogpsTask,
     Scored,
+    read_conditions,
     read_sequences,
     read_texts,
 )
@@ -55,8 +56,6 @@ class LogRatio(RewardKind):
         config = self.context.config
         return LogpsTask(
             model=model,
-            tokenizer=self.context.policy,
-            chat_template=config.models.chat_template,
             precision=precision,
             batch_tokens=config.reward.batch_tokens,
         )
@@ -66,7 +65,11 @@ class LogRatio(RewardKind):
         return [*self.read_all()]
 
     def _table(self, rows: Sequence[Scored]) -> pa.Table:
-        return read_sequences(self.context, self.context.config.reward.kind, rows)
+        return read_sequences(self.context, self._conditions, rows)
+
+    @cached_property
+    def _conditions(self) -> dict[tuple[str, str], list[int]]:
+        return read_conditions(self.context, self.context.config.reward.kind)
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         policy, reference = (

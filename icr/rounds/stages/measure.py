@@ -10,6 +10,7 @@ import pyarrow as pa
 from icr.base.conversation import dump_conversation, load_conversation
 from icr.base.progress import Reporter
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 from icr.rewards import condition
 from icr.rows import Response
 from icr.work.pool import Task
@@ -37,7 +38,9 @@ Key = tuple[str, str, int]
 
 KEY = [("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32())]
 VALUES = pa.schema([*KEY, ("value", pa.float64())])
-SEQUENCES = pa.schema([*KEY, ("condition", pa.string()), ("token_ids", pa.list_(pa.int32()))])
+CONDITIONS = pa.schema([("condition", pa.string())])
+ENCODED = pa.schema([("ids", pa.list_(pa.int32()))])
+SEQUENCES = pa.schema([*KEY, ("condition_ids", pa.list_(pa.int32())), ("token_ids", pa.list_(pa.int32()))])
 TEXTS = pa.schema(
     [
         *KEY,
@@ -49,6 +52,26 @@ TEXTS = pa.schema(
     ]
 )
 UNIT = ("prompt_id", "lang")
+CONDITIONS_SHARD = 4096
+
+
+class EncodeConditionsTask(Task):
+    """In: CONDITIONS. Out: ENCODED, in the chat template. Once a round, so that all passes are given the same ids."""
+
+    name: ClassVar[str] = "conditions"
+    lane: ClassVar[str] = "scorer"
+
+    model: str
+    """Whose tokenizer."""
+    template: Template
+
+
+def encode_conditions(state: Resident, task: EncodeConditionsTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    from icr.engines.templates import prompt_token_ids
+
+    tokenizer = state.tokenizer(task.model, task.template)
+    ids = [prompt_token_ids(tokenizer, load_conversation(text)) for text in table["condition"].to_pylist()]
+    return pa.table({"ids": ids}, schema=ENCODED)
 
 
 class LogpsTask(Task):
@@ -59,9 +82,6 @@ class LogpsTask(Task):
     unit: ClassVar[tuple[str, ...]] = UNIT
 
     model: str
-    tokenizer: str
-    """One for all passes: both models see the same ids."""
-    chat_template: str | None
     precision: Precision
     batch_tokens: int
     check: bool = False
@@ -70,13 +90,9 @@ class LogpsTask(Task):
 
 def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     """log π(y | condition) of every row."""
-    from icr.engines.models import prompt_token_ids
     from icr.scoring import sequence_logprobs
 
-    tokenizer = state.tokenizer(task.tokenizer, task.chat_template)
-    texts = table["condition"].to_pylist()
-    ids = {text: prompt_token_ids(tokenizer, load_conversation(text)) for text in dict.fromkeys(texts)}
-    prompts, responses = [ids[text] for text in texts], table["token_ids"].to_pylist()
+    prompts, responses = table["condition_ids"].to_pylist(), table["token_ids"].to_pylist()
 
     def work() -> list[float | None]:
         model = state.scorer(task.model, task.precision, surely=task.check)
@@ -102,7 +118,7 @@ def ask_engine(state: Resident, task: EngineProbeTask, table: pa.Table, reporter
 
 
 def _probe_ids(state: Resident, task: ProbeTask | EngineProbeTask, table: pa.Table) -> list[int]:
-    tokenizer = state.tokenizer(task.model, task.chat_template)
+    tokenizer = state.tokenizer(task.model, task.template)
     ids: list[int] = tokenizer(table["text"][0].as_py(), add_special_tokens=False)["input_ids"]
     return ids[: task.tokens]
 
@@ -172,17 +188,30 @@ def _with_values(table: pa.Table, values: Sequence[float | None]) -> pa.Table:
     return table.select([name for name, _ in KEY]).append_column("value", pa.array(values, pa.float64())).cast(VALUES)
 
 
-def read_sequences(context: Context, kind: str, rows: Iterable[Scored]) -> pa.Table:
-    """SEQUENCES of responses (or translations), conditioned as the reward kind asks, in the prompts' order."""
+def read_conditions(context: Context, kind: str) -> dict[tuple[str, str], list[int]]:
+    """(prompt id, language) → the token ids that log-probs are given, as the reward kind asks."""
     prompts = _by_key(context)
     asked = {key: dump_conversation(condition(kind, p.lang, p.messages, p.english)) for key, p in prompts.items()}
+    texts = list(dict.fromkeys(asked.values()))
+    task = EncodeConditionsTask(model=context.policy, template=context.template)
+    shards = cut_table(pa.table({"condition": texts}, schema=CONDITIONS), CONDITIONS_SHARD)
+    tables, _ = context.machine.fill(context.pass_folder("conditions"), task, shards, "the reward's conditions")
+    ids = dict(zip(texts, (ids for table in tables for ids in table["ids"].to_pylist()), strict=True))
+    return {key: ids[text] for key, text in asked.items()}
+
+
+def read_sequences(
+    context: Context, conditions: Mapping[tuple[str, str], list[int]], rows: Iterable[Scored]
+) -> pa.Table:
+    """SEQUENCES of responses (or translations), each after its prompt's condition, in the prompts' order."""
+    prompts = _by_key(context)
     return pa.Table.from_pylist(
         [
             {
                 "prompt_id": row["prompt_id"],
                 "lang": row["lang"],
                 "sample": row["sample"],
-                "condition": asked[row["prompt_id"], row["lang"]],
+                "condition_ids": conditions[row["prompt_id"], row["lang"]],
                 "token_ids": row["token_ids"],
             }
             for row in _in_order(prompts, rows)

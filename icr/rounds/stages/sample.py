@@ -16,7 +16,8 @@ def sample(context: Context) -> Counts:
     settings, greedy = context.config.sampling, samples_greedily(context.config.reward.kind)
     task = SampleTask(
         model=context.policy,
-        chat_template=context.config.models.chat_template,
+        template=context.template,
+        stop=tuple(settings.stop),
         engine=context.engine,
         n=1 if greedy else settings.n,
         temperature=0.0 if greedy else settings.temperature,

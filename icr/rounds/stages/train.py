@@ -13,6 +13,7 @@ from icr.base.progress import Reporter
 from icr.config.schema import Config
 from icr.engines.precision import Numerics, computing, weights_of
 from icr.engines.sizes import measure_checkpoint
+from icr.engines.templates import Template
 from icr.rows import PAIRS, read_pairs
 from icr.work.pool import Task
 from icr.work.resident import Resident
@@ -37,17 +38,21 @@ class EncodeTask(Task):
     lane: ClassVar[str] = "scorer"
 
     model: str
-    chat_template: str | None
+    template: Template
+    stop: tuple[str, ...] = ()
+    """`sampling.stop`."""
 
 
 def encode_pairs(state: Resident, task: EncodeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    from icr.engines.models import end_of_turn_id, prompt_token_ids
+    from icr.engines.stops import trained_end
+    from icr.engines.templates import prompt_token_ids
+    from icr.engines.tokens import encode_text
 
-    tokenizer = state.tokenizer(task.model, task.chat_template)
-    end = end_of_turn_id(tokenizer)
+    tokenizer = state.tokenizer(task.model, task.template)
+    end = trained_end(tokenizer, state.stops(task.model, task.template, task.stop))
 
     def answer(text: str) -> list[int]:
-        return [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
+        return [*encode_text(tokenizer, text), *end]
 
     rows = [
         {
@@ -94,7 +99,7 @@ def align(context: Context) -> Counts:
         update={"objective": "dpo", "train": context.config.train.model_copy(update=settings)}
     )
     texts = pa.Table.from_pylist([dict(pair) for pair in context.inputs.alignment], schema=ENGLISH)
-    task = EncodeTask(model=context.reference, chat_template=config.models.chat_template)
+    task = EncodeTask(model=context.reference, template=context.template, stop=tuple(config.sampling.stop))
     pairs = context.round.train / "alignment.parquet"
     write_table(pairs, context.machine.run(task, texts, "English pairs"))
     facts = CardFacts(round=0, languages=["en"], pairs=texts.num_rows)
@@ -140,6 +145,7 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: Car
         objective=config.objective,
         train=config.train,
         chat_template=Path(template) if template else None,
+        template_arguments=config.models.template_arguments,
         facts=facts.model_copy(
             update={
                 "objective": config.objective,
