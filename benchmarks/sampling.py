@@ -23,7 +23,8 @@ from icr.base.progress import SILENT
 from icr.config.load import load_config
 from icr.config.schema import CONFIGS
 from icr.engines.base import Decoding, Request, request_seed
-from icr.engines.models import load_tokenizer, locate, materialise, prompt_token_ids
+from icr.engines.folders import locate, materialise
+from icr.engines.models import load_tokenizer, prompt_token_ids
 from icr.engines.open import EngineSettings
 from icr.work.resident import Resident
 from icr.work.sampling import PROMPTS, SampleTask, sample

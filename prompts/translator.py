@@ -23,7 +23,7 @@ from icr.config.schema import Sampling
 from icr.endpoint.cache import Cache, question_key
 from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
 from icr.endpoint.reply import Choice, Message, Reply
-from icr.engines.models import locate
+from icr.engines.folders import locate
 from prompts.translate import Task
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ class LocalTranslator:
         import torch
 
         from icr.engines.base import Decoding, Request
-        from icr.engines.models import context_length, load_tokenizer, materialise, prompt_token_ids
+        from icr.engines.context import context_length
+        from icr.engines.folders import materialise
+        from icr.engines.models import load_tokenizer, prompt_token_ids
         from icr.engines.open import EngineSettings, choose_backend, open_engine
 
         folder = materialise(self._model)

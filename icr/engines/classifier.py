@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from icr.base.conversation import Conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
-from icr.engines.models import fill_template, locate
+from icr.engines.attention import choose_attention
+from icr.engines.folders import locate
+from icr.engines.models import fill_template
 from icr.engines.precision import Precision
 
 if TYPE_CHECKING:
@@ -133,7 +135,12 @@ def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, PreTr
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            attn_implementation=choose_attention(name),
         )
     except (OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,11 +39,33 @@ class OwnNoise(LogitsProcessor):
         return torch.add(scores.double(), noise.to(scores.device))  # type: ignore[return-value]
 
 
+def group_rows(lengths: Sequence[int], most: int, window: int) -> Iterator[tuple[list[int], int]]:
+    """Batches of rows, and the tokens that each may write, at most `most`.
+
+    Where prompt and completion may fill the window, a batch has prompts of one length: rows of a batch are written in
+    step, and beyond the window a model with learned positions has none.
+
+    Args:
+        lengths: of the prompts, in tokens; all shorter than `window`.
+    """
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(min(most, window - length), []).append(row)
+    for room in sorted(groups, reverse=True):
+        rows = groups[room]
+        yield from ((rows[start : start + ROWS], room) for start in range(0, len(rows), ROWS))
+
+
 class TransformersEngine:
     name = "transformers"
 
-    def __init__(self, model: str, precision: Precision) -> None:
+    def __init__(self, model: str, precision: Precision, window: int) -> None:
+        """
+        Args:
+            window: tokens of prompt and completion together, as in vLLM's engine.
+        """
         self._precision: Precision = precision
+        self._window = window
         self._load(model)
 
     def _load(self, model: str) -> None:
@@ -79,11 +102,12 @@ class TransformersEngine:
         self, requests: Sequence[Request], decoding: Decoding, reporter: Reporter = SILENT
     ) -> list[Completion]:
         self._wake()
-        completions: list[Completion] = []
-        for start in range(0, len(requests), ROWS):
-            completions.extend(self._batch(requests[start : start + ROWS], decoding))
-            reporter.progress(len(completions), len(requests), sum(len(c.token_ids) for c in completions))
-        return completions
+        found: dict[int, Completion] = {}
+        for rows, most in group_rows([len(r.prompt_ids) for r in requests], decoding.max_tokens, self._window):
+            made = self._batch([requests[row] for row in rows], replace(decoding, max_tokens=most))
+            found.update(zip(rows, made, strict=True))
+            reporter.progress(len(found), len(requests), sum(len(c.token_ids) for c in found.values()))
+        return [found[row] for row in range(len(requests))]
 
     def _batch(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
         width = max(len(r.prompt_ids) for r in requests)

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from eval.judges.own import check_own_judge
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
 from icr.base.conversation import Conversation, is_plain, load_conversation
 from icr.base.errors import ConfigError, UserError
+from icr.base.problems import Collector
 from icr.config.load import load_config
 from icr.config.schema import Config, MtBench
-from icr.engines.models import locate
+from icr.engines.check import find_folder
+from icr.engines.folders import locate
 from icr.languages import english_name
+from icr.rounds.check_models import check_models
 from icr.rounds.context import Inputs
 from icr.rounds.stages.kinds import check_kind
-from loops.checks import check_dropout, check_train
+from loops.checks import check_train
 from prompts.load import Prompt, load_heldout, load_prompts
 from prompts.preferences import read_alignment
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class _Collector:
-    def __init__(self) -> None:
-        self.problems: list[UserError] = []
-
-    def add(self, what: str, *, where: str, do: str) -> None:
-        self.problems.append(UserError(what, where=where, do=do))
-
-    def attempt(self, default: T, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The action's result, or `default` with its problems kept."""
-        try:
-            return action(*args, **kwargs)
-        except ConfigError as error:
-            self.problems.extend(error.problems)
-        except UserError as error:
-            self.problems.append(error)
-        return default
 
 
 def preflight(config: Config) -> Inputs:
@@ -51,7 +32,7 @@ def preflight(config: Config) -> Inputs:
     Raises:
         ConfigError: every problem of the config and of the files it names.
     """
-    found = _Collector()
+    found = Collector()
     _settings(config, found)
     languages = config.prompts.languages
     prompts: list[Prompt] = []
@@ -66,14 +47,14 @@ def preflight(config: Config) -> Inputs:
             do="name π_I in models.reference and the model aligned from it in English in models.policy",
         )
     trained = policy or reference
-    if trained and not trained.endswith(".gguf"):
-        found.attempt(None, check_dropout, trained, config.train.dropout)
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
         alignment = found.attempt(alignment, read_alignment, config.alignment.pairs)[: config.alignment.limit]
     heldout, judge = _judge(config, found)
-    if trained and not trained.endswith(".gguf"):
-        found.attempt(None, _check_template, trained, config.models.chat_template, [*prompts, *heldout], alignment)
+    found.attempt(None, check_models, config, policy, reference, judge)
+    folder = find_folder(trained) if trained else None
+    if folder is not None:
+        found.attempt(None, _check_template, str(folder), config.models.chat_template, [*prompts, *heldout], alignment)
     if found.problems:
         raise ConfigError(found.problems)
     return Inputs(prompts, heldout, alignment, policy, reference, judge)
@@ -91,7 +72,7 @@ def load_checked(
         config = load_config(path, overrides, changes)
     except ConfigError as error:
         if isinstance(error.partial, Config):
-            found = _Collector()
+            found = Collector()
             found.problems.extend(error.problems)
             found.attempt(None, preflight, error.partial)
             raise ConfigError(found.problems) from error
@@ -99,7 +80,7 @@ def load_checked(
     return config, preflight(config)
 
 
-def _settings(config: Config, found: _Collector) -> None:
+def _settings(config: Config, found: Collector) -> None:
     languages = config.prompts.languages
     if "en" not in languages:
         found.add(
@@ -202,7 +183,7 @@ def _check_objective(name: str) -> None:
     load_objective(name)
 
 
-def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]:
+def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
     judge = config.judge
     if not judge.active:
         return [], None

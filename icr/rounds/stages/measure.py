@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict, TypeVar
 
 import pyarrow as pa
 
@@ -52,7 +52,7 @@ UNIT = ("prompt_id", "lang")
 
 
 class LogpsTask(Task):
-    """In: SEQUENCES. Out: VALUES, sums of log-probs in nats."""
+    """In: SEQUENCES. Out: VALUES, sums of log-probs in nats; null: condition and response pass the model's context."""
 
     name: ClassVar[str] = "logps"
     lane: ClassVar[str] = "scorer"
@@ -69,15 +69,49 @@ class LogpsTask(Task):
 def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     """log π(y | condition) of every row."""
     from icr.engines.models import prompt_token_ids
-    from icr.scoring import sequence_logprobs
 
     tokenizer = state.tokenizer(task.tokenizer, task.chat_template)
     texts = table["condition"].to_pylist()
     ids = {text: prompt_token_ids(tokenizer, load_conversation(text)) for text in dict.fromkeys(texts)}
-    model = state.scorer(task.model, task.precision)
     prompts, responses = [ids[text] for text in texts], table["token_ids"].to_pylist()
-    sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
-    return _with_values(table, [float(s) for s in sums])
+    return _with_values(table, sum_fitting(state, task, prompts, responses, reporter))
+
+
+class Scoring(Protocol):
+    """What a task says of how sequences are scored."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def batch_tokens(self) -> int: ...
+
+
+def sum_fitting(
+    state: Resident, task: Scoring, prompts: Sequence[list[int]], responses: Sequence[list[int]], reporter: Reporter
+) -> list[float | None]:
+    """log π(response | prompt) in nats of each; None where the two are longer than the model's context.
+
+    Beyond it a model with learned positions has none, and one with others was never trained.
+    """
+    from icr.engines.context import context_length
+    from icr.scoring import sequence_logprobs
+
+    context = context_length(task.model)
+    fitting = [n for n, parts in enumerate(zip(prompts, responses, strict=True)) if sum(map(len, parts)) <= context]
+    model = state.scorer(task.model, task.precision)
+    sums = sequence_logprobs(
+        model,
+        [prompts[n] for n in fitting],
+        [responses[n] for n in fitting],
+        batch_tokens=task.batch_tokens,
+        reporter=reporter,
+    )
+    values: list[float | None] = [None] * len(prompts)
+    for n, value in zip(fitting, sums, strict=True):
+        values[n] = float(value)
+    return values
 
 
 def score_probe(state: Resident, task: ProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:

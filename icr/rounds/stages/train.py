@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +13,7 @@ from icr.base.files import read_json, write_table
 from icr.base.progress import Reporter
 from icr.config.schema import Config
 from icr.engines.precision import Precision
+from icr.rounds.stages.measure import sum_fitting
 from icr.rows import PAIRS, read_pairs
 from icr.work.pool import Task
 from icr.work.resident import Resident
@@ -61,7 +63,10 @@ def encode_pairs(state: Resident, task: EncodeTask, table: pa.Table, reporter: R
 
 
 class ReferenceTask(Task):
-    """In: REQUESTS. Out: SUMS, log-probs in nats under the model that is trained, as it is before its first step."""
+    """In: REQUESTS. Out: SUMS, log-probs in nats under the model that is trained, as it is before its first step.
+
+    Null where a sequence is longer than its context; the training drops and counts such rows.
+    """
 
     name: ClassVar[str] = "reference"
     lane: ClassVar[str] = "scorer"
@@ -72,12 +77,8 @@ class ReferenceTask(Task):
 
 
 def score_requests(state: Resident, task: ReferenceTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    from icr.scoring import sequence_logprobs
-
     prompts, responses = table["prompt_ids"].to_pylist(), table["response_ids"].to_pylist()
-    model = state.scorer(task.model, task.precision)
-    sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
-    return pa.table({"logp": [float(s) for s in sums]}, schema=SUMS)
+    return pa.table({"logp": sum_fitting(state, task, prompts, responses, reporter)}, schema=SUMS)
 
 
 def align(context: Context) -> Counts:
@@ -131,8 +132,8 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: Car
         facts=facts.model_copy(
             update={
                 "objective": config.objective,
-                "base": model,
-                "reference": context.reference,
+                "base": context.name_of(model),
+                "reference": context.name_of(context.reference),
                 "settings": config.train.model_dump(mode="json"),
             }
         ),
@@ -158,6 +159,6 @@ def _write_data(context: Context, config: Config, model: str, pairs: Path, data:
     tables, _ = context.machine.fill(
         context.shard_folder(data.parent / "reference"), task, shards, "reference log-probs"
     )
-    sums = [logp for t in tables for logp in t["logp"].to_pylist()]
+    sums = [math.nan if logp is None else logp for t in tables for logp in t["logp"].to_pylist()]
     trained_on = objective.dataset(rows, sums, seed=settings.seed)
     write_training_data(data, trained_on, family_of(objective).columns)
