@@ -27,7 +27,8 @@ from icr.base.rundir import RunDir
 from icr.config.load import load_config
 from icr.config.schema import CONFIGS, Config
 from icr.engines.base import Decoding, Request
-from icr.engines.models import load_model, load_tokenizer, locate, materialise
+from icr.engines.folders import locate, materialise
+from icr.engines.models import load_model, load_tokenizer
 from icr.engines.open import EngineSettings
 from icr.engines.precision import resolve_precision
 from icr.engines.templates import Template, prompt_token_ids

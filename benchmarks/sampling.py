@@ -23,7 +23,8 @@ from icr.base.progress import SILENT
 from icr.config.load import load_config
 from icr.config.schema import CONFIGS
 from icr.engines.base import Decoding, Request, request_seed
-from icr.engines.models import load_tokenizer, locate, materialise
+from icr.engines.folders import locate, materialise
+from icr.engines.models import load_tokenizer
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template, prompt_token_ids
 from icr.work.resident import Resident

@@ -32,7 +32,9 @@ from icr.base.rundir import open_run, start_date
 from icr.config.evaluation import Benchmark, EvaluationConfig
 from icr.config.load import dump_config, load_config, make_section, resolve_paths
 from icr.config.schema import Judge
-from icr.engines.models import context_length, locate
+from icr.engines.check import check_located
+from icr.engines.context import context_length
+from icr.engines.folders import locate
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template
 from icr.languages import check_languages
@@ -107,6 +109,9 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     if record is None or record.state != "done":
         if config.benchmark != "nlp":
             check_judge(config.judge)
+        for name, key in ((model, "the model"), (judge_model, "judge.model")):
+            if name:
+                check_located(name, key)
         record = begin(step, record)
     write_text(out / SETTINGS_FILE, dump_config(config))
     write_record(out, config.benchmark, record)
@@ -205,6 +210,8 @@ def agreement(
     pick_pairs(round_.pairs, pairs)  # before a judge is loaded
     check_judge(asked)
     model = asked.local_model and locate(asked.local_model, "judge.model")
+    if model:
+        check_located(model, "judge.model")
     out = round_.judge if judge is None else round_.judge / judge.replace("/", "_")
     lock = RunLock(folder.lock)
     machine = Machine(folder.path, console, [lock.fd])

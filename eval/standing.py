@@ -40,7 +40,7 @@ def describe_evaluation(
     """One benchmark on one model as a step.
 
     Args:
-        model: as `icr.engines.models.locate` gives it; None where its answers are given.
+        model: as `icr.engines.folders.locate` gives it; None where its answers are given.
         judge_model: the local judge's, likewise.
         precision: resolves `auto`.
 

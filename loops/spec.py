@@ -29,6 +29,11 @@ class CardFacts(BaseModel):
     """Of the training."""
 
 
+def adapter_folder(output: Path) -> Path:
+    """Where LoRA's adapter is kept: beside the model, in which it is merged. Inside, loaders would take it for more."""
+    return output.with_name("adapter")
+
+
 class TrainSpec(BaseModel):
     """What one training is asked to do."""
 

@@ -23,7 +23,7 @@ from icr.config.schema import Sampling
 from icr.endpoint.cache import Cache, question_key
 from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
 from icr.endpoint.reply import Choice, Message, Reply
-from icr.engines.models import locate
+from icr.engines.folders import locate
 from prompts.translate import Task
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ class LocalTranslator:
         import torch
 
         from icr.engines.base import Decoding, Request
-        from icr.engines.models import context_length, load_tokenizer, materialise
+        from icr.engines.context import context_length
+        from icr.engines.folders import materialise
+        from icr.engines.models import load_tokenizer
         from icr.engines.open import EngineSettings, choose_backend, open_engine
         from icr.engines.stops import find_stops, read_answer
         from icr.engines.templates import NO_THINKING, Template, find_thinking, prompt_token_ids

@@ -27,7 +27,9 @@ def name_judge(config: JudgeConfig) -> str:
     if not config.model:
         raise UserError("the judge has no model", where="judge.model", do="name a model")
     reading = "" if config.kind == "local" or config.preference == "auto" else f", read from its {config.preference}"
-    return f"{config.kind}: {config.model}{reading}"
+    # a local judge's folder is known by its content; its name is for people
+    name = Path(config.model).name if Path(config.model).is_absolute() else config.model
+    return f"{config.kind}: {name}{reading}"
 
 
 def check_judge(config: JudgeConfig) -> None:
@@ -49,7 +51,7 @@ def identify_judge(config: JudgeConfig, model: str | None) -> dict[str, str]:
     """What the judge is by its content, where it has one here; the name of an endpoint's model is a setting.
 
     Args:
-        model: the local judge's, as `icr.engines.models.locate` gives it.
+        model: the local judge's, as `icr.engines.folders.locate` gives it.
     """
     if model:
         return {"judge model": identify_model(model)}

@@ -80,7 +80,7 @@ def write(state: Resident, task: WriteTask, table: pa.Table, reporter: Reporter)
 
 def write_local(state: Resident, task: WriteLocalTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     """Raises UserError when the model cannot be loaded."""
-    from icr.engines.models import context_length
+    from icr.engines.context import context_length
 
     context = context_length(task.model)
     engine = state.engine(task.model, EngineSettings(backend="transformers", precision=task.precision, window=context))

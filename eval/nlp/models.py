@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from icr.base.errors import UserError
 from icr.config.schema import Nlp
-from icr.engines.models import context_length
+from icr.engines.attention import choose_attention
+from icr.engines.context import context_length
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -89,13 +90,15 @@ class Scorer:
     def _transformers(self, model: str, batch_size: str | int) -> LM:
         if batch_size == "auto" and not self.gpus:
             batch_size = CPU_BATCH
-        arguments = {
+        arguments: dict[str, object] = {
             "pretrained": model,
             "dtype": self.dtype,
             "trust_remote_code": False,
             "use_safetensors": True,
             "parallelize": self.gpus > 1,
         }
+        if (attention := choose_attention(model)) is not None:
+            arguments["attn_implementation"] = attention
         return _open("hf", arguments, {"batch_size": batch_size, "device": "cuda" if self.gpus else "cpu"})
 
     def _vllm(self, model: str, gpu_memory: float) -> LM:

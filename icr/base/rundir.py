@@ -52,6 +52,7 @@ class RoundDir:
         self.pairs = path / "pairs.parquet"
         self.train = path / "train"
         self.model = path / "model"
+        self.adapter = path / "adapter"
         self.judge = path / "judge"
         self.summary = path / "judge" / "summary.json"
         self.record_path = path / "round.json"

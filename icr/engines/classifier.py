@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from icr.base.conversation import Conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
+from icr.engines.attention import choose_attention
+from icr.engines.folders import locate
 from icr.engines.memory import loading, work_in_batches
-from icr.engines.models import locate
 from icr.engines.precision import Precision
 from icr.engines.templates import encode_conversation
 from icr.engines.tokens import guard_of
@@ -151,6 +152,7 @@ def _load(name: str, dtype: torch.dtype, device: str) -> tuple[PreTrainedTokeniz
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            attn_implementation=choose_attention(name),
         )
     except (OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

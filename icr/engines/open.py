@@ -62,4 +62,4 @@ def open_engine(model: str, settings: EngineSettings) -> Engine:
         )
     from icr.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, settings.precision)
+    return TransformersEngine(model, settings.precision, settings.window)

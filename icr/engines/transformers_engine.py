@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,7 @@ from transformers import (
 
 from icr.base.progress import SILENT, Reporter
 from icr.engines.base import Completion, Decoding, Request, Stops
-from icr.engines.models import free, load_model, open_tokenizer
+from icr.engines.models import free, load_model, read_tokenizer
 from icr.engines.precision import Precision
 from icr.engines.stops import ends_with, find_stops
 from icr.engines.tokens import unknown_ids
@@ -70,12 +71,34 @@ class TextEnds(StoppingCriteria):
         return torch.tensor(ended, device=input_ids.device)  # type: ignore[return-value]
 
 
+def group_rows(lengths: Sequence[int], most: int, window: int) -> Iterator[tuple[list[int], int]]:
+    """Batches of rows, and the tokens that each may write, at most `most`.
+
+    Where prompt and completion may fill the window, a batch has prompts of one length: rows of a batch are written in
+    step, and beyond the window a model with learned positions has none.
+
+    Args:
+        lengths: of the prompts, in tokens; all shorter than `window`.
+    """
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(min(most, window - length), []).append(row)
+    for room in sorted(groups, reverse=True):
+        rows = groups[room]
+        yield from ((rows[start : start + ROWS], room) for start in range(0, len(rows), ROWS))
+
+
 class TransformersEngine:
     name = "transformers"
 
-    def __init__(self, model: str, precision: Precision) -> None:
+    def __init__(self, model: str, precision: Precision, window: int) -> None:
+        """
+        Args:
+            window: tokens of prompt and completion together, as in vLLM's engine.
+        """
         self._precision: Precision = precision
-        self._tokenizer = open_tokenizer(model)
+        self._tokenizer = read_tokenizer(model)
+        self._window = window
         self._load(model)
 
     def _load(self, model: str) -> None:
@@ -114,11 +137,12 @@ class TransformersEngine:
         self, requests: Sequence[Request], decoding: Decoding, reporter: Reporter = SILENT
     ) -> list[Completion]:
         self._wake()
-        completions: list[Completion] = []
-        for start in range(0, len(requests), ROWS):
-            completions.extend(self._batch(requests[start : start + ROWS], decoding))
-            reporter.progress(len(completions), len(requests), sum(len(c.token_ids) for c in completions))
-        return completions
+        found: dict[int, Completion] = {}
+        for rows, most in group_rows([len(r.prompt_ids) for r in requests], decoding.max_tokens, self._window):
+            made = self._batch([requests[row] for row in rows], replace(decoding, max_tokens=most))
+            found.update(zip(rows, made, strict=True))
+            reporter.progress(len(found), len(requests), sum(len(c.token_ids) for c in found.values()))
+        return [found[row] for row in range(len(requests))]
 
     def _batch(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
         stops = decoding.stops or self._stops

@@ -97,7 +97,7 @@ def findings(results: Results) -> list[str]:
 
 def baseline_name(summary: Fields) -> str:
     baseline = str(summary.get("baseline", "the baseline"))
-    return "round 0's own answers" if baseline == "round-0" else f"the answers of {baseline}"
+    return "round 0's own answers" if baseline == "round-0" else f"the answers of {Path(baseline).name}"
 
 
 def _by_round(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from icr.base.fields import Fields
 from icr.base.rundir import RoundDir, RunDir
+from icr.base.shown import show_path
 from icr.config.schema import Config
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template
@@ -61,6 +62,8 @@ class Context:
     """Of a judge stage: benchmark that is done → its counts. The stage adds to it."""
     save: Callable[[], None] = lambda: None
     """Write the stage's record, so that its parts outlive a kill."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Folder of a model that the config names → what it is called."""
     shared: Callable[[str], Path | None] = lambda name: None
     """Where several runs share what is measured of the responses, by the pass's name; None: nothing is shared."""
 
@@ -73,6 +76,10 @@ class Context:
         """Prompts a shard."""
         size = self.config.sampling.shard_size
         return min(size, GPU_SHARD) if self.machine.gpus else size
+
+    def name_of(self, model: str) -> str:
+        """What records and model cards call a model: `round-1/model`, `org/name@commit`, or a folder's name."""
+        return self.names.get(model) or show_path(model, self.run.path)
 
     def shard_folder(self, base: Path) -> Path:
         """A folder below `base` that no work of other inputs or settings shares."""

@@ -14,14 +14,16 @@ from rich.console import Console
 
 from icr.base.errors import UserError
 from icr.base.files import write_json
+from icr.base.hub import read_hub_id
 from icr.base.lock import RunLock
 from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord, start_date
+from icr.base.shown import show_path
 from icr.config.load import load_config
 from icr.config.schema import Config
-from icr.engines.models import check_same_vocabulary
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template
 from icr.rounds.benchmarks import follow_benchmarks, with_benchmarks
+from icr.rounds.check_models import check_materialised
 from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
 from icr.rounds.plan import RunPlan, step_name
@@ -227,8 +229,8 @@ class Controller:
         models = [first, *(str(self.run.round(n).model) for n in range(1, number + 1))]
         write_once = self.run.round(0).path / "model.json"
         if not write_once.exists():
-            write_json(write_once, {"policy": first, "reference": reference})
-        window = bound_window(self.config, self.inputs, reference)
+            write_json(write_once, {role: self._portable(name) for role, name in names.items()})
+        window = bound_window(self.config, self.inputs, [reference, *([first] if names["policy"] else [])])
         return Context(
             run=self.run,
             round=self.run.round(number),
@@ -243,27 +245,46 @@ class Controller:
             machine=self.machine,
             template=self._template,
             engine=EngineSettings.of(self.config.sampling, window, gpu=self.machine.gpus > 0),
+            names={folder: self._called(name) for name, folder in folders.items()},
             shared=lambda name: self._measured / self.plan.pass_key(number, name) if self._measured else None,
         )
 
+    def _pinned(self, model: str) -> str:
+        """A hub id with the commit that it is known by; any other name as it is."""
+        known = {"policy": self.inputs.policy, "reference": self.inputs.reference, "judge model": self.inputs.judge}
+        found = next((self.plan.contents[name] for name, of in known.items() if of == model), model)
+        return found if read_hub_id(found) else model
+
+    def _called(self, model: str) -> str:
+        return show_path(self._pinned(model), self.run.path).removeprefix("…/")
+
+    def _portable(self, model: str) -> str:
+        """A model's name as `--from` takes it: a path inside the run folder is relative to it."""
+        if not model:
+            return f"{self.run.round(0).path.name}/model"
+        inside = show_path(model, self.run.path)
+        return inside if Path(model).is_absolute() and not inside.startswith("…/") else self._pinned(model)
+
     def _materialised(self) -> dict[str, str]:
-        """Every model of the config as a folder; checks that policy and reference share a vocabulary."""
+        """Every model of the config as a folder, checked."""
         if not self._folders:
-            names = {m for m in (self.inputs.policy, self.inputs.reference, self.inputs.judge) if m}
-            self._folders = self.machine.folders(names, self.config.models.chat_template)
-            if self.inputs.policy:
-                check_same_vocabulary(self._folders[self.inputs.policy], self._folders[self.inputs.reference])
+            inputs = self.inputs
+            pinned = {name: self._pinned(name) for name in (inputs.policy, inputs.reference, inputs.judge) if name}
+            folders = self.machine.folders(set(pinned.values()), self.config.models.chat_template)
+            found = {name: folders[exact] for name, exact in pinned.items()}
+            check_materialised(self.config, inputs, found)
+            self._folders = found
         return self._folders
 
 
 def made_by(at: RoundDir, stage: Stage) -> list[Path]:
     """What a stage leaves behind."""
     files: dict[Stage, list[Path]] = {
-        "align": [at.model, at.train],
+        "align": [at.model, at.train, at.adapter],
         "sample": [at.responses],
         "score": [at.rewards, at.lengths, at.translations],
         "pair": [at.pairs],
-        "train": [at.model, at.train],
+        "train": [at.model, at.train, at.adapter],
         "judge": [at.judge],
     }
     return files[stage]

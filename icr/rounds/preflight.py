@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from eval.judges.own import check_own_judge
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
 from icr.base.errors import ConfigError, UserError
+from icr.base.problems import Collector
 from icr.config.load import load_config
 from icr.config.schema import Config, Judge, MtBench
-from icr.engines.models import check_same_vocabulary, locate
+from icr.engines.folders import locate
 from icr.languages import check_languages
+from icr.rounds.check_models import check_models
 from icr.rounds.checks import find_faults, find_notes
 from icr.rounds.context import Inputs
 from icr.rounds.room import check_room
 from icr.rounds.stages.kinds import check_kind
 from icr.rounds.templates import check_templates
-from loops.checks import check_dropout, check_train
+from loops.checks import check_train
 from prompts.load import Prompt, load_heldout, load_prompts
 from prompts.overlap import check_overlap, describe_prompts
 from prompts.preferences import EnglishPairs, describe_pairs, read_alignment
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class _Collector:
-    def __init__(self) -> None:
-        self.problems: list[UserError] = []
-        self.notes: list[str] = []
-
-    def add(self, what: str, *, where: str, do: str) -> None:
-        self.problems.append(UserError(what, where=where, do=do))
-
-    def attempt(self, default: T, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The action's result, or `default` with its problems kept."""
-        try:
-            return action(*args, **kwargs)
-        except ConfigError as error:
-            self.problems.extend(error.problems)
-        except UserError as error:
-            self.problems.append(error)
-        return default
 
 
 def preflight(config: Config) -> Inputs:
@@ -56,7 +35,8 @@ def preflight(config: Config) -> Inputs:
     Raises:
         ConfigError: every problem of the config and of the files it names.
     """
-    found = _Collector()
+    found = Collector()
+    notes: list[str] = []
     _settings(config, found)
     languages = config.prompts.languages
     prompts: list[Prompt] = []
@@ -73,25 +53,25 @@ def preflight(config: Config) -> Inputs:
     trained = policy or reference
     found.problems.extend(find_faults(config))
     if trained and not trained.endswith(".gguf"):
-        found.attempt(None, check_dropout, trained, config.train.dropout)
         found.attempt(None, check_room, config, trained)
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
         english = found.attempt(EnglishPairs([], Counter()), read_alignment, config.alignment.pairs)
         alignment = english.pairs[: config.alignment.limit]
-        found.notes.extend(describe_pairs(english, config.alignment.limit))
+        notes.extend(describe_pairs(english, config.alignment.limit))
     heldout, judge = _judge(config, found)
-    found.notes.extend(describe_prompts(prompts, config.prompts.limit, "prompts.path", "prompts.limit"))
-    found.notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
+    notes.extend(describe_prompts(prompts, config.prompts.limit, "prompts.path", "prompts.limit"))
+    notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
     overlap = config.prompts.allow_overlap
-    found.notes.extend(found.attempt([], check_overlap, prompts, heldout, allowed=overlap))
-    found.attempt(None, check_templates, config, trained, judge, [*prompts, *heldout], alignment)
-    if policy and reference and Path(policy).is_dir() and Path(reference).is_dir():
-        found.attempt(None, check_same_vocabulary, policy, reference)
+    notes.extend(found.attempt([], check_overlap, prompts, heldout, allowed=overlap))
+    before = len(found.problems)
+    found.attempt(None, check_models, config, policy, reference, judge)
+    if len(found.problems) == before:  # a tokenizer that is broken has been named
+        found.attempt(None, check_templates, config, trained, judge, [*prompts, *heldout], alignment)
     if found.problems:
         raise ConfigError(found.problems)
     inputs = Inputs(prompts, heldout, alignment, policy, reference, judge)
-    return replace(inputs, notes=[*found.notes, *find_notes(config, inputs)])
+    return replace(inputs, notes=[*notes, *find_notes(config, inputs)])
 
 
 def load_checked(
@@ -106,7 +86,7 @@ def load_checked(
         config = load_config(path, overrides, changes)
     except ConfigError as error:
         if isinstance(error.partial, Config):
-            found = _Collector()
+            found = Collector()
             found.problems.extend(error.problems)
             found.attempt(None, preflight, error.partial)
             raise ConfigError(found.problems) from error
@@ -114,7 +94,7 @@ def load_checked(
     return config, preflight(config)
 
 
-def _settings(config: Config, found: _Collector) -> None:
+def _settings(config: Config, found: Collector) -> None:
     languages = config.prompts.languages
     if "en" not in languages:
         found.add(
@@ -176,7 +156,7 @@ def _check_objective(config: Config) -> None:
     family_of(make_objective(config.objective, beta=config.train.beta, nll_weight=config.train.nll_weight))
 
 
-def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]:
+def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
     judge = config.judge
     if not judge.active:
         return [], None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from icr.base.files import write_text
+from icr.engines.folders import fetch, is_ready
 from icr.engines.open import slow_imports
 from icr.engines.precision import Precision, resolve_precision
 from icr.work.crew import Limits
@@ -189,14 +190,20 @@ class Machine:
         self._awake = lane
 
     def folders(self, models: Collection[str], chat_template: str | None) -> dict[str, str]:
-        """Every model (hub id, folder or .gguf) → the hub id or folder that transformers and vLLM load."""
-        if not any(model.endswith(".gguf") for model in models):
-            return {model: model for model in models}
-        names = sorted(models)
+        """Every model (hub id, folder or .gguf) → the folder that transformers and vLLM load.
+
+        Raises:
+            UserError: as `icr.engines.folders.materialise`.
+        """
+        fetched = {model: fetch(model) for model in models}  # here: a download may take longer than a worker's deadline
+        names = sorted({name for name in fetched.values() if not is_ready(name)})
+        if not names:
+            return fetched
         table = pa.table({"model": names})
         made = self.run(PrepareTask(chat_template=chat_template), table, "preparing models")
         self.pool.stop("single")  # it has loaded weights that nobody needs any more
-        return dict(zip(names, made["folder"].to_pylist(), strict=True))
+        folders = dict(zip(names, made["folder"].to_pylist(), strict=True))
+        return {model: folders.get(name, name) for model, name in fetched.items()}
 
     def train(self, spec: TrainSpec, label: str) -> Counts:
         """Run a training; on several processes or nodes under torchrun."""

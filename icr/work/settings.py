@@ -228,7 +228,7 @@ def append_history(path: Path, old: Config, new: Config, when: str) -> None:
     # a dumped value is never in the first column, so a `#` there begins a comment
     lines = [line for line in before if line.startswith("#")]
     lines += [f"# {when} {key}: {was} → {now}" for key, was, now in _find_differences(old, new)]
-    write_text(path, dump_config(new) + "".join(f"{line}\n" for line in lines))
+    write_text(path, dump_config(new, path.parent) + "".join(f"{line}\n" for line in lines))
 
 
 def _find_differences(old: Config, new: Config) -> Iterator[tuple[str, str, str]]:

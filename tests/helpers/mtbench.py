@@ -16,7 +16,7 @@ from eval.mtbench.sampling import AnswerTask
 from icr.base.content import hash_value
 from icr.config.evaluation import EvaluationConfig
 from icr.engines.base import Completion, Decoding, Request
-from icr.engines.models import context_length
+from icr.engines.context import context_length
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template
 from icr.work.resident import Resident

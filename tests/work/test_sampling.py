@@ -13,7 +13,7 @@ from icr.engines.models import load_tokenizer
 from icr.engines.open import EngineSettings, choose_backend
 from icr.engines.stops import end_of_turn_id
 from icr.engines.templates import Template, prompt_token_ids
-from icr.engines.transformers_engine import OwnNoise, TransformersEngine
+from icr.engines.transformers_engine import OwnNoise, TransformersEngine, group_rows
 from icr.work.sampling import SampleTask, sample_prompts
 from prompts.load import Prompt
 from tests.helpers.independent import rows
@@ -46,7 +46,7 @@ def test_a_seed_belongs_to_one_response() -> None:
 def test_transformers_responses_do_not_depend_on_their_company(
     tiny_pair: tuple[Path, Path], requests: list[Request]
 ) -> None:
-    engine = TransformersEngine(str(tiny_pair[0]), "fp32")
+    engine = TransformersEngine(str(tiny_pair[0]), "fp32", 256)
     together = engine.generate(requests, DECODING)
     alone = [engine.generate([r], DECODING)[0] for r in requests]
     assert together == alone
@@ -128,6 +128,24 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
         assert [(r["prompt_id"], r["sample"]) for r in found] == [(f"p{i}", k) for i in range(3) for k in range(2)]
         assert all(r["response"] == r["response"].strip() for r in found)
         assert all(r["prompt_ids"] == ids[r["prompt"]] for r in found)
+
+
+def test_rows_stay_in_the_window() -> None:
+    assert list(group_rows([5, 90, 7, 90, 80], 10, 100)) == [([0, 1, 2, 3, 4], 10)]
+    assert list(group_rows([5, 90, 7, 90, 80], 30, 100)) == [([0, 2], 30), ([4], 20), ([1, 3], 10)]
+    assert [len(rows) for rows, _ in group_rows([1] * 70, 5, 100)] == [32, 32, 6]
+
+
+def test_a_window_ends_a_response(tiny_pair: tuple[Path, Path]) -> None:
+    engine = TransformersEngine(str(tiny_pair[0]), "fp32", 24)
+    requests = [Request([4 + k for k in range(length)], seed) for length in (20, 5, 20) for seed in range(3)]
+    made = engine.generate(requests, Decoding(1.0, 1.0, 400))
+    assert all(len(r.prompt_ids) + len(c.token_ids) <= 24 for r, c in zip(requests, made, strict=True))
+    cut = [
+        len(r.prompt_ids) + len(c.token_ids) for r, c in zip(requests, made, strict=True) if c.finish_reason == "length"
+    ]
+    assert cut and set(cut) == {24}
+    assert [engine.generate([request], Decoding(1.0, 1.0, 400))[0] for request in requests] == made
 
 
 def test_the_backend_is_chosen_by_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from icr.base.errors import UserError
+from icr.base.shown import show_path
 from icr.config.schema import Config
 from icr.engines.classifier import SCALE as LOGIT
 from icr.engines.classifier import check_classifier
@@ -39,9 +40,14 @@ if TYPE_CHECKING:
 
 
 class LogRatio(RewardKind):
-    """Eq. 9 and Eq. 12: β·[log π_θ(y|·) − log π_ref(y|·)]; the worker conditions as `icr.rewards.condition` says."""
+    """Eq. 9 and Eq. 12: β·[log π_θ(y|·) − log π_ref(y|·)]; the worker conditions as `icr.rewards.condition` says.
+
+    A response that is longer than a model's context together with its condition, which may be longer than the prompt
+    that it answers, has no reward and is dropped.
+    """
 
     has_precision = True
+    reasons: ClassVar[tuple[str, ...]] = ("too_long",)
 
     def measure(self) -> dict[str, object]:
         facts = super().measure()
@@ -50,7 +56,7 @@ class LogRatio(RewardKind):
         rows = self._rows()
         for name, model in (("policy", self.context.policy), ("reference", reference)):
             self._pass(name, partial(self._make_task, model), rows, self._table)
-        return facts | {"reference": reference}
+        return facts | {"reference": self.context.name_of(reference)}
 
     def _make_task(self, model: str, precision: Precision) -> LogpsTask:
         config = self.context.config
@@ -75,14 +81,16 @@ class LogRatio(RewardKind):
         policy, reference = (
             np.asarray(self._measured(name, responses, again), np.float64) for name in ("policy", "reference")
         )
-        return score_ratios(policy, reference, self.context.config.reward.beta)
+        scored = score_ratios(policy, reference, self.context.config.reward.beta)
+        too_long = np.isnan(policy) | np.isnan(reference)  # a score that was measured is finite
+        return [Score(dropped="too_long") if out else score for out, score in zip(too_long, scored, strict=True)]
 
 
 class Translated(LogRatio):
     """Eq. 13 and 14: the log-ratio of y's English translation, given x^en. English responses are scored as they are;
     a response without translation has no reward and is dropped."""
 
-    reasons = ("translation",)
+    reasons = ("translation", "too_long")
 
     def measure(self) -> dict[str, object]:
         counts = translate_responses(self.context, [(lang, "en") for lang in others(self.context.languages)])
@@ -127,7 +135,8 @@ class Classified(RewardKind):
 
     def measure(self) -> dict[str, object]:
         facts = super().measure()
-        model = check_classifier(self.context.config.reward.model or "")
+        located = check_classifier(self.context.config.reward.model or "")
+        model = self.context.machine.folders({located}, None)[located]
         batch_tokens = self.context.config.reward.batch_tokens
         self._pass(
             "classifier",
@@ -135,7 +144,7 @@ class Classified(RewardKind):
             self.read_all(),
             partial(read_texts, self.context),
         )
-        return facts | {"model": model}
+        return facts | {"model": show_path(located, self.context.run.path)}
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         return score_plainly(self._measured("classifier", responses, again), missing="too_long")

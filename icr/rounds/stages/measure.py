@@ -19,6 +19,8 @@ from icr.work.resident import Resident
 from icr.work.shards import cut_table
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from icr.rounds.context import Context
     from prompts.load import Prompt
 
@@ -75,7 +77,7 @@ def encode_conditions(state: Resident, task: EncodeConditionsTask, table: pa.Tab
 
 
 class LogpsTask(Task):
-    """In: SEQUENCES. Out: VALUES, sums of log-probs in nats."""
+    """In: SEQUENCES. Out: VALUES, sums of log-probs in nats; null: condition and response pass the model's context."""
 
     name: ClassVar[str] = "logps"
     lane: ClassVar[str] = "scorer"
@@ -90,16 +92,39 @@ class LogpsTask(Task):
 
 def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     """log π(y | condition) of every row."""
-    from icr.scoring import sequence_logprobs
+    from icr.engines.context import context_length
 
     prompts, responses = table["condition_ids"].to_pylist(), table["token_ids"].to_pylist()
 
     def work() -> list[float | None]:
-        model = state.scorer(task.model, task.precision, surely=task.check)
-        sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
-        return [float(s) for s in sums]
+        model, context = state.scorer(task.model, task.precision, surely=task.check), context_length(task.model)
+        return sum_fitting(model, context, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
 
     return _with_values(table, _check_or_nothing(work, table.num_rows, reporter) if task.check else work())
+
+
+def sum_fitting(
+    model: PreTrainedModel,
+    context: int,
+    prompts: Sequence[list[int]],
+    responses: Sequence[list[int]],
+    *,
+    batch_tokens: int,
+    reporter: Reporter,
+) -> list[float | None]:
+    """log π(response | prompt) in nats of each; None where the two are longer than the model's context.
+
+    Beyond it a model with learned positions has none, and one with others was never trained.
+    """
+    from icr.scoring import sequence_logprobs
+
+    fitting = [n for n, parts in enumerate(zip(prompts, responses, strict=True)) if sum(map(len, parts)) <= context]
+    fitting_prompts, fitting_responses = [prompts[n] for n in fitting], [responses[n] for n in fitting]
+    sums = sequence_logprobs(model, fitting_prompts, fitting_responses, batch_tokens=batch_tokens, reporter=reporter)
+    values: list[float | None] = [None] * len(prompts)
+    for n, value in zip(fitting, sums, strict=True):
+        values[n] = float(value)
+    return values
 
 
 def score_probe(state: Resident, task: ProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +15,7 @@ from icr.config.schema import Config
 from icr.engines.precision import Numerics, computing, weights_of
 from icr.engines.sizes import measure_checkpoint
 from icr.engines.templates import Template
+from icr.rounds.stages.measure import sum_fitting
 from icr.rows import PAIRS, read_pairs
 from icr.work.pool import Task
 from icr.work.resident import Resident
@@ -70,7 +72,10 @@ def encode_pairs(state: Resident, task: EncodeTask, table: pa.Table, reporter: R
 
 class ReferenceTask(Task):
     """In: REQUESTS. Out: SUMS, log-probs in nats under the model that is trained, as it is before its first step and
-    as the training computes them."""
+    as the training computes them.
+
+    Null where a sequence is longer than its context; the training drops and counts such rows.
+    """
 
     name: ClassVar[str] = "reference"
     lane: ClassVar[str] = "scorer"
@@ -81,13 +86,13 @@ class ReferenceTask(Task):
 
 
 def score_requests(state: Resident, task: ReferenceTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    from icr.scoring import sequence_logprobs
+    from icr.engines.context import context_length
 
     prompts, responses = table["prompt_ids"].to_pylist(), table["response_ids"].to_pylist()
-    model = state.scorer(task.model, weights_of(task.numerics))
+    model, context = state.scorer(task.model, weights_of(task.numerics)), context_length(task.model)
     with computing(task.numerics, model):
-        sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
-    return pa.table({"logp": [float(s) for s in sums]}, schema=SUMS)
+        sums = sum_fitting(model, context, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
+    return pa.table({"logp": sums}, schema=SUMS)
 
 
 def align(context: Context) -> Counts:
@@ -149,8 +154,8 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: Car
         facts=facts.model_copy(
             update={
                 "objective": config.objective,
-                "base": model,
-                "reference": context.reference,
+                "base": context.name_of(model),
+                "reference": context.name_of(context.reference),
                 "settings": config.train.model_dump(mode="json"),
             }
         ),
@@ -175,6 +180,6 @@ def _write_data(context: Context, config: Config, model: str, pairs: Path, data:
     shards = cut_table(table, context.shard_size)
     folder = context.shard_folder(data.parent / "reference") / numerics
     tables, _ = context.machine.fill(folder, task, shards, "reference log-probs")
-    sums = [logp for t in tables for logp in t["logp"].to_pylist()]
+    sums = [math.nan if logp is None else logp for t in tables for logp in t["logp"].to_pylist()]
     trained_on = objective.dataset(rows, sums, seed=settings.seed)
     write_training_data(data, trained_on, family_of(objective).columns, numerics)
