@@ -212,7 +212,7 @@ def judges() -> Iterator[Case]:
     yield setting("judge.base_url", "https://host/v1", "the key", "OPENAI_API_KEY", **ENDPOINT)
     yield setting("judge.budget", "5", "judge.budget", "judge.prices", judge__base_url=HERE, **ENDPOINT)
     yield setting("judge.budget", "0", "`judge.budget`", judge__base_url=HERE, **ENDPOINT)
-    yield setting("judge.prices", "p.yaml", "p.yaml", "file of prices", judge__base_url=HERE, **ENDPOINT)
+    yield setting("judge.prices", "p.yaml", "p.yaml", "prices cannot be read", judge__base_url=HERE, **ENDPOINT)
     yield setting("judge.timeout", "soon", "`judge.timeout`", "'soon'")
     yield prices("not YAML", "m: {input: 1", "not valid YAML")
     yield prices("a list", "- m\n", "prices.yaml")
