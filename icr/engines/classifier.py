@@ -12,7 +12,7 @@ from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
 from icr.engines.models import locate
 from icr.engines.precision import Precision
-from icr.engines.templates import encode_conversation
+from icr.engines.templates import Template, encode_conversation
 from icr.engines.tokens import guard_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SCALE = "classifier logit"
 KEY = "reward.model"
 _SILENT = Silent()
+PLAIN_TEMPLATE = Template()
 
 Ids = list[tuple[int, int]]
 """(token id, segment) of each token; the segment tells prompt from response where there is no chat template."""
@@ -47,7 +48,7 @@ def check_classifier(name: str) -> str:
 class Classifier:
     """A loaded classifier. Its reward of a response is its logit after the prompt as asked and the response."""
 
-    def __init__(self, name: str, precision: Precision, batch_tokens: int) -> None:
+    def __init__(self, name: str, precision: Precision, batch_tokens: int, template: Template = PLAIN_TEMPLATE) -> None:
         """Load weights (safetensors only, no remote code) and tokenizer.
 
         Raises: UserError: they cannot be loaded, weights of the classification head are missing, or it does not have
@@ -56,6 +57,7 @@ class Classifier:
         import torch
 
         self.tokenizer, self.model = _load(name, torch.bfloat16 if precision == "bf16" else torch.float32)
+        template.apply(self.tokenizer)
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         self.model.eval()  # type: ignore[no-untyped-call]
         self._batch_tokens = batch_tokens

@@ -91,14 +91,14 @@ class Resident:
         self._scorers.move_to_end(key)
         return self._scorers[key]
 
-    def classifier(self, model: str, precision: Precision, batch_tokens: int) -> Classifier:
+    def classifier(self, model: str, precision: Precision, batch_tokens: int, template: Template) -> Classifier:
         """A sequence classifier, alone in memory."""
         from icr.engines.classifier import Classifier
 
         key = (stamp(model), precision)
         if key not in self._classifiers:
             self.rest()
-            self._classifiers[key] = Classifier(model, precision, batch_tokens)
+            self._classifiers[key] = Classifier(model, precision, batch_tokens, template)
         return self._classifiers[key]
 
     def keep(self, name: str, make: Callable[[], T]) -> T:

@@ -114,12 +114,13 @@ class ClassifyTask(Task):
     unit: ClassVar[tuple[str, ...]] = UNIT
 
     model: str
+    template: Template
     precision: Precision
     batch_tokens: int
 
 
 def classify(state: Resident, task: ClassifyTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    classifier = state.classifier(task.model, task.precision, task.batch_tokens)
+    classifier = state.classifier(task.model, task.precision, task.batch_tokens, task.template)
     prompts = map(load_conversation, table["prompt"].to_pylist())
     pairs = list(zip(prompts, table["response"].to_pylist(), strict=True))
     return _with_values(table, classifier.logits(pairs, reporter))
