@@ -14,7 +14,7 @@ from icr.engines.attention import choose_attention
 from icr.engines.folders import locate
 from icr.engines.memory import loading, work_in_batches
 from icr.engines.precision import Precision
-from icr.engines.templates import encode_conversation
+from icr.engines.templates import Template, encode_conversation
 from icr.engines.tokens import guard_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCALE = "classifier logit"
 KEY = "reward.model"
 _SILENT = Silent()
+PLAIN_TEMPLATE = Template()
 
 Ids = list[tuple[int, int]]
 """(token id, segment) of each token; the segment tells prompt from response where there is no chat template."""
@@ -49,7 +50,7 @@ def check_classifier(name: str) -> str:
 class Classifier:
     """A loaded classifier. Its reward of a response is its logit after the prompt as asked and the response."""
 
-    def __init__(self, name: str, precision: Precision, batch_tokens: int) -> None:
+    def __init__(self, name: str, precision: Precision, batch_tokens: int, template: Template = PLAIN_TEMPLATE) -> None:
         """Load weights (safetensors only, no remote code) and tokenizer.
 
         Raises:
@@ -62,6 +63,7 @@ class Classifier:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         with loading(name, dtype):
             self.tokenizer, self.model = _load(name, dtype, "cuda" if torch.cuda.is_available() else "cpu")
+        template.apply(self.tokenizer)
         self.model.eval()  # type: ignore[no-untyped-call]
         self._batch_tokens = batch_tokens
         self._config = self.model.config.get_text_config()

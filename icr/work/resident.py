@@ -98,7 +98,9 @@ class Resident:
         self._scorers.move_to_end(key)
         return self._scorers[key]
 
-    def classifier(self, model: str, precision: Precision, batch_tokens: int, *, surely: bool = False) -> Classifier:
+    def classifier(
+        self, model: str, precision: Precision, batch_tokens: int, template: Template, *, surely: bool = False
+    ) -> Classifier:
         """A sequence classifier, alone in memory. `surely` and errors as for `scorer`."""
         from icr.engines.classifier import Classifier
         from icr.engines.memory import does_not_fit, has_room
@@ -108,7 +110,7 @@ class Resident:
             self.rest()
             if surely and not has_room(model, precision):
                 raise does_not_fit(model, precision)
-            self._classifiers[key] = Classifier(model, precision, batch_tokens)
+            self._classifiers[key] = Classifier(model, precision, batch_tokens, template)
         return self._classifiers[key]
 
     def keep(self, name: str, make: Callable[[], T]) -> T:

@@ -18,7 +18,7 @@ from icr.commands.main import app
 from icr.rounds.controller import Controller
 from icr.rounds.preflight import load_checked
 from icr.work.machine import Machine
-from tests.helpers.independent import rows
+from tests.helpers.independent import PREFIX, rows
 from tests.helpers.inline import run_inline, silent
 from tests.helpers.tiny_models import CHAT_TEMPLATE, END, START, make_tiny_model
 
@@ -119,9 +119,8 @@ def test_show_prompts(tiny_config: Write, tmp_path: Path, models: Any) -> None:
     shown = done.output
     spanish = "Nombra 1 animales que viven en el mar."
     assert f"⟦{START}⟧user\n{spanish}⟦{END}⟧\n⟦{START}⟧assistant\n<think></think>" in shown
-    prefix = "Please answer the following instruction using only Spanish, unless explicitly instructed otherwise."
-    english = "Name 1 animals that live in the sea."
-    assert f"policy and reference read\n⟦{START}⟧user\n{prefix}\n\n{english}⟦{END}⟧\n" in shown
+    given = PREFIX.format("Spanish") + "Name 1 animals that live in the sea."
+    assert f"policy and reference read\n⟦{START}⟧user\n{given}⟦{END}⟧\n" in shown
     assert f"sampling stops at ⟦{END}⟧ ⟦<|pad|>⟧ '##'\n" in shown and f"trained to end with ⟦{END}⟧\n" in shown
     assert shown.count("the policy answers") == shown.count("policy and reference read") == 3
 
@@ -138,7 +137,7 @@ def test_a_round_with_arguments_and_a_date(
         rounds=1,
         models=models(template) | {"template_arguments": {"enable_thinking": False}},
         prompts={"languages": ["en", "es"], "limit": 3},
-        sampling={"max_tokens": 150, "temperature": 2.0},
+        sampling={"max_tokens": 100, "temperature": 2.0},
         judge={"kind": "none"},
     )
     for name in ("policy", "reference"):  # EOS is <|pad|>; the template ends a turn with <|im_end|>

@@ -15,6 +15,7 @@ from icr.config.schema import Config
 from icr.engines.classifier import SCALE as LOGIT
 from icr.engines.classifier import check_classifier
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 from icr.lidr import OWN as OWN_ANSWER
 from icr.lidr import Sides, others, pick_own
 from icr.lidr import build_pairs as build_lidr_pairs
@@ -138,9 +139,12 @@ class Classified(RewardKind):
         located = check_classifier(self.context.config.reward.model or "")
         model = self.context.machine.folders({located}, None)[located]
         batch_tokens = self.context.config.reward.batch_tokens
+        batch_tokens, template = self.context.config.reward.batch_tokens, Template(date=self.context.template.date)
         self._pass(
             "classifier",
-            lambda precision: ClassifyTask(model=model, precision=precision, batch_tokens=batch_tokens),
+            lambda precision: ClassifyTask(
+                model=model, template=template, precision=precision, batch_tokens=batch_tokens
+            ),
             self.read_all(),
             partial(read_texts, self.context),
         )

@@ -156,6 +156,7 @@ class ClassifyTask(Task):
     unit: ClassVar[tuple[str, ...]] = UNIT
 
     model: str
+    template: Template
     precision: Precision
     batch_tokens: int
     check: bool = False
@@ -167,7 +168,7 @@ def classify(state: Resident, task: ClassifyTask, table: pa.Table, reporter: Rep
     pairs = list(zip(prompts, table["response"].to_pylist(), strict=True))
 
     def work() -> list[float | None]:
-        classifier = state.classifier(task.model, task.precision, task.batch_tokens, surely=task.check)
+        classifier = state.classifier(task.model, task.precision, task.batch_tokens, task.template, surely=task.check)
         return classifier.logits(pairs, reporter)
 
     return _with_values(table, _check_or_nothing(work, table.num_rows, reporter) if task.check else work())
