@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from icr.base.fields import Fields
 from icr.work.devices import MIB, Gpu, find_gpus
 
 ROOT = Path(__file__).parents[1]
@@ -191,10 +192,9 @@ CHECKS: dict[str, Callable[[Smoke], str]] = {
 }
 
 
-def describe_start(counts: dict[str, dict[str, object]]) -> str:
+def describe_start(counts: dict[str, Fields]) -> str:
     """How far policy and reference are apart before the first step."""
     start = counts["train"]["start"]
-    assert isinstance(start, dict)
     assert start["gap_per_token"] < START_GAP, f"policy and reference: {start['gap_per_token']:.3g} nats a token"
     return f"policy and reference {start['gap_per_token']:.2g} nats a token apart before step 1"
 
@@ -203,7 +203,7 @@ def run_of(config: Path) -> Path:
     return config.with_suffix("")
 
 
-def read_counts(config: Path, number: int) -> dict[str, dict[str, object]]:  # type: ignore[type-arg]
+def read_counts(config: Path, number: int) -> dict[str, Fields]:
     """What the stages of a round counted; every one of them has to be done."""
     stages = json.loads((run_of(config) / f"round-{number}" / "round.json").read_text())["stages"]
     assert all(record["state"] == "done" for record in stages.values())
