@@ -66,14 +66,14 @@ def iterate(path: Path, *stages: str) -> tuple[RunDir, str]:
 def write_prompts(folder: Path, long: dict[str, int]) -> Path:
     folder.mkdir()
     for lang, text in TEXTS.items():
-        lines = [{"id": f"p{n}", "instruction": text.format(n=n)} for n in range(3)]
+        lines = [{"id": f"p{n}", "instruction": text.format(n=n)} for n in range(2)]
         if lang in long:
             lines.append({"id": "long", "instruction": "river story " * long[lang]})
         (folder / f"{lang}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return folder
 
 
-def settings(tmp_path: Path, long: dict[str, int], n: int = 24, max_tokens: int = 400) -> dict[str, Any]:
+def settings(tmp_path: Path, long: dict[str, int], n: int = 16, max_tokens: int = 400) -> dict[str, Any]:
     return {
         "rounds": 1,
         "prompts": {"path": str(write_prompts(tmp_path / "prompts", long)), "languages": ["en", "es"]},
@@ -107,7 +107,7 @@ def test_longer_conditions_than_prompts(tiny_config: Config, tmp_path: Path) -> 
             assert reward["reward"] == pytest.approx(0.1 * (difference[0] - difference[1]), abs=1e-4)
             kept += 1
     counts = one.record.stages["score"].counts["languages"]
-    assert counts["es"]["dropped"]["too_long"] == dropped >= 24 and kept >= 2
+    assert counts["es"]["dropped"]["too_long"] == dropped >= 16 and kept >= 2
     assert counts["en"]["dropped"]["too_long"] == 0
     assert one.record.stages["train"].counts["dropped_too_long"] == 0
     assert "long" not in {row["prompt_id"] for row in rows(one.pairs)}
@@ -127,7 +127,7 @@ def test_a_language_of_long_prompts_alone(tiny_config: Config, tmp_path: Path) -
         make_tiny_model(tmp_path / name, context=CONTEXT, seed=seed)
     models = {"policy": str(tmp_path / "policy"), "reference": str(tmp_path / "reference")}
     path = tiny_config(tmp_path, **settings(tmp_path, {}, n=2, max_tokens=4), models=models)
-    lines = [json.dumps({"id": f"p{n}", "instruction": "río " * 200}) for n in range(3)]
+    lines = [json.dumps({"id": f"p{n}", "instruction": "río " * 200}) for n in range(2)]
     (tmp_path / "prompts" / "es.jsonl").write_text("\n".join(lines))
     with pytest.raises(UserError, match="every prompt in es is longer than the model's context"):
         iterate(path, "sample")
