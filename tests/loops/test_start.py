@@ -54,7 +54,6 @@ def spec_of(folder: Path, model: Path, objective: str = "dpo", **settings: Any) 
 def check(spec: TrainSpec, counts: dict[str, Any]) -> None:
     """The gap is rounding, and the first loss is that of equal models: log 2 and the NLL, or KTO's mean of 1 − σ(0)."""
     start, bound = counts["start"], BOUND[spec.train.precision]
-    print(spec.train.deepspeed, spec.train.precision, spec.objective, spec.train.lora is not None, start)
     assert start["gap_per_token"] < bound and start["reward_gap"] == pytest.approx(0.1 * start["gap"])
     first = metrics(spec)[0]
     assert not any(name.startswith("start") for name in first)
