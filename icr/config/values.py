@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _make_whole(value: object) -> object:
+    """16.0 is 16, in YAML and here."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 # strict: a text or a truth value is no number, whatever could be made of it
-Whole = Annotated[int, Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_make_whole), Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
 """Not blank, and fit for a file name."""
