@@ -144,7 +144,7 @@ class Train(Section):
     scheduler: Text = "cosine"
     """Learning rate scheduler, by transformers' name: cosine, linear, constant, constant_with_warmup, inverse_sqrt,
     polynomial, cosine_with_restarts, cosine_with_min_lr, warmup_stable_decay, reduce_lr_on_plateau, …"""
-    scheduler_arguments: dict[str, Whole | Number | str] = {}
+    scheduler_arguments: dict[str, Annotated[int, Field(strict=True)] | Number | str] = {}
     """Arguments of the scheduler, such as {min_lr_rate: 0.1} for cosine_with_min_lr."""
     warmup_ratio: Share = WARMUP_RATIO
     """Share of the optimiser steps used for warm-up from 0, rounded down to whole steps."""

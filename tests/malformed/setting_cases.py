@@ -50,8 +50,10 @@ def cases() -> Iterator[Case]:
 
 
 def numbers() -> Iterator[Case]:
-    for raw in ("true", "yes", "on", "null", "4.0", "'4'", ".nan", ".inf", "1_000", "010", "0x", "-1", "0", "1", "[4]"):
+    for raw in ("true", "yes", "on", "null", "4.5", "'4'", ".nan", ".inf", "1_000", "010", "0x", "-1", "0", "1", "[4]"):
         yield setting("sampling.n", raw)
+    yield setting("sampling.n", "8.0", code=0)
+    yield setting("sampling.seed", "1_000_000", "`sampling.seed`", "write 1000000")
     yield setting("sampling.n", "1000000000", "`sampling.n`", "10,000")
     yield setting("sampling.max_tokens", "0")
     yield setting("sampling.max_tokens", "1e9")
