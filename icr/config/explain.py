@@ -151,8 +151,8 @@ def _explain(kind: type[Section], keys: Keys, item: ErrorDetails, origin: Origin
     takes = _takes(kind, keys)
     if item["type"] == "string_type" and isinstance(item["input"], int | float):
         return f"`{name}` takes text, got {got}", f"write it in quotes: '{got}'"
-    if isinstance(item["input"], str) and item["type"] in NUMBERS and (number := _meant(item["input"])):
-        return f"`{name}` takes {takes}, got {item['input']!r}", f"write {number}"
+    if item["type"] in NUMBERS and (number := _meant(item["input"])):
+        return f"`{name}` takes {takes}, got {got!r}", f"write {number}"
     return f"`{name}` takes {takes}, got {got!r}", "docs/config.md describes the key"
 
 
@@ -182,10 +182,12 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else text[:60] + "…"
 
 
-def _meant(text: str) -> str:
-    """The number that a text was probably meant as: 1_000 → 1000, 010 → 10; "" where there is none."""
+def _meant(value: object) -> str:
+    """The number that a value was probably meant as: 1_000 → 1000, 010 → 10, 4.0 → 4; "" where there is none."""
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
     try:
-        return f"{float(text.replace('_', '')):g}" if text.strip()[:1].isdigit() else ""
+        return f"{float(value.replace('_', '')):.15g}" if isinstance(value, str) and value[:1].isdigit() else ""
     except ValueError:
         return ""
 

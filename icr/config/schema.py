@@ -8,13 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
+def _whole(value: object) -> object:
+    """16.0 is 16, as in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # strict: a text or a truth value is no number, whatever could be made of it
-Whole = Annotated[int, Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
 """Not blank, and fit for a file name."""
@@ -143,7 +148,7 @@ class Train(Section):
     scheduler: Text = "cosine"
     """Learning rate scheduler, by transformers' name: cosine, linear, constant, constant_with_warmup, inverse_sqrt,
     polynomial, cosine_with_restarts, cosine_with_min_lr, warmup_stable_decay, reduce_lr_on_plateau, …"""
-    scheduler_arguments: dict[str, Whole | Number | str] = {}
+    scheduler_arguments: dict[str, Annotated[int, Field(strict=True)] | Number | str] = {}
     """Arguments of the scheduler, such as {min_lr_rate: 0.1} for cosine_with_min_lr."""
     warmup_ratio: Share = WARMUP_RATIO
     """Share of the optimiser steps used for warm-up from 0, rounded down to whole steps."""

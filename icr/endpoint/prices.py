@@ -112,16 +112,19 @@ def find_price(model: str, base_url: str, table: str | None) -> Price | None:
 
 def read_prices(path: Path) -> dict[str, Price]:
     """Raises UserError if the file is missing or not YAML of MODEL: {input, output} in US dollars per million."""
-    document = read_yaml(path, "the file of prices")
+    do = "write lines like `gpt-4o: {input: 2.5, output: 10}`: US dollars per million tokens"
+    try:
+        document = read_yaml(path, "the file")
+    except UserError as error:
+        raise UserError(f"the prices cannot be read: {error.what}", where=error.where, do=do) from error
     try:
         rows = TypeAdapter(dict[str, _Row]).validate_python(document.data)
     except ValidationError as error:
         keys = tuple(map(str, error.errors()[0]["loc"]))
         line = next((f":{document.lines[keys[:i]]}" for i in range(len(keys), 0, -1) if keys[:i] in document.lines), "")
         at = f"{'.'.join(keys)}: " if keys else ""
-        raise UserError(f"the prices cannot be read: {at}{error.errors()[0]['msg']}", where=f"{path}{line}",
-                        do="write lines like `gpt-4o: {input: 2.5, output: 10}`: US dollars per million tokens"
-                        ) from None  # fmt: skip
+        what = f"the prices cannot be read: {at}{error.errors()[0]['msg']}"
+        raise UserError(what, where=f"{path}{line}", do=do) from None
     return {model: _own(row) for model, row in rows.items()}
 
 

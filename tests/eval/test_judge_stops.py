@@ -102,7 +102,7 @@ def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, base_url
     for look in (check_judge, lambda judge: open_worker(judge, tmp_path)):
         with pytest.raises(UserError, match="no key") as caught:
             look(config)
-    assert "OPENAI_API_KEY" in caught.value.do
+    assert "OPENAI_API_KEY" in str(caught.value)
 
 
 @pytest.mark.parametrize("base_url", ["localhost:8000/v1", "/v1", "ftp://localhost/v1"])

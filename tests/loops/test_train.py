@@ -37,7 +37,7 @@ def test_one_step_against_fp64(base: Path, tmp_path: Path) -> None:
     counts = run_here(spec)
     assert counts == {
         "pairs": 4, "rows": 4, "dropped_too_long": 0, "steps": 1, "objective": "dpo", "processes": 1,
-        "deepspeed": "none", "precision": "fp32",
+        "deepspeed": "none", "precision": "fp32", "micro_batch_size": 2,
     }  # fmt: skip
     [row] = metrics(spec)
     chosen = [exact_logp(base, p["prompt_ids"], p["chosen_ids"]) for p in pairs]

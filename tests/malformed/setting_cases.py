@@ -50,8 +50,10 @@ def cases() -> Iterator[Case]:
 
 
 def numbers() -> Iterator[Case]:
-    for raw in ("true", "yes", "on", "null", "4.0", "'4'", ".nan", ".inf", "1_000", "010", "0x", "-1", "0", "1", "[4]"):
+    for raw in ("true", "yes", "on", "null", "4.5", "'4'", ".nan", ".inf", "1_000", "010", "0x", "-1", "0", "1", "[4]"):
         yield setting("sampling.n", raw)
+    yield setting("sampling.n", "8.0", code=0)
+    yield setting("sampling.seed", "1_000_000", "`sampling.seed`", "write 1000000")
     yield setting("sampling.n", "1000000000", "`sampling.n`", "10,000")
     yield setting("sampling.max_tokens", "0")
     yield setting("sampling.max_tokens", "1e9")
@@ -212,7 +214,7 @@ def judges() -> Iterator[Case]:
     yield setting("judge.base_url", "https://host/v1", "the key", "OPENAI_API_KEY", **ENDPOINT)
     yield setting("judge.budget", "5", "judge.budget", "judge.prices", judge__base_url=HERE, **ENDPOINT)
     yield setting("judge.budget", "0", "`judge.budget`", judge__base_url=HERE, **ENDPOINT)
-    yield setting("judge.prices", "p.yaml", "p.yaml", "file of prices", judge__base_url=HERE, **ENDPOINT)
+    yield setting("judge.prices", "p.yaml", "p.yaml", "prices cannot be read", judge__base_url=HERE, **ENDPOINT)
     yield setting("judge.timeout", "soon", "`judge.timeout`", "'soon'")
     yield prices("not YAML", "m: {input: 1", "not valid YAML")
     yield prices("a list", "- m\n", "prices.yaml")

@@ -257,7 +257,7 @@ def test_the_history_of_a_config_is_at_its_end(tmp_path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("#")] == [
         "# 2026-11-25 15:00:00 rounds: 1 → 2",
-        "# 2026-11-25 15:00:00 train.micro_batch_size: 1 → 2",
+        "# 2026-11-25 15:00:00 train.micro_batch_size: auto → 2",
         "# 2026-11-26 09:30:00 train.lora.rank: not set → 8",
         "# 2026-11-26 09:30:00 train.lora.alpha: not set → 32",
         "# 2026-11-26 09:30:00 train.lora.dropout: not set → 0.0",
