@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from icr.config.schema import Judge, Sampling, Section
+from icr.config.schema import Judge, Sampling
+from icr.config.values import Section
 
 Benchmark = Literal["xalpaca", "mtbench", "nlp", "accuracy"]
 

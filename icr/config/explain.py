@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from icr.base.errors import UserError
 from icr.base.yaml_text import Document, Keys
-from icr.config.schema import CLASS_PATTERN, Section
+from icr.config.values import CLASS_PATTERN, Section
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from icr.base.errors import ConfigError, UserError
 from icr.base.yaml_text import Document, Keys, dump_yaml, parse_yaml, read_yaml
 from icr.config.explain import Origin, find_problems
-from icr.config.schema import CONFIGS, Config, Section
+from icr.config.schema import CONFIGS, Config
+from icr.config.values import Section
 
 S = TypeVar("S", bound=Section)
 

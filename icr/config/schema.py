@@ -8,35 +8,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from icr.config.values import (
+    Count,
+    NonNegative,
+    Number,
+    OwnClass,
+    Positive,
+    Processes,
+    Section,
+    Seed,
+    Share,
+    Text,
+    Tokens,
+    Whole,
+)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-
-def _whole(value: object) -> object:
-    """16.0 is 16, as in JSON."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-# strict: a text or a truth value is no number, whatever could be made of it
-Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
-"""Not blank, and fit for a file name."""
-CLASS_PATTERN = r"^.+:\w+$"
-OwnClass = Annotated[str, Field(pattern=CLASS_PATTERN)]
-Positive = Annotated[Number, Field(gt=0)]
-NonNegative = Annotated[Number, Field(ge=0)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-Count = Annotated[Whole, Field(ge=1, le=10_000_000)]
-Processes = Annotated[Whole, Field(ge=1, le=10_000)]
-Tokens = Annotated[Whole, Field(ge=1, le=10_000_000)]
-Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 WARMUP_RATIO = 0.03
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
 
 
 class Models(Section):

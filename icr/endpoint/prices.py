@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.yaml_text import read_yaml
-from icr.config.schema import NonNegative
+from icr.config.values import NonNegative
 
 BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8

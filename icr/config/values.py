@@ -1,0 +1,32 @@
+"""The types of config values, and what every section of the config has in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _whole(value: object) -> object:
+    """16.0 is 16, as in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# strict: a text or a truth value is no number, whatever could be made of it
+Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
+"""Not blank, and fit for a file name."""
+CLASS_PATTERN = r"^.+:\w+$"
+OwnClass = Annotated[str, Field(pattern=CLASS_PATTERN)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[Whole, Field(ge=1, le=10_000_000)]
+Processes = Annotated[Whole, Field(ge=1, le=10_000)]
+Tokens = Annotated[Whole, Field(ge=1, le=10_000_000)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
