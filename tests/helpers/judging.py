@@ -56,6 +56,7 @@ class Inline:
     """A `Machine` whose workers are this process: for tests of what is asked, which need no second one."""
 
     gpus = 0
+    gpu_memory = 0.9
 
     def __init__(self, state: Any = None, watcher: Steps | None = None) -> None:
         self.watcher = watcher or Steps()
