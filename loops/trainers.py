@@ -155,8 +155,8 @@ class RoundTrainer(Trainer, Generic[O_co]):
 
     def any_rank(self, value: bool) -> bool:
         """Whether it is true on any rank; to be called on every rank."""
-        told = torch.tensor(float(value), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(told, reduction="sum") > 0)
+        flag = torch.tensor(float(value), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
 
     def save_checkpoint(self) -> None:
         """Save the training as it is now; to be called on every rank."""
