@@ -35,6 +35,7 @@ def test_the_terminal_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     with display.StageDisplay(Console(file=out, width=120), "judge") as stage:
         stage.status("$0.12, 3 unscored")
+        stage.progress(1, 20)
         stage.progress(5, 20)
     assert "judge: 5/20 $0.12, 3 unscored" in out.getvalue() and "left" in out.getvalue()
 
