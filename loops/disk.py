@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def check_disk(needs: DiskNeeds, folder: Path, there: int = 0) -> None:
 def free_disk(folder: Path) -> int:
     """Bytes that are free where `folder` is or will be."""
     place = folder.absolute()
-    while not place.exists():
+    while not os.path.exists(place):  # a name that is too long does not exist, either
         place = place.parent
     return shutil.disk_usage(place).free
 

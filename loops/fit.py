@@ -87,11 +87,11 @@ def _check_names(model: PreTrainedModel, targets: str | list[str]) -> None:
             raise UserError(what, where=KEY, do=f"write {ALL}, or a list of names: {_endings(model)}")
         return
     unknown = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
-    if unknown or not targets:
+    if unknown:
         known = sorted({name.rpartition(".")[2] for name in names})
         near = [n for t in unknown for n in difflib.get_close_matches(t, known, n=1)]
         raise UserError(
-            f"{type(model).__name__} has no module named {', '.join(unknown) or 'by an empty list'}",
+            f"{type(model).__name__} has no module named {', '.join(unknown)}",
             where=KEY,
             do=f"{f'did you mean {near[0]}? ' if near else ''}LoRA can be put on {_endings(model)}",
         )

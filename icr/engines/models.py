@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icr.base.errors import UserError
+from icr.base.hub import read_hub_id
 from icr.engines.attention import choose_attention
 from icr.engines.memory import loading
 from icr.engines.precision import Precision
@@ -73,11 +74,15 @@ def read_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def has_tokenizer(spec: str) -> bool:
-    """Whether a model's tokenizer is on this machine: a folder's, or a hub id's in the local cache."""
+def find_tokenizer(spec: str) -> str | None:
+    """The folder of a model's tokenizer, a hub id's in the local cache; None: it is not on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
-    return Path(spec).is_dir() or isinstance(try_to_load_from_cache(spec, "tokenizer_config.json"), str)
+    if Path(spec).is_dir():
+        return spec
+    hub = read_hub_id(spec)
+    found = try_to_load_from_cache(hub.repo, "tokenizer_config.json", revision=hub.revision) if hub else None
+    return str(Path(found).parent) if isinstance(found, str) else None
 
 
 def load_model(spec: str, dtype: torch.dtype, device: str | torch.device) -> PreTrainedModel:

@@ -51,6 +51,7 @@ def load_skeleton(
     import torch
     import transformers
 
+    transformers.logging.disable_progress_bar()  # it takes milliseconds, and `icr validate` is not about it
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **(changes or {}))
     with torch.device("meta"):
         kind = type(getattr(transformers, auto_class).from_config(config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def check_room(config: Config, model: str) -> None:
         problems.append(error)
     size, folder = measure_checkpoint(model), _folder(config)
     try:
-        if size is not None and not (folder / "config.yaml").exists():
+        if size is not None and not os.path.exists(folder / "config.yaml"):
             check_disk(estimate_disk(config.train, size), folder)
     except UserError as error:
         problems.append(error)

@@ -43,6 +43,7 @@ def check_templates(
     Raises:
         ConfigError: every problem.
     """
+    from icr.engines.models import find_tokenizer
     from icr.engines.stops import find_stops
     from icr.engines.templates import NO_THINKING, Template, check_template
 
@@ -52,29 +53,29 @@ def check_templates(
         talks.append(("MT-Bench", TWO_TURNS))
     problems: list[UserError] = []
     file = config.models.chat_template
-    if model and (file is None or Path(file).is_file()):
-        tokenizer = _open(model, Template(file=file, arguments=config.models.template_arguments), problems)
+    folder = find_tokenizer(model) if model else None
+    if folder and (file is None or Path(file).is_file()):
+        tokenizer = _open(folder, Template(file=file, arguments=config.models.template_arguments), problems)
         if tokenizer is not None:
             found = list(check_template(tokenizer, talks or [("a prompt", wrap_text("?"))]))
             problems += [_name_template(problem, file) for problem in found]
             try:
-                find_stops(tokenizer, model, config.sampling.stop)
+                find_stops(tokenizer, folder, config.sampling.stop)
             except UserError as error:
                 problems.append(error)
-    if judge:
-        tokenizer = _open(judge, Template(arguments=NO_THINKING), problems)
+    folder = find_tokenizer(judge) if judge else None
+    if folder:
+        tokenizer = _open(folder, Template(arguments=NO_THINKING), problems)
         problems += check_template(tokenizer, [("judge.model", wrap_text("?"))]) if tokenizer is not None else []
     if problems:
         raise ConfigError(problems)
 
 
-def _open(model: str, template: Template, problems: list[UserError]) -> PreTrainedTokenizerBase | None:
-    from icr.engines.models import has_tokenizer, load_tokenizer
+def _open(folder: str, template: Template, problems: list[UserError]) -> PreTrainedTokenizerBase | None:
+    from icr.engines.models import load_tokenizer
 
-    if model.endswith(".gguf") or not has_tokenizer(model):
-        return None
     try:
-        return load_tokenizer(model, template)
+        return load_tokenizer(folder, template)
     except UserError as error:
         problems.append(error)
         return None
@@ -91,12 +92,13 @@ def show_prompts(config: Config, inputs: Inputs) -> Iterator[str]:
     Raises:
         UserError: the tokenizer cannot be loaded, or its template refuses the prompts.
     """
-    from icr.engines.models import load_tokenizer
+    from icr.engines.models import find_tokenizer, load_tokenizer
     from icr.engines.stops import find_stops, trained_end
     from icr.engines.templates import Template, prompt_token_ids
     from icr.engines.tokens import show_tokens
 
-    model = inputs.policy or inputs.reference
+    name = inputs.policy or inputs.reference
+    model = find_tokenizer(name) or name
     template = Template(file=config.models.chat_template, arguments=config.models.template_arguments)
     tokenizer = load_tokenizer(model, template)
     kind = config.reward.kind

@@ -45,7 +45,7 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["transformers", "vllm"])
 def engine(request: pytest.FixtureRequest, padded: Path) -> Iterator[Engine]:
     if request.param == "transformers":
-        yield TransformersEngine(str(padded), "fp32")
+        yield TransformersEngine(str(padded), "fp32", 256)
         return
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
@@ -101,7 +101,7 @@ def test_sampling_habits_of_a_checkpoint_change_nothing(tmp_path: Path) -> None:
     plain: list[Completion] = []
     for habits in ({}, *HABITS.values()):
         file.write_text(json.dumps({"eos_token_id": 2, "pad_token_id": 0} | habits))
-        found = TransformersEngine(str(folder), "fp32").generate(requests, decoding)
+        found = TransformersEngine(str(folder), "fp32", 256).generate(requests, decoding)
         plain = plain or found
         assert found == plain
     assert any(len(completion.token_ids) == 24 for completion in plain)
@@ -155,7 +155,7 @@ def test_an_engine_without_settings_stops_at_the_models_own_ends(tmp_path: Path)
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": "<|pad|>"}))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 0}))
-    completions = TransformersEngine(str(folder), "fp32").generate(ask(folder, 64), Decoding(2.0, 1.0, 60))
+    completions = TransformersEngine(str(folder), "fp32", 256).generate(ask(folder, 64), Decoding(2.0, 1.0, 60))
     ends = [completion for completion in completions if 2 in completion.token_ids]
     assert ends and all(completion.token_ids.index(2) == len(completion.token_ids) - 1 for completion in ends)
     assert find_stops(AutoTokenizer.from_pretrained(folder), str(folder)).ids == (2, 0)

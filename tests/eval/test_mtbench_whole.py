@@ -62,7 +62,7 @@ def test_five_languages_against_a_local_judge_that_writes_its_references(tiny: P
     config = make_config(tiny, write_questions(tmp_path / "q", reference=["", "6"]), mtbench={"references": "judge"})
     out = tmp_path / "evaluation"
     asked, summary = run_mtbench(config, tiny, out)
-    assert (summary["judge"], summary["cost"]) == (f"local: {tiny}", None)
+    assert (summary["judge"], summary["cost"]) == (f"local: {tiny.name}", None)
     assert set(asked) == {"mtbench-answers", "write-local", "ask-local"}
     for lang in LANGUAGES:
         row = summary["languages"][lang]

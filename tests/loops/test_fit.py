@@ -27,7 +27,6 @@ def test_good_targets(base: Path, targets: Any) -> None:
     [
         (["q_porj", "v_proj"], "LlamaForCausalLM has no module named q_porj", "did you mean q_proj?"),
         (["query_key_value"], "has no module named query_key_value", "q_proj, k_proj, v_proj, o_proj, gate_proj"),
-        ([], "has no module named by an empty list", "q_proj"),
         ("q_proj|v_proj", "has a name that q_proj|v_proj matches as a whole", "all-linear"),
         ("q_proj(", "is not a regular expression", ""),
         (["input_layernorm"], "LoRA cannot be put on these modules", "all-linear"),

@@ -28,8 +28,8 @@ from tests.helpers.tiny_models import make_tiny_model
 from tests.helpers.training_runs import ROOT, events, make_spec, metrics, random_pairs, run_here
 
 LORA = {"rank": 32, "alpha": 8}
-BOUND = {"fp32": 1e-5, "bf16": 0.001}
-"""Nats a token. bf16's is well below 0.008, what references rounded to bf16 themselves would make."""
+BOUND = {"fp32": 1e-5, "bf16": 0.004}
+"""Nats a token. bf16's is half of what references make that are rounded to bf16 themselves."""
 KEEPING = (
     "import sys, loops.train as t; t._delete_work = lambda spec: None; sys.argv[1:] = [{spec!r}]; sys.exit(t.main())"
 )

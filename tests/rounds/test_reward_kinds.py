@@ -58,8 +58,9 @@ def test_log_ratios(
     context = make_round(kind, previous=previous, reference=reference)
     use_translator(monkeypatch, tiny_pair)
     counts = score(context)
-    assert counts["reference"] == str(previous if reference == "previous" else tiny_pair[1])
-    policy, other = Model(tiny_pair[0]), Model(previous if reference == "previous" else tiny_pair[1])
+    used = previous if reference == "previous" else tiny_pair[1]
+    assert counts["reference"] == f"…/{used.name}"
+    policy, other = Model(tiny_pair[0]), Model(used)
     for lang in TEXTS:
         for response, reward in reward_rows(context, lang):
             ids = response["token_ids"]

@@ -63,7 +63,7 @@ def test_classifier(make_round: Any, tmp_path: Path, pad: str, batch_tokens: int
     folder = make_classifier(tmp_path / "rm", pad)
     context = make_round("model", model=str(folder), batch_tokens=batch_tokens)
     counts = score(context)
-    assert counts["model"] == str(folder)
+    assert counts["model"] == "…/rm"
     model = AutoModelForSequenceClassification.from_pretrained(folder).double().eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for lang in TEXTS:
@@ -124,7 +124,7 @@ def test_what_is_no_reward_model(make_round: Any, tmp_path: Path, tiny_pair: tup
     headless = make_tiny_model(tmp_path / "causal")
     config = json.loads((headless / "config.json").read_text()) | {"id2label": {"0": "LABEL_0"}}
     (headless / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"no weights for score\.weight"):
+    with pytest.raises(UserError, match=r"1 tensors are missing: score\.weight"):
         score(make_round("model", model=str(headless)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from icr.base.errors import ConfigError
@@ -101,8 +101,10 @@ def test_policy_and_reference_of_two_vocabularies_are_known_at_the_start(
     tiny_config: Write, tmp_path: Path, tiny_pair: tuple[Path, Path]
 ) -> None:
     """One token more; rows of padding alone are no difference."""
-    more = shutil.copytree(tiny_pair[0], tmp_path / "more")
-    tokenizer = AutoTokenizer.from_pretrained(more)
+    more = tmp_path / "more"
+    model, tokenizer = (kind.from_pretrained(tiny_pair[0]) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    model.resize_token_embeddings(520)
+    model.save_pretrained(more)
     tokenizer.add_tokens(["<|pad2|>"])
     tokenizer.save_pretrained(more)
     with pytest.raises(ConfigError, match=r"different vocabularies.*1 differ, the first: '<\|pad2\|>'"):

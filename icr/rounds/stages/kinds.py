@@ -138,7 +138,6 @@ class Classified(RewardKind):
         facts = super().measure()
         located = check_classifier(self.context.config.reward.model or "")
         model = self.context.machine.folders({located}, None)[located]
-        batch_tokens = self.context.config.reward.batch_tokens
         batch_tokens, template = self.context.config.reward.batch_tokens, Template(date=self.context.template.date)
         self._pass(
             "classifier",
