@@ -114,10 +114,7 @@ class Facts(NamedTuple):
 
 def _nothing_to_compare(lang: str, counts: RewardCounts) -> UserError:
     dropped = {reason: count for reason, count in counts["dropped"].items() if count}
-    found = [
-        f"{counts['empty']} are empty",
-        *(f"{n} were dropped as {r.replace('_', ' ')}" for r, n in dropped.items()),
-    ]
+    found = [f"{counts['empty']} empty", *(f"{n} dropped ({why.replace('_', ' ')})" for why, n in dropped.items())]
     ways = [WAYS_OUT[reason] for reason in dropped if reason in WAYS_OUT]
     return UserError(
         f"no prompt in {lang} has two responses to compare, of {counts['responses']} responses: {', '.join(found)}",

@@ -51,7 +51,7 @@ def load_skeleton(
     import torch
     import transformers
 
-    transformers.logging.disable_progress_bar()  # it takes milliseconds, and `icr validate` is not about it
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **(changes or {}))
     with torch.device("meta"):
         kind = type(getattr(transformers, auto_class).from_config(config))
