@@ -47,7 +47,8 @@ def _xalpaca(config: EvaluationConfig, out: Path) -> Planned:
         given = {lang: [Answer(a.id, a.prompt, baseline[lang][a.id], False) for a in of]
                  for lang, of in given.items()}  # fmt: skip
     pairs = [comparisons(lang, of, baseline[lang], config.judge.orders) for lang, of in given.items()]
-    return [comparison.question() for of in pairs for _, comparison in of], assumed
+    asked = [c for of in pairs for _, c in of if assumed or c.first != c.second]  # identical ones are draws unasked
+    return [comparison.question() for comparison in asked], assumed
 
 
 def _answers(config: EvaluationConfig, out: Path) -> tuple[dict[str, list[Answer]], str]:

@@ -83,7 +83,7 @@ def lc(
         read_gamed(gamed) if gamed else None,
     )
     if json_:
-        print(json.dumps(asdict(result)))
+        print(json.dumps({key: value for key, value in asdict(result).items() if key != "moves"}))
         return
     for name, rate, error in (
         ("win rate", result.win_rate, result.win_rate_se),

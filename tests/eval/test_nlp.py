@@ -14,8 +14,9 @@ from rich.console import Console
 
 import eval.nlp.measuring
 from eval.folders import summary_path
+from eval.nlp.average import read_items
 from eval.nlp.run import items_path, model_fingerprint, read_summary, run_nlp
-from eval.nlp.table import items, nlp_table
+from eval.nlp.table import nlp_table
 from icr.base.files import read_rows
 from icr.config.schema import Nlp
 from icr.work.local_pool import Lane, LocalPool
@@ -47,7 +48,7 @@ def test_a_value_is_the_ranking_by_log_likelihood(models: list[Path], tasks: Pat
     for row, lang in zip(summary["tasks"], ("en", "es"), strict=True):
         expected = right(models[0], tasks, lang)
         assert 0 < sum(expected) < len(expected)  # else a constant would pass
-        assert list(items(tmp_path, f"quiz_{lang}", "acc").values()) == expected
+        assert list(read_items(items_path(tmp_path, f"quiz_{lang}"), "acc").values()) == expected
         p, n = sum(expected) / len(expected), len(expected)
         assert row["value"] == pytest.approx(p)
         assert row["se"] == pytest.approx(math.sqrt(p * (1 - p) / (n - 1)))
@@ -156,7 +157,7 @@ def test_in_a_process_of_its_own_with_vllm(models: list[Path], tasks: Path, tmp_
     there = read_summary(out)
     assert there["backend"] == ["vllm"]
     for task in ("quiz_en", "quiz_es"):
-        assert items(out, task, "acc") == items(tmp_path / "here", task, "acc")
+        assert read_items(items_path(out, task), "acc") == read_items(items_path(tmp_path / "here", task), "acc")
     assert [t["value"] for t in there["tasks"]] == [t["value"] for t in here["tasks"]]
 
 
