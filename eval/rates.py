@@ -61,6 +61,21 @@ def explained(row: Fields) -> Fields:
     return row | {"why": why} if why else row
 
 
+def reasons(row: Fields) -> list[tuple[str, str]]:
+    """(key, reason) of what a row lacks, each thing once: not also the error and interval of a rate that is missing,
+    nor the interval of every rate where all lack it for one reason."""
+    why: dict[str, str] = row.get("why", {})
+    found = []
+    for key, reason in why.items():
+        whole = key.removesuffix("_se").removesuffix("_interval")
+        part_of_missing = key != whole and why.get(whole) == reason
+        as_win_rate = key.endswith("_interval") and whole in RATES[1:] and why.get(f"{RATES[0]}_interval") == reason
+        without_error = key.endswith("_interval") and why.get(f"{whole}_se") == reason
+        if not (part_of_missing or as_win_rate or without_error):
+            found.append((key, reason))
+    return found
+
+
 def percent(values: Mapping[str, float]) -> Part:
     """The mean of shares from 0 to 1, one a prompt, in percent."""
     return Part.of({id: 100 * value for id, value in values.items()})

@@ -11,8 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from eval.clusters import SINGLE, excludes
+from eval.clusters import excludes
 from eval.mtbench.summary import mtbench_rows
+from eval.rates import reasons
 
 if TYPE_CHECKING:
     from eval.difference import Difference
@@ -38,28 +39,15 @@ def _asides(summary: Fields) -> Text:
     lines = [f"judge: {summary['judge']}" + (f", {_money(cost)}" if cost else "")]
     without: dict[str, list[str]] = {}
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
-        why = row.get("why", {})
-        for key, reason in why.items():
-            value, part = _split(key)
-            if part == "interval":
-                if row.get(value) is not None and reason not in (SINGLE,):
-                    without.setdefault(reason, []).append(code)
-            elif part != "se" or why.get(value) != reason:
+        for key, reason in reasons(row):
+            if key.endswith("_interval") or key in ("low", "high"):
+                without.setdefault(reason, []).append(code)
+            else:
                 lines.append(f"{code}: no {key.replace('_', ' ')}: {reason}")
         lines += [f"{code}: {count} unscored: {reason}" for reason, count in (row.get("reasons") or {}).items()]
         lines += [f"{code}: {text}" for text in _left_out(row)]
     lines += [f"{', '.join(dict.fromkeys(codes))}: no interval: {reason}" for reason, codes in without.items()]
     return Text("\n".join(lines))
-
-
-def _split(key: str) -> tuple[str, str]:
-    """A key of `why`: the value that it is about, and which part of it: se, interval, or all of it."""
-    if key in ("low", "high"):
-        return "average", "interval"
-    for part in ("se", "interval"):
-        if key.endswith(f"_{part}"):
-            return key.removesuffix(f"_{part}"), part
-    return key, ""
 
 
 def _left_out(row: Fields) -> list[str]:

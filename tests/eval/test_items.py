@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from eval.judges.question import Question, Verdict
 from eval.xalpaca.items import read_items
 from eval.xalpaca.pairwise import ORDERS, VERDICTS, VerdictRow, run_verdicts
 from eval.xalpaca.summary import summarise
 from icr.base.files import read_rows, write_rows
+from icr.report.evaluation_tables import xalpaca_table
 from tests.helpers.judging import judged_by, write_answers
 
 
@@ -62,6 +65,24 @@ def test_lost_orders_do_not_become_the_judges_taste_for_the_first_answer(tmp_pat
     assert (row["n"], row["one_order"], row["unscored"]) == (200 - lost.sum(), lost.sum(), lost.sum())
     assert row["position_bias"] == 1.0
     assert (row["hard_verdicts"], row["soft_verdicts"]) == (400 - lost.sum(), 0)
+
+
+def test_the_table_names_what_counts_in_no_rate_and_why_there_is_no_interval(tmp_path: Path) -> None:
+    answers = write_answers(tmp_path / "answers", "de", {"1": "eins", "2": "zwei", "3": "gleich"})
+    values = [("1", 0.9), ("1", 1.0), ("2", 0.0), ("2", None), ("3", 0.5), ("3", 0.5)]
+    rows = [verdict(id, order, value) for (id, value), order in zip(values, ORDERS * 3, strict=True)]
+    write_rows(tmp_path / "verdicts" / "de.parquet", rows, VERDICTS)
+    summary = summarise(answers, {"de": {"1": "x", "2": "y", "3": "gleich"}}, tmp_path, "j", "b") | {"cost": None}
+    out = io.StringIO()
+    Console(file=out, width=120).print(xalpaca_table(summary))
+    for line in (
+        "de: 1 items were judged in one order only; they count in no rate",
+        "de: 1 answers are identical to the baseline's: draws, not asked",
+        "de: 1 verdicts are weighted by probabilities, 2 are a label alone",
+        "de, average: no interval: 2 prompts are too few for an interval, which needs 6",
+    ):
+        assert out.getvalue().count(line) == 1, line
+    assert out.getvalue().count("interval") == 2
 
 
 def test_verdicts_from_probabilities_and_from_labels_are_counted_apart(tmp_path: Path) -> None:
