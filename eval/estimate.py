@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eval.folders import cache_path
 from eval.judges.question import Question
 from eval.mtbench.questions import load_questions
+from eval.power import describe_power
 from eval.xalpaca.answers import Answer, heldout_prompts, is_answers, load_baseline, read_answers, read_outputs
 from eval.xalpaca.pairwise import comparisons
 from icr.config.evaluation import EvaluationConfig
+from icr.config.schema import Judge
+from prompts.load import Prompt
 
-Planned = tuple[list[Question], str]
-"""The questions, and what was assumed about answers that do not exist yet."""
+Planned = tuple[list[Question], str, dict[str, int]]
+"""The questions, what was assumed about answers that do not exist yet, and the number of prompts by language."""
 
 
 def estimate(config: EvaluationConfig, out: Path) -> str:
-    """The estimated questions and cost of an evaluation, in words.
+    """The estimated questions and cost of an evaluation, and the differences that it can show, in words.
 
     Raises:
         UserError: as the evaluation itself, for prompts, answers and a baseline that do not fit together; a budget
             without a price.
     """
-    questions, assumed = PLANS[config.benchmark](config, out)
+    questions, assumed, prompts = PLANS[config.benchmark](config, out)
+    return f"{_cost(config, out, questions, assumed)}\n{describe_power(config.benchmark, prompts)}"
+
+
+def _cost(config: EvaluationConfig, out: Path, questions: list[Question], assumed: str) -> str:
     judge = config.judge
     if judge.kind != "openai":
         return f"{len(questions):,} questions to a judge on this machine, at no cost{assumed}"
@@ -47,7 +55,8 @@ def _xalpaca(config: EvaluationConfig, out: Path) -> Planned:
         given = {lang: [Answer(a.id, a.prompt, baseline[lang][a.id], False) for a in of]
                  for lang, of in given.items()}  # fmt: skip
     pairs = [comparisons(lang, of, baseline[lang], config.judge.orders) for lang, of in given.items()]
-    return [comparison.question() for of in pairs for _, comparison in of], assumed
+    asked = [c for of in pairs for _, c in of if assumed or c.first != c.second]  # identical ones are draws unasked
+    return [comparison.question() for comparison in asked], assumed, {lang: len(of) for lang, of in given.items()}
 
 
 def _answers(config: EvaluationConfig, out: Path) -> tuple[dict[str, list[Answer]], str]:
@@ -72,7 +81,25 @@ def _mtbench(config: EvaluationConfig, out: Path) -> Planned:
     assert config.judge.mtbench is not None
     questions = load_questions(config.judge.mtbench, config.languages)
     asked = [template_question(q, turn, TYPICAL_ANSWER) for of in questions.values() for q in of for turn in (1, 2)]
-    return asked, f"; assuming answers of {len(TYPICAL_ANSWER):,} characters; references are not counted"
+    assumed = f"; assuming answers of {len(TYPICAL_ANSWER):,} characters; references are not counted"
+    return asked, assumed, {lang: len(of) for lang, of in questions.items()}
 
 
 PLANS: dict[str, Callable[[EvaluationConfig, Path], Planned]] = {"xalpaca": _xalpaca, "mtbench": _mtbench}
+
+
+def describe_plans(judge: Judge, languages: Sequence[str], heldout: Sequence[Prompt]) -> list[str]:
+    """What a run's judge can show of each round, a line a benchmark.
+
+    Args:
+        heldout: of all languages; none where X-AlpacaEval is not measured.
+    """
+    planned: dict[str, dict[str, int]] = {}
+    if judge.kind != "none" and "xalpaca" in judge.benchmarks and heldout:
+        planned["xalpaca"] = Counter(prompt.lang for prompt in heldout)
+    if judge.kind != "none" and "mtbench" in judge.benchmarks and judge.mtbench:
+        planned["mtbench"] = {lang: len(of) for lang, of in load_questions(judge.mtbench, list(languages)).items()}
+    return [f"{TITLES[name]}: {describe_power(name, prompts)}" for name, prompts in planned.items()]
+
+
+TITLES = {"xalpaca": "X-AlpacaEval", "mtbench": "MT-Bench"}

@@ -48,6 +48,7 @@ def validate(
     ] = False,
 ) -> None:
     """List every problem of a config at once. No model is loaded."""
+    from eval.estimate import describe_plans
     from icr.config.load import find_config
     from icr.rounds import templates
     from icr.rounds.preflight import load_checked
@@ -61,6 +62,8 @@ def validate(
     print(f"{config} is fine: {len(inputs.prompts)} prompts in {', '.join(languages)}, {len(inputs.heldout)} held out")
     for note in inputs.notes:
         print(f"note: {note}")
+    for line in describe_plans(checked.judge, checked.prompts.languages, inputs.heldout):
+        print(line)
     for line in describe_room(checked, inputs):
         print(line)
 
@@ -83,7 +86,7 @@ def lc(
         read_gamed(gamed) if gamed else None,
     )
     if json_:
-        print(json.dumps(asdict(result)))
+        print(json.dumps({key: value for key, value in asdict(result).items() if key != "moves"}))
         return
     for name, rate, error in (
         ("win rate", result.win_rate, result.win_rate_se),

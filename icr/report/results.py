@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 from scipy.special import stdtrit
 
+from eval.clusters import FEWEST, PERCENT, wilson
 from eval.folders import read_summary
 from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError
@@ -124,15 +125,18 @@ class Results:
 
 
 def interval(row: Fields, name: str) -> tuple[float, float] | None:
-    """95 % interval of a rate in percent, within 0 and 100; None when value or standard error is unknown.
+    """95 % interval of a rate in percent; None where the summary has none.
 
-    By Student's t with the row's `n` items: two prompts are no ground for a narrow interval.
+    A summary of an older icr has errors alone. One language's interval follows from them and its `n` items; that of an
+    average does not, as those errors took the languages as independent.
     """
+    if f"{name}_interval" in row:
+        found = row[f"{name}_interval"]
+        return (found[0], found[1]) if found else None
     value, error, n = row.get(name), row.get(f"{name}_se"), row.get("n", 0)
-    if value is None or error is None or n < 2:
+    if value is None or not error or n < FEWEST or "unscored" not in row:
         return None
-    width = float(stdtrit(n - 1, 0.975)) * error
-    return max(0.0, value - width), min(100.0, value + width)
+    return wilson(value, error, float(stdtrit(n - 1, 0.975)), n, PERCENT)
 
 
 class _Reader:

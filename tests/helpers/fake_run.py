@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+from scipy.special import stdtrit
 
+from eval.clusters import PERCENT, wilson
 from eval.mtbench.answers import ANSWERS as MT_ANSWERS
 from eval.mtbench.grade import VERDICTS as MT_VERDICTS
 from eval.mtbench.summary import summarise as summarise_mtbench
-from eval.rates import macro_average
+from eval.rates import RATES
 from eval.xalpaca.pairwise import ORDERS, VERDICTS
 from icr.base.files import read_rows, write_json, write_rows, write_text
 from icr.base.rundir import RoundDir, RunDir, StageRecord
@@ -232,11 +234,27 @@ def _judge(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
         languages["ar"] |= {"lc_win_rate": None, "lc_win_rate_se": None, "why": why}
     judge = "SmolLM2-135M-Instruct (local)" if at.number else "none (baseline)"
     summary = {"judge": judge, "baseline": "round-0", "orders": "both", "languages": languages}
-    total = sum(row["n"] for row in languages.values())
-    write_json(at.summary, summary | {"average": {"n": total} | macro_average(languages)})
+    average = _average(languages)
+    for row in [*languages.values(), average]:
+        for name in RATES:
+            value, se, n = row[name], row[f"{name}_se"], min(row["n"], HELD_OUT)
+            known = value is not None and se
+            bounds = wilson(value, se, float(stdtrit(n - 1, 0.975)), n, PERCENT) if known else None
+            row[f"{name}_interval"] = list(bounds) if bounds else None
+    write_json(at.summary, summary | {"average": average})
     _verdicts(at, {lang: row["win_rate"] / 100 for lang, row in languages.items()}, rng)
     _other_benchmarks(at, rng)
     return {"judged": HELD_OUT * len(LANGUAGES)}
+
+
+def _average(languages: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Means over the languages; every prompt's values in them are taken to be as one."""
+    average: dict[str, Any] = {"n": sum(row["n"] for row in languages.values()), "why": {}}
+    for name in [*RATES, *(f"{rate}_se" for rate in RATES), "mean_length"]:
+        values = [row[name] for row in languages.values()]
+        average[name] = None if None in values else float(np.mean(values))
+        average["why"] |= {name: "missing for ar"} if None in values else {}
+    return average
 
 
 def _verdicts(at: RoundDir, rates: dict[str, float], rng: np.random.Generator) -> None:
