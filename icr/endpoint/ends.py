@@ -43,7 +43,10 @@ def find_end(model: str, url: str, table: str | None) -> date | None:
     own = read_ends(Path(table)) if table else {}
     if model in own:
         return own[model]
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # not an address, which others say
+        host = ""
     of_provider = next((ends for domain, ends in ENDS.items() if f".{host}".endswith(f".{domain}")), {})
     day = of_provider.get(_without_date(model))
     return None if day is None else date.fromisoformat(day)

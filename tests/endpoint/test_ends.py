@@ -23,6 +23,7 @@ OPENAI = "https://api.openai.com/v1"
         ("gpt-4-turbo-2024-04-09", OPENAI, date(2026, 10, 23)),
         ("o3", "https://eu.api.openai.com/v1", date(2026, 12, 11)),
         ("gpt-5.1", OPENAI, None),
+        ("gpt-4o", "http://[::1/v1", None),
         ("gpt-4o", "http://localhost:8000/v1", None),  # whoever serves that name
         ("gpt-4o", "https://notopenai.com/v1", None),
         ("Qwen3-30B-A3B-Instruct-2507@0d7cf23", OPENAI, None),
