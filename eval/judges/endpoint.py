@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import overload
 
@@ -91,12 +91,20 @@ class EndpointJudge:
 
     def estimate(self, questions: Sequence[Question]) -> Estimate:
         """What asking these would take at most, with every reading of answers that cannot be read; nothing is sent."""
-        first, *others = [
-            self.endpoint.estimate([self.ask_of(q, reading) for q in questions]) for reading in range(READINGS)
-        ]
-        completion = first.completion_tokens + sum(other.completion_tokens for other in others)
-        usd = None if first.usd is None else first.usd + sum(other.usd or 0.0 for other in others)
-        return replace(first, completion_tokens=completion, usd=usd)
+        readings = [list(self._readings(question)) for question in questions]
+        first = self.endpoint.estimate([asks[0] for asks in readings])
+        again = self.endpoint.estimate([ask for asks in readings for ask in asks[1:]])
+        usd = None if first.usd is None or again.usd is None else first.usd + again.usd
+        return replace(first, completion_tokens=first.completion_tokens + again.completion_tokens, usd=usd)
+
+    def _readings(self, question: Question) -> Iterator[Ask]:
+        """The requests that a question may take; those after a verdict that is there already are not made."""
+        for reading in range(READINGS):
+            ask = self.ask_of(question, reading)
+            yield ask
+            kept = self.endpoint.find(ask)
+            if kept is not None and read_reply(kept, question, self._preference).reason not in UNREADABLE:
+                return
 
     def ask_of(self, question: Question, reading: int = 0) -> Ask:
         """The request that a question makes."""

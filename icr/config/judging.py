@@ -37,7 +37,8 @@ class Endpoint(Section):
     timeout: Positive = 120.0
     """Seconds to wait for the answer to a request."""
     budget: Positive | None = None
-    """Stop once this command has spent this many US dollars. Answers received so far are kept."""
+    """Stop before this command has spent more than this many US dollars, in all of its rounds, benchmarks and variants.
+    Answers received so far are kept."""
     reasoning_effort: Text | None = None
     """How long a reasoning model thinks before it answers, in the endpoint's words: none, minimal, low, medium,
     high."""

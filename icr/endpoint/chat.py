@@ -113,6 +113,11 @@ class Chat:
         async with ChatClient(self._openai, self._address, self._settings.timeout) as client:
             yield client
 
+    def guess(self, ask: Ask) -> Usage:
+        """A request's tokens, before anybody counted them."""
+        own, system = ask.guess, [message["content"] for message in self._system]
+        return Usage(own.prompt + guess_prompt_tokens(system), own.completion)
+
     async def complete(self, client: ChatClient, ask: Ask) -> Reply | NoAnswer:
         """Ask, and ask again after a fault that may pass.
 
@@ -127,7 +132,7 @@ class Chat:
         return reply
 
     async def _within_limits(self, client: ChatClient, ask: Ask) -> Reply:
-        set_aside = await self._meter.set_aside(ask.guess)
+        set_aside = await self._meter.set_aside(self.guess(ask))
         try:
             return await self._with_known_parameters(client, ask)
         finally:
@@ -173,7 +178,7 @@ class Chat:
         return await retrying(again)
 
     async def _once(self, client: ChatClient, ask: Ask, sent: Mapping[str, object]) -> Reply:
-        guess = ask.guess
+        guess = self.guess(ask)
         await self._rates.wait(guess.total)
         body = {"model": self._model, "messages": [*self._system, *ask.json()], **sent, **self._more}
         try:

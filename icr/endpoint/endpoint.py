@@ -136,7 +136,7 @@ class Endpoint:
         missing = [ask for ask in unlike if self._cache.get(self._key(ask)) is None]
         cost = Cost(usd=None if self._price is None else 0.0)
         for ask in missing:
-            cost.add(ask.guess, self._price)
+            cost.add(self._chat.guess(ask), self._price)
         return Estimate(len(missing), len(unlike) - len(missing), cost.prompt_tokens, cost.completion_tokens, cost.usd)
 
     def cost_of(self, asks: Sequence[Ask] | None = None) -> Cost:
@@ -159,6 +159,10 @@ class Endpoint:
     def _key(self, ask: Ask) -> str:
         again = {"again": ask.again} if ask.again else {}
         return question_key(self.model, ask.params | self._more | again, [*self._system, *ask.json()])
+
+    def find(self, ask: Ask) -> Reply | None:
+        """The answer that is in the cache."""
+        return self._kept(self._key(ask))
 
     def _kept(self, key: str) -> Reply | None:
         """The answer that is in the cache. One that cannot be read, as a damaged disk leaves it, is requested again."""
