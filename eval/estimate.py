@@ -37,10 +37,12 @@ def _cost(config: EvaluationConfig, out: Path, questions: list[Question], assume
         return f"{len(questions):,} questions to a judge on this machine, at no cost{assumed}"
     from eval.judges.endpoint import EndpointJudge
     from icr.endpoint.endpoint import Endpoint
+    from icr.endpoint.shared import find_user_cache
 
     assert judge.model is not None
-    endpoint = Endpoint(judge.model, cache_path(out, config.benchmark), judge, dry=True)
-    found = EndpointJudge(endpoint, judge.preference).estimate(questions)
+    shared = find_user_cache(judge)
+    endpoint = Endpoint(judge.model, cache_path(out, config.benchmark), judge, shared=shared, dry=True)
+    found = EndpointJudge(endpoint, judge).estimate(questions)
     money = "price unknown (set judge.prices)" if found.usd is None else f"at most {found.usd:.2f} dollars"
     return (
         f"{found.calls:,} calls to {judge.model}, {money}: about {found.prompt_tokens:,} prompt tokens, at most "

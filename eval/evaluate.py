@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from eval.accuracy import pick_pairs
 from eval.benchmarks import BENCHMARKS, Evaluation
-from eval.folders import summary_path
+from eval.folders import summary_path, verdicts_folder
+from eval.judges.asking import has_failed
 from eval.judges.open import check_judge, identify_judge
 from eval.judges.own import check_own_judge
 from eval.mtbench.answers import bound_conversation, import_answers
@@ -40,6 +41,7 @@ from icr.engines.templates import Template
 from icr.languages import check_languages
 from icr.work.machine import Machine
 from icr.work.sampling import bound_tokens
+from icr.work.settings import SINCE
 from prompts.overlap import describe_prompts
 
 if TYPE_CHECKING:
@@ -106,6 +108,9 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     _check(config, given, machine.note)
     step = describe_evaluation(config, model, judge_model, machine.precision)
     record = settle(out, config, step, machine.note)
+    if record is not None and record.state == "done" and has_failed(verdicts_folder(out, config.benchmark)):
+        machine.note("questions that the endpoint did not answer are asked again")
+        record.state = "failed"
     if record is None or record.state != "done":
         if config.benchmark != "nlp":
             check_judge(config.judge)
@@ -242,5 +247,8 @@ def agreement(
 
 def _key_of_judge(judge: Judge, model: str | None) -> str:
     """What verdicts depend on besides the pairs, of which more may be asked for at any time."""
-    endpoint = [judge.model, judge.base_url, judge.preference] if judge.kind == "openai" else []
+    endpoint: list[object] = [judge.model, judge.base_url, judge.preference] if judge.kind == "openai" else []
+    if endpoint:
+        values = {key: getattr(judge, key.removeprefix("judge.")) for key in SINCE}
+        endpoint += [[key, value] for key, value in values.items() if value != SINCE[key]]
     return hash_value([identify_judge(judge, model), endpoint])

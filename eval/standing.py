@@ -20,7 +20,7 @@ from icr.base.rundir import StageRecord
 from icr.base.yaml_text import read_yaml
 from icr.config.evaluation import EvaluationConfig
 from icr.config.load import flatten, make_section
-from icr.work.settings import OPERATIONAL, PLAN, USES
+from icr.work.settings import OPERATIONAL, PLAN, SINCE, USES
 from icr.work.steps import Step, show, stale, stamp
 from prompts.tables import GZIP, ROWS
 
@@ -65,7 +65,9 @@ def _settings(config: EvaluationConfig, *, samples: bool) -> Iterator[tuple[str,
             continue  # it did not exist once
         if (section == "sampling" and not samples) or (key in OF_ENDPOINTS and config.judge.kind != "openai"):
             continue
-        yield from ((key, value) for value in _look_up(config, key))
+        if key in SINCE and config.judge.kind != "openai":
+            continue
+        yield from ((key, value) for value in _look_up(config, key) if key not in SINCE or value != SINCE[key])
 
 
 def _look_up(config: EvaluationConfig, key: str) -> Iterator[object]:

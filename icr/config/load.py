@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from icr.base.errors import ConfigError, UserError
 from icr.base.hub import PREFIX, means_path
+from icr.base.secrets import hide_in
 from icr.base.yaml_text import Document, Keys, dump_yaml, parse_yaml, read_yaml
 from icr.config.explain import Origin, find_problems
 from icr.config.schema import CONFIGS, Config
@@ -28,6 +29,8 @@ PATHS: tuple[Keys, ...] = (
     ("judge", "difficulty"),
     ("judge", "gamed"),
     ("judge", "prices"),
+    ("judge", "cache"),
+    ("judge", "ends"),
     ("judge", "mtbench", "questions"),
     ("judge", "mtbench", "references"),
     ("judge", "nlp", "include_path"),
@@ -107,7 +110,7 @@ def make_section(
     for override in overrides:
         key, value = _parse_override(override)
         _set(data, key, value.data)
-        origin.override(key, f"--set {override}", value.written)
+        origin.override(key, f"--set {hide_in(override)}", value.written)
     for name, setting in (changes or {}).items():
         _set(data, tuple(name.split(".")), setting)
         origin.override(tuple(name.split(".")), "the command line", {})

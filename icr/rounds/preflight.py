@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 from eval.judges.own import check_own_judge
@@ -60,6 +61,7 @@ def preflight(config: Config) -> Inputs:
         alignment = english.pairs[: config.alignment.limit]
         notes.extend(describe_pairs(english, config.alignment.limit))
     heldout, judge = _judge(config, found)
+    notes.extend(found.attempt([], _describe_end, config.judge))
     notes.extend(describe_prompts(prompts, config.prompts.limit, "prompts.path", "prompts.limit"))
     notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
     overlap = config.prompts.allow_overlap
@@ -211,6 +213,15 @@ def _check_endpoint(judge: Judge) -> None:
 
     assert judge.model is not None
     check_endpoint(judge.model, judge)
+
+
+def _describe_end(judge: Judge) -> list[str]:
+    from icr.endpoint.address import show_address
+    from icr.endpoint.ends import describe_end
+
+    if judge.kind != "openai" or not judge.model:
+        return []
+    return describe_end(judge.model, show_address(judge), judge.ends, date.today())
 
 
 def _check_prices(path: str) -> None:

@@ -121,6 +121,11 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.timeout": (OPERATIONAL,),
     "judge.budget": (OPERATIONAL,),
     "judge.prices": (OPERATIONAL,),
+    "judge.ends": (OPERATIONAL,),
+    "judge.cache": (OPERATIONAL,),
+    "judge.reasoning_effort": ASKING,
+    "judge.extra_body": ASKING,
+    "judge.system": ASKING,
     "judge.kind": ASKING,
     "judge.model": ASKING,
     "judge.benchmarks": (PLAN,),
@@ -130,6 +135,9 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.baseline": (INPUT,),
     "judge.orders": ("judge/xalpaca",),
     "judge.preference": ASKING,
+    "judge.verdict_tokens": ASKING,
+    "judge.verdict_temperature": ASKING,
+    "judge.max_unscored": (OPERATIONAL,),
     "judge.difficulty": (INPUT,),
     "judge.gamed": (INPUT,),
     "judge.max_tokens": ("judge/xalpaca",),
@@ -186,6 +194,16 @@ ONLY_WHERE: dict[str, Callable[[Config, Stage], bool]] = {
 value that leaves results as they were, or runs of earlier versions would be refused."""
 
 
+SINCE: dict[str, object] = {
+    "judge.reasoning_effort": None,
+    "judge.extra_body": {},
+    "judge.system": None,
+    "judge.verdict_tokens": None,
+    "judge.verdict_temperature": None,
+}
+"""Keys of endpoints that came later, and the value that leaves verdicts as they were: at it they are in no record."""
+
+
 def settings_of(config: Config, stage: Stage) -> dict[str, object]:
     """Config key → value: all of the config that the stage's result depends on, besides its inputs.
 
@@ -204,7 +222,8 @@ def settings_of(config: Config, stage: Stage) -> dict[str, object]:
             "judge.benchmarks": sorted(config.judge.benchmarks)
         }
     used = (key for key, stages in USES.items() if stage in stages and _counts(config, stage, key))
-    return {key: value for key in used for value in _values(config, key)}
+    found = {key: value for key in used for value in _values(config, key)}
+    return {key: value for key, value in found.items() if key not in SINCE or value != SINCE[key]}
 
 
 def is_operational(key: str) -> bool:
@@ -240,6 +259,8 @@ def _find_differences(old: Config, new: Config) -> Iterator[tuple[str, str, str]
 
 
 def _counts(config: Config, stage: Stage, key: str) -> bool:
+    if key in SINCE and not _asks_endpoint(config):
+        return False
     return key not in ONLY_WHERE or ONLY_WHERE[key](config, stage)
 
 

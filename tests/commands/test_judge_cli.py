@@ -261,7 +261,7 @@ def test_a_dry_run_counts_and_prices_and_sends_nothing(tmp_path: Path, answers: 
     assert "16 calls to m, at most 0.0" in done.stdout and "0 answers are already there" in done.stdout
     tokens = int(done.stdout.split("about ")[1].split(" prompt")[0].replace(",", ""))
     usd = float(done.stdout.split("at most ")[1].split(" dollars")[0])
-    assert usd == pytest.approx((2 * tokens + 10 * 16 * 16) / 1e6, abs=0.006)
+    assert usd == pytest.approx(3 * (2 * tokens + 10 * 16 * 16) / 1e6, abs=0.006)  # every answer read three times
     assert not (tmp_path / "out").exists()
     assert "price unknown" in icr(*words).stdout
     few = icr(*words, "--set", "judge.orders=seeded")

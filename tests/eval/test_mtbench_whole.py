@@ -124,7 +124,14 @@ def test_five_languages_against_an_endpoint_that_is_cut_off_in_between(
 
     with Stub(stops) as stub:
         config = make_config(
-            tiny, folder, kind="openai", model="m", base_url=stub.url, concurrency=1, mtbench={"references": "judge"}
+            tiny,
+            folder,
+            kind="openai",
+            model="m",
+            base_url=stub.url,
+            concurrency=1,
+            max_unscored=0.1,
+            mtbench={"references": "judge"},
         )
         with pytest.raises(UserError, match="rejects the key"):
             run_mtbench(config, None, out)

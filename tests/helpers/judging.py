@@ -177,7 +177,7 @@ def judged_by(
     judge: Judge, name: str = "scripted", size: int = 4, watcher: Steps | None = None, key: str = "key"
 ) -> Judging:
     """What asks `judge`, in pieces of `size` questions, in this process."""
-    task = AskTask(work=key, examiner=Examiner(config=JudgeConfig(kind="nowhere:Judge"), cache="", spent=0.0))
+    task = AskTask(work=key, examiner=Examiner(config=JudgeConfig(kind="nowhere:Judge"), cache="", ledger=None))
     machine: Any = Inline(Keeping(judge), watcher)
     return Judging(name, task, size, machine, key)
 
