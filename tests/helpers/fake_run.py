@@ -232,15 +232,13 @@ def _judge(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
     if at.number == 1:  # where a fit fails, the summary says why
         why = dict.fromkeys(("lc_win_rate", "lc_win_rate_se"), "all lengths are equal")
         languages["ar"] |= {"lc_win_rate": None, "lc_win_rate_se": None, "why": why}
-    judge = "SmolLM2-135M-Instruct (local)" if at.number else "none (baseline)"
+    judge, average = "SmolLM2-135M-Instruct (local)" if at.number else "none (baseline)", _average(languages)
     summary = {"judge": judge, "baseline": "round-0", "orders": "both", "languages": languages}
-    average = _average(languages)
     for row in [*languages.values(), average]:
         for name in RATES:
             value, se, n = row[name], row[f"{name}_se"], min(row["n"], HELD_OUT)
-            known = value is not None and se
-            bounds = wilson(value, se, float(stdtrit(n - 1, 0.975)), n, PERCENT) if known else None
-            row[f"{name}_interval"] = list(bounds) if bounds else None
+            quantile = float(stdtrit(n - 1, 0.975))
+            row[f"{name}_interval"] = list(wilson(value, se, quantile, n, PERCENT)) if value and se else None
     write_json(at.summary, summary | {"average": average})
     _verdicts(at, {lang: row["win_rate"] / 100 for lang, row in languages.items()}, rng)
     _other_benchmarks(at, rng)
@@ -316,10 +314,7 @@ def build(
             if running:
                 at.write_stage(stage, StageRecord(state="running", started=started, seconds=12.0))
             break
-        counts = WORK[stage](at, np.random.default_rng(1000 * n + i))
-        seconds = SECONDS[stage]
-        done = StageRecord(
-            state="done", started=started, finished=started + seconds, seconds=seconds, counts=counts, versions=VERSIONS
-        )
-        at.write_stage(stage, done)
+        counts, seconds = WORK[stage](at, np.random.default_rng(1000 * n + i)), SECONDS[stage]
+        times = {"started": started, "finished": started + seconds, "seconds": seconds}
+        at.write_stage(stage, StageRecord(state="done", counts=counts, versions=VERSIONS, **times))
     return run
