@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
@@ -93,7 +93,7 @@ def estimate(parts: Sequence[Part], bounds: Bounds | None = None) -> Estimate:
         return Estimate(value, se, None, None, len(items), EQUAL)
     present = np.array([[id in part.moves for id in items] for part in parts], dtype=np.float64)
     df = degrees(moves, present) if se > 0 else smallest - 1
-    t = float(student.ppf((1 + CONFIDENCE) / 2, df))
+    t = float(stdtrit(df, (1 + CONFIDENCE) / 2))
     low, high = (value - t * se, value + t * se) if bounds is None else wilson(value, se, t, len(items), bounds)
     return Estimate(value, se, low, high, len(items))
 

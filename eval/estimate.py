@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from eval.folders import cache_path
@@ -13,8 +12,6 @@ from eval.power import describe_power
 from eval.xalpaca.answers import Answer, heldout_prompts, is_answers, load_baseline, read_answers, read_outputs
 from eval.xalpaca.pairwise import comparisons
 from icr.config.evaluation import EvaluationConfig
-from icr.config.schema import Judge
-from prompts.load import Prompt
 
 Planned = tuple[list[Question], str, dict[str, int]]
 """The questions, what was assumed about answers that do not exist yet, and the number of prompts by language."""
@@ -88,20 +85,3 @@ def _mtbench(config: EvaluationConfig, out: Path) -> Planned:
 
 
 PLANS: dict[str, Callable[[EvaluationConfig, Path], Planned]] = {"xalpaca": _xalpaca, "mtbench": _mtbench}
-
-
-def describe_plans(judge: Judge, languages: Sequence[str], heldout: Sequence[Prompt]) -> list[str]:
-    """What a run's judge can show of each round, a line a benchmark.
-
-    Args:
-        heldout: of all languages; none where X-AlpacaEval is not measured.
-    """
-    planned: dict[str, dict[str, int]] = {}
-    if judge.kind != "none" and "xalpaca" in judge.benchmarks and heldout:
-        planned["xalpaca"] = Counter(prompt.lang for prompt in heldout)
-    if judge.kind != "none" and "mtbench" in judge.benchmarks and judge.mtbench:
-        planned["mtbench"] = {lang: len(of) for lang, of in load_questions(judge.mtbench, list(languages)).items()}
-    return [f"{TITLES[name]}: {describe_power(name, prompts)}" for name, prompts in planned.items()]
-
-
-TITLES = {"xalpaca": "X-AlpacaEval", "mtbench": "MT-Bench"}

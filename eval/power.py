@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.optimize import brentq
-from scipy.stats import nct
-from scipy.stats import t as student
+from scipy.special import nctdtrinc, stdtrit
 
 from eval.clusters import CONFIDENCE, FEWEST
+from icr.config.schema import Judge
+from prompts.load import Prompt
 
 POWER = 0.8
 """Chance that the interval of a true difference of this size excludes 0."""
@@ -32,14 +33,16 @@ SPREADS = {"xalpaca": Spread(45.0, "points of win rate"), "mtbench": Spread(2.0,
 """Win rates: of 35 % lost, 20 % drawn and 45 % won it is 44."""
 
 
+TITLES = {"xalpaca": "X-AlpacaEval", "mtbench": "MT-Bench"}
+
+
 def smallest_difference(n: int, deviation: float) -> float:
     """The true mean δ of n values whose t interval excludes 0 with chance POWER; in the unit of their deviation σ.
 
     P(T > t_{.975, n−1}) = POWER for T noncentral t with n − 1 degrees of freedom and noncentrality δ·√n / σ.
     """
-    critical = float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
-    shift = float(brentq(lambda d: nct.sf(critical, n - 1, d) - POWER, 0, 2 * critical + 5))
-    return shift * deviation / math.sqrt(n)
+    critical = stdtrit(n - 1, (1 + CONFIDENCE) / 2)
+    return float(nctdtrinc(n - 1, 1 - POWER, critical)) * deviation / math.sqrt(n)
 
 
 def average_deviation(deviation: float, languages: int, correlation: float = CORRELATION) -> float:
@@ -70,3 +73,19 @@ def describe_power(benchmark: str, prompts: Mapping[str, int]) -> str:
         f"{together:.{digits}f} on average over {len(prompts)} (80 % power, assuming {assumed} and a correlation of "
         f"{CORRELATION:g} between languages)"
     )
+
+
+def describe_plans(judge: Judge, languages: Sequence[str], heldout: Sequence[Prompt]) -> list[str]:
+    """What a run's judge can show of each round, a line a benchmark.
+
+    Args:
+        heldout: of all languages; none where X-AlpacaEval is not measured.
+    """
+    planned: dict[str, dict[str, int]] = {}
+    if judge.kind != "none" and "xalpaca" in judge.benchmarks and heldout:
+        planned["xalpaca"] = Counter(prompt.lang for prompt in heldout)
+    if judge.kind != "none" and "mtbench" in judge.benchmarks and judge.mtbench:
+        from eval.mtbench.questions import load_questions
+
+        planned["mtbench"] = {lang: len(of) for lang, of in load_questions(judge.mtbench, list(languages)).items()}
+    return [f"{TITLES[name]}: {describe_power(name, prompts)}" for name, prompts in planned.items()]

@@ -48,7 +48,7 @@ def validate(
     ] = False,
 ) -> None:
     """List every problem of a config at once. No model is loaded."""
-    from eval.estimate import describe_plans
+    from eval.power import describe_plans
     from icr.config.load import find_config
     from icr.rounds import templates
     from icr.rounds.preflight import load_checked

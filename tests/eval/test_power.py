@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from eval.estimate import describe_plans, estimate
+from eval.estimate import estimate
 from eval.evaluate import evaluation_config
-from eval.power import average_deviation, describe_power, smallest_difference
+from eval.power import average_deviation, describe_plans, describe_power, smallest_difference
 from icr.base.files import write_json
 from icr.config.schema import Judge
 from prompts.load import Prompt
