@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-transfer clean
+.PHONY: setup demo test lint bench bench-transfer gpu-smoke clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,10 @@ bench: setup
 # A real model, about 75 minutes on two CPU cores; MODEL=gemma for a multilingual one.
 bench-transfer: setup
 	$(BIN)/python -m benchmarks.transfer --model $(or $(MODEL),smollm2)
+
+# On a machine with CUDA GPUs, in an environment with icr[gpu]: PYTHON=path/of/its/python. Minutes; ends with a table.
+gpu-smoke:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_smoke $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs

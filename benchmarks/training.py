@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.scoring import MODEL, RESPONSES, describe, make_rows, take_turns
-from icr.engines.models import load_model, load_tokenizer, locate, materialise
+from icr.engines.folders import locate, materialise
+from icr.engines.models import load_model, load_tokenizer
 from icr.engines.precision import resolve_precision
 from loops.trainers import add_head, head_logps
 

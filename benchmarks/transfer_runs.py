@@ -201,7 +201,7 @@ class Bench:
 
     def _reference_folder(self) -> str:
         """π_I as a folder: icr refuses a policy of the same name as the reference."""
-        from icr.engines.models import locate, materialise
+        from icr.engines.folders import locate, materialise
 
         return materialise(locate(self.model.file, "--model"), self.model.chat_template)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TypedDict
 
+from eval.clusters import Part
 from eval.judges.asking import Judging, Sheet
 from eval.judges.question import Question, Verdict, pass_messages
-from eval.rates import macro_average, win_rate
+from eval.rates import average_rate, explained, join, language_rate, no_rate, percent
 from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.fields import Fields
@@ -23,6 +24,7 @@ from icr.languages import english_name
 from icr.rows import make_schema
 
 LABELS = ("answer1", "answer2", "tie")
+NO_VERDICT = "no pair has a verdict"
 
 
 class PairTexts(TypedDict):
@@ -113,22 +115,24 @@ def agreement_of(verdict: Verdict, first: bool) -> tuple[float | None, float | N
 
 
 def summarise(out: Path, judge: str) -> Fields:
-    """Accuracy in percent per language and on average, with standard errors; None with a `why` without verdicts."""
-    languages = {file.stem: _language(read_rows(file)) for file in sorted(out.glob("*.parquet"))}
-    average = macro_average(languages, ("accuracy", "accuracy_se"))
-    del average["why"]  # the language without verdicts has it
-    return {"judge": judge, "languages": languages, "average": average}
+    """Accuracy in percent per language and on average, with errors and intervals; what is None is in `why`."""
+    verdicts: dict[str, list[Agreement]] = {file.stem: read_rows(file) for file in sorted(out.glob("*.parquet"))}
+    scored = {
+        lang: {row["prompt_id"]: row["agreement"] for row in rows if row["agreement"] is not None}
+        for lang, rows in verdicts.items()
+    }
+    parts = {lang: percent(values) if values else None for lang, values in scored.items()}
+    languages = {lang: _language(rows, parts[lang]) for lang, rows in verdicts.items()}
+    return {"judge": judge, "languages": languages, "average": explained(average_rate("accuracy", parts))}
 
 
-def _language(rows: Sequence[Agreement]) -> Fields:
-    scored = [row["agreement"] for row in rows if row["agreement"] is not None]
+def _language(rows: Sequence[Agreement], part: Part | None) -> Fields:
+    ties = [row["tie"] for row in rows if row["tie"] is not None]
+    scored = sum(row["agreement"] is not None for row in rows)
     reasons = dict(Counter(row["reason"] for row in rows if row["reason"] is not None).most_common())
-    row: Fields = {"n": len(scored), "unscored": len(rows) - len(scored), "reasons": reasons}
-    if not scored:
-        return row | {"accuracy": None, "accuracy_se": None, "ties": None, "why": {"accuracy": "no pair has a verdict"}}
-    rate, error = win_rate(scored)
-    ties = fmean(r["tie"] for r in rows if r["tie"] is not None)
-    return row | {"accuracy": rate, "accuracy_se": error, "ties": ties}
+    rate = language_rate("accuracy", part) if part else no_rate("accuracy", NO_VERDICT)
+    row = {"n": scored, "unscored": len(rows) - scored, "reasons": reasons, "ties": fmean(ties) if ties else None}
+    return explained(join([row | {"why": {} if ties else {"ties": NO_VERDICT}}, rate]))
 
 
 def _question(lang: str, pair: PairTexts) -> Question:

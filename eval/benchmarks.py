@@ -13,6 +13,7 @@ from eval.judges.asking import Judging
 from eval.judges.open import count_cost
 from icr.base.files import write_json
 from icr.config.schema import Judge, Sampling
+from icr.engines.templates import Template
 from icr.work.runner import Counts
 from icr.work.sampling import SampleTask, sample_prompts
 
@@ -36,7 +37,8 @@ class Evaluation:
     """The model, as files for other tools name it."""
     out: Path
     languages: Sequence[str]
-    chat_template: str | None
+    template: Template
+    """Of the model."""
     sampling: Sampling
     judge: Judge
     judge_model: str | None
@@ -55,7 +57,9 @@ class Evaluation:
 
     def judging(self, benchmark: str) -> Judging:
         """Who judges, and by which machine. Raises UserError when no model is named."""
-        return Judging.of(self.judge, self.judge_model, self.machine, self.key, cache_path(self.out, benchmark))
+        return Judging.of(
+            self.judge, self.judge_model, self.machine, self.key, cache_path(self.out, benchmark), self.template.date
+        )
 
     @property
     def shard_size(self) -> int:
@@ -106,7 +110,8 @@ def _answer(evaluation: Evaluation, folder: Path) -> None:
         machine.note_once("vLLM is not installed: sampling with transformers' generate, which is several times slower")
     task = SampleTask(
         model=evaluation.model,
-        chat_template=evaluation.chat_template,
+        template=evaluation.template,
+        stop=tuple(evaluation.sampling.stop),
         engine=engine,
         n=1,
         temperature=config.temperature,
@@ -158,7 +163,7 @@ def mtbench(evaluation: Evaluation) -> Counts:
         _answer_questions(evaluation, questions, out)
     judging, cache = evaluation.judging("mtbench"), cache_path(evaluation.out, "mtbench")
     if config.mtbench.references == BY_JUDGE and incomplete(questions):
-        writer = Writer.of(config, evaluation.judge_model, evaluation.machine, cache)
+        writer = Writer.of(config, evaluation.judge_model, evaluation.machine, cache, evaluation.template.date)
         questions = complete_references(questions, writer, out / "references")
     grade(judging, questions, out)
     judging.close()
@@ -174,7 +179,8 @@ def _answer_questions(evaluation: Evaluation, questions: Questions, out: Path) -
     assert settings is not None and evaluation.engine is not None
     task = AnswerTask(
         model=evaluation.model,
-        chat_template=evaluation.chat_template,
+        template=evaluation.template,
+        stop=tuple(evaluation.sampling.stop),
         engine=evaluation.engine,
         max_tokens=settings.max_tokens,
         seed=evaluation.sampling.seed,

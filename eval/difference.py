@@ -1,45 +1,38 @@
-"""Is one model better than another? The difference on the same items, with its paired bootstrap interval."""
+"""Is one model better than another? The difference on the same items, with its 95 % interval."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
-from eval.folders import summary_path
+from eval.clusters import Part, estimate
 from eval.mtbench.summary import question_grades
-from eval.xalpaca.summary import item_preference, orders_of_items
+from eval.terms import check_terms, read_summary_of, unjudged
+from eval.xalpaca.items import read_items
 from icr.base.errors import UserError
-from icr.base.fields import Fields
-from icr.base.files import read_object, read_rows
+from icr.base.files import read_rows
 
 if TYPE_CHECKING:
     from eval.xalpaca.pairwise import VerdictRow
 
-Values = NDArray[np.float64]
 Items = dict[str, dict[str, float]]
 """Language → item → value."""
-RESAMPLES = 10_000
 
 
-class Interval(TypedDict):
-    """A difference with its 95 % interval; the bounds are None for fewer than two items."""
-
-    difference: float
-    low: float | None
-    high: float | None
-
-
-class MeanDifference(Interval):
-    """The second minus the first over the items that both have."""
+class MeanDifference(TypedDict):
+    """The second minus the first over the items that both have, with its 95 % interval (`eval.clusters`)."""
 
     n: int
     first: float
     second: float
+    difference: float
+    low: float | None
+    high: float | None
+    why: str | None
+    """Why there is no interval."""
 
 
 class LanguageDifference(MeanDifference):
@@ -56,6 +49,10 @@ class Difference(TypedDict):
     unit: str
     languages: dict[str, LanguageDifference]
     average: MeanDifference
+    """Over these languages; a prompt and its translations are one draw."""
+    only_first: list[str]
+    """Languages that the second has no items of the first's in."""
+    only_second: list[str]
 
 
 def compare(first: Path, second: Path, benchmark: str) -> Difference:
@@ -70,54 +67,48 @@ def compare(first: Path, second: Path, benchmark: str) -> Difference:
     """
     read, unit = READERS[benchmark]
     one, two = read(first), read(second)
-    _same_terms(first, second, benchmark)
-    languages: dict[str, LanguageDifference] = {}
-    differences: dict[str, Values] = {}
-    for lang in [lang for lang in one if lang in two]:
-        shared = [item for item in one[lang] if item in two[lang]]
-        if not shared:
-            continue
-        a, b = (np.array([of[lang][item] for item in shared]) for of in (one, two))
-        differences[lang] = b - a
-        languages[lang] = {
-            "n": len(shared),
-            "first": float(a.mean()),
-            "second": float(b.mean()),
-            "left_out": len(one[lang].keys() ^ two[lang].keys()),
-            **_interval([differences[lang]]),
-        }
-    if not languages:
+    check_terms(first, second, benchmark)
+    _same_answers_of_round_0(first, second, benchmark)
+    shared = {lang: [item for item in one[lang] if item in two[lang]] for lang in one if lang in two}
+    shared = {lang: items for lang, items in shared.items() if items}
+    if not shared:
         raise UserError(
             "these two have no judged items in common",
             where=f"{first} and {second}",
             do="judge both on the same prompts",
         )
-    average: MeanDifference = {
-        "first": float(np.mean([row["first"] for row in languages.values()])),
-        "second": float(np.mean([row["second"] for row in languages.values()])),
-        "n": sum(row["n"] for row in languages.values()),
-        **_interval(list(differences.values())),
+    parts: dict[str, Part] = {}
+    languages: dict[str, LanguageDifference] = {}
+    for lang, items in shared.items():
+        parts[lang] = Part.of({item: two[lang][item] - one[lang][item] for item in items})
+        means = [float(np.mean([of[lang][item] for item in items])) for of in (one, two)]
+        left = len(one[lang].keys() ^ two[lang].keys())
+        languages[lang] = {**_difference(len(items), means, [parts[lang]]), "left_out": left}
+    means = [float(np.mean([row[key] for row in languages.values()])) for key in SIDES]
+    return {
+        "benchmark": benchmark,
+        "unit": unit,
+        "languages": languages,
+        "average": _difference(sum(map(len, shared.values())), means, list(parts.values())),
+        "only_first": [lang for lang in one if lang not in shared],
+        "only_second": [lang for lang in two if lang not in shared],
     }
-    return {"benchmark": benchmark, "unit": unit, "languages": languages, "average": average}
 
 
-def _interval(strata: Sequence[Values]) -> Interval:
-    """The mean over languages of the mean differences, and its 95 % bootstrap interval: items drawn within each."""
+SIDES: tuple[Literal["first", "second"], ...] = ("first", "second")
 
-    def statistic(*samples: Values, axis: int = -1) -> Values:
-        mean: Values = np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
-        return mean
 
-    value = float(statistic(*strata))
-    if min(map(len, strata)) < 2:
-        return {"difference": value, "low": None, "high": None}
-    if all(np.ptp(s) == 0 for s in strata):
-        return {"difference": value, "low": value, "high": value}
-    result = bootstrap(
-        strata, statistic, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=np.random.default_rng(0)
-    )
-    return {"difference": value, "low": float(result.confidence_interval.low),
-            "high": float(result.confidence_interval.high)}  # fmt: skip
+def _difference(n: int, means: Sequence[float], parts: Sequence[Part]) -> MeanDifference:
+    found = estimate(parts)
+    return {
+        "n": n,
+        "first": means[0],
+        "second": means[1],
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "why": found.why,
+    }
 
 
 def _preferences(folder: Path) -> Items:
@@ -126,13 +117,13 @@ def _preferences(folder: Path) -> Items:
     if files:
         return {file.stem: _by_prompt(read_rows(file)) for file in files}
     answers = sorted((folder / "answers").glob("*.parquet"))
-    if _summary(folder, "xalpaca").get("judge", "").startswith("none") and answers:
+    if unjudged(read_summary_of(folder, "xalpaca")) and answers:
         return {file.stem: {row["prompt_id"]: 50.0 for row in read_rows(file)} for file in answers}
     raise UserError("no verdicts found", where=str(folder), do="name an output folder of icr judge xalpaca")
 
 
 def _by_prompt(rows: Sequence[VerdictRow]) -> dict[str, float]:
-    return {item: 100 * item_preference(orders) for item, orders in orders_of_items(rows).items()}
+    return {item: 100 * preference for item, preference in read_items(rows).preferences.items()}
 
 
 def _grades(folder: Path) -> Items:
@@ -149,28 +140,9 @@ READERS: Mapping[str, tuple[Callable[[Path], Items], str]] = {
 }
 
 
-def _summary(folder: Path, benchmark: str) -> Fields:
-    path = summary_path(folder, benchmark)
-    try:
-        return read_object(path) if path.is_file() else {}
-    except ValueError as error:
-        do = "restore the file, or judge again into another folder"
-        raise UserError(f"the summary cannot be read: {error}", where=str(path), do=do) from error
-
-
-def _same_terms(first: Path, second: Path, benchmark: str) -> None:
-    """Values by two judges, or against two baselines, cannot be subtracted."""
-    one, two = _summary(first, benchmark), _summary(second, benchmark)
-    for key in ("judge", "baseline"):
-        values = [str(s[key]) for s in (one, two) if s.get(key)]
-        if key == "judge":
-            values = [v for v in values if not v.startswith("none")]
-        if len(set(values)) > 1:
-            raise UserError(
-                f"the {key} differs: {values[0]} and {values[1]}",
-                where=f"{first} and {second}",
-                do=f"judge both with the same {key}",
-            )
+def _same_answers_of_round_0(first: Path, second: Path, benchmark: str) -> None:
+    """Each run has its own round 0, which its rounds are compared with."""
+    one, two = (read_summary_of(folder, benchmark) for folder in (first, second))
     answers = [folder.resolve().parent.parent / "round-0" / "judge" / "answers" for folder in (first, second)]
     of_two_runs = one.get("baseline") == two.get("baseline") == "round-0" and answers[0] != answers[1]
     if of_two_runs and _answers(answers[0]) != _answers(answers[1]):

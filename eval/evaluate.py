@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from eval.accuracy import pick_pairs
 from eval.benchmarks import BENCHMARKS, Evaluation
-from eval.folders import summary_path
+from eval.folders import summary_path, verdicts_folder
+from eval.judges.asking import has_failed
 from eval.judges.open import check_judge, identify_judge
 from eval.judges.own import check_own_judge
 from eval.mtbench.answers import bound_conversation, import_answers
@@ -28,15 +29,19 @@ from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, write_text
 from icr.base.lock import RunLock
-from icr.base.rundir import open_run
+from icr.base.rundir import open_run, start_date
 from icr.config.evaluation import Benchmark, EvaluationConfig
 from icr.config.load import dump_config, load_config, make_section, resolve_paths
 from icr.config.schema import Judge
-from icr.engines.models import context_length, locate
+from icr.engines.check import check_located
+from icr.engines.context import context_length
+from icr.engines.folders import locate
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template
 from icr.languages import check_languages
 from icr.work.machine import Machine
 from icr.work.sampling import bound_tokens
+from icr.work.settings import SINCE
 from prompts.overlap import describe_prompts
 
 if TYPE_CHECKING:
@@ -103,9 +108,15 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     _check(config, given, machine.note)
     step = describe_evaluation(config, model, judge_model, machine.precision)
     record = settle(out, config, step, machine.note)
+    if record is not None and record.state == "done" and has_failed(verdicts_folder(out, config.benchmark)):
+        machine.note("questions that the endpoint did not answer are asked again")
+        record.state = "failed"
     if record is None or record.state != "done":
         if config.benchmark != "nlp":
             check_judge(config.judge)
+        for name, key in ((model, "the model"), (judge_model, "judge.model")):
+            if name:
+                check_located(name, key)
         record = begin(step, record)
     write_text(out / SETTINGS_FILE, dump_config(config))
     write_record(out, config.benchmark, record)
@@ -119,7 +130,7 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
                 name=Path(config.model).name,
                 out=out,
                 languages=config.languages,
-                chat_template=config.chat_template,
+                template=Template(file=config.chat_template, arguments=config.template_arguments, date=start_date(out)),
                 sampling=config.sampling,
                 judge=config.judge,
                 judge_model=folders.get(judge_model or ""),
@@ -204,6 +215,8 @@ def agreement(
     pick_pairs(round_.pairs, pairs)  # before a judge is loaded
     check_judge(asked)
     model = asked.local_model and locate(asked.local_model, "judge.model")
+    if model:
+        check_located(model, "judge.model")
     out = round_.judge if judge is None else round_.judge / judge.replace("/", "_")
     lock = RunLock(folder.lock)
     machine = Machine(folder.path, console, [lock.fd])
@@ -214,7 +227,7 @@ def agreement(
             name="",
             out=out,
             languages=languages,
-            chat_template=None,
+            template=Template(date=start_date(folder.path)),
             sampling=of_run.sampling,
             judge=asked,
             judge_model=folders.get(model or ""),
@@ -234,5 +247,8 @@ def agreement(
 
 def _key_of_judge(judge: Judge, model: str | None) -> str:
     """What verdicts depend on besides the pairs, of which more may be asked for at any time."""
-    endpoint = [judge.model, judge.base_url, judge.preference] if judge.kind == "openai" else []
+    endpoint: list[object] = [judge.model, judge.base_url, judge.preference] if judge.kind == "openai" else []
+    if endpoint:
+        values = {key: getattr(judge, key.removeprefix("judge.")) for key in SINCE}
+        endpoint += [[key, value] for key, value in values.items() if value != SINCE[key]]
     return hash_value([identify_judge(judge, model), endpoint])

@@ -22,6 +22,12 @@ def cache_path(out: Path, benchmark: str) -> Path:
     return benchmark_folder(out, benchmark) / "cache.sqlite"
 
 
+def verdicts_folder(out: Path, benchmark: str) -> Path:
+    """The tables of verdicts, LANG.parquet."""
+    folder = benchmark_folder(out, benchmark)
+    return folder if benchmark == "accuracy" else folder / "verdicts"
+
+
 def read_summary(path: Path) -> Fields:
     """A benchmark's summary.
 

@@ -1,37 +1,84 @@
-"""Rates with their standard errors, of one language and averaged over languages."""
+"""Rates with their standard errors and intervals, of one language and averaged over languages."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.clusters import PERCENT, Estimate, Part, estimate
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 
-RATES = ("win_rate", "win_rate_se", "lc_win_rate", "lc_win_rate_se")
-DISCRETE = ("discrete_win_rate", "discrete_win_rate_se")
+RATES = ("win_rate", "lc_win_rate", "discrete_win_rate")
+"""Names in a summary; the error of each ends with _se, its 95 % interval with _interval."""
 
 
-def macro_average(languages: Mapping[str, Fields], names: Sequence[str] = (*RATES, *DISCRETE, "mean_length")) -> Fields:
-    """Unweighted means over the languages; of independent languages, so the error is sqrt(sum of se²) / k.
+def rate_fields(name: str, found: Estimate) -> Fields:
+    """A rate in percent as a summary has it; `why` says what is missing, and is always there."""
+    row: Fields = {name: found.value, f"{name}_se": found.se, f"{name}_interval": None, "why": {}}
+    if found.low is not None:
+        row[f"{name}_interval"] = [found.low, found.high]
+    else:
+        row["why"] = {key: found.why for key, value in row.items() if value is None}
+    return row
+
+
+def no_rate(name: str, reason: str) -> Fields:
+    """The same without a rate."""
+    names = (name, f"{name}_se", f"{name}_interval")
+    return {**dict.fromkeys(names), "why": dict.fromkeys(names, reason)}
+
+
+def language_rate(name: str, part: Part) -> Fields:
+    """A rate of one language."""
+    return rate_fields(name, estimate([part], PERCENT))
+
+
+def average_rate(name: str, parts: Mapping[str, Part | None]) -> Fields:
+    """The mean over languages; prompts are what varies, see `eval.clusters`.
 
     A mean over some of the languages could not be compared with one over all: it is None when one language has none.
     """
-    average: Fields = {"why": {}}
-    for name in names:
-        values = [row[name] for row in languages.values()]
-        missing = [lang for lang, row in languages.items() if row[name] is None]
-        if missing:
-            average[name] = None
-            average["why"][name] = f"missing for {', '.join(missing)}"
-        elif name.endswith("_se"):
-            average[name] = math.sqrt(sum(value**2 for value in values)) / len(values)
-        else:
-            average[name] = sum(values) / len(values)
-    return average
+    missing = [lang for lang, part in parts.items() if part is None]
+    if missing:
+        return no_rate(name, f"missing for {', '.join(missing)}")
+    return rate_fields(name, estimate([part for part in parts.values() if part], PERCENT))
+
+
+def join(rows: Sequence[Fields]) -> Fields:
+    """One row of several; their reasons in one `why`."""
+    why = {key: reason for row in rows for key, reason in row["why"].items()}
+    return {key: value for row in rows for key, value in row.items()} | {"why": why}
+
+
+def explained(row: Fields) -> Fields:
+    """Without an empty `why`. A value that is None without a reason would be a mistake of ours."""
+    why = row.pop("why")
+    unexplained = [key for key, value in row.items() if value is None and key not in why]
+    assert not unexplained, unexplained
+    return row | {"why": why} if why else row
+
+
+def reasons(row: Fields) -> list[tuple[str, str]]:
+    """(key, reason) of what a row lacks, each thing once: not also the error and interval of a rate that is missing,
+    nor the interval of every rate where all lack it for one reason."""
+    why: dict[str, str] = row.get("why", {})
+    found = []
+    for key, reason in why.items():
+        whole = key.removesuffix("_se").removesuffix("_interval")
+        part_of_missing = key != whole and why.get(whole) == reason
+        as_win_rate = key.endswith("_interval") and whole in RATES[1:] and why.get(f"{RATES[0]}_interval") == reason
+        without_error = key.endswith("_interval") and why.get(f"{whole}_se") == reason
+        if not (part_of_missing or as_win_rate or without_error):
+            found.append((key, reason))
+    return found
+
+
+def percent(values: Mapping[str, float]) -> Part:
+    """The mean of shares from 0 to 1, one a prompt, in percent."""
+    return Part.of({id: 100 * value for id, value in values.items()})
 
 
 def win_rate(preferences: Sequence[float] | NDArray[np.float64]) -> tuple[float, float | None]:
@@ -46,4 +93,5 @@ def win_rate(preferences: Sequence[float] | NDArray[np.float64]) -> tuple[float,
         )
     if not bool(np.all((y >= 0) & (y <= 1))):
         raise ValueError("preferences must be in 0…1")
-    return float(100 * y.mean()), float(100 * y.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else None
+    found = estimate([percent({str(i): float(v) for i, v in enumerate(y)})])
+    return found.value, found.se

@@ -20,7 +20,7 @@ from icr.base.rundir import StageRecord
 from icr.base.yaml_text import read_yaml
 from icr.config.evaluation import EvaluationConfig
 from icr.config.load import flatten, make_section
-from icr.work.settings import OPERATIONAL, PLAN, USES
+from icr.work.settings import OPERATIONAL, PLAN, SINCE, USES
 from icr.work.steps import Step, show, stale, stamp
 from prompts.tables import GZIP, ROWS
 
@@ -40,7 +40,7 @@ def describe_evaluation(
     """One benchmark on one model as a step.
 
     Args:
-        model: as `icr.engines.models.locate` gives it; None where its answers are given.
+        model: as `icr.engines.folders.locate` gives it; None where its answers are given.
         judge_model: the local judge's, likewise.
         precision: resolves `auto`.
 
@@ -55,13 +55,19 @@ def describe_evaluation(
 
 def _settings(config: EvaluationConfig, *, samples: bool) -> Iterator[tuple[str, object]]:
     yield "languages", config.languages
+    if config.template_arguments:
+        yield "template_arguments", config.template_arguments
     for key, stages in USES.items():
         section, _, _ = key.partition(".")
         if f"judge/{config.benchmark}" not in stages or section not in ("sampling", "judge"):
             continue
+        if key == "sampling.stop" and not config.sampling.stop:
+            continue  # it did not exist once
         if (section == "sampling" and not samples) or (key in OF_ENDPOINTS and config.judge.kind != "openai"):
             continue
-        yield from ((key, value) for value in _look_up(config, key))
+        if key in SINCE and config.judge.kind != "openai":
+            continue
+        yield from ((key, value) for value in _look_up(config, key) if key not in SINCE or value != SINCE[key])
 
 
 def _look_up(config: EvaluationConfig, key: str) -> Iterator[object]:

@@ -60,6 +60,14 @@ class ScoredLanguage:
     counts: RewardCounts
 
 
+WAYS_OUT = {
+    "truncated": ("reward.drop_truncated", "turn the filter of cut-off responses off or sample longer ones"),
+    "wrong_language": ("reward.drop_wrong_language", "turn the filter of languages off"),
+    "too_long": ("sampling.max_tokens", "sample shorter ones: with the reward's condition they pass the context"),
+}
+"""Why a response was dropped → the key that decides on it, and what to change."""
+
+
 def reward_language(
     responses: Sequence[Response],
     scores: Sequence[Score],
@@ -88,12 +96,7 @@ def reward_language(
         return ScoredLanguage(make_rows(responses, facts, scores, alpha=0.0), None, counts)
     groups = [group for group in find_competitors(responses, scores).values() if len(group) >= 2]
     if not groups:
-        raise UserError(
-            f"no prompt in {lang} has two responses to compare, of {counts['responses']} responses "
-            f"({counts['empty']} empty; dropped: {counts['dropped']})",
-            where="reward.kind, reward.drop_truncated, reward.drop_wrong_language, sampling.max_tokens",
-            do=f"turn the filters off, sample longer or more responses, or remove {lang} from prompts.languages",
-        )
+        raise _nothing_to_compare(lang, counts)
     penalty = find_penalty(groups, scores, facts, config)
     entry = _describe_penalty(penalty, groups, config, scale)
     return ScoredLanguage(make_rows(responses, facts, scores, penalty.alpha), entry, counts)
@@ -107,6 +110,17 @@ class Facts(NamedTuple):
     detected_lang: str | None
     filtered: str | None
     """Which of FILTERS takes it out."""
+
+
+def _nothing_to_compare(lang: str, counts: RewardCounts) -> UserError:
+    dropped = {reason: count for reason, count in counts["dropped"].items() if count}
+    found = [f"{counts['empty']} empty", *(f"{n} dropped ({why.replace('_', ' ')})" for why, n in dropped.items())]
+    ways = [WAYS_OUT[reason] for reason in dropped if reason in WAYS_OUT]
+    return UserError(
+        f"no prompt in {lang} has two responses to compare, of {counts['responses']} responses: {', '.join(found)}",
+        where=", ".join([*(key for key, _ in ways), "sampling.n"]),
+        do=", or ".join([*(way for _, way in ways), f"sample more of them, or remove {lang} from prompts.languages"]),
+    )
 
 
 def describe_response(response: Response, config: RewardSettings, lang: str) -> Facts:

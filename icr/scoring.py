@@ -27,6 +27,8 @@ from transformers import DynamicCache, PreTrainedModel
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
 from icr.engines.head import OutputHead
+from icr.engines.memory import work_in_batches
+from icr.engines.precision import computed_in
 from icr.pairs import pair_flips
 
 PIECE = 16
@@ -63,7 +65,8 @@ def sequence_logprobs(
     """log p(response | prompt) of every response: the sum over its tokens, in nats.
 
     Args:
-        model: a causal LM in eval mode, run on its own device and in its own dtype. Log-sum-exp is fp32, sums are fp64.
+        model: a causal LM in eval mode, run on its own device and in its own dtype, or under autocast where the caller
+            has set that. Log-sum-exp is fp32, sums are fp64.
         prompts: token ids, the i-th conditioning the i-th response. Equal prompts are recognised.
         responses: token ids, the end-of-turn token among them if it is to be counted.
         batch_tokens: tokens, padding included, of one forward pass; a longer sequence runs alone. Where a prompt is
@@ -79,7 +82,8 @@ def sequence_logprobs(
         ValueError: unequal numbers of prompts and responses, an empty prompt, a token id outside the vocabulary,
             a model in training mode.
         UserError: hidden states and output head do not give the model's own logits (an architecture that is not
-            supported); a sum is not finite; one sequence alone does not fit the device's memory.
+            supported); a sum is not finite.
+        DoesNotFit: one sequence alone does not fit the device's memory.
     """
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() before scoring")
@@ -131,31 +135,19 @@ class _Task:
 
 
 def _fill(sums: Sums, rows: list[int], task: _Task, batch_tokens: int, reporter: Reporter) -> None:
-    """Score `rows` into `sums`. When the device's memory runs out, what is left goes on in batches of half the size."""
-    left, tokens, halved = set(rows), 0, 0
-    while left:
-        try:
-            for batch, values in _forwards(task, sorted(left), batch_tokens):
-                _check_finite(batch, values)
-                sums[batch] = values
-                left.difference_update(batch)
-                tokens += sum(map(task.tokens, batch))
-                reporter.progress(len(sums) - len(left), len(sums), tokens)
-        except torch.OutOfMemoryError:
-            pass  # what follows stands outside of this block: inside, the traceback keeps the failed batch in memory
-        if left:
-            longest = max(map(task.tokens, left))
-            if batch_tokens <= longest:
-                raise UserError(
-                    f"a sequence of {longest} tokens does not fit into the memory of {task.model.device}",
-                    where="scoring",
-                    do="set reward.precision: bf16, lower sampling.max_tokens, or use a device with more memory",
-                )
-            torch.cuda.empty_cache()
-            batch_tokens, halved = batch_tokens // 2, halved + 1
-            reporter.note(
-                f"scoring ran out of device memory ({halved}x): continuing with {batch_tokens} tokens per batch"
-            )
+    """Score `rows` into `sums`."""
+    done, tokens = len(sums) - len(rows), 0
+
+    def run(left: list[int], budget: int) -> Iterator[list[int]]:
+        nonlocal done, tokens
+        for batch, values in _forwards(task, left, budget):
+            _check_finite(batch, values)
+            sums[batch] = values
+            done, tokens = done + len(batch), tokens + sum(map(task.tokens, batch))
+            reporter.progress(done, len(sums), tokens)
+            yield batch
+
+    work_in_batches(rows, batch_tokens, run, task.tokens, task.model, reporter)
 
 
 def _forwards(task: _Task, rows: list[int], budget: int) -> Iterator[tuple[list[int], Sums]]:
@@ -301,7 +293,7 @@ def _can_share(model: PreTrainedModel, head: OutputHead, piece: list[int], repor
     shared, whole = (
         np.concatenate([values for _, values in run(task, [0, 1], 8 * PIECE)]) for run in (_forwards, _whole_forwards)
     )
-    agree = not np.abs(shared - whole).max() > max(1e-3, 64 * torch.finfo(model.dtype).eps) * len(piece)
+    agree = not np.abs(shared - whole).max() > max(1e-3, 64 * torch.finfo(computed_in(model)).eps) * len(piece)
     if not agree:
         reporter.note(f"{type(model).__name__} does not continue from copied keys and values")
     return agree

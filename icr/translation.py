@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
-from icr.engines.base import Completion, Decoding, Engine, Request
+from icr.engines.base import Completion, Decoding, Engine, Request, Stops
 from icr.languages import detect, english_name, same_language
 from icr.rows import Response, Translation, is_empty
 
@@ -61,9 +61,12 @@ class Frame:
     longest: int
     """Tokens of a request; a longer one leaves too little room for its answer."""
     decoding: Decoding
+    stops: Stops
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, context: int, max_tokens: int, targets: Sequence[str]) -> Frame:
+    def of(
+        cls, tokenizer: PreTrainedTokenizerBase, context: int, max_tokens: int, targets: Sequence[str], stops: Stops
+    ) -> Frame:
         """The frame that a model with `context` positions has for responses of about `max_tokens`: half of what the
         request leaves is for the response and half for its translation, as far as ROOM asks for so much.
 
@@ -78,14 +81,15 @@ class Frame:
                 where="models.policy",
                 do="use another reward.kind",
             )
-        return cls(tokenizer, empty + half, Decoding(0.0, 1.0, half))
+        return cls(tokenizer, empty + half, Decoding(0.0, 1.0, half, stops), stops)
 
 
 def request_ids(tokenizer: PreTrainedTokenizerBase, text: str, target: str) -> list[int]:
     """The templated request to translate `text`, the answer begun with the opening mark."""
-    from icr.engines.models import prompt_token_ids
+    from icr.engines.templates import prompt_token_ids
+    from icr.engines.tokens import encode_text
 
-    begun: list[int] = tokenizer(f"{OPEN}\n", add_special_tokens=False)["input_ids"]
+    begun = encode_text(tokenizer, f"{OPEN}\n")
     return prompt_token_ids(tokenizer, wrap_text(translation_prompt(text, target))) + begun
 
 
@@ -103,34 +107,37 @@ def translate_rows(frame: Frame, engine: Engine, work: Sequence[tuple[Response, 
     requests = [Request(ids, 0) for ids, why in zip(asked, skipped, strict=True) if why is None]
     completions = iter(engine.generate(requests, frame.decoding) if requests else [])
     return [
-        _make_row(frame.tokenizer, response, target, None if why else next(completions), why)
+        _make_row(frame, response, target, None if why else next(completions), why)
         for (response, target), why in zip(work, skipped, strict=True)
     ]
 
 
 def _make_row(
-    tokenizer: PreTrainedTokenizerBase, response: Response, target: str, completion: Completion | None, why: str | None
+    frame: Frame, response: Response, target: str, completion: Completion | None, why: str | None
 ) -> Translation:
-    answer = "" if completion is None else str(tokenizer.decode(completion.token_ids, skip_special_tokens=True))
+    from icr.engines.stops import read_answer
+
+    answer = "" if completion is None else read_answer(frame.tokenizer, completion, frame.stops)
     text = translation_of(answer)
     return {
         "prompt_id": response["prompt_id"],
         "lang": response["lang"],
         "target": target,
         "sample": response["sample"],
-        "response_ids": _ids(tokenizer, response["response"].strip(), response["finish_reason"]),
+        "response_ids": _ids(frame, response["response"].strip(), response["finish_reason"]),
         "translation": text,
-        "token_ids": _ids(tokenizer, text, response["finish_reason"]),
+        "token_ids": _ids(frame, text, response["finish_reason"]),
         "finish_reason": None if completion is None else completion.finish_reason,
         "failed": why if completion is None else failure(answer, completion.finish_reason, target),
     }
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, finish_reason: str) -> list[int]:
-    from icr.engines.models import end_of_turn_id
+def _ids(frame: Frame, text: str, finish_reason: str) -> list[int]:
+    from icr.engines.stops import trained_end
+    from icr.engines.tokens import encode_text
 
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [*ids, end_of_turn_id(tokenizer)] if finish_reason == "stop" else ids
+    ids = encode_text(frame.tokenizer, text)
+    return [*ids, *trained_end(frame.tokenizer, frame.stops)] if finish_reason == "stop" else ids
 
 
 @cache

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from icr.base.files import atomic_folder, read_json, write_json
+from loops.spec import adapter_folder
 
 SCORE = "score.json"
 MODEL = "model"
@@ -55,7 +56,11 @@ class Best:
         """Make the best model the training's output. Raises FileNotFoundError when none was kept."""
         if self.score is None:
             raise FileNotFoundError(f"no validated model in {self.path}")
-        os.replace(self.path / f"step-{self.score['step']}" / MODEL, output)
+        kept = self.path / f"step-{self.score['step']}" / MODEL
+        if adapter_folder(kept).is_dir():
+            shutil.rmtree(adapter_folder(output), ignore_errors=True)  # of a move that was killed
+            os.replace(adapter_folder(kept), adapter_folder(output))
+        os.replace(kept, output)
 
     def delete_incomplete(self) -> None:
         """Delete what a killed process left half-written."""

@@ -24,16 +24,27 @@ from numpy.typing import NDArray
 
 from icr.base.errors import UserError
 from icr.base.files import write_rows
+from icr.engines.precision import Numerics
 from loops.batches import Row
 
 PROMPT_COLUMNS = {"prompt_id": pa.string(), "prompt_ids": pa.list_(pa.int32())}
 
 
-def write_training_data(path: Path, rows: Sequence[Mapping[str, object]], columns: Mapping[str, pa.DataType]) -> None:
+NUMERICS = "reference numerics"
+"""Key of the file's metadata."""
+
+
+def write_training_data(
+    path: Path,
+    rows: Sequence[Mapping[str, object]],
+    columns: Mapping[str, pa.DataType],
+    numerics: Numerics | None = None,
+) -> None:
     """Write the rows of `Objective.dataset` as the data file of a `TrainSpec`.
 
     Args:
         columns: those of the objective's family.
+        numerics: by which the reference was scored.
 
     Raises:
         UserError: there are no rows.
@@ -41,7 +52,14 @@ def write_training_data(path: Path, rows: Sequence[Mapping[str, object]], column
     if not rows:
         raise UserError("no pairs to train on", where=str(path), do="the counts of the stage pair say why")
     types = {**PROMPT_COLUMNS, **columns}
-    write_rows(path, list(rows), pa.schema([(name, types[name]) for name in rows[0]]))
+    schema = pa.schema([(name, types[name]) for name in rows[0]])
+    write_rows(path, list(rows), schema.with_metadata({NUMERICS: numerics}) if numerics else schema)
+
+
+def reference_numerics(path: Path) -> str | None:
+    """By which numerics the reference log-probs of a data file were computed; None where it does not say."""
+    found = (pq.read_schema(path).metadata or {}).get(NUMERICS.encode())
+    return None if found is None else found.decode()
 
 
 class Rows:

@@ -5,27 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import torch
-import yaml
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module
 
-from icr.base.errors import IcrError
+from icr.base.errors import IcrError, UserError
 from icr.base.files import atomic_folder
+from icr.engines.weights import read_headers
+from loops.card import write_model_card
 from loops.families import Family
 from loops.objective import Objective
 from loops.spec import CardFacts
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    pass
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken"}
 NOT_COPIED = {"model.safetensors.index.json", "pytorch_model.bin.index.json", "trainer_state.json"}
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
@@ -34,17 +33,7 @@ SHARD_SIZE = "5GB"
 
 def base_dtypes(folder: Path) -> dict[str, torch.dtype]:
     """Key → dtype of every tensor in a checkpoint, from the headers of its safetensors files."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        names = ["model.safetensors"]
-    found: dict[str, torch.dtype] = {}
-    for name in names:
-        with safe_open(folder / name, "pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - safe_open is no dict
-                found[key] = DTYPES[tensors.get_slice(key).get_dtype()]
-    return found
+    return {key: stored.torch_dtype for key, stored in read_headers(folder, "the base model").items()}
 
 
 def trained_weights(model: Module, keep: bool) -> dict[str, Tensor]:
@@ -65,9 +54,14 @@ def trained_weights(model: Module, keep: bool) -> dict[str, Tensor]:
         if keep:
             found[name] = by_parameter[id(parameter)]
     if keep and not adapter:
-        names = set(model.state_dict()) - set(found)  # buffers that are saved; sharded parameters are in `found`
-        found.update({name: buffer.cpu() for name, buffer in model.named_buffers() if name in names})
+        found.update({name: buffer.cpu() for name, buffer in saved_buffers(model).items()})
     return found
+
+
+def saved_buffers(model: Module) -> dict[str, Tensor]:
+    """What a checkpoint holds beside parameters, some of it integers or truth values."""
+    names = set(model.state_dict())
+    return {name: buffer.detach() for name, buffer in model.named_buffers() if name in names}
 
 
 def _full(parameter: torch.nn.Parameter) -> Tensor:
@@ -83,43 +77,6 @@ def _full(parameter: torch.nn.Parameter) -> Tensor:
         return parameter.detach().clone()
 
 
-def merged_weights(
-    base: Path, lora: LoraConfig, adapter: Mapping[str, Tensor], family: Family[Objective] | None = None
-) -> dict[str, Tensor]:
-    """The weights of the model in `base` with a trained LoRA adapter added, on the CPU, added in fp32.
-
-    Args:
-        lora: the adapter's config.
-        adapter: its tensors, named as in the PEFT model (`trained_weights`).
-        family: says which kind of model it is; a language model without it.
-    """
-    import transformers
-    from peft import get_peft_model
-
-    loader = getattr(transformers, family.auto_class if family else "AutoModelForCausalLM")
-    changes = family.config_changes() if family else {}
-    with _without_deepspeed():
-        model = loader.from_pretrained(base, dtype=torch.float32, use_safetensors=True, **changes)
-    merged = get_peft_model(model, lora)
-    missing = merged.load_state_dict(dict(adapter), strict=False)
-    if missing.unexpected_keys:
-        raise IcrError(f"the adapter has tensors that the model does not know: {missing.unexpected_keys[:3]}")
-    plain: Module = merged.merge_and_unload()
-    return {name: parameter.detach() for name, parameter in plain.named_parameters(remove_duplicate=False)}
-
-
-@contextmanager
-def _without_deepspeed() -> Iterator[None]:
-    """Load a model whole: with ZeRO-3 it would be shared out, too, and wait for the other ranks."""
-    from transformers.integrations import deepspeed
-
-    active, deepspeed._hf_deepspeed_config_weak_ref = deepspeed._hf_deepspeed_config_weak_ref, None
-    try:
-        yield
-    finally:
-        deepspeed._hf_deepspeed_config_weak_ref = active  # the training may go on
-
-
 def write_model(
     output: Path,
     base: Path,
@@ -128,6 +85,7 @@ def write_model(
     facts: CardFacts,
     chat_template: str | None = None,
     family: Family[Objective] | None = None,
+    end: int | None = None,
 ) -> None:
     """Write the final model folder; it appears whole.
 
@@ -142,20 +100,14 @@ def write_model(
         facts: what the model card says.
         chat_template: replaces the base's.
         family: the kind of model that was trained; a language model like the base without it.
+        end: the token that ends an answer; generation_config.json gets it if it has it not.
 
     Raises:
         IcrError: the weights do not have the keys of such a model.
     """
     from huggingface_hub import save_torch_state_dict
-    from transformers.core_model_loading import revert_weight_conversion
 
-    named: dict[str, Tensor] = revert_weight_conversion(model, weights)  # type: ignore[arg-type]
-    dtypes = _final_dtypes(base_dtypes(base), named, family)
-    missing = sorted(set(dtypes) - set(named))
-    tied = {key for key, tensor in named.items() if key not in dtypes and _is_alias(tensor, named, dtypes)}
-    extra = sorted(set(named) - set(dtypes) - tied)
-    if missing or extra:
-        raise IcrError(f"the trained model's keys differ from those in {base}: missing {missing}, unexpected {extra}")
+    named, dtypes = plan_export(base, model, weights, family)
     # a copy each, for tensors that share memory would be taken for one
     final = {key: named[key].to(dtype, copy=True).contiguous() for key, dtype in dtypes.items()}
     with atomic_folder(output) as tmp:
@@ -163,10 +115,67 @@ def write_model(
             shutil.copyfile(file, tmp / file.name)
         if chat_template is not None:
             (tmp / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+        if end is not None:
+            _add_end(tmp, end)
         if family is not None and family.config_changes():
             _change_config(tmp / "config.json", {"architectures": [type(model).__name__], **family.config_changes()})
         save_torch_state_dict(final, tmp, max_shard_size=SHARD_SIZE)
         write_model_card(tmp, facts)
+
+
+def plan_export(
+    base: Path, model: Module, weights: dict[str, Tensor], family: Family[Objective] | None = None
+) -> tuple[dict[str, Tensor], dict[str, torch.dtype]]:
+    """The weights under the base's names, and the dtype that each of those to be written gets.
+
+    A tensor of the base that loading leaves out is left out here as well: old checkpoints have `rotary_emb.inv_freq` in
+    every layer, or masks, which newer versions compute.
+
+    Raises:
+        IcrError: the weights do not have the keys of such a model.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    named: dict[str, Tensor] = revert_weight_conversion(model, weights)  # type: ignore[arg-type]
+    dtypes = _final_dtypes(base_dtypes(base), named, family)
+    unused = _left_out(model, base, set(dtypes) - set(named))
+    dtypes = {key: dtype for key, dtype in dtypes.items() if key not in unused}
+    missing = sorted(set(dtypes) - set(named))
+    tied = {key for key, tensor in named.items() if key not in dtypes and _is_alias(tensor, named, dtypes)}
+    extra = sorted(set(named) - set(dtypes) - tied)
+    if missing or extra:
+        raise IcrError(f"the trained model's keys differ from those in {base}: missing {missing}, unexpected {extra}")
+    return named, dtypes
+
+
+def check_export(base: Path, model: Module, family: Family[Objective] | None = None) -> None:
+    """Whether the model's weights will go under the base's names; to be asked before the training.
+
+    Args:
+        model: as it is trained, or without its weights; not with an adapter.
+
+    Raises:
+        UserError: they will not.
+    """
+    empty: dict[int, Tensor] = {}
+    weights = {}
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *saved_buffers(model).items()]:
+        shape = getattr(tensor, "ds_shape", tensor.shape)  # ZeRO-3 shares out the weights
+        weights[name] = empty.setdefault(id(tensor), torch.empty(shape, dtype=tensor.dtype, device="meta"))
+    try:
+        plan_export(base, model, weights, family)
+    except IcrError as error:
+        what = f"a model trained from this checkpoint could not be saved: {error}"
+        raise UserError(what, where=str(base), do="save the checkpoint again with save_pretrained") from error
+
+
+def _left_out(model: Module, base: Path, names: set[str]) -> set[str]:
+    """Which of these tensors of a checkpoint are no weights: old buffers, and what the model's class leaves out."""
+    info = SimpleNamespace(missing_keys=set(), unexpected_keys=set(names))
+    model._adjust_missing_and_unexpected_keys(info)  # type: ignore[operator, union-attr]
+    unexpected: set[str] = info.unexpected_keys
+    stored = read_headers(base, "the base model")
+    return {name for name in names if name not in unexpected or stored[name].is_old_buffer(name)}
 
 
 def _final_dtypes(
@@ -186,9 +195,29 @@ def _change_config(file: Path, changes: Mapping[str, object]) -> None:
     file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _add_end(folder: Path, end: int) -> None:
+    """Programs that serve the model stop where generation_config.json says, else where config.json says."""
+    configs = [folder / name for name in ("generation_config.json", "config.json") if (folder / name).is_file()]
+    every: list[int | list[int] | None] = [
+        json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") for file in configs
+    ]
+    found = next((ends for ends in every if ends is not None), [])
+    known: list[int] = found if isinstance(found, list) else [found]
+    if end not in known:
+        file = folder / "generation_config.json"
+        config = json.loads(file.read_text(encoding="utf-8")) if file in configs else {}
+        config["eos_token_id"] = [end, *known]
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def _is_alias(tensor: Tensor, named: Mapping[str, Tensor], kept: Iterable[str]) -> bool:
     """Whether a tensor that is not saved is in the memory of one that is."""
-    return any(key in named and named[key].data_ptr() == tensor.data_ptr() for key in kept)
+    return any(key in named and _place(named[key]) == _place(tensor) for key in kept)
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor is, also one without memory."""
+    return int(tensor.untyped_storage()._cdata), int(tensor.storage_offset())
 
 
 def companion_files(base: Path) -> list[Path]:
@@ -199,41 +228,3 @@ def companion_files(base: Path) -> list[Path]:
         if file.is_file()
         and ((file.suffix in COPIED and file.name not in NOT_COPIED) or file.name.startswith(LICENCES))
     )
-
-
-def write_model_card(folder: Path, facts: CardFacts) -> None:
-    """`README.md`: how this model was made."""
-    languages, pairs = facts.languages, facts.pairs
-    head: dict[str, object] = {
-        "library_name": "transformers",
-        "tags": ["implicit-cross-lingual-rewarding", str(facts.objective)],
-    }
-    if languages:
-        head["language"] = languages
-    title = "a trained model" if facts.round is None else f"round {facts.round}"
-    lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# icr, {title}", ""]
-    lines += [
-        "Made by Implicit Cross-Lingual Rewarding (arXiv 2503.04647): the policy's own answers, paired by the reward",
-        "implied by its English alignment, and trained on in every language.",
-        "",
-    ]
-    rows = {
-        "trained from": facts.base, "reference of the reward": facts.reference, "objective": facts.objective,
-    }  # fmt: skip
-    lines += [f"- {label}: {value}" for label, value in rows.items() if value is not None]
-    if isinstance(pairs, dict):
-        lines.append(f"- pairs: {sum(pairs.values())}")
-    elif pairs is not None:
-        lines.append(f"- pairs: {pairs}")
-    if languages and (facts.alpha or isinstance(pairs, dict)):
-        lines += ["", f"| language | pairs | α (reward per {facts.length_unit}) |", "|---|---|---|"]
-        for language in languages:
-            count = pairs.get(language, 0) if isinstance(pairs, dict) else ""
-            lines.append(f"| {language} | {count} | {_number(facts.alpha.get(language))} |")
-    if facts.settings:
-        lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(facts.settings, sort_keys=False).strip(), "```"]
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"

@@ -35,6 +35,7 @@ class KTOTrainer(LanguageModelTrainer[KTO]):
 
     def losses(self, model: Module, inputs: Batch) -> Tensor:
         policy, reference, desirable = self.response_logps(model, inputs), inputs["ref_logps"], inputs["label"]
+        self.compare_start(policy, reference, inputs["answer_mask"].sum(dim=1), inputs["weight"])
         losses = self.objective.loss(AnswerLogps(policy, reference, desirable), self._z_ref)
         weight = inputs["weight"]
         self.record({"kl": (self._z_ref / self.objective.beta).expand_as(policy)}, weight)

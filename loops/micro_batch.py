@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icr.config.schema import Train
-from icr.engines.models import context_length
+from icr.engines.context import context_length
 from loops.data import longest_row
 from loops.families import Family
 from loops.objective import Objective

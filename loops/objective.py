@@ -123,6 +123,12 @@ class PairObjective(Objective):
         ]
 
 
+def has_plain_reference(objective: PairObjective) -> bool:
+    """Whether the reference log-probs are those of the model that is trained, which a subclass may change."""
+    kind = type(objective)
+    return kind.reference_requests is PairObjective.reference_requests and kind.dataset is PairObjective.dataset
+
+
 def named_prompt(pair: Pair) -> NamedPrompt:
     """The columns of a row that its prompt fills: `prompt_ids` and, where the pair has one, `prompt_id`."""
     if "prompt_id" in pair:

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from icr.base.errors import UserError
 from loops.batches import Batch
-from loops.objective import PairLogps, PairObjective
+from loops.objective import PairLogps, PairObjective, has_plain_reference
 from loops.trainers import LanguageModelTrainer
 
 
@@ -21,6 +21,12 @@ class PairTrainer(LanguageModelTrainer[PairObjective]):
         policy_chosen, policy_rejected = self.response_logps(model, inputs).chunk(2)
         chosen_lengths, rejected_lengths = inputs["answer_mask"].sum(dim=1).chunk(2)
         reference_chosen, reference_rejected = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
+        if has_plain_reference(self.objective):
+            for policy, reference, lengths in (
+                (policy_chosen, reference_chosen, chosen_lengths),
+                (policy_rejected, reference_rejected, rejected_lengths),
+            ):
+                self.compare_start(policy, reference, lengths, inputs["weight"])
         losses, extra = self._ask_objective(
             PairLogps(
                 policy_chosen, policy_rejected, reference_chosen, reference_rejected, chosen_lengths, rejected_lengths

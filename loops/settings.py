@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icr.base.errors import UserError
 from icr.config.schema import Train
+from icr.engines.attention import find_attention
+from icr.engines.precision import weights_of
+from icr.engines.weights import read_headers
 from loops.checks import dropout_settings, trackers
 from loops.data import Schedule
 from loops.deepspeed_json import read_deepspeed
 from loops.families import Family
+from loops.numerics import training_numerics
 from loops.objective import Objective
 
 if TYPE_CHECKING:
@@ -91,11 +97,7 @@ def base_folder(model: str) -> Path:
 
 
 def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTrainedModel | PeftModel:
-    """The model to train, with LoRA's adapter where there is to be one.
-
-    bf16 under DeepSpeed: weights in bf16, beside which it keeps a master copy in fp32. bf16 without it: weights in
-    fp32 and computation in bf16 (autocast), because steps of 5e-7 vanish when they are added to bf16 weights. Frozen
-    weights (LoRA) take no steps, and are in bf16 in any case.
+    """The model to train, with LoRA's adapter where there is to be one; weights as `training_numerics` says.
 
     Raises:
         UserError: the checkpoint does not fit its architecture, or there is no dropout to set.
@@ -104,7 +106,9 @@ def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTraine
     import transformers
     from trl.trainer.utils import disable_dropout_in_model
 
-    bf16 = train.precision == "bf16" and (train.deepspeed != "none" or train.lora is not None)
+    from loops.export import check_export
+
+    bf16 = weights_of(training_numerics(train)) == "bf16"
     config = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False, **family.config_changes())
     for name in dropout_settings(config, train.dropout):
         setattr(config.get_text_config(), name, train.dropout)
@@ -113,45 +117,69 @@ def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTraine
         base,
         config=config,
         dtype=torch.bfloat16 if bf16 else torch.float32,
+        device_map=_device_map(train),
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
+        attn_implementation=find_attention(config),
     )
-    for kind, expected in (("missing_keys", family.new_weights), ("unexpected_keys", family.unused_weights)):
-        names = sorted(name for name in loaded[kind] if not name.startswith(expected))
-        if names:
-            raise UserError(
-                f"the checkpoint does not fit its architecture: {len(names)} {kind.replace('_', ' ')}, "
-                f"the first: {names[0]}",
-                where=str(base),
-                do="use a checkpoint written by save_pretrained",
-            )
+    refuse_strange(base, loaded["missing_keys"], loaded["unexpected_keys"], family)
+    check_export(base, model, family)
     if not train.dropout:
         disable_dropout_in_model(model)  # dropout that no setting of the config stands for
     lora = lora_config(train, family)
     return model if lora is None else _with_adapter(model, lora, train)
 
 
-def _with_adapter(model: PreTrainedModel, lora: LoraConfig, train: Train) -> PeftModel:
-    """The model with LoRA's adapter around it.
+def refuse_strange(base: Path, missing: Iterable[str], unexpected: Iterable[str], family: Family[Objective]) -> None:
+    """Raises UserError if a checkpoint lacks weights that the model needs, or has weights that it does not know."""
+    stored = read_headers(base, "the base model")
+    lacking = sorted(name for name in missing if not name.startswith(family.new_weights))
+    strange = sorted(
+        name
+        for name in unexpected
+        if not name.startswith(family.unused_weights) and not (name in stored and stored[name].is_old_buffer(name))
+    )
+    for kind, names in (("missing", lacking), ("unexpected", strange)):
+        if names:
+            raise UserError(
+                f"the checkpoint does not fit its architecture: {len(names)} {kind} keys, the first: {names[0]}",
+                where=str(base),
+                do="use a checkpoint written by save_pretrained",
+            )
 
-    Raises:
-        UserError: the adapter is to be on the output head, whose weights the log-probs are computed from directly.
-    """
+
+def _device_map(train: Train) -> dict[str, str] | None:
+    """On a GPU weights are read straight to this rank's; ZeRO-3 shares them out as they are read."""
+    import torch
+
+    if not torch.cuda.is_available() or is_zero3(train.deepspeed):
+        return None
+    return {"": f"cuda:{os.environ.get('LOCAL_RANK', '0')}"}
+
+
+def _with_adapter(model: PreTrainedModel, lora: LoraConfig, train: Train) -> PeftModel:
+    """The model with LoRA's adapter around it. Raises UserError as `refuse_head`."""
     from peft import get_peft_model
-    from peft.tuners.tuners_utils import BaseTunerLayer
 
     # ZeRO-3 gathers small parameters together, and cannot when an adapter's are fp32 among bf16 ones
     adapted = get_peft_model(model, lora, autocast_adapter_dtype=not is_zero3(train.deepspeed))
+    refuse_head(adapted)
+    if train.gradient_checkpointing:
+        adapted.enable_input_require_grads()  # else no gradient gets through the first, frozen layer
+    return adapted
+
+
+def refuse_head(adapted: PeftModel) -> None:
+    """Raises UserError for an adapter on the output head, whose weights the log-probs are computed from directly."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             "LoRA cannot be put on the output head: it would not be trained",
             where="train.lora.target_modules",
             do="remove the output head (lm_head) from it",
         )
-    if train.gradient_checkpointing:
-        adapted.enable_input_require_grads()  # else no gradient gets through the first, frozen layer
-    return adapted
 
 
 def is_zero3(deepspeed: str) -> bool:

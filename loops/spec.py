@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, field_validator
 
 from icr.config.schema import Train
+from icr.engines.templates import Arguments
 
 
 class CardFacts(BaseModel):
@@ -28,6 +29,11 @@ class CardFacts(BaseModel):
     """Of the training."""
 
 
+def adapter_folder(output: Path) -> Path:
+    """Where LoRA's adapter is kept: beside the model, in which it is merged. Inside, loaders would take it for more."""
+    return output.with_name("adapter")
+
+
 class TrainSpec(BaseModel):
     """What one training is asked to do."""
 
@@ -45,6 +51,8 @@ class TrainSpec(BaseModel):
     train: Train = Train()
     chat_template: Path | None = None
     """`models.chat_template`: goes into the final model in place of the base's."""
+    template_arguments: Arguments = {}
+    """`models.template_arguments`: the final model's template has them."""
     facts: CardFacts = CardFacts()
 
     @field_validator("train")

@@ -24,11 +24,13 @@ from loops.checkpoints import Checkpoints, result_settings
 from loops.checks import check_optimizer, check_scheduler
 from loops.data import Schedule, Split, lay_out
 from loops.families import Family, family_of
+from loops.finish import export_or_save
 from loops.micro_batch import settle_micro_batch
 from loops.objective import Objective, make_objective
 from loops.process import leave, prepare_process
-from loops.settings import base_folder, load_model, lora_config, micro_rows, trainer_settings
+from loops.settings import base_folder, load_model, micro_rows, trainer_settings
 from loops.spec import TrainSpec
+from loops.start import Start, can_compare, check_start, describe_start, read_start, write_start
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -70,7 +72,10 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
         _start_over(spec, checkpoints, events, obstacle)
     if resume is None:
         best.forget(delete=first)  # the training begins at its first step
-    write = partial(export, spec, trainer, base, family)
+        if first:
+            _start_file(spec).unlink(missing_ok=True)
+        trainer.on_start = partial(_look_at_start, spec, events) if can_compare(spec.train) else None
+    write = partial(export_or_save, spec, trainer, base, family)
     if schedule.validation is not None:
         trainer.add_callback(_keep_best(best, write))
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -85,6 +90,20 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
     if first:
         _delete_work(spec)
     return counts
+
+
+def _look_at_start(spec: TrainSpec, events: EventFile, start: Start) -> None:
+    """Before the first step policy and reference are one model; called on every rank with the same figures."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_start(_start_file(spec), start)
+        if text := describe_start(start):
+            events.note(text)
+    check_start(start)
+
+
+def _start_file(spec: TrainSpec) -> Path:
+    """How far policy and reference are apart before the first step."""
+    return spec.work / "start.json"
 
 
 def _counts_file(spec: TrainSpec) -> Path:
@@ -113,6 +132,8 @@ def _counts(
     }
     if best is not None:
         counts["validation"] = {"rows": schedule.validation_rows, **best}
+    if (start := read_start(_start_file(spec))) is not None:
+        counts["start"] = start
     if _restarted_file(spec).exists():
         counts["restarted"] = read_json(_restarted_file(spec))
     return counts
@@ -143,7 +164,7 @@ def _delete_work(spec: TrainSpec) -> None:
 
 def plan(spec: TrainSpec, family: Family[Objective], base: Path, processes: int) -> Schedule:
     """Check the settings against each other and lay out the training. `batch_size` and `validation` count pairs."""
-    from icr.engines.models import context_length
+    from icr.engines.context import context_length
 
     train, rows = spec.train, family.objective.rows_per_pair
     check_optimizer(train)
@@ -211,25 +232,6 @@ def _keep_best(best: Best, write: Callable[[Path], None]) -> TrainerCallback:
     from loops.callbacks import KeepBest
 
     return KeepBest(best, write)
-
-
-def export(
-    spec: TrainSpec, trainer: RoundTrainer[Objective], base: Path, family: Family[Objective], output: Path
-) -> None:
-    """Write the model as it is now to the folder `output`, which appears whole; to be called on every rank."""
-    from loops.export import merged_weights, trained_weights, write_model
-
-    first = trainer.is_world_process_zero()
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    weights = trained_weights(model, keep=first)
-    if not first:
-        return
-    lora = lora_config(spec.train, family)
-    if lora is not None:
-        weights = merged_weights(base, lora, weights, family)
-        model = model.get_base_model()
-    template = spec.chat_template.read_text(encoding="utf-8") if spec.chat_template else None
-    write_model(output, base, model, weights, spec.facts, template, family)
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from loops.batches import Batch, Row
 from loops.checkpoints import Checkpoints
 from loops.data import Rows, Schedule
 from loops.objective import Objective
+from loops.start import Start, measure_start, take_start
 
 O_co = TypeVar("O_co", bound=Objective, covariant=True)
 
@@ -38,6 +39,8 @@ class RoundTrainer(Trainer, Generic[O_co]):
     objective: O_co
     loss_is_scaled_for_ga = False
     """The Trainer has to divide a micro-batch's mean by the number of micro-batches."""
+    on_start: Callable[[Start], None] | None = None
+    """Hears how far policy and reference are apart before the first step; None: that is not looked at."""
 
     def __init__(
         self,
@@ -64,6 +67,11 @@ class RoundTrainer(Trainer, Generic[O_co]):
         )
         self.prepare_model(model)
 
+    def _prepare_inputs(self, inputs: Batch) -> Batch:
+        """Move a batch to the device as it is. Under DeepSpeed the Trainer would cast it to the model's dtype, and in
+        bf16 a reference log-prob of -1,765 nats becomes -1,768."""
+        return {name: values.to(self.args.device) for name, values in inputs.items()}
+
     def prepare_model(self, model: PreTrainedModel | PeftModel) -> None:
         """Make of the model what `losses` wants of it, once, before the training."""
 
@@ -83,6 +91,12 @@ class RoundTrainer(Trainer, Generic[O_co]):
         for name, value in values.items():
             sums = torch.stack([(weights * value.detach()).sum(), weights.sum()])
             self._sums[name] = self._sums.get(name, torch.zeros_like(sums)) + sums
+
+    def compare_start(self, policy: Tensor, reference: Tensor, lengths: Tensor, weights: Tensor) -> None:
+        """Before the first step: keep how far log-probs of the policy are from those of the reference, which is the
+        same model. All of shape (B,)."""
+        if self.on_start is not None and self.state.global_step == 0 and torch.is_grad_enabled():
+            self.record(measure_start(policy, reference, lengths), weights)
 
     def take_means(self) -> dict[str, float]:
         """Means of what was recorded since the last call, over the rows of all processes."""
@@ -132,6 +146,9 @@ class RoundTrainer(Trainer, Generic[O_co]):
                 )
         if "loss" in logs:
             logs.update(self.take_means())
+            start = take_start(logs, self.objective.beta)
+            if start is not None and self.on_start is not None:
+                self.on_start(start)
         # all passes are one epoch to the Trainer; users count passes over the data
         self.state.epoch = self.schedule.epochs[self.state.global_step]
         super().log(logs, start_time)
@@ -141,9 +158,20 @@ class RoundTrainer(Trainer, Generic[O_co]):
         if not self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
 
+    def any_rank(self, value: bool) -> bool:
+        """Whether it is true on any rank; to be called on every rank."""
+        flag = torch.tensor(float(value), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+
+    def save_checkpoint(self) -> None:
+        """Save the training as it is now; to be called on every rank."""
+        self._write_checkpoint(self.model_wrapped, None)
+
     def _save_checkpoint(self, model: Module, trial: object) -> None:
-        if self.state.global_step == self.state.max_steps:
-            return  # the export follows at once
+        if self.state.global_step != self.state.max_steps:  # at the end the export follows at once
+            self._write_checkpoint(model, trial)
+
+    def _write_checkpoint(self, model: Module, trial: object) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # every rank has written its part
         if self.is_world_process_zero():

@@ -23,7 +23,7 @@ from icr.config.schema import Sampling
 from icr.endpoint.cache import Cache, question_key
 from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
 from icr.endpoint.reply import Choice, Message, Reply
-from icr.engines.models import locate
+from icr.engines.folders import locate
 from prompts.translate import Task
 
 if TYPE_CHECKING:
@@ -117,11 +117,18 @@ class LocalTranslator:
         import torch
 
         from icr.engines.base import Decoding, Request
-        from icr.engines.models import context_length, load_tokenizer, materialise, prompt_token_ids
+        from icr.engines.context import context_length
+        from icr.engines.folders import materialise
+        from icr.engines.models import load_tokenizer
         from icr.engines.open import EngineSettings, choose_backend, open_engine
+        from icr.engines.stops import find_stops, read_answer
+        from icr.engines.templates import NO_THINKING, Template, find_thinking, prompt_token_ids
 
         folder = materialise(self._model)
-        tokenizer, context = load_tokenizer(folder), context_length(folder)
+        tokenizer, context = load_tokenizer(folder, Template(arguments=NO_THINKING)), context_length(folder)
+        if problem := find_thinking(tokenizer):
+            raise problem
+        stops = find_stops(tokenizer, folder)
         prompts = []
         for key, ask in todo.items():
             ids = prompt_token_ids(tokenizer, wrap_text(ask.messages[0][1]))
@@ -142,10 +149,10 @@ class LocalTranslator:
         self._reporter.progress(0, len(prompts))
         for start in range(0, len(prompts), SHARD[backend]):
             shard = prompts[start : start + SHARD[backend]]
-            decoding = Decoding(0.0, 1.0, max(max_tokens for _, _, max_tokens in shard))
+            decoding = Decoding(0.0, 1.0, max(max_tokens for _, _, max_tokens in shard), stops)
             sampled = engine.generate([Request(ids, seed=0) for _, ids, _ in shard], decoding)
             completions = [_cut(c, max_tokens) for c, (_, _, max_tokens) in zip(sampled, shard, strict=True)]
-            texts = tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
+            texts = [read_answer(tokenizer, completion, stops) for completion in completions]
             for (key, _, _), completion, text in zip(shard, completions, texts, strict=True):
                 self._keep(key, text, completion.finish_reason)
             tokens += sum(len(c.token_ids) for c in completions)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["ICR_JUDGE_CACHE"] = "none"  # a stub at the port of an earlier one is another server
 
 Config = Callable[..., Path]
 """What `tiny_config` gives: a folder and changes to the config → its file."""
@@ -167,6 +168,14 @@ def own_data_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     folder = str(tmp_path_factory.getbasetemp() / "datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
     monkeypatch.setenv("HF_DATASETS_CACHE", folder)
+
+
+@pytest.fixture(autouse=True)
+def another_command() -> None:
+    """A test is a command: it has spent nothing before."""
+    from icr.endpoint.ledger import command_ledger
+
+    command_ledger.cache_clear()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from eval.judges.open import Examiner, open_judge
 from eval.judges.question import Question, Verdict
 from icr.base.progress import Reporter
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 from icr.work.pool import Task
 from icr.work.resident import Resident
 
@@ -60,6 +61,7 @@ class AskLocalTask(JudgeTask):
     lane: ClassVar[str] = "scorer"
 
     model: str
+    template: Template
     precision: Precision
 
 
@@ -70,7 +72,7 @@ def ask(state: Resident, task: AskTask, table: pa.Table, reporter: Reporter) -> 
 def ask_local(state: Resident, task: AskLocalTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     from eval.judges.local import LocalJudge
 
-    judge = LocalJudge(state.scorer(task.model, task.precision), state.tokenizer(task.model, None), reporter)
+    judge = LocalJudge(state.scorer(task.model, task.precision), state.tokenizer(task.model, task.template), reporter)
     return _judge(state, judge, task, table, reporter)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,11 @@ import pyarrow.parquet as pq
 from eval.judges.answering import QUESTIONS, AskLocalTask, AskTask, load_verdicts
 from eval.judges.open import Examiner, name_judge
 from eval.judges.question import Question, Verdict, template
+from icr.base.errors import StageFailed
 from icr.base.files import write_rows
 from icr.config.schema import Judge as JudgeConfig
+from icr.endpoint.failures import may_pass
+from icr.engines.templates import NO_THINKING, Template
 from icr.work.crew import Limits
 from icr.work.pool import Shard
 
@@ -68,14 +72,19 @@ class Judging:
     machine: Machine
     key: str
     """Of all that verdicts depend on besides the questions; what is not finished is in folders of this name."""
+    max_unscored: float = 1.0
+    """Share of the questions that may stay without a verdict."""
 
     @classmethod
-    def of(cls, config: JudgeConfig, model: str | None, machine: Machine, key: str, cache: Path) -> Judging:
+    def of(
+        cls, config: JudgeConfig, model: str | None, machine: Machine, key: str, cache: Path, date: str | None = None
+    ) -> Judging:
         """The judge that a config names.
 
         Args:
             model: a local judge's, as a folder or hub id.
             cache: where an endpoint's answers are kept.
+            date: YYYY-MM-DD, what a local judge's chat template takes for today.
 
         Raises:
             UserError: as `name_judge`.
@@ -83,22 +92,24 @@ class Judging:
         name = name_judge(config)
         if config.kind != "local":
             task = AskTask(work=key, examiner=Examiner.of(config, cache))
-            return cls(name, task, SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE), machine, key)
+            return cls(name, task, SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE), machine, key, config.max_unscored)
         assert model is not None
-        local = AskLocalTask(work=key, model=model, precision="bf16" if machine.gpus else "fp32")
-        return cls(name, local, SHARD_SIZES["local"], machine, key)
+        template = Template(arguments=NO_THINKING, date=date)
+        local = AskLocalTask(work=key, model=model, template=template, precision="bf16" if machine.gpus else "fp32")
+        return cls(name, local, SHARD_SIZES["local"], machine, key, config.max_unscored)
 
     def ask(self, folder: Path, sheets: Sequence[Sheet], label: str, shown: str, scale: float = 1.0) -> None:
         """Have sheets judged into `folder`/LANG.parquet, a row a question, in order.
 
         What an earlier, killed command has had judged is kept: whole languages, and pieces of the others. Verdicts on
-        other questions or by another judge are not.
+        other questions or by another judge are not. A question that an endpoint did not answer is asked again.
 
         Args:
             label: of the progress; `shown`, with the mean of the points so far times `scale`, is beside it.
 
         Raises:
             UserError: an endpoint that cannot be used; nothing judged before is lost.
+            TooManyUnscored: more questions than `max_unscored` are without a verdict.
             StageFailed: as `icr.work.shard_queue.run_shards`.
         """
         missing = [sheet for sheet in sheets if not _is_of(sheet.path(folder), self._fingerprint(sheet.questions))]
@@ -116,6 +127,18 @@ class Judging:
             fingerprint = {FINGERPRINT: self._fingerprint(sheet.questions).encode()}
             write_rows(sheet.path(folder), rows, sheet.schema.with_metadata(fingerprint))
         shutil.rmtree(pieces, ignore_errors=True)
+        self._check_unscored(folder, sheets, label)
+
+    def _check_unscored(self, folder: Path, sheets: Sequence[Sheet], label: str) -> None:
+        """Raises TooManyUnscored."""
+        reasons: Counter[str] = Counter()
+        for sheet in sheets:
+            for number, reason in enumerate(_reasons(sheet.path(folder))):
+                if reason is not None and number not in sheet.known:
+                    reasons[reason] += 1
+        asked = sum(len(sheet.questions) - len(sheet.known) for sheet in sheets)
+        if reasons.total() > self.max_unscored * asked:
+            raise TooManyUnscored(label, asked, reasons, self.max_unscored, str(folder))
 
     def close(self) -> None:
         """All is judged: what a class of the user's holds in memory is given back, by ending its process."""
@@ -147,4 +170,34 @@ class Judging:
 
 
 def _is_of(path: Path, fingerprint: str) -> bool:
-    return path.is_file() and (pq.read_schema(path).metadata or {}).get(FINGERPRINT) == fingerprint.encode()
+    """Whether a table has the verdicts on these questions, and none that another try may bring."""
+    if not path.is_file() or (pq.read_schema(path).metadata or {}).get(FINGERPRINT) != fingerprint.encode():
+        return False
+    return not any(reason is not None and may_pass(reason) for reason in _reasons(path))
+
+
+def has_failed(folder: Path) -> bool:
+    """Whether a folder of verdicts lacks some that another try may bring."""
+    return any(
+        reason is not None and may_pass(reason) for path in folder.glob("*.parquet") for reason in _reasons(path)
+    )
+
+
+def _reasons(path: Path) -> list[str | None]:
+    """Of each verdict of a table, why it is none."""
+    found: list[str | None] = pq.read_table(path, columns=["reason"])["reason"].to_pylist()
+    return found
+
+
+class TooManyUnscored(StageFailed):
+    """A benchmark whose questions stayed without a verdict more often than `judge.max_unscored` allows."""
+
+    def __init__(self, label: str, asked: int, reasons: Counter[str], allowed: float, folder: str) -> None:
+        counted = "\n".join(f"  {count:>6,}  {reason}" for reason, count in reasons.most_common())
+        again = sum(count for reason, count in reasons.items() if may_pass(reason))
+        todo = [f"rerun the same command to ask {again:,} of them again"] if again else []
+        todo.append("set judge.max_unscored higher to have a result without them")
+        super().__init__(
+            f"{label}: {reasons.total():,} of {asked:,} questions have no verdict, more than {allowed:.0%}\n{counted}\n"
+            f"  where: {folder} (column `raw` has what the judge answered)\n  do:    {'; or '.join(todo)}"
+        )

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import overload
 
 from eval.judges.base import Running
 from eval.judges.question import Question, Verdict
-from eval.judges.reading import read_reply
+from eval.judges.reading import THOUGHT_ONLY, UNREADABLE, read_reply
+from icr.base.errors import UserError
+from icr.config.schema import Judge as JudgeConfig
 from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
 from icr.endpoint.reply import Reply
 
 LABEL_TOKENS = 16
 EXPLANATION_TOKENS = 1024
+REASONING_TOKENS = 4096
 READINGS = 3
 """How often a question is asked if its answer cannot be read. Only the first time is at temperature 0."""
+PAID_FOR_NOTHING = 20
+"""After so many answers of which none was a verdict, no more are paid for."""
 
 
 class EndpointJudge:
     """Judges through chat completions. Uses the label's log-probs when the endpoint returns them, else its text."""
 
-    def __init__(self, endpoint: Endpoint, preference: str = "auto") -> None:
-        """`preference`: what `eval.judges.reading.read_reply` takes."""
+    def __init__(self, endpoint: Endpoint, config: JudgeConfig | None = None) -> None:
+        """`config`: how questions are asked and answers are read; the endpoint has been made by the same."""
+        config = config or JudgeConfig()
         self.endpoint = endpoint
-        self._preference = preference
-        self._unscored = 0
+        self._preference = config.preference
+        self._temperature, self._tokens = config.verdict_temperature, config.verdict_tokens
+        self._reasons = config.reasoning_effort not in (None, "none")
+        self._unscored = self._scored = 0
+        self._unread: Counter[str] = Counter()
 
     def ask(
         self, questions: Sequence[Question], done: Callable[[int], None], running: Running | None = None
@@ -51,6 +62,7 @@ class EndpointJudge:
         def heard(place: int, reply: Reply | NoAnswer) -> None:
             number = todo[place]
             verdict = self._verdict(questions[number], reply)
+            self._stop_for_nothing(verdict)
             was_unscored = number in verdicts and verdicts[number].shares is None
             self._unscored += (verdict.shares is None) - was_unscored
             verdicts[number] = verdict
@@ -60,31 +72,67 @@ class EndpointJudge:
 
         self.endpoint.ask(_Asks(lambda place: self.ask_of(questions[todo[place]], reading), len(todo)), done, heard)
 
+    def _stop_for_nothing(self, verdict: Verdict) -> None:
+        """Raises UserError when answers are paid for and none of them is a verdict."""
+        self._scored += verdict.shares is not None
+        if verdict.reason in UNREADABLE:
+            self._unread[verdict.reason] += 1
+        if self._scored or self._unread.total() < PAID_FOR_NOTHING:
+            return
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self._unread.most_common())
+        more_room = "set judge.verdict_tokens to 4096 or more, or have it reason less: judge.reasoning_effort, or "
+        raise UserError(
+            f"{self._unread.total()} answers of the judge {self.endpoint.model} and not one verdict ({reasons})",
+            where=f"the last answer: {' '.join(verdict.raw.split())[-200:] or 'empty'}",
+            do=f"{more_room}judge.extra_body with the server's switch"
+            if THOUGHT_ONLY in self._unread
+            else "name another model in judge.model, or give it more room with judge.verdict_tokens",
+        )
+
     def estimate(self, questions: Sequence[Question]) -> Estimate:
-        """What asking these would take; nothing is sent. Further readings of unreadable answers come on top."""
-        return self.endpoint.estimate([self.ask_of(q) for q in questions])
+        """What asking these would take at most, with every reading of answers that cannot be read; nothing is sent."""
+        readings = [list(self._readings(question)) for question in questions]
+        first = self.endpoint.estimate([asks[0] for asks in readings])
+        again = self.endpoint.estimate([ask for asks in readings for ask in asks[1:]])
+        usd = None if first.usd is None or again.usd is None else first.usd + again.usd
+        return replace(first, completion_tokens=first.completion_tokens + again.completion_tokens, usd=usd)
+
+    def _readings(self, question: Question) -> Iterator[Ask]:
+        """The requests that a question may take; those after a verdict that is there already are not made."""
+        for reading in range(READINGS):
+            ask = self.ask_of(question, reading)
+            yield ask
+            kept = self.endpoint.find(ask)
+            if kept is not None and read_reply(kept, question, self._preference).reason not in UNREADABLE:
+                return
 
     def ask_of(self, question: Question, reading: int = 0) -> Ask:
         """The request that a question makes."""
+        # the same words at temperature 0 would bring the same unreadable answer
+        warmer = 0.0 if reading == 0 else 0.5 + 0.1 * reading
+        given = self._temperature
         return Ask(
             messages=(("user", question.prompt()),),
-            max_tokens=EXPLANATION_TOKENS if question.explained else LABEL_TOKENS,
-            # the same words at temperature 0 would bring the same unreadable answer
-            temperature=0.0 if reading == 0 else 0.5 + 0.1 * reading,
+            max_tokens=self._tokens or self._room(question),
+            temperature=warmer if given is None else given,
             label_logprobs=not question.explained and self._preference != "label",
+            again=0 if given is None else reading,
         )
+
+    def _room(self, question: Question) -> int:
+        if self._reasons:
+            return REASONING_TOKENS
+        return EXPLANATION_TOKENS if question.explained else LABEL_TOKENS
 
     def _verdict(self, question: Question, reply: Reply | NoAnswer) -> Verdict:
         if isinstance(reply, NoAnswer):
             return Verdict(None, reply.reason, reply.detail)
-        if not question.explained and self._preference == "auto" and reply.choices[0].logprobs is None:
+        logprobs = reply.choices[0].logprobs
+        if not question.explained and self._preference == "auto" and not (logprobs and logprobs.content):
             self.endpoint.note_once(
                 "the judge's endpoint returns no label probabilities: verdicts are read from its text"
             )
         return read_reply(reply, question, self._preference)
-
-
-UNREADABLE = {"empty answer", "verdict outside the labels", "verdict cut off"}
 
 
 class _Asks(Sequence[Ask]):

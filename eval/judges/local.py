@@ -14,7 +14,8 @@ from eval.judges.question import Question, Verdict
 from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
-from icr.engines.models import end_of_turn_id, prompt_token_ids
+from icr.engines.stops import end_of_turn_id
+from icr.engines.templates import fill_template, prompt_token_ids
 from icr.scoring import sequence_logprobs
 
 if TYPE_CHECKING:
@@ -139,8 +140,7 @@ def choose_labels(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -
     Raises:
         UserError: the tokenizer merges the labels into the template, or writes two of them in the same way.
     """
-    asked = [{"role": "user", "content": "?"}]
-    opened = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
+    opened = fill_template(tokenizer, wrap_text("?"), opened=True)
     before = _token_ids(tokenizer, opened)
     for names in (labels, OTHER_NAMES.get(labels, labels)):
         for blank in ("", " "):
@@ -149,7 +149,8 @@ def choose_labels(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -
                 continue
             own = [tuple(ids[len(before) :]) for ids in whole]
             if any(a != b and b[: len(a)] == a for a in own for b in own):
-                own = [(*ids, end_of_turn_id(tokenizer)) for ids in own]
+                end = end_of_turn_id(tokenizer)
+                own = [(*ids, end) for ids in own] if end is not None else own
             if len(set(own)) == len(own):
                 return Labels(names, tuple(own))
     raise UserError(

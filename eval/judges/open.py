@@ -27,7 +27,9 @@ def name_judge(config: JudgeConfig) -> str:
     if not config.model:
         raise UserError("the judge has no model", where="judge.model", do="name a model")
     reading = "" if config.kind == "local" or config.preference == "auto" else f", read from its {config.preference}"
-    return f"{config.kind}: {config.model}{reading}"
+    # a local judge's folder is known by its content; its name is for people
+    name = Path(config.model).name if Path(config.model).is_absolute() else config.model
+    return f"{config.kind}: {name}{reading}"
 
 
 def check_judge(config: JudgeConfig) -> None:
@@ -49,7 +51,7 @@ def identify_judge(config: JudgeConfig, model: str | None) -> dict[str, str]:
     """What the judge is by its content, where it has one here; the name of an endpoint's model is a setting.
 
     Args:
-        model: the local judge's, as `icr.engines.models.locate` gives it.
+        model: the local judge's, as `icr.engines.folders.locate` gives it.
     """
     if model:
         return {"judge model": identify_model(model)}
@@ -62,13 +64,14 @@ class Examiner(BaseModel, frozen=True):
     config: JudgeConfig
     cache: str
     """sqlite file in which an endpoint's answers are kept; made when absent."""
-    spent: float
-    """US dollars that the answers in the cache had cost when this command began."""
+    ledger: str | None
+    """File of what this command has spent of its budget, in all rounds, benchmarks and variants."""
 
     @classmethod
     def of(cls, config: JudgeConfig, cache: Path) -> Examiner:
-        cost = count_cost(config, cache) if config.budget else None
-        return cls(config=config, cache=str(cache), spent=(cost and cost["usd"]) or 0.0)
+        from icr.endpoint.ledger import command_ledger
+
+        return cls(config=config, cache=str(cache), ledger=str(command_ledger()) if config.budget else None)
 
 
 def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge:
@@ -85,14 +88,15 @@ def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge
         return state.keep(f"judge {name}", lambda: OwnJudge(name))
     from eval.judges.endpoint import EndpointJudge
     from icr.endpoint.endpoint import Endpoint
+    from icr.endpoint.shared import find_user_cache
 
     def make() -> EndpointJudge:
         assert config.model is not None
-        endpoint = Endpoint(config.model, Path(examiner.cache), config, reporter)
-        if config.budget and endpoint.cost.usd is not None:
-            # what a worker that died has spent of the budget: it is the command's, not the worker's
-            endpoint.cost.usd += max(0.0, (endpoint.cost_of().usd or 0.0) - examiner.spent)
-        return EndpointJudge(endpoint, config.preference)
+        ledger = Path(examiner.ledger) if examiner.ledger else None
+        endpoint = Endpoint(
+            config.model, Path(examiner.cache), config, reporter, shared=find_user_cache(config), ledger=ledger
+        )
+        return EndpointJudge(endpoint, config)
 
     judge = state.keep(f"judge {config.model} {examiner.cache}", make)
     judge.endpoint.reporter = reporter

@@ -4,74 +4,116 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
+from eval.judges.labels import find_grade, find_label, find_marked, strip_thinking
 from eval.judges.question import Question, Verdict
 from icr.base.errors import UserError
-from icr.endpoint.reply import Logprobs, Reply
+from icr.endpoint.reply import Choice, Reply, Token
 
-WRAPPED = r"\W*(?:(?:the )?(?:better )?(?:answer|verdict)(?: is)?\b)?\W*\b({names})\b\W*"
-"""The label alone, or in the wrappings that models put around one. Anything longer is not read."""
-BRACKETS = re.compile(r"\[\[([^\[\]]{1,20})\]\]")
 KEPT = 500
 """Characters of a reply that a verdict keeps. The cache has all of it."""
+THOUGHT_ONLY = "all tokens went into reasoning"
+CUT_OFF = "verdict cut off"
+EMPTY = "empty answer"
+OUTSIDE = "verdict outside the labels"
+UNREADABLE = frozenset({THOUGHT_ONLY, CUT_OFF, EMPTY, OUTSIDE})
+"""Reasons of answers that came and say nothing. The same question may be answered otherwise another time."""
 
 
 def read_reply(reply: Reply, question: Question, preference: str = "auto") -> Verdict:
     """Shares from the label's log-probs, all for the label in the text where there are none, or unscored.
 
+    The log-probs of the first token count, whatever text follows it.
+
     Args:
         preference: `auto`; `logprobs`: only from log-probs, UserError without; `label`: only from the text.
     """
     choice = reply.choices[0]
-    text = (choice.message.content or "").strip()
     if choice.message.refusal:
         return Verdict(None, "refused", choice.message.refusal[:KEPT])
+    text, thought = strip_thinking((choice.message.content or "").strip())
     if choice.finish_reason == "content_filter":
         return Verdict(None, "stopped by the endpoint's content filter", text[:KEPT])
     if not text:
-        return Verdict(None, "empty answer", f"finish reason: {choice.finish_reason}")
-    label = find_label(text, question)
-    if label is None:
-        cut = question.explained and choice.finish_reason == "length"
-        return Verdict(None, "verdict cut off" if cut else "verdict outside the labels", text[-KEPT:])
-    if question.explained or preference == "label":
-        return Verdict.of_label(question, label, text[-KEPT:])
-    logps = _label_logps(choice.logprobs, label, question.labels)
-    if logps is None:
-        if preference == "logprobs":
-            raise UserError(
-                "the judge's endpoint returns no log-probabilities of its labels",
-                where="judge.preference: logprobs",
-                do="set judge.preference to auto or label, or use an endpoint that returns top_logprobs",
-            )
-        return Verdict.of_label(question, label, text[-KEPT:])
-    shares = np.exp(np.array(logps) - np.logaddexp.reduce(logps))
-    named = ", ".join(f"{name} {logp:.4f}" for name, logp in zip(question.labels, logps, strict=True))
-    return Verdict(tuple(map(float, shares)), None, f"{text[:KEPT]} (log-probs {named})")
-
-
-def find_label(text: str, question: Question) -> str | None:
-    """The label that an answer gives: in double brackets after an explanation, else alone or in few words around it."""
+        return _without_text(choice, thought)
     if question.explained:
-        found = [m.strip() for m in BRACKETS.findall(text)]
-        return next((label for mark in reversed(found) for label in question.labels if mark == label), None)
-    names = "|".join(map(re.escape, sorted(question.labels, key=len, reverse=True)))
-    match = re.fullmatch(WRAPPED.format(names=names), text, re.IGNORECASE)
-    return next((label for label in question.labels if match and label.lower() == match[1].lower()), None)
+        return _read_explained(text, question, cut=choice.finish_reason == "length")
+    thought = thought or bool(choice.message.reasoning)
+    tokens = (choice.logprobs.content if choice.logprobs and preference != "label" else None) or []
+    label = find_label(text, question.labels, cut=choice.finish_reason == "length")
+    logps = _label_logps(tokens, label, question.labels, thought=thought)
+    if logps is not None:
+        shares = np.exp(np.array(logps) - np.logaddexp.reduce(logps))
+        named = ", ".join(f"{name} {logp:.4f}" for name, logp in zip(question.labels, logps, strict=True))
+        return Verdict(tuple(map(float, shares)), None, f"{text[:KEPT]} (log-probs {named})")
+    if label is None:
+        return Verdict(None, CUT_OFF if thought and choice.finish_reason == "length" else OUTSIDE, text[-KEPT:])
+    if preference == "logprobs":
+        raise UserError(
+            "the judge's endpoint returns no log-probabilities of its labels",
+            where="judge.preference: logprobs",
+            do="set judge.preference to auto or label, or use an endpoint that returns top_logprobs",
+        )
+    return Verdict.of_label(question, label, text[-KEPT:])
 
 
-def _label_logps(logprobs: Logprobs | None, label: str, labels: tuple[str, ...]) -> tuple[float, ...] | None:
-    """Log-probs of all labels where the reply wrote `label`; a label that is not among the top tokens has -inf."""
+def _without_text(choice: Choice, thought: bool) -> Verdict:
+    """Unscored, with what there is in the place of an answer."""
+    reasoning = choice.message.reasoning or (choice.message.content if thought else "") or ""
+    detail = f"finish reason: {choice.finish_reason}"
+    if reasoning:
+        cut = choice.finish_reason in ("length", None)
+        return Verdict(None, THOUGHT_ONLY if cut else EMPTY, f"{detail}; reasoning: …{reasoning[-KEPT:]}")
+    return Verdict(None, EMPTY, detail)
+
+
+def _read_explained(text: str, question: Question, *, cut: bool) -> Verdict:
+    """The verdict that an explanation ends with."""
+    grades = all(label.isdigit() for label in question.labels)
+    if grades:
+        values = sorted(map(float, question.labels))
+        grade = find_grade(text, values[0], values[-1])
+        if grade is not None:
+            return Verdict(_split(grade, question.labels), None, text[-KEPT:])
+    else:
+        label = find_marked(text, question.labels) or find_label(text, question.labels, cut=cut)
+        if label is not None:
+            return Verdict.of_label(question, label, text[-KEPT:])
+    return Verdict(None, CUT_OFF if cut else OUTSIDE, text[-KEPT:])
+
+
+def _split(grade: float, labels: Sequence[str]) -> tuple[float, ...]:
+    """Shares whose mean is the grade: 7.5 is half a 7 and half an 8."""
+    return tuple(max(0.0, 1.0 - abs(float(label) - grade)) for label in labels)
+
+
+def _label_logps(
+    tokens: Sequence[Token], label: str | None, labels: tuple[str, ...], *, thought: bool
+) -> tuple[float, ...] | None:
+    """Log-probs of all labels where the reply wrote one; a label that is not among the top tokens has -inf.
+
+    Args:
+        label: the one in the text, where one was read.
+        thought: the tokens may begin with reasoning, so that only the last of the label's tokens is the verdict.
+    """
     names = [name.upper() for name in labels]
-    token = next((t for t in (logprobs.content if logprobs else None) or [] if _bare(t.token) == label.upper()), None)
+    if thought:
+        token = next((t for t in reversed(tokens) if label is not None and _bare(t.token) == label.upper()), None)
+    else:
+        first = next((t for t in tokens if _bare(t.token)), None)
+        written = [label.upper()] if label is not None else []
+        token = first if first is not None and _bare(first.token) in names else None
+        if token is None or (written and _bare(token.token) not in written):
+            token = next((t for t in tokens if _bare(t.token) in written), None)
     if token is None or not token.top_logprobs:
         return None
+    known = [(_bare(t.token), t.logprob) for t in token.top_logprobs if t.logprob is not None and t.logprob <= 1e-3]
     logps = tuple(
-        float(np.logaddexp.reduce([t.logprob for t in token.top_logprobs if _bare(t.token) == name] or [-math.inf]))
-        for name in names
+        float(np.logaddexp.reduce([logp for bare, logp in known if bare == name] or [-math.inf])) for name in names
     )
     return None if all(map(math.isinf, logps)) else logps
 

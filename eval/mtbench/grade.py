@@ -28,6 +28,7 @@ from icr.rows import make_schema
 
 GRADES = tuple(map(str, range(1, 11)))
 POINTS = tuple(map(float, GRADES))
+TEMPLATES = tuple(f"judge_grade_{turn}{kind}.txt" for turn in (1, 2) for kind in ("", "_reference"))
 UNSCORED = -1
 """FastChat's score of a judgment that cannot be read. It is only in FastChat's file, never in an average."""
 

@@ -20,6 +20,7 @@ from eval.mtbench.questions import BY_JUDGE, MtQuestion, Questions, Reference
 from eval.mtbench.writing import WANTED, WriteLocalTask, WriteTask, WrittenRow
 from icr.base.content import hash_value
 from icr.config.schema import Judge as JudgeConfig
+from icr.engines.templates import NO_THINKING, Template
 from icr.work.pool import Shard
 from prompts.tables import read_file
 
@@ -41,12 +42,15 @@ class Writer:
     machine: Machine
 
     @classmethod
-    def of(cls, config: JudgeConfig, model: str | None, machine: Machine, cache: Path) -> Writer:
+    def of(
+        cls, config: JudgeConfig, model: str | None, machine: Machine, cache: Path, date: str | None = None
+    ) -> Writer:
         """The judge that a config names, which has MT-Bench's settings.
 
         Args:
             model: a local judge's, as a folder or hub id.
             cache: where an endpoint's answers are kept.
+            date: YYYY-MM-DD, what a local judge's chat template takes for today.
         """
         assert config.mtbench is not None and config.model is not None
         task: WriteTask | WriteLocalTask
@@ -54,7 +58,10 @@ class Writer:
             task = WriteTask(max_tokens=config.mtbench.max_tokens, examiner=Examiner.of(config, cache))
         else:
             precision = machine.precision("auto")
-            task = WriteLocalTask(max_tokens=config.mtbench.max_tokens, model=model, precision=precision)
+            template = Template(arguments=NO_THINKING, date=date)
+            task = WriteLocalTask(
+                max_tokens=config.mtbench.max_tokens, model=model, template=template, precision=precision
+            )
         return cls(config.model, task, BATCHES[config.kind], machine)
 
 

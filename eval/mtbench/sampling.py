@@ -15,6 +15,7 @@ from icr.base.progress import Reporter, Sum
 from icr.engines.base import Completion, Decoding, Request, request_seed
 from icr.work.probe import EngineTask
 from icr.work.resident import Resident
+from icr.work.sampling import note_ends
 
 QUESTIONS = pa.schema(
     [
@@ -54,9 +55,10 @@ def answer_questions(state: Resident, task: AnswerTask, table: pa.Table, reporte
     Raises:
         UserError: a question that is longer than the model's context.
     """
-    from icr.engines.models import prompt_token_ids
+    from icr.engines.stops import read_answer
+    from icr.engines.templates import prompt_token_ids
 
-    tokenizer = state.tokenizer(task.model, task.chat_template)
+    tokenizer, stops = state.tokenizer(task.model, task.template), state.stops(task.model, task.template, task.stop)
     questions = table.to_pylist()
     progress = Sum(reporter, 2 * len(questions))
     rows: list[dict[str, object]] = []
@@ -69,7 +71,8 @@ def answer_questions(state: Resident, task: AnswerTask, table: pa.Table, reporte
             for question, own in zip(questions, ids, strict=True):
                 _refuse_too_long(question, len(own), task.engine.window)
         completions = _complete(state, task, questions, ids, turn, progress)
-        texts = tokenizer.batch_decode([c.token_ids for c in completions], skip_special_tokens=True)
+        texts = [read_answer(tokenizer, completion, stops) for completion in completions]
+        note_ends(state, reporter, task, [(q["lang"], c) for q, c in zip(questions, completions, strict=True)])
         for conversation, question, completion, text in zip(asked, questions, completions, texts, strict=True):
             conversation.append({"role": "assistant", "content": text.strip()})
             rows.append(
@@ -103,12 +106,13 @@ def _complete(
     progress: Sum,
 ) -> list[Completion]:
     """One turn: one call for each temperature, and for each shorter room that the window leaves."""
+    stops = state.stops(task.model, task.template, task.stop)
     groups: defaultdict[Decoding, list[int]] = defaultdict(list)
     completions = [Completion([], NO_ROOM) for _ in questions]
     for n, question in enumerate(questions):
         room = min(task.max_tokens, task.engine.window - len(ids[n]))
         if room > 0:
-            groups[Decoding(TEMPERATURES[question["category"]], 1.0, room)].append(n)
+            groups[Decoding(TEMPERATURES[question["category"]], 1.0, room, stops)].append(n)
     engine = state.engine(task.model, task.engine, task.probe)
     for decoding, members in groups.items():
         # the same noise for every model, so that rounds differ by the policy alone

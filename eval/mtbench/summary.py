@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from scipy.stats import t as student
-
+from eval.clusters import Part, estimate
+from eval.mtbench.grade import TEMPLATES, Grade
 from eval.mtbench.questions import REFERENCED, TEMPERATURES
 from eval.mtbench.sampling import NO_ROOM
+from eval.rates import explained
+from eval.terms import identify_templates
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows, write_json
@@ -20,45 +20,9 @@ from icr.languages import detect, same_language
 
 if TYPE_CHECKING:
     from eval.mtbench.answers import TurnAnswer
-    from eval.mtbench.grade import Grade
 
-Grades = Mapping[str, float]
-"""A question's key → its mean grade over the turns that are looked at."""
-CONFIDENCE = 0.95
-LOWEST, HIGHEST = 1.0, 10.0
+SCALE = (1.0, 10.0)
 NO_GRADE = "no question has a grade"
-ONE_QUESTION = "a single question has no standard error"
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean grade with its standard error and 95 % interval; the error is None for fewer than two questions."""
-
-    value: float
-    error: float | None
-    low: float | None
-    high: float | None
-
-
-def mean_over_questions(groups: Sequence[Grades]) -> Mean:
-    """The mean over the groups (languages) of their means over questions; every group has some.
-
-    A question and its translations are one draw: what is hard in English is hard in Spanish. So the error is over
-    questions, each with its part in all groups (cluster-robust, with N / (N − 1) for N questions). For one group it is
-    the usual sd / √N. The interval is Student's with N − 1 degrees of freedom, cut to the scale.
-    """
-    means = [sum(grades.values()) / len(grades) for grades in groups]
-    value = sum(means) / len(means)
-    parts: defaultdict[str, float] = defaultdict(float)
-    for grades, mean in zip(groups, means, strict=True):
-        for key, grade in grades.items():
-            parts[key] += (grade - mean) / (len(grades) * len(groups))
-    count = len(parts)
-    if count < 2:
-        return Mean(value, None, None, None)
-    error = math.sqrt(count / (count - 1) * sum(part**2 for part in parts.values()))
-    reach = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-    return Mean(value, error, max(LOWEST, value - reach), min(HIGHEST, value + reach))
 
 
 def question_grades(verdicts: Sequence[Grade]) -> dict[str, float]:
@@ -91,6 +55,7 @@ def summarise(out: Path, languages: Sequence[str], cost: Fields | None = None) -
     rows = {lang: _language(lang, verdicts[lang], answers[lang]) for lang in languages}
     summary: Fields = {
         "judge": next(row["judge"] for of_lang in verdicts.values() for row in of_lang),
+        "template": identify_templates(TEMPLATES),
         "model": next(row["model"] for of_lang in answers.values() for row in of_lang),
         "languages": rows,
         "average": _average(verdicts, rows),
@@ -123,14 +88,14 @@ def _language(lang: str, verdicts: Sequence[Grade], answers: Sequence[TurnAnswer
         **facts,
         "why": means["why"] | facts["why"],
     }
-    return _explained(row)
+    return explained(row)
 
 
 def _average(verdicts: Mapping[str, Sequence[Grade]], rows: Mapping[str, Fields]) -> Fields:
     """Unweighted means over the languages; None where one language has none, as no other round could compare."""
     means = _means(verdicts)
     lengths = [row["mean_length"] for row in rows.values()]
-    return _explained({**means, "mean_length": sum(lengths) / len(lengths)})
+    return explained({**means, "mean_length": sum(lengths) / len(lengths)})
 
 
 def _means(verdicts: Mapping[str, Sequence[Grade]]) -> Fields:
@@ -138,7 +103,7 @@ def _means(verdicts: Mapping[str, Sequence[Grade]]) -> Fields:
 
     def only(field: Literal["category", "turn"], value: object) -> Fields:
         chosen = {lang: [r for r in of_lang if r[field] == value] for lang, of_lang in verdicts.items()}
-        return _explained(_mean_row(chosen))
+        return explained(_mean_row(chosen))
 
     found = {row["category"] for of_lang in verdicts.values() for row in of_lang}
     return _mean_row(verdicts) | {
@@ -154,9 +119,9 @@ def _mean_row(verdicts: Mapping[str, Sequence[Grade]]) -> Fields:
     if missing:
         reason = NO_GRADE if len(groups) == 1 else f"missing for {', '.join(missing)}"
         return dict.fromkeys(names) | {"why": dict.fromkeys(names, reason)}
-    mean = mean_over_questions(list(groups.values()))
-    row: Fields = dict(zip(names, (mean.value, mean.error, mean.low, mean.high), strict=True))
-    return row | {"why": {} if mean.error is not None else dict.fromkeys(names[1:], ONE_QUESTION)}
+    found = estimate([Part.of(grades) for grades in groups.values()], SCALE)
+    row: Fields = dict(zip(names, (found.value, found.se, found.low, found.high), strict=True))
+    return row | {"why": {key: found.why for key, value in row.items() if value is None}}
 
 
 def _facts(lang: str, answers: Sequence[TurnAnswer]) -> Fields:
@@ -174,14 +139,6 @@ def _facts(lang: str, answers: Sequence[TurnAnswer]) -> Fields:
         "no_room": finished.count(NO_ROOM),
         "why": why | ({"truncated": "the given answers do not record this"} if given else {}),
     }
-
-
-def _explained(row: Fields) -> Fields:
-    """Without an empty `why`. A value that is None without a reason would be a mistake of ours."""
-    why = row.pop("why")
-    unexplained = [key for key, value in row.items() if value is None and key not in why]
-    assert not unexplained, unexplained
-    return row | {"why": why} if why else row
 
 
 class GradeRow(TypedDict):

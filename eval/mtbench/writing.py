@@ -13,6 +13,7 @@ from icr.base.progress import Reporter
 from icr.engines.base import Decoding, Engine, Request
 from icr.engines.open import EngineSettings
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 from icr.rows import make_schema
 from icr.work.pool import Task
 from icr.work.resident import Resident
@@ -64,6 +65,7 @@ class WriteLocalTask(Task):
 
     max_tokens: int
     model: str
+    template: Template
     precision: Precision
 
 
@@ -78,14 +80,13 @@ def write(state: Resident, task: WriteTask, table: pa.Table, reporter: Reporter)
 
 def write_local(state: Resident, task: WriteLocalTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     """Raises UserError when the model cannot be loaded."""
-    from icr.engines.models import context_length
+    from icr.engines.context import context_length
 
     context = context_length(task.model)
     engine = state.engine(task.model, EngineSettings(backend="transformers", precision=task.precision, window=context))
-    tokenizer = state.tokenizer(task.model, None)
-    return _write_both(
-        lambda asked: write_by_engine(engine, tokenizer, asked, task.max_tokens, context), table, reporter
-    )
+    tokenizer, stops = state.tokenizer(task.model, task.template), state.stops(task.model, task.template, ())
+    decoding = Decoding(0.0, 1.0, task.max_tokens, stops)
+    return _write_both(lambda asked: write_by_engine(engine, tokenizer, asked, decoding, context), table, reporter)
 
 
 def _write_both(write: Write, table: pa.Table, reporter: Reporter) -> pa.Table:
@@ -127,18 +128,20 @@ def write_by_engine(
     engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[Conversation],
-    max_tokens: int,
+    decoding: Decoding,
     context: int,
 ) -> list[Written]:
-    """Greedily. `context`: tokens of conversation and answer together."""
-    from icr.engines.models import prompt_token_ids
+    """`context`: tokens of conversation and answer together."""
+    from icr.engines.stops import read_answer
+    from icr.engines.templates import prompt_token_ids
 
+    assert decoding.stops is not None
     ids = [prompt_token_ids(tokenizer, c) for c in conversations]
-    fitting = [n for n, own in enumerate(ids) if len(own) + max_tokens <= context]
+    fitting = [n for n, own in enumerate(ids) if len(own) + decoding.max_tokens <= context]
     requests = [Request(ids[n], 0) for n in fitting]
-    completions = engine.generate(requests, Decoding(0.0, 1.0, max_tokens)) if requests else []
+    completions = engine.generate(requests, decoding) if requests else []
     written: list[Written] = [("", "longer than the judge's context")] * len(ids)
     for n, completion in zip(fitting, completions, strict=True):
-        text = str(tokenizer.decode(completion.token_ids, skip_special_tokens=True)).strip()
+        text = read_answer(tokenizer, completion, decoding.stops).strip()
         written[n] = (text, None if text else "empty answer")
     return written

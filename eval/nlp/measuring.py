@@ -99,6 +99,8 @@ class MeasureTask(Task):
 
     settings: Nlp
     model: str
+    gpu_memory: float = 0.9
+    """Share of a GPU's memory for vLLM."""
 
 
 def measure(state: Resident, task: MeasureTask, table: pa.Table, reporter: Reporter) -> pa.Table:
@@ -108,7 +110,7 @@ def measure(state: Resident, task: MeasureTask, table: pa.Table, reporter: Repor
     rows = []
     for wanted in read_plan(table).tasks:
         ready = _ready(state, task.settings, wanted)
-        scorer = state.keep(f"nlp model {task.model}", lambda: Scorer(task.model, task.settings))
+        scorer = state.keep(f"nlp model {task.model}", lambda: Scorer(task.model, task.settings, task.gpu_memory))
         scorer.on_progress(reporter.progress)
         record, items = _evaluate(scorer, wanted, ready, task.settings.limit)
         if record["too_long"]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from icr.base.errors import UserError
 from icr.config.schema import Nlp
+from icr.engines.attention import choose_attention
+from icr.engines.context import context_length
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -20,6 +22,9 @@ Scored = tuple[tuple[str, str], list[int], list[int]]
 """Texts as lm-eval has them scored: the two of them, and the token ids of both."""
 MODULES = {"transformers": "lm_eval.models.huggingface", "vllm": "lm_eval.models.vllm_causallms"}
 CPU_BATCH = 16
+LONGEST = 16384
+"""Tokens that vLLM keeps room for. No item of these benchmarks is longer, and a cache for the 131,072 that some models
+take does not fit beside 8B on a card of 24 GB. A text that is longer is counted, as it is with transformers."""
 
 
 def choose_backend(backend: str) -> str:
@@ -38,7 +43,7 @@ class Scorer:
     by the policy alone.
     """
 
-    def __init__(self, model: str, settings: Nlp) -> None:
+    def __init__(self, model: str, settings: Nlp, gpu_memory: float = 0.9) -> None:
         """Raises UserError when the model or the backend cannot be loaded."""
         import torch
 
@@ -48,7 +53,10 @@ class Scorer:
         self.too_long = 0
         """Texts so far that were longer than the model's context: lm-eval cuts their beginning off."""
         try:
-            self.lm = self._vllm(model) if self.backend == "vllm" else self._transformers(model, settings.batch_size)
+            if self.backend == "vllm":
+                self.lm = self._vllm(model, gpu_memory)
+            else:
+                self.lm = self._transformers(model, settings.batch_size)
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
@@ -82,16 +90,18 @@ class Scorer:
     def _transformers(self, model: str, batch_size: str | int) -> LM:
         if batch_size == "auto" and not self.gpus:
             batch_size = CPU_BATCH
-        arguments = {
+        arguments: dict[str, object] = {
             "pretrained": model,
             "dtype": self.dtype,
             "trust_remote_code": False,
             "use_safetensors": True,
             "parallelize": self.gpus > 1,
         }
+        if (attention := choose_attention(model)) is not None:
+            arguments["attn_implementation"] = attention
         return _open("hf", arguments, {"batch_size": batch_size, "device": "cuda" if self.gpus else "cpu"})
 
-    def _vllm(self, model: str) -> LM:
+    def _vllm(self, model: str, gpu_memory: float) -> LM:
         if not importlib.util.find_spec("vllm"):
             raise UserError(
                 "vLLM is not installed", where="judge.nlp.backend: vllm", do="install it, or set transformers"
@@ -102,6 +112,8 @@ class Scorer:
             "trust_remote_code": False,
             "load_format": "safetensors",
             "tensor_parallel_size": max(1, self.gpus),
+            "gpu_memory_utilization": gpu_memory,
+            "max_model_len": min(context_length(model), LONGEST),
             "disable_log_stats": True,
         }
         if not self.gpus:

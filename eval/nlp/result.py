@@ -129,16 +129,3 @@ def _items(samples: Sequence[Fields]) -> list[Item]:
         for metric in sample["metrics"]
         if _number(sample[metric])
     ]
-
-
-def average(values: Sequence[tuple[float, float | None]]) -> Measure:
-    """The mean of (value, standard error) over languages.
-
-    The languages count as independent. Their items are translations of one another, so the true error may be larger,
-    at most the mean of the errors.
-    """
-    errors = [error for _, error in values if error is not None]
-    return {
-        "value": sum(value for value, _ in values) / len(values),
-        "se": math.sqrt(sum(e**2 for e in errors)) / len(values) if len(errors) == len(values) else None,
-    }

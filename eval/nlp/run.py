@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from eval.folders import summary_path
 from eval.judges.asking import PATIENT
+from eval.nlp.average import average, averaged_items
 from eval.nlp.measuring import LANGUAGES, FetchTask, MeasureTask, PlanTask, read_measured, read_plan, tabulate
-from eval.nlp.result import ITEMS, Measure, TaskRecord, average
+from eval.nlp.result import ITEMS, Measure, TaskRecord
 from eval.nlp.tasks import NlpTask, Plan, check_settings
 from icr.base.errors import UserError
 from icr.base.files import read_json, write_json, write_rows
@@ -92,7 +93,7 @@ def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str
     finally:
         machine.pool.stop("nlp")  # with the model that lm-eval has loaded
     rows = [row for task in plan.tasks if (row := _kept(folder, task, terms))]
-    summary: NlpSummary = {**_summary(rows, plan, settings, model), "fingerprint": whole}
+    summary: NlpSummary = {**_summary(rows, plan, settings, model, out), "fingerprint": whole}
     write_json(summary_path(out, "nlp"), summary)
     return summary
 
@@ -178,7 +179,8 @@ def _measure(machine: Machine, todo: Sequence[NlpTask], settings: Nlp, model: st
     sizes = machine.run(FetchTask(settings=settings), pa.concat_tables(tables.values()), "NLP data").to_pylist()
     shards = [Shard(quote(row["task"], safe=""), tables[row["task"]], row["items"]) for row in sizes]
     named = {quote(task.name, safe=""): task for task in todo}
-    with closing(machine.work(MeasureTask(settings=settings, model=model), shards, "NLP tasks", PATIENT)) as results:
+    asked = MeasureTask(settings=settings, model=model, gpu_memory=machine.gpu_memory)
+    with closing(machine.work(asked, shards, "NLP tasks", PATIENT)) as results:
         for shard, table in results:
             task = named[shard.name]
             record, items = read_measured(table)
@@ -186,7 +188,7 @@ def _measure(machine: Machine, todo: Sequence[NlpTask], settings: Nlp, model: st
             write_json(_path(folder, task.name, "json"), {**record, "fingerprint": _fingerprint(task, terms)})
 
 
-def _summary(rows: Sequence[TaskRecord], plan: Plan, settings: Nlp, model: str) -> NlpSummary:
+def _summary(rows: Sequence[TaskRecord], plan: Plan, settings: Nlp, model: str, out: Path) -> NlpSummary:
     benchmarks: dict[str, list[TaskRecord]] = {}
     for row in rows:
         benchmarks.setdefault(row["benchmark"], []).append(row)
@@ -199,7 +201,7 @@ def _summary(rows: Sequence[TaskRecord], plan: Plan, settings: Nlp, model: str) 
         "tasks": list(rows),
         "benchmarks": {
             name: {
-                **average([(row["value"], row["se"]) for row in of]),
+                **average(of, [averaged_items(items_path(out, r["task"]), r["metric"], r["value"]) for r in of]),
                 "languages": [row["language"] for row in of if row["language"]],
             }
             for name, of in benchmarks.items()

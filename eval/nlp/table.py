@@ -7,16 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
-
-from eval.nlp.result import Measure, TaskRecord, average
+from eval.clusters import SINGLE, Part, estimate
+from eval.nlp.average import Items, average, averaged_items, read_items
+from eval.nlp.result import Measure, TaskRecord
 from eval.nlp.run import NlpSummary, items_path, read_summary
 from icr.base.errors import UserError
 
-Values = NDArray[np.float64]
-Items = dict[tuple[int, str], float]
 AVERAGE = "average"
 COMPARABLE: tuple[Literal["metric", "few_shot", "version"], ...] = ("metric", "few_shot", "version")
 """Records are compared only where all of these are alike."""
@@ -73,7 +69,7 @@ def nlp_table(folders: Mapping[str, Path]) -> list[TaxRow]:
                     if all(key in of for of in tasks.values()):
                         shown[label].append(row)
         if len(keys) > 1:
-            rows += [_average_row(benchmark, label, base, of) for label, of in shown.items() if of]
+            rows += [_average_row(label, base, of, folders) for label, of in shown.items() if of]
     return rows
 
 
@@ -109,36 +105,35 @@ def _row(label: str, base: str, key: tuple[str, str], tasks: Tasks, folders: Map
     unlike = next((name for name in COMPARABLE if task[name] != before[name]), None)
     if unlike:
         return row | {"why": f"measured differently in {base}: {unlike} {before[unlike]}, here {task[unlike]}"}
-    one, two = (_means_of_items(folders[of], tasks[of][key]) for of in (base, label))
-    paired = bool(one) and one.keys() == two.keys()
-    if paired:
-        change, error = paired_difference(np.array(list(one.values())), np.array([two[item] for item in one]))
+    changes = paired_changes(_items(folders[base], before), _items(folders[label], task))
+    if changes:
+        found = estimate([Part.of({str(item): value for item, value in changes.items()})])
+        change, error = found.value, found.se
     else:
         change, error = task["value"] - before["value"], independent_error(before["se"], task["se"])
-    return row | {"change": change, "change_se": error, "paired": paired, "why": _no_error(error)}
+    return row | {"change": change, "change_se": error, "paired": bool(changes), "why": _no_error(error)}
 
 
-def _means_of_items(folder: Path, task: TaskRecord) -> Items:
-    """The items of a task whose value is their mean; {} where it is something else, such as a perplexity."""
-    found = items(folder, task["task"], task["metric"])
-    return found if found and math.isclose(sum(found.values()) / len(found), task["value"], rel_tol=1e-9) else {}
+def _items(folder: Path, task: TaskRecord | TaxRow) -> Items:
+    path = items_path(folder, task["task"] or "")
+    return averaged_items(path, task["metric"] or "", task["value"])
 
 
 def _no_error(error: float | None) -> str | None:
-    return "a single item has no standard error" if error is None else None
+    return SINGLE if error is None else None
 
 
-def _average_row(benchmark: str, label: str, base: str, rows: Sequence[TaxRow]) -> TaxRow:
+def _average_row(label: str, base: str, rows: Sequence[TaxRow], folders: Mapping[str, Path]) -> TaxRow:
     metrics, shots = {r["metric"] for r in rows}, {r["few_shot"] for r in rows}
     row: TaxRow = {
-        "benchmark": benchmark,
+        "benchmark": rows[0]["benchmark"],
         "language": AVERAGE,
         "label": label,
         "task": None,
         "metric": metrics.pop() if len(metrics) == 1 else None,
         "n": sum(r["n"] for r in rows),
         "few_shot": shots.pop() if len(shots) == 1 else None,
-        **average([(r["value"], r["se"]) for r in rows]),
+        **average(rows, [_items(folders[label], r) for r in rows]),
         "change": None,
         "change_se": None,
         "paired": None,
@@ -149,7 +144,9 @@ def _average_row(benchmark: str, label: str, base: str, rows: Sequence[TaxRow]) 
     missing = next((r for r in rows if r["change"] is None), None)
     if missing:
         return row | {"why": f"no change in {missing['language'] or missing['task']}: {missing['why']}"}
-    change = average([(r["change"], r["change_se"]) for r in rows if r["change"] is not None])
+    measures: list[Measure] = [{"value": r["change"], "se": r["change_se"]} for r in rows if r["change"] is not None]
+    changes = [_changes(folders[base], folders[label], r) for r in rows]
+    change = average(measures, changes)
     return row | {
         "change": change["value"],
         "change_se": change["se"],
@@ -158,25 +155,17 @@ def _average_row(benchmark: str, label: str, base: str, rows: Sequence[TaxRow]) 
     }
 
 
-def items(folder: Path, task: str, metric: str) -> Items:
-    """(number, hash) of every item → its value; {} for a metric that has no value an item."""
-    path = items_path(folder, task)
-    if not path.is_file():
+def _changes(before: Path, after: Path, row: TaxRow) -> Items:
+    """A task's change by item; {} where the change is not over the same items."""
+    if not row["paired"]:
         return {}
-    columns = pq.read_table(path, filters=[("metric", "=", metric)]).to_pydict()
-    return dict(zip(zip(columns["item"], columns["doc_hash"], strict=True), columns["value"], strict=True))
+    path, metric = items_path(before, row["task"] or ""), row["metric"] or ""
+    return paired_changes(read_items(path, metric), _items(after, row))
 
 
-def paired_difference(before: Values, after: Values) -> tuple[float, float | None]:
-    """Mean of after - before over the same items, and its standard error: sd / √n, None for a single item.
-
-    Args:
-        before, after: shape (items,), in one order.
-    """
-    difference = after - before
-    if len(difference) < 2:
-        return float(difference.mean()), None
-    return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
+def paired_changes(before: Items, after: Items) -> Items:
+    """After minus before of each item; {} where the two are not of the same items, or of none."""
+    return {item: after[item] - before[item] for item in before} if before.keys() == after.keys() else {}
 
 
 def independent_error(before: float | None, after: float | None) -> float | None:

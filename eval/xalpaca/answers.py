@@ -100,7 +100,7 @@ def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Note
 def _baseline_of(source: Path, lang: str, answers: Sequence[Answer], reporter: Notes) -> dict[str, str]:
     file = _file_of(source, lang, "the baseline has")
     outputs = _Outputs({a.id: a.text for a in _answers(file)}, {}, {}) if _is_own(file) else _read_public(file)
-    joined = {a.id: outputs.by_id.get(a.id, outputs.by_text.get(a.instruction.strip())) for a in answers}
+    joined = {a.id: outputs.find(a) for a in answers}
     missing = [id for id, text in joined.items() if text is None]
     if missing:
         raise UserError(
@@ -139,6 +139,14 @@ class _Outputs:
     """By instruction, of the rows without an id."""
     asked: dict[str, str]
     """The instructions by id, where they are given."""
+
+    def find(self, answer: Answer) -> str | None:
+        """By id; else by instruction, where the baseline's row has no id or the answer has none of its own."""
+        text = answer.instruction.strip()
+        if answer.id in self.by_id or text in self.by_text:
+            return self.by_id.get(answer.id, self.by_text.get(text))
+        same = [id for id, asked in self.asked.items() if asked == text] if answer.id == text else []
+        return self.by_id[same[0]] if len(same) == 1 else None
 
 
 def _read_public(file: Path) -> _Outputs:

@@ -41,7 +41,8 @@ class LCResult:
     """Rates and standard errors in percent; a standard error is None where one pair leaves it undefined.
 
     `variant` says which model was fitted (module docstring), with `_firth` appended where the verdicts were separable;
-    `not_length_controlled` means that the LC win rate is the raw one, and `note` says why. `weights` are of the fit.
+    `not_length_controlled` means that the LC win rate is the raw one, and `note` says why. `weights` are of the fit;
+    `moves` says how far each pair moves the LC win rate, in percent: the root of the summed squares is its error.
     """
 
     n: int
@@ -53,6 +54,7 @@ class LCResult:
     unscored: int = 0
     note: str | None = None
     weights: dict[str, float] | None = None
+    moves: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,17 @@ def length_controlled(
 
     separable = _is_separable(design)
     w = _fit_firth(design) if separable else _fit(design.x, design.y, design.weight)
+    moves = 100 * _moves(design, w)
     names = ("tanh_len", "intercept") if difficulty is None else ("tanh_len", "difficulty", "intercept")
     variant = "minimal" if difficulty is None else "v1" if gamed else "noreg"
     return replace(
         raw,
         lc_win_rate=float(100 * _at_equal_length(design, w).mean()),
-        lc_win_rate_se=100 * _standard_error(design, w),
+        lc_win_rate_se=float(np.sqrt(np.sum(moves**2))),
         variant=f"length_controlled_{variant}" + ("_firth" if separable else ""),
         note=SEPARABLE if separable else None,
         weights=dict(zip(names, w.tolist(), strict=True)),
+        moves=tuple(moves.tolist()),
     )
 
 
@@ -247,12 +251,13 @@ def _leverage_at_equal_length(design: _Design) -> float:
     return float(np.sum((at_equal @ vectors) ** 2 / np.maximum(values, 1e-12)))
 
 
-def _standard_error(design: _Design, w: Floats) -> float:
-    """Standard error of mean_i p_i, p = `_at_equal_length`, by the delta method with the sandwich covariance of w.
+def _moves(design: _Design, w: Floats) -> Floats:
+    """How far each pair of the model moves mean_i p_i, p = `_at_equal_length`: shape (n,); their root sum of squares is
+    its standard error, by the delta method with the sandwich covariance of w.
 
     A pair moves the rate by (p_i − mean p)/n through its instruction and by ∇·A⁻¹·x_i(y_i − σ(x_i w)) through w, where
-    ∇ is the gradient of mean p and A the information of all rows; the error is the root of the summed squares, times
-    √(n/(n − k)) for k parameters. With w_0 alone this is exactly the raw win rate's error. Gamed pairs and s count as
+    ∇ is the gradient of mean p and A the information of all rows; all of it less its mean, times √(n/(n − k)) for k
+    parameters. With w_0 alone the error is exactly the raw win rate's error. Gamed pairs and s count as
     fixed. AlpacaEval reports the standard error of the p_i instead, which holds no uncertainty of w.
     """
     x, n, k = design.x[: design.n], design.n, len(w)
@@ -262,4 +267,5 @@ def _standard_error(design: _Design, w: Floats) -> float:
     residual = design.y[:n] - _sigmoid(x @ w)
     through_w = x @ np.linalg.solve(_information(design.x, design.weight, w), gradient) * residual
     influence = (p - p.mean()) / n + through_w
-    return float(np.sqrt(np.sum((influence - influence.mean()) ** 2) * n / (n - k)))
+    moves: Floats = (influence - influence.mean()) * np.sqrt(n / (n - k))
+    return moves

@@ -17,6 +17,8 @@ from icr.rows import make_schema
 
 Order = Literal["policy-first", "baseline-first"]
 ORDERS: tuple[Order, ...] = ("policy-first", "baseline-first")
+TEMPLATE = "judge_pairwise.txt"
+DRAW = Verdict((0.5, 0.5), raw="the two answers are identical; the judge was not asked")
 POINTS = {"policy-first": (1.0, 0.0), "baseline-first": (0.0, 1.0)}
 """What either label says for the policy."""
 
@@ -52,7 +54,7 @@ class Comparison:
     def question(self) -> Question:
         return Question(
             id=self.id,
-            template="judge_pairwise.txt",
+            template=TEMPLATE,
             labels=("A", "B"),
             texts=(
                 ("instruction", show_conversation(self.prompt)),
@@ -92,7 +94,8 @@ def _sheet(lang: str, pairs: Sequence[_Pair]) -> Sheet:
             "shortened": verdict.shortened,
         }
 
-    return Sheet(lang, [c.question() for _, c in pairs], [POINTS[order] for order, _ in pairs], VERDICTS, row)
+    known = {n: DRAW for n, (_, comparison) in enumerate(pairs) if comparison.first == comparison.second}
+    return Sheet(lang, [c.question() for _, c in pairs], [POINTS[order] for order, _ in pairs], VERDICTS, row, known)
 
 
 _Pair = tuple[Order, Comparison]

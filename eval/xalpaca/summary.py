@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.rates import DISCRETE, RATES, macro_average, win_rate
+from eval.clusters import Part
+from eval.rates import RATES, average_rate, explained, join, language_rate, no_rate, percent
+from eval.terms import identify_templates
 from eval.xalpaca.answers import Answer, Baseline, read_answers
+from eval.xalpaca.items import discrete_preference, position_bias, read_items
 from eval.xalpaca.judged_pairs import JudgedPairs, read_difficulty, read_gamed
-from eval.xalpaca.lc import NOT_CONTROLLED, length_controlled
+from eval.xalpaca.lc import length_controlled
+from eval.xalpaca.pairwise import TEMPLATE, VerdictRow
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows
 from icr.config.schema import Judge as JudgeConfig
 from icr.languages import detect, same_language
 
-if TYPE_CHECKING:
-    from eval.xalpaca.pairwise import VerdictRow
+NO_BIAS = "no item was scored in both orders"
+HARD = (0.0, 0.5, 1.0)
+"""What a verdict without probabilities says; others are weighted by the labels' probabilities."""
+Parts = dict[str, Part | None]
+"""A language's rates by name, as averages need them; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def summarise(
 ) -> Fields:
     """The content of `summary.json`, from the verdicts that `eval.xalpaca.pairwise.run_verdicts` wrote to `out`.
 
-    An item is scored when one of its two orders is; its preference is the mean over its scored orders. Rates are in
+    An item is scored when every order that was asked has a verdict; its preference is the mean over them. Rates are in
     percent, shares 0 to 1, lengths in characters. What cannot be computed is None, with the reason in `why`.
 
     Args:
@@ -75,42 +81,45 @@ def summarise(
         judge_name, baseline_name, orders: shown as they are.
         difficulty: of the instructions; without it, the length-controlled rate is fitted from the lengths alone.
     """
-    languages = {
-        lang: _language(lang, rows, baseline[lang], read_rows(out / "verdicts" / f"{lang}.parquet"), difficulty)
-        for lang, rows in read_answers(answers).items()
-    }
-    return _summary(judge_name, baseline_name, languages, orders)
+    rows: dict[str, Fields] = {}
+    parts: dict[str, Parts] = {}
+    for lang, of in read_answers(answers).items():
+        verdicts = read_rows(out / "verdicts" / f"{lang}.parquet")
+        rows[lang], parts[lang] = _language(lang, of, baseline[lang], verdicts, difficulty)
+    averages = [average_rate(name, {lang: of[name] for lang, of in parts.items()}) for name in RATES]
+    return _summary(judge_name, baseline_name, orders, rows, averages)
 
 
 def baseline_summary(answers: Path) -> Fields:
     """Round 0 against its own answers: nothing is judged, and every rate is 50 % by definition."""
-    languages = {}
-    for lang, rows in read_answers(answers).items():
-        facts = _facts(lang, rows, {a.id: a.text for a in rows})
-        languages[lang] = {"n": len(rows), "win_rate": 50.0, "win_rate_se": 0.0, "lc_win_rate": 50.0,
-                           "lc_win_rate_se": 0.0, "discrete_win_rate": 50.0,
-                           "discrete_win_rate_se": 0.0, "unscored": 0, **facts, "position_bias": None,
-                           "why": facts["why"] | {"position_bias": "the baseline is not judged against itself"},
-                           }  # fmt: skip
-    return _summary("none (baseline)", "round-0", languages, "none")
+    rates = [_by_definition(name) for name in RATES]
+    rows: dict[str, Fields] = {}
+    for lang, of in read_answers(answers).items():
+        facts = _facts(lang, of, {a.id: a.text for a in of})
+        bias = {"position_bias": None, "why": {"position_bias": "the baseline is not judged against itself"}}
+        rows[lang] = {"n": len(of), "unscored": 0} | join([*rates, facts, bias])
+    return _summary("none (baseline)", "round-0", "none", rows, rates)
 
 
-def _summary(judge: str, baseline: str, languages: dict[str, Fields], orders: str) -> Fields:
+def _by_definition(name: str) -> Fields:
+    why = {f"{name}_interval": "it is 50 by definition"}
+    return {name: 50.0, f"{name}_se": 0.0, f"{name}_interval": None, "why": why}
+
+
+def _summary(judge: str, baseline: str, orders: str, rows: Mapping[str, Fields], averages: Sequence[Fields]) -> Fields:
+    lengths = {lang: row["mean_length"] for lang, row in rows.items()}
+    missing = [lang for lang, length in lengths.items() if length is None]
+    length: Fields = {"mean_length": None if missing else _mean(list(lengths.values())), "why": {}}
+    if missing:
+        length["why"] = {"mean_length": f"missing for {', '.join(missing)}"}
     return {
         "judge": judge,
         "baseline": baseline,
         "orders": orders,
-        "languages": {lang: _explained(row) for lang, row in languages.items()},
-        "average": {"n": sum(row["n"] for row in languages.values())} | _explained(macro_average(languages)),
+        "template": identify_templates([TEMPLATE]),
+        "languages": {lang: explained(row) for lang, row in rows.items()},
+        "average": {"n": sum(row["n"] for row in rows.values()), **explained(join([*averages, length]))},
     }
-
-
-def _explained(row: Fields) -> Fields:
-    """Without an empty `why`. A value that is None without a reason would be a mistake of ours."""
-    why = row.pop("why")
-    unexplained = [key for key, value in row.items() if value is None and key not in why]
-    assert not unexplained, unexplained
-    return row | {"why": why} if why else row
 
 
 def _language(
@@ -119,51 +128,28 @@ def _language(
     baseline: Mapping[str, str],
     verdicts: Sequence[VerdictRow],
     difficulty: Difficulty | None,
-) -> Fields:
-    orders = orders_of_items(verdicts)
+) -> tuple[Fields, Parts]:
+    items, same = read_items(verdicts), {a.id for a in answers if a.text == baseline[a.id]}
     facts = _facts(lang, answers, baseline)
-    preferences = {id: item_preference(of_item) for id, of_item in orders.items()}
-    rates = _rates(answers, baseline, preferences, difficulty)
-    bias = position_bias(list(orders.values()))
-    no_bias = {} if bias is not None else {"position_bias": "no item was scored in both orders"}
-    return {
-        "n": len(orders),
+    rates, parts = _rates(answers, baseline, items.preferences, difficulty)
+    bias = position_bias([orders for id, orders in items.orders.items() if id not in same])
+    given = [row["preference"] for row in verdicts if row["preference"] is not None and row["prompt_id"] not in same]
+    row: Fields = {
+        "n": len(items.orders),
         **rates,
-        "unscored": len(answers) - len(orders),
+        "unscored": len(answers) - len(items.orders),
+        "one_order": len(items.one_order),
+        "identical": len(same),
         "unscored_verdicts": sum(row["preference"] is None for row in verdicts),
+        "hard_verdicts": sum(value in HARD for value in given),
+        "soft_verdicts": sum(value not in HARD for value in given),
         "reasons": dict(Counter(row["reason"] for row in verdicts if row["reason"] is not None).most_common()),
         "shortened": sum(row["shortened"] for row in verdicts),
         **facts,
         "position_bias": bias,
-        "why": rates["why"] | facts["why"] | no_bias,
+        "why": rates["why"] | facts["why"] | ({} if bias is not None else {"position_bias": NO_BIAS}),
     }
-
-
-def orders_of_items(verdicts: Sequence[VerdictRow]) -> dict[str, list[float]]:
-    """Prompt id → preferences of its scored orders; items without one are left out."""
-    orders: dict[str, list[float]] = defaultdict(list)
-    for row in verdicts:
-        if row["preference"] is not None:
-            orders[row["prompt_id"]].append(row["preference"])
-    return dict(orders)
-
-
-def item_preference(orders: Sequence[float]) -> float:
-    """Preference of the policy in one item: the mean over its scored orders."""
-    return sum(orders) / len(orders)
-
-
-def discrete_preference(preference: float) -> float:
-    """1 where the policy wins, 0 where the baseline does, 0.5 for a draw."""
-    return 0.5 if preference == 0.5 else float(preference > 0.5)
-
-
-def position_bias(items: Sequence[Sequence[float]]) -> float | None:
-    """Share of the items, among those scored in both orders, in which another answer wins in the other order."""
-    both = [orders for orders in items if len(orders) == 2]
-    if not both:
-        return None
-    return sum((first - 0.5) * (second - 0.5) < 0 for first, second in both) / len(both)
+    return row, parts
 
 
 def _rates(
@@ -171,12 +157,11 @@ def _rates(
     baseline: Mapping[str, str],
     preferences: Mapping[str, float],
     difficulty: Difficulty | None,
-) -> Fields:
+) -> tuple[Fields, Parts]:
+    """The rates of one language, and how far each prompt moves them."""
     scored = [a for a in answers if a.id in preferences]
     if not scored:
-        reason = "no item has a verdict"
-        names = (*RATES, *DISCRETE)
-        return dict.fromkeys(names) | {"why": dict.fromkeys(names, reason)}
+        return join([no_rate(name, "no item has a verdict") for name in RATES]), dict.fromkeys(RATES)
     result = length_controlled(
         JudgedPairs(
             np.array([preferences[a.id] for a in scored]),
@@ -187,20 +172,19 @@ def _rates(
         difficulty.values if difficulty else None,
         difficulty.gamed if difficulty else None,
     )
-    discrete = win_rate([discrete_preference(preferences[a.id]) for a in scored])
-    rates: Fields = {name: getattr(result, name) for name in RATES} | {"lc_variant": result.variant}
-    rates |= dict(zip(DISCRETE, discrete, strict=True))
-    why: dict[str, str] = {}
-    if result.variant == NOT_CONTROLLED:
-        # icr lc shows the raw rate in its place; here a column is one quantity in every language
-        reason = (result.note or "").partition(": ")[2]
-        rates |= {"lc_win_rate": None, "lc_win_rate_se": None}
-        why |= {"lc_win_rate": reason, "lc_win_rate_se": reason}
-    elif result.note:
-        rates["lc_note"] = result.note
-    if result.win_rate_se is None:
-        why |= dict.fromkeys(("win_rate_se", "discrete_win_rate_se"), "a single item has no standard error")
-    return rates | {"why": why}
+    parts: Parts = {
+        "win_rate": percent({a.id: preferences[a.id] for a in scored}),
+        "discrete_win_rate": percent({a.id: discrete_preference(preferences[a.id]) for a in scored}),
+        "lc_win_rate": None,
+    }
+    if result.moves is not None:
+        moves = dict(zip((a.id for a in scored), result.moves, strict=True))
+        parts["lc_win_rate"] = Part(result.lc_win_rate, moves)
+    # icr lc shows the raw rate in its place; here a column is one quantity in every language
+    reason = (result.note or "").partition(": ")[2]
+    rows = [language_rate(name, part) if part else no_rate(name, reason) for name, part in parts.items()]
+    rates = join(rows) | {"lc_variant": result.variant}
+    return rates | ({"lc_note": result.note} if result.note and parts["lc_win_rate"] else {}), parts
 
 
 def _facts(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str]) -> Fields:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from icr.base.files import read_json, write_json
+from icr.base.hub import read_hub_id
 from icr.base.plugins import load_class
 
 MODEL_FILES = (
@@ -31,6 +32,8 @@ MODEL_FILES = (
     "*.gguf",
 )
 """What loading a model or its tokenizer reads. No code: models that bring their own are not loaded."""
+ADAPTER = "adapter_config.json"
+"""The config of a LoRA adapter in peft's format."""
 LARGE = 1 << 20
 """Bytes from which on a hash is remembered; smaller files are read as fast as a remembered hash is looked up."""
 RACY = 2 * 10**9
@@ -124,7 +127,7 @@ def hash_folder(path: Path, patterns: Sequence[str] = ("**/*",)) -> str:
 
 
 def identify_model(spec: str) -> str:
-    """What a model is: the hash of its content, or `org/name@commit`.
+    """What a model is: the hash of its content, with its base's where it is an adapter, or `org/name@commit`.
 
     Args:
         spec: a folder, a .gguf file or a hub id, as `locate` gives it.
@@ -137,11 +140,25 @@ def identify_model(spec: str) -> str:
     """
     path = Path(spec)
     if path.is_dir():
-        return hash_folder(path, MODEL_FILES)
+        own, base = hash_folder(path, MODEL_FILES), find_base(path)
+        return own if base is None else hash_value([own, identify_model(base)])
     if path.is_file():
         return hash_file(path)
-    commit = hub_revision(spec)
-    return f"{spec}@{commit}" if commit else spec
+    hub = read_hub_id(spec)
+    commit = hub and hub_revision(hub.repo, revision=hub.revision)
+    return f"{hub.repo}@{commit}" if hub and commit else spec
+
+
+def find_base(folder: Path) -> str | None:
+    """The model that a folder's adapter was trained on: a folder, or a name; None for a whole model."""
+    file = folder / ADAPTER
+    try:
+        base = read_json(file).get("base_model_name_or_path") if file.is_file() else None
+    except (ValueError, AttributeError):
+        return None  # checking the model says what is wrong with the file
+    if not isinstance(base, str) or not base:
+        return None
+    return str((folder / base).resolve()) if (folder / base).is_dir() else base
 
 
 def identify_class(name: str, key: str) -> str:

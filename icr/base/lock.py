@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from icr.base.errors import UserError
+from icr.base.secrets import hide_in
 
 PATIENCE = 10.0
 """Seconds to wait: the workers of a command that was just killed need a moment to end."""
@@ -50,7 +51,12 @@ class RunLock:
                     do="use a folder on a file system with flock; on NFS and Lustre it is an option of the mount",
                 ) from error
         os.ftruncate(self.fd, 0)
-        mine = {"pid": os.getpid(), "host": socket.gethostname(), "command": shlex.join(sys.argv), "since": time.time()}
+        mine = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "command": hide_in(shlex.join(sys.argv)),
+            "since": time.time(),
+        }
         os.pwrite(self.fd, json.dumps(mine).encode(), 0)
 
     def release(self) -> None:

@@ -52,6 +52,7 @@ class RoundDir:
         self.pairs = path / "pairs.parquet"
         self.train = path / "train"
         self.model = path / "model"
+        self.adapter = path / "adapter"
         self.judge = path / "judge"
         self.summary = path / "judge" / "summary.json"
         self.record_path = path / "round.json"
@@ -108,6 +109,19 @@ class RunDir:
             if p.is_dir() and p.name.removeprefix("round-").isdigit()
         )
         return [self.round(n) for n in numbers]
+
+
+def start_date(folder: Path, at_first: str | None = None) -> str:
+    """The date that a run's chat templates take for today, YYYY-MM-DD: the one on which it was started. So a run that
+    goes on after midnight, or is resumed later, gives its models the same prompts.
+
+    Args:
+        at_first: the date that a new folder gets; None is today.
+    """
+    file = folder / "started.json"
+    if not file.is_file():
+        write_json(file, {"date": at_first or time.strftime("%Y-%m-%d")})
+    return str(read_json(file)["date"])
 
 
 def open_run(path: Path) -> RunDir:

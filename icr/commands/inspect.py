@@ -41,17 +41,31 @@ def report(run: RunArgument) -> None:
 
 
 def validate(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")], set_: SetOption = None
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
+    set_: SetOption = None,
+    show_prompts: Annotated[
+        bool, typer.Option("--show-prompts", help="Print what the models will read: one prompt of each language.")
+    ] = False,
 ) -> None:
     """List every problem of a config at once. No model is loaded."""
+    from eval.power import describe_plans
     from icr.config.load import find_config
+    from icr.rounds import templates
     from icr.rounds.preflight import load_checked
+    from icr.rounds.room import describe_room
 
-    _, inputs = load_checked(find_config(config), set_ or [])
+    checked, inputs = load_checked(find_config(config), set_ or [])
+    if show_prompts:
+        for line in templates.show_prompts(checked, inputs):
+            print(line)
     languages = sorted({p.lang for p in inputs.prompts})
     print(f"{config} is fine: {len(inputs.prompts)} prompts in {', '.join(languages)}, {len(inputs.heldout)} held out")
     for note in inputs.notes:
         print(f"note: {note}")
+    for line in describe_plans(checked.judge, checked.prompts.languages, inputs.heldout):
+        print(line)
+    for line in describe_room(checked, inputs):
+        print(line)
 
 
 def lc(
@@ -72,7 +86,7 @@ def lc(
         read_gamed(gamed) if gamed else None,
     )
     if json_:
-        print(json.dumps(asdict(result)))
+        print(json.dumps({key: value for key, value in asdict(result).items() if key != "moves"}))
         return
     for name, rate, error in (
         ("win rate", result.win_rate, result.win_rate_se),

@@ -136,7 +136,7 @@ def diff(
     benchmark: Annotated[str, typer.Option("--benchmark", help="xalpaca or mtbench.")] = "xalpaca",
     json_: JsonOption = False,
 ) -> None:
-    """Compare two evaluations on the same items. Second minus first, with paired bootstrap intervals."""
+    """Compare two evaluations on the same items. Second minus first, with 95 % intervals."""
     from eval.difference import READERS, compare
     from icr.report.evaluation_tables import difference_table
 

@@ -12,6 +12,7 @@ from types import FrameType
 import typer
 
 from icr.base.errors import IcrError, UserError, explain_os_error
+from icr.base.secrets import hide_in
 from icr.commands import inspect, runs
 from icr.commands.compare import compare
 from icr.commands.data import data_app
@@ -66,7 +67,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _resume_command() -> str:
-    return shlex.join(["icr", *sys.argv[1:]])
+    return hide_in(shlex.join(["icr", *sys.argv[1:]]))
 
 
 def _say(text: str) -> None:

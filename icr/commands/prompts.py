@@ -13,6 +13,7 @@ from icr.base.errors import UserError
 from icr.commands.options import stderr
 
 if TYPE_CHECKING:
+    from icr.config.schema import Endpoint as Settings
     from icr.endpoint.endpoint import Estimate
     from prompts.audit import Tally
     from prompts.translator import TranslateJob
@@ -47,6 +48,17 @@ def translate(
         str | None, typer.Option(help="YAML file of MODEL: {input, output}, in US dollars per million tokens.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Number of requests at a time.")] = 16,
+    requests_per_minute: Annotated[float | None, typer.Option(help="The endpoint's limit of requests.")] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option(help="The endpoint's limit of prompt and completion tokens together.")
+    ] = None,
+    attempts: Annotated[int, typer.Option(help="How often a request is tried before it counts as failed.")] = 6,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer to a request.")] = 120.0,
+    reasoning_effort: Annotated[
+        str | None, typer.Option(help="How long a reasoning model thinks: none, minimal, low, medium, high.")
+    ] = None,
+    extra_body: Annotated[str | None, typer.Option(help="More parameters of every request, e.g. '{top_k: 1}'.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message before every question.")] = None,
     backend: Annotated[
         str, typer.Option(help="Sampling backend of a local model: auto, vllm or transformers.")
     ] = "auto",
@@ -56,7 +68,6 @@ def translate(
 ) -> None:
     """Translate English prompts. Every translation is checked; rerun the same command to resume."""
     from icr.base.progress import Silent
-    from icr.config.schema import Endpoint as Settings
     from prompts.translator import TranslateJob
 
     if from_ != "en":
@@ -75,7 +86,21 @@ def translate(
         limit=limit,
         kind=kind,  # type: ignore[arg-type]
         model=model,
-        settings=Settings(base_url=base_url, concurrency=concurrency, budget=budget, prices=prices),
+        settings=_endpoint_settings(
+            {
+                "base_url": base_url,
+                "concurrency": concurrency,
+                "requests_per_minute": requests_per_minute,
+                "tokens_per_minute": tokens_per_minute,
+                "attempts": attempts,
+                "timeout": timeout,
+                "budget": budget,
+                "prices": prices,
+                "reasoning_effort": reasoning_effort,
+                "system": system,
+            },
+            extra_body,
+        ),
         backend=backend,  # type: ignore[arg-type]
     )
     asks = job.task().asks  # names every problem of the source here, where all of them can be shown
@@ -85,6 +110,17 @@ def translate(
         return
     _work(job)
     _show(out, job)
+
+
+def _endpoint_settings(given: dict[str, object], extra_body: str | None) -> Settings:
+    """Raises UserError for a value that an option does not take."""
+    from icr.base.yaml_text import parse_yaml
+    from icr.config.load import make_section
+    from icr.config.schema import Endpoint
+
+    if extra_body is not None:
+        given["extra_body"] = parse_yaml(extra_body, "--extra-body", numbered=False).data
+    return make_section(Endpoint, given)
 
 
 def _work(job: TranslateJob) -> None:

@@ -116,15 +116,21 @@ def _from_round(folder: Path) -> dict[str, object]:
     names = folder.resolve().parent / "round-0" / "model.json"
     if not names.is_file():
         raise UserError(f"{folder} is not a round of a run", where="--from", do="name a folder such as runs/a/round-1")
+    run, of_run = names.parent.parent, read_json(names)
+
+    def find(name: str) -> str:
+        """A path of the run folder is relative to it."""
+        return str(run / name) if (run / name).is_dir() else name
+
     if folder.resolve().name == "round-0":
-        policy = read_json(names)["policy"]
+        policy = find(of_run["policy"])
     elif (folder / "model").is_dir():
         policy = str((folder / "model").resolve())
     else:
         raise UserError(
             f"{folder} has no trained model yet", where="--from", do="finish that round first, or name another one"
         )
-    return {"models.policy": policy, "models.reference": read_json(names)["reference"], "alignment": None}
+    return {"models.policy": policy, "models.reference": find(of_run["reference"]), "alignment": None}
 
 
 def run_stage(name: str, run: Path, number: int) -> None:

@@ -11,15 +11,17 @@ from eval.nlp import measuring
 from icr.rounds.stages import measure, train, translate
 from icr.work import prepare, sampling
 from icr.work.pool import Task
-from icr.work.probe import ProbeTask
+from icr.work.probe import EngineProbeTask, ProbeTask
 from icr.work.resident import Resident
 from icr.work.serve import Function, serve
 
 REGISTERED: tuple[tuple[type[Task], Function[Resident]], ...] = (
     (prepare.PrepareTask, prepare.prepare),
     (ProbeTask, measure.score_probe),
+    (EngineProbeTask, measure.ask_engine),
     (sampling.SampleTask, sampling.sample),
     (translate.TranslateTask, translate.translate),
+    (measure.EncodeConditionsTask, measure.encode_conditions),
     (measure.LogpsTask, measure.sum_logps),
     (measure.ClassifyTask, measure.classify),
     (measure.CustomTask, measure.call_custom),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from icr.config.schema import Judge, Sampling
-from icr.config.values import Section
+from icr.config.values import Section, TemplateArguments
 
 Benchmark = Literal["xalpaca", "mtbench", "nlp", "accuracy"]
 
@@ -22,5 +22,7 @@ class EvaluationConfig(Section):
     """ISO 639-1 codes."""
     chat_template: str | None = None
     """A Jinja file, for models whose tokenizer has no chat template."""
+    template_arguments: TemplateArguments = Field(default_factory=dict)
+    """Arguments of the chat template, such as {enable_thinking: false}."""
     sampling: Sampling = Sampling()
     judge: Judge = Judge()

@@ -9,6 +9,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from icr.base.errors import ConfigError, UserError
+from icr.base.hub import PREFIX, means_path
+from icr.base.secrets import hide_in
 from icr.base.yaml_text import Document, Keys, dump_yaml, parse_yaml, read_yaml
 from icr.config.explain import Origin, find_problems
 from icr.config.schema import CONFIGS, Config
@@ -27,6 +29,8 @@ PATHS: tuple[Keys, ...] = (
     ("judge", "difficulty"),
     ("judge", "gamed"),
     ("judge", "prices"),
+    ("judge", "cache"),
+    ("judge", "ends"),
     ("judge", "mtbench", "questions"),
     ("judge", "mtbench", "references"),
     ("judge", "nlp", "include_path"),
@@ -106,7 +110,7 @@ def make_section(
     for override in overrides:
         key, value = _parse_override(override)
         _set(data, key, value.data)
-        origin.override(key, f"--set {override}", value.written)
+        origin.override(key, f"--set {hide_in(override)}", value.written)
     for name, setting in (changes or {}).items():
         _set(data, tuple(name.split(".")), setting)
         origin.override(tuple(name.split(".")), "the command line", {})
@@ -143,9 +147,19 @@ def _without_faults(kind: type[S], data: dict[str, object], error: ValidationErr
         return None
 
 
-def dump_config(config: Section) -> str:
-    """Settings as YAML that reads back as the same."""
-    return dump_yaml(config.model_dump(mode="json"))
+def dump_config(config: Section, folder: Path | None = None) -> str:
+    """A config as YAML. Paths inside `folder`, where the file will be, are relative to it, so that it may be moved."""
+    data = config.model_dump(mode="json")
+    for keys in PATHS + PATHS_OR_NAMES if folder is not None else ():
+        at: object = data
+        for key in keys[:-1]:
+            at = at.get(key) if isinstance(at, dict) else None
+        value = at.get(keys[-1]) if isinstance(at, dict) else None
+        if isinstance(at, dict) and isinstance(value, str) and Path(value).is_absolute():
+            for base in (folder, folder.resolve()) if folder else ():
+                if Path(value).is_relative_to(base):
+                    at[keys[-1]] = f"./{Path(value).relative_to(base).as_posix()}"
+    return dump_yaml(data)
 
 
 def flatten(settings: Section) -> dict[str, object]:
@@ -198,12 +212,17 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
         if not isinstance(section, dict):
             continue
         value = section.get(keys[-1])
-        if not isinstance(value, str) or not value or value.startswith(("package:", "hf:")) or value in WORDS:
+        if not isinstance(value, str) or not value or value.startswith(("package:", PREFIX)) or value in WORDS:
             continue
         try:
             paths = [at / Path(value).expanduser() for at in bases]
             path = next((p for p in paths if p.exists()), paths[-1])
-            if keys in PATHS or path.exists() or value.startswith("."):
+            if keys in PATHS or path.exists() or (_is_local(section) and means_path(value, bases)):
                 section[keys[-1]] = str(path.resolve())
         except (OSError, ValueError, RuntimeError):
             continue  # too long, no text, or the home of an unknown user: what needs the file says that it is not there
+
+
+def _is_local(section: Mapping[str, object]) -> bool:
+    """Whether a section's names are of this machine: an endpoint's models have names of its own."""
+    return section.get("kind") != "openai"

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from icr.config.judging import Accuracy, Endpoint, Judge, MtBench, Nlp
 from icr.config.values import (
     Count,
     NonNegative,
@@ -20,10 +21,28 @@ from icr.config.values import (
     Section,
     Seed,
     Share,
+    TemplateArguments,
     Text,
     Tokens,
     Whole,
 )
+
+__all__ = [
+    "CONFIGS",
+    "Accuracy",
+    "Alignment",
+    "Config",
+    "Endpoint",
+    "Judge",
+    "Lora",
+    "Models",
+    "MtBench",
+    "Nlp",
+    "Prompts",
+    "Reward",
+    "Sampling",
+    "Train",
+]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WARMUP_RATIO = 0.03
@@ -36,6 +55,8 @@ class Models(Section):
     """π_I, the model before English alignment: hub id, folder, or .gguf file."""
     chat_template: Text | None = None
     """A Jinja file, for models whose tokenizer has no chat template."""
+    template_arguments: TemplateArguments = {}
+    """Arguments of the chat template, such as {enable_thinking: false}. The models that a run makes have them, too."""
 
 
 class Alignment(Section):
@@ -73,6 +94,9 @@ class Sampling(Section):
     temperature: Annotated[Positive, Field(le=100)] = 0.9
     top_p: Annotated[Share, Field(gt=0)] = 1.0
     max_tokens: Tokens = 2400
+    stop: list[Annotated[Text, Field(min_length=1)]] = []
+    """More tokens or texts that end an answer. The chat template's end of turn, the tokenizer's EOS and those of
+    generation_config.json end one in any case."""
     seed: Seed = 42
     shard_size: Count = 512
     """Prompts per shard, the unit of work. A killed run loses its unfinished shards. On a GPU a shard has at most 128
@@ -107,7 +131,8 @@ class Reward(Section):
     batch_tokens: Count = 16384
     """Tokens in one forward pass of the scorer, padding included."""
     flip_check: Annotated[Whole, Field(ge=0)] = 32
-    """Number of prompts that a bf16 run scores again in fp32, to count how often the (best, worst) pair changes."""
+    """Number of prompts that a bf16 run scores again in fp32, to count how often the (best, worst) pair changes. Left
+    out, with a note, where fp32 does not fit into memory."""
     drop_truncated: bool = False
     """Exclude responses cut off at `max_tokens` before fitting α."""
     drop_wrong_language: bool = False
@@ -126,9 +151,8 @@ class Train(Section):
     batch_size: Count = 16
     """Pairs per optimiser step, over all processes."""
     micro_batch_size: Literal["auto"] | Count = "auto"
-    """Pairs per process and forward pass. With KTO: rows, and a pair makes two rows. `auto`: as many as fit into the
-    GPU's memory by a rough estimate; without a GPU one pair. The counts of the stage have the number. Results do not
-    depend on it, except by rounding."""
+    """Pairs per process and forward pass; with KTO rows, two a pair. `auto`: as many as fit into the GPU's memory by a
+    rough estimate; without a GPU one pair. Results do not depend on it, except by rounding."""
     epochs: Annotated[Positive, Field(le=10_000)] = 1.0
     nll_weight: NonNegative = 1.0
     """Weight of the NLL term of Eq. 11."""
@@ -181,122 +205,6 @@ class Train(Section):
         if self.validation >= 1 and self.validation != int(self.validation):
             raise ValueError("validation must be a share below 1 or a whole number of pairs")
         return self
-
-
-class Endpoint(Section):
-    """An OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY."""
-
-    base_url: Text | None = None
-    """Address of the endpoint, such as http://localhost:8000/v1. Default: OPENAI_BASE_URL, else OpenAI's own."""
-    concurrency: Processes = 16
-    """Number of requests at a time."""
-    requests_per_minute: Positive | None = None
-    tokens_per_minute: Positive | None = None
-    """Prompt and completion tokens together."""
-    attempts: Annotated[Count, Field(le=1000)] = 6
-    """How often a request is tried before it counts as failed."""
-    timeout: Positive = 120.0
-    """Seconds to wait for the answer to a request."""
-    budget: Positive | None = None
-    """Stop once this command has spent this many US dollars. Answers received so far are kept."""
-    prices: Text | None = None
-    """YAML file of MODEL: {input: …, output: …} in US dollars per million tokens. Overrides the known prices."""
-
-    def named(self, key: str) -> str:
-        """What the user sets a key by: here the option of a command."""
-        return f"--{key.replace('_', '-')}"
-
-
-class MtBench(Section):
-    questions: Text
-    """Folder of LANG.jsonl in FastChat's question format."""
-    references: Text | None = None
-    """Folder of LANG.jsonl in FastChat's reference-answer format. `judge`: the judge writes missing references.
-    Default: the references in the question files."""
-    limit: Count | None = None
-    """Use only the first N questions of each category."""
-    max_tokens: Tokens = 1024
-
-
-class Accuracy(Section):
-    pairs: Count = 100
-    """Number of the round's pairs that are judged, per language."""
-
-
-class Nlp(Section):
-    """NLP benchmarks, run by lm-eval (Table 4)."""
-
-    tasks: Literal["paper"] | Annotated[list[Text], Field(min_length=1)] = "paper"
-    """`paper`: ARC, HellaSwag, MMLU and TruthfulQA in every language that has them. Or a list of lm-eval task names;
-    `{lang}` in a name stands for each language, and `paper` for the tasks of the paper."""
-    include_path: Text | None = None
-    """Folder of custom task files in lm-eval's format. Python functions named in them are executed."""
-    few_shot: dict[str, Annotated[Whole, Field(ge=0, le=1000)]] = {}
-    """Few-shot examples per benchmark, such as {arc: 25}. Default: 5 for MMLU, 0 for the paper's other benchmarks, and
-    for any other task what its own file says."""
-    limit: Count | None = None
-    """Use only the first N items of each task."""
-    backend: Literal["auto", "vllm", "transformers"] = "auto"
-    """`auto`: vLLM on a GPU if it is installed, else transformers."""
-    batch_size: Literal["auto"] | Count = "auto"
-    """transformers: texts in one forward pass. `auto`: as many as fit into the GPU's memory; 16 without a GPU."""
-
-
-class Judge(Endpoint):
-    """Who judges, and which benchmarks. The endpoint keys (`base_url` to `prices`) apply to `kind: openai`."""
-
-    kind: Literal["local", "openai", "none"] | OwnClass = "none"
-    """`local`: a local model's probabilities. `openai`: any OpenAI-compatible endpoint. `module:Class`: a custom judge,
-    which compares two answers (docs/evaluation.md)."""
-    model: Text | None = None
-    """`local`: hub id, folder or .gguf file. `openai`: the model's name at the endpoint."""
-    benchmarks: Annotated[list[Literal["xalpaca", "mtbench", "accuracy", "nlp"]], Field(min_length=1)] = ["xalpaca"]
-    """What is measured. `xalpaca`: win rates against the baseline. `mtbench`: MT-Bench. `accuracy`: how often the judge
-    agrees with the round's pairs. `nlp`: NLP tasks."""
-    every: Count = 1
-    """Judge every N rounds. Round 0 and the last round are always judged."""
-    prompts: Text | None = None
-    """xalpaca: held-out prompts, in the same format as `prompts.path` and also joined by id."""
-    limit: Count | None = None
-    """xalpaca: use only the first N prompts, in the order of the English ones."""
-    baseline: Text = "round-0"
-    """xalpaca: what to compare with. `round-0`, or a folder of answers (`id`, `output`) in LANG.json, .jsonl,
-    .csv or .parquet, each also .gz."""
-    orders: Literal["both", "seeded"] = "both"
-    """xalpaca: show every pair in both orders, or in one random order per prompt."""
-    preference: Literal["auto", "logprobs", "label"] = "auto"
-    """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
-    label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""
-    difficulty: Text | None = None
-    """xalpaca: csv with `index` (the prompt's number, from 0) and `difficulty`, for the length-controlled win rate."""
-    gamed: Text | None = None
-    """xalpaca: csv with the judged pairs of the two gamed baselines, which regularise the length-controlled win
-    rate."""
-    max_tokens: Tokens = 2048
-    temperature: Annotated[NonNegative, Field(le=100)] = 0.6
-    top_p: Annotated[Share, Field(gt=0)] = 0.9
-    mtbench: MtBench | None = None
-    accuracy: Accuracy = Accuracy()
-    nlp: Nlp = Nlp()
-
-    def named(self, key: str) -> str:
-        """What the user sets a key by."""
-        return f"judge.{key}"
-
-    @property
-    def own(self) -> str | None:
-        """The custom judge, as `module:Class`."""
-        return self.kind if ":" in self.kind else None
-
-    @property
-    def local_model(self) -> str | None:
-        """The model that is loaded to judge; None for an endpoint, a custom judge or no judge."""
-        return self.model if self.kind == "local" else None
-
-    @property
-    def active(self) -> bool:
-        """Whether a run has judge stages; NLP tasks need no judge."""
-        return self.kind != "none" or "nlp" in self.benchmarks
 
 
 class Config(Section):

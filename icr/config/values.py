@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _whole(value: object) -> object:
-    """16.0 is 16, as in JSON."""
+def _make_whole(value: object) -> object:
+    """16.0 is 16, in YAML and here."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # strict: a text or a truth value is no number, whatever could be made of it
-Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_make_whole), Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
 """Not blank, and fit for a file name."""
@@ -25,6 +25,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[Whole, Field(ge=1, le=10_000_000)]
 Processes = Annotated[Whole, Field(ge=1, le=10_000)]
 Tokens = Annotated[Whole, Field(ge=1, le=10_000_000)]
+TemplateArguments = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], bool | int | float | str]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 
 

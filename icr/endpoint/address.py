@@ -1,20 +1,29 @@
-"""Address and key of an endpoint. The key comes only from OPENAI_API_KEY and is in no message, file or log."""
+"""Address and key of an endpoint. The key comes from OPENAI_API_KEY or the address, and is in no message or file."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import re
+from base64 import b64encode
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from icr.base.errors import UserError
+from icr.base.secrets import HIDDEN, find_secrets, reveal
 from icr.config.schema import Endpoint as Settings
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
 NO_KEY = "none-needed"
-SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
+
+
+def show_address(settings: Settings) -> str:
+    """The address that settings and environment name, without what may be a secret in it; checked by `Address.find`."""
+    return _shown(_name_address(settings))
+
+
+def _name_address(settings: Settings) -> str:
+    return settings.base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or DEFAULT_ENDPOINT
 
 
 @dataclass(frozen=True)
@@ -27,21 +36,50 @@ class Address:
         """From the config, else OPENAI_BASE_URL, else OpenAI's own.
 
         Raises:
-            UserError: not a web address, one with a key in it, or the key is missing (`key_needed`) and the endpoint is
-                not on this machine.
+            UserError: not a web address, or the key is missing (`key_needed`) and the endpoint is not on this machine.
         """
         by_environment = os.environ.get("OPENAI_BASE_URL", "").strip()
-        url = settings.base_url or by_environment or DEFAULT_ENDPOINT
+        shown = _name_address(settings)
         where = "OPENAI_BASE_URL" if by_environment and not settings.base_url else settings.named("base_url")
+        url = reveal(shown)
+        if url is None:
+            if key_needed:
+                raise UserError("the key in the endpoint's address is kept in no file", where=f"{where}: {shown}",
+                                do=f"write the whole address again as {where}, or export it as OPENAI_BASE_URL"
+                                )  # fmt: skip
+            url = shown
         host = _check_url(url, where)
         key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not key and key_needed and not _is_loopback(host):
+        if not key and key_needed and not _is_loopback(host) and not find_secrets(url):
             raise UserError("the key for the endpoint is missing", where=f"{where}: {_shown(url)}",
                             do="export OPENAI_API_KEY=… (any word, if this endpoint needs no key)")  # fmt: skip
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise UserError("the key for the endpoint has characters that no key has", where="OPENAI_API_KEY",
                             do="export it again, without line breaks and blanks")  # fmt: skip
         return cls(url, key or NO_KEY)
+
+    @property
+    def base(self) -> str:
+        """Without user, password and query."""
+        return _shown(self.url)
+
+    @property
+    def chat(self) -> str:
+        """Where chat completions are asked for; parameters of the address, as Azure's api-version, come after it."""
+        query = urlsplit(self.url).query
+        return f"{self.base.rstrip('/')}/chat/completions" + (f"?{query}" if query else "")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How this address wants to be shown the key."""
+        parts = urlsplit(self.url)
+        if parts.username or parts.password:
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+        headers = {"Authorization": f"Bearer {self.key}"}
+        if "api-version=" in parts.query or (parts.hostname or "").endswith(".azure.com"):
+            headers["api-key"] = self.key
+        return headers
 
     @property
     def is_here(self) -> bool:
@@ -61,7 +99,9 @@ class Address:
 
     def without_key(self, text: str) -> str:
         """What an endpoint says may contain the key that it was sent."""
-        return text.replace(self.key, "***")
+        for secret in (self.key, *find_secrets(self.url)):
+            text = text.replace(secret, HIDDEN)
+        return text
 
 
 def _check_url(url: str, where: str) -> str:
@@ -74,10 +114,6 @@ def _check_url(url: str, where: str) -> str:
     if not good or any(c.isspace() or not c.isprintable() for c in url):
         raise UserError("the endpoint is not a web address", where=f"{where}: {_shown(url)}",
                         do="write it like http://localhost:8000/v1")  # fmt: skip
-    if parts.username or parts.password or SECRET.search(parts.query):
-        raise UserError("the endpoint's address has a key in it, which files and logs would show",
-                        where=f"{where}: {_shown(url)}",
-                        do="remove it from the address, and export it as OPENAI_API_KEY")  # fmt: skip
     if parts.path.rstrip("/").endswith("/chat/completions"):
         raise UserError("the endpoint's address names one of its functions", where=f"{where}: {_shown(url)}",
                         do="remove /chat/completions from its end")  # fmt: skip

@@ -77,6 +77,10 @@ class Cache:
         kept = [self.get(key) for key, _ in answers]
         return [k if k != answer else None for k, (_, answer) in zip(kept, answers, strict=True)]
 
+    def drop(self, key: str) -> None:
+        """Forget an answer that cannot be read."""
+        self._db.execute("DELETE FROM answers WHERE key = ?", (key,))
+
     def all(self) -> Iterator[str]:
         for row in self._db.execute("SELECT answer FROM answers"):
             yield str(row[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from time import time
 from typing import Protocol
 
 import openai
-from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from icr.base.errors import UserError
-from icr.base.fields import Fields
 from icr.config.schema import Endpoint as Settings
 from icr.endpoint.address import Address
 from icr.endpoint.client import ChatClient, openai_client
+from icr.endpoint.failures import is_transient, name_failure
 from icr.endpoint.limits import Meter, Rates
 from icr.endpoint.prices import Usage, guess_prompt_tokens
-from icr.endpoint.reply import Reply
+from icr.endpoint.refusals import Dialect, find_refused
+from icr.endpoint.reply import BrokenAnswer, Reply, read_completion, usage_in
 
 TOP_LOGPROBS = 5
 FAILURES_IN_A_ROW = 20
@@ -31,11 +31,11 @@ LONGEST_WAIT = 300.0
 """Seconds. An endpoint that asks for more is not waited for."""
 FIRST_WAIT = 1.0
 """Seconds; waits are drawn below a bound that doubles with each attempt."""
+MINUTE = 70
+"""First waits for which a limit of requests is waited out, as most limits are a minute's."""
+CODE = re.compile(r"^Error code: \d+ - ")
+"""What the package puts before an endpoint's words."""
 RESUME = "rerun the same command to continue; answers received so far are kept"
-
-
-class BrokenAnswer(Exception):
-    """A reply with status 200 that is not a chat completion. It is requested again, as after a server error."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Ask:
     temperature: float = 0.0
     label_logprobs: bool = False
     """Ask for the log-probs of the first tokens' alternatives."""
+    again: int = 0
+    """How often the same was asked before, where its answer is to be another one."""
 
     @property
     def params(self) -> dict[str, object]:
@@ -72,6 +74,17 @@ class NoAnswer:
     detail: str
 
 
+def own_parameters(settings: Settings) -> dict[str, object]:
+    """What the user has every request sent with."""
+    effort = {} if settings.reasoning_effort is None else {"reasoning_effort": settings.reasoning_effort}
+    return effort | settings.extra_body
+
+
+def system_messages(settings: Settings) -> list[dict[str, str]]:
+    """What every conversation starts with."""
+    return [] if settings.system is None else [{"role": "system", "content": settings.system}]
+
+
 class Notes(Protocol):
     def __call__(self, text: str) -> None:
         """One line for the user, the first time only."""
@@ -85,20 +98,25 @@ class Chat:
     ) -> None:
         self._model, self._address, self._openai = model, address, openai_client(address)
         self._base_url_key = settings.named("base_url")
-        self._timeout, self._attempts, self._first_wait = settings.timeout, settings.attempts, first_wait
+        self._settings, self._first_wait = settings, first_wait
         self._rates = Rates(settings.requests_per_minute, settings.tokens_per_minute)
         self._meter, self._note = meter, note
-        self._unknown: set[str] = set()
-        """Parameters that the endpoint does not take."""
-        self._answered = self._failed_in_a_row = 0
+        self._dialect = Dialect()
+        self._system, self._more = system_messages(settings), own_parameters(settings)
+        self.answered = self._failed_in_a_row = 0
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[ChatClient]:
         """A client for the running event loop."""
         self._rates.begin()
         self._meter.begin()
-        async with ChatClient(self._openai, self._address, self._timeout) as client:
+        async with ChatClient(self._openai, self._address, self._settings.timeout) as client:
             yield client
+
+    def guess(self, ask: Ask) -> Usage:
+        """A request's tokens, before anybody counted them."""
+        own, system = ask.guess, [message["content"] for message in self._system]
+        return Usage(own.prompt + guess_prompt_tokens(system), own.completion)
 
     async def complete(self, client: ChatClient, ask: Ask) -> Reply | NoAnswer:
         """Ask, and ask again after a fault that may pass.
@@ -110,11 +128,11 @@ class Chat:
             reply = await self._within_limits(client, ask)
         except (openai.APIError, BrokenAnswer, TimeoutError) as error:
             return self._failure(error)
-        self._answered, self._failed_in_a_row = self._answered + 1, 0
+        self.answered, self._failed_in_a_row = self.answered + 1, 0
         return reply
 
     async def _within_limits(self, client: ChatClient, ask: Ask) -> Reply:
-        set_aside = await self._meter.set_aside(ask.guess)
+        set_aside = await self._meter.set_aside(self.guess(ask))
         try:
             return await self._with_known_parameters(client, ask)
         finally:
@@ -122,15 +140,26 @@ class Chat:
 
     async def _with_known_parameters(self, client: ChatClient, ask: Ask) -> Reply:
         while True:
-            sent = {name: value for name, value in ask.params.items() if name not in self._unknown}
+            sent = self._dialect.spell(ask.params)
             try:
                 return await self._retried(client, ask, sent)
-            except openai.BadRequestError as error:
-                refused = _refused_parameter(error, sent)
-                if refused is None:
+            except openai.APIStatusError as error:
+                self._refuse_own(error)
+                # what others have been told meanwhile was sent before they knew, and is sent again
+                if self._dialect.spell(ask.params) != sent:
+                    continue
+                changed = self._dialect.learn(error, sent)
+                if changed is None:
                     raise
-                self._unknown.update([refused, *(["top_logprobs"] if refused == "logprobs" else [])])
-                self._note(f"the endpoint does not support {refused}: requests are sent without it")
+                self._note(changed)
+
+    def _refuse_own(self, error: openai.APIStatusError) -> None:
+        """Raises UserError when a parameter is refused that the user has set: it is not left out on our own account."""
+        refused = find_refused(error, self._more, {name: (name,) for name in self._more})
+        if refused:
+            key = "reasoning_effort" if refused == "reasoning_effort" else "extra_body"
+            raise UserError(f"the endpoint does not take {refused}: {self._said(error)}",
+                            where=self._settings.named(key), do="remove it, or change its value") from None  # fmt: skip
 
     async def _retried(self, client: ChatClient, ask: Ask, sent: Mapping[str, object]) -> Reply:
         try:
@@ -144,21 +173,25 @@ class Chat:
             return await self._once(client, ask, sent)
 
         retrying = AsyncRetrying(
-            stop=self._enough, wait=self._wait, retry=retry_if_exception(_is_transient), reraise=True
+            stop=self._enough, wait=self._wait, retry=retry_if_exception(is_transient), reraise=True
         )
         return await retrying(again)
 
     async def _once(self, client: ChatClient, ask: Ask, sent: Mapping[str, object]) -> Reply:
-        guess = ask.guess
+        guess = self.guess(ask)
         await self._rates.wait(guess.total)
-        async with asyncio.timeout(self._timeout):
-            body = {"model": self._model, "messages": ask.json(), **sent}
-            content = await client.post(body)
+        body = {"model": self._model, "messages": [*self._system, *ask.json()], **sent, **self._more}
         try:
-            reply = Reply.model_validate_json(content)
-        except ValidationError as error:
-            self._pay(Usage.of(_usage_in(content)), guess)
-            raise BrokenAnswer(f"not a chat completion ({error.errors()[0]['msg']})") from None
+            async with asyncio.timeout(self._settings.timeout):
+                content = await client.post(body)
+        except (TimeoutError, openai.APITimeoutError):
+            self._meter.lose(guess)
+            raise
+        try:
+            reply = read_completion(content)
+        except BrokenAnswer:
+            self._pay(Usage.of(usage_in(content)), guess)
+            raise
         usage = Usage.of(reply.usage)
         if usage is None:
             self._note("the endpoint does not count tokens: they are estimated from the texts")
@@ -174,8 +207,15 @@ class Chat:
             self._rates.correct(guess.total, usage.total)
 
     def _enough(self, state: RetryCallState) -> bool:
-        asked = _retry_after(_error_of(state))
-        return stop_after_attempt(self._attempts)(state) or (asked is not None and asked > LONGEST_WAIT)
+        error = _error_of(state)
+        asked = _retry_after(error)
+        if asked is not None and asked > LONGEST_WAIT:
+            return True
+        if isinstance(error, openai.RateLimitError):
+            self._note(f"the endpoint has a limit and is asked more slowly ({self._limit_keys} keep below it)")
+            if asked is None and (state.seconds_since_start or 0.0) < MINUTE * self._first_wait:
+                return False
+        return stop_after_attempt(self._settings.attempts)(state)
 
     def _wait(self, state: RetryCallState) -> float:
         """Never shorter than the endpoint asked for; the random part keeps workers from coming back together."""
@@ -198,50 +238,31 @@ class Chat:
             raise UserError(
                 f"the account has no credit left: {said}", where=where, do=f"add credit; {RESUME}"
             ) from None
-        never_reached = isinstance(error, openai.APIConnectionError) and not self._answered
+        if isinstance(error, openai.RateLimitError) and self._failed_in_a_row >= FAILURES_IN_A_ROW:
+            raise UserError(f"the endpoint's limit is reached: {said}", where=where,
+                            do=f"set {self._limit_keys} to the account's limits; {RESUME}") from None  # fmt: skip
+        never_reached = isinstance(error, openai.APIConnectionError) and not self.answered
         if never_reached or self._failed_in_a_row >= FAILURES_IN_A_ROW:
             raise UserError(f"the endpoint does not answer: {said}", where=where,
                             do=f"check that it runs and can be reached; {RESUME}") from None  # fmt: skip
-        return NoAnswer(_kind(error), said)
+        return NoAnswer(name_failure(error), said)
+
+    @property
+    def _limit_keys(self) -> str:
+        return f"{self._settings.named('requests_per_minute')} and {self._settings.named('tokens_per_minute')}"
 
     def _said(self, error: Exception) -> str:
         """What went wrong in one line, without the key."""
         text = f"{error}" or type(error).__name__
         if isinstance(error, openai.APIStatusError):
-            text = f"HTTP {error.status_code}: {error.message}"
+            text = f"HTTP {error.status_code}: {CODE.sub('', error.message)}"
         elif isinstance(error, openai.APITimeoutError | TimeoutError):
-            text = f"no answer within {self._timeout:g} s"
+            text = f"no answer within {self._settings.timeout:g} s"
         return " ".join(self._address.without_key(text).split())[:200]
-
-
-def _kind(error: Exception) -> str:
-    """The reason of a question that stayed without an answer, as it is counted."""
-    if isinstance(error, openai.APIStatusError):
-        return f"no answer: HTTP {error.status_code}"
-    if isinstance(error, openai.APITimeoutError | TimeoutError):
-        return "no answer in time"
-    return "no readable answer" if isinstance(error, BrokenAnswer) else "no answer: connection lost"
-
-
-def _usage_in(content: bytes) -> Fields | None:
-    """The usage in a reply that is otherwise not a chat completion: it was paid for as well."""
-    try:
-        usage = json.loads(content)["usage"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    return usage if isinstance(usage, dict) else None
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
-        return False
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | BrokenAnswer | TimeoutError)
 
 
 def _retry_after(error: BaseException | None) -> float | None:
@@ -257,11 +278,3 @@ def _retry_after(error: BaseException | None) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time())
     except ValueError:
         return None
-
-
-def _refused_parameter(error: openai.BadRequestError, sent: Mapping[str, object]) -> str | None:
-    """The parameter that the endpoint says it does not support, if it is one that we can do without."""
-    text = f"{error.message} {error.param or ''}".lower()
-    if not any(word in text for word in ("support", "unknown", "unrecognized", "not permitted", "not allowed")):
-        return None
-    return next((name for name in ("logprobs", "max_tokens", "temperature") if name in sent and name in text), None)

@@ -23,7 +23,7 @@ def check_endpoint(model: str, settings: Settings) -> None:
     except UserError as error:
         problems.append(error)
     try:
-        price = find_price(model, address.url if address else "", settings.prices)
+        price = find_price(model, address.base if address else "", settings.prices)
         if address is not None:
             Meter(model, price, settings)
     except UserError as error:

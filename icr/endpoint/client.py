@@ -21,7 +21,7 @@ from icr.endpoint.address import Address
 
 def openai_client(address: Address) -> openai.AsyncOpenAI:
     """The package's client. It loads certificates, so one is made for all event loops."""
-    return openai.AsyncOpenAI(api_key=address.key, base_url=address.url, max_retries=0)
+    return openai.AsyncOpenAI(api_key=address.key, base_url=address.base, max_retries=0)
 
 
 class ChatClient:
@@ -30,12 +30,12 @@ class ChatClient:
     def __init__(self, client: openai.AsyncOpenAI, address: Address, timeout: float) -> None:
         """`timeout`: seconds, of each step of a request."""
         self._openai = client
-        self._url = f"{self._openai.base_url}chat/completions"
-        headers = {"Authorization": f"Bearer {self._openai.api_key}"} | {
+        self._url = address.chat
+        headers = address.headers | {
             name: value
             for name, value in self._openai.default_headers.items()
             # the package would tell this machine's system and versions, too
-            if isinstance(value, str) and not name.startswith("X-Stainless")
+            if isinstance(value, str) and not name.startswith(("X-Stainless", "Authorization"))
         }
         self._session = aiohttp.ClientSession(
             headers=headers,
@@ -77,4 +77,4 @@ class ChatClient:
         raise self._openai._make_status_error_from_response(as_openai_reads_it)
 
     def _request(self, content: bytes) -> httpx2.Request:
-        return httpx2.Request("POST", self._url, content=content)
+        return httpx2.Request("POST", self._openai.base_url, content=content)  # the address alone, which errors show

@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import gc
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,14 +19,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from icr.base.progress import Reporter, Silent
+from icr.base.secrets import hide
 from icr.config.schema import Endpoint as Settings
 from icr.endpoint.address import Address
 from icr.endpoint.cache import Cache, Writer, question_key
-from icr.endpoint.chat import FIRST_WAIT, Ask, Chat, NoAnswer
+from icr.endpoint.chat import FIRST_WAIT, Ask, Chat, NoAnswer, own_parameters, system_messages
 from icr.endpoint.limits import BudgetUsedUp, Meter
 from icr.endpoint.prices import Cost, Price, Usage, find_price
 from icr.endpoint.reply import Reply
+from icr.endpoint.shared import SharedCache
 
 __all__ = ["Ask", "Endpoint", "Estimate", "NoAnswer"]
 
@@ -66,6 +71,8 @@ class Endpoint:
         settings: Settings,
         reporter: Reporter | None = None,
         *,
+        shared: Path | None = None,
+        ledger: Path | None = None,
         first_wait: float = FIRST_WAIT,
         dry: bool = False,
     ) -> None:
@@ -73,21 +80,27 @@ class Endpoint:
 
         Args:
             cache: sqlite file of answers; made when absent.
+            shared: sqlite file of the user's answers of all evaluations.
+            ledger: file of what the command spends of its budget; None: this object's requests are all.
             first_wait: seconds; the first wait after a fault is drawn below it.
             dry: for `estimate` alone. No key is needed and no file is made.
 
         Raises: UserError: the key is missing and the endpoint is not on this machine, the prices or the cache cannot be
             read, or there is a budget and the price is unknown.
         """
-        self.model = model
+        self.model, self._noted = model, set[str]()
         self.reporter: Reporter = reporter or Silent()
         address = Address.find(settings, key_needed=not dry)
-        self._price = find_price(model, address.url, settings.prices)
-        self._meter = Meter(model, self._price, settings)
+        self._price = find_price(model, address.base, settings.prices)
+        self._meter = Meter(model, self._price, settings, ledger)
         self._folder = cache.parent
-        self._cache = Cache(cache if cache.exists() or not dry else Path(":memory:"))
+        own = cache if cache.exists() or not dry else Path(":memory:")
+        if shared is not None and (shared.exists() or not dry):
+            self._cache: Cache = SharedCache(own, shared, hide(address.url), self.note_once)
+        else:
+            self._cache = Cache(own)
         self._concurrency = settings.concurrency
-        self._noted: set[str] = set()
+        self._more, self._system = own_parameters(settings), system_messages(settings)
         self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait)
         if self._price is None and not address.is_here and not dry:
             self.note_once(f"the price of {model} at {address.shown} is unknown: tokens are counted, cost is not "
@@ -123,7 +136,7 @@ class Endpoint:
         missing = [ask for ask in unlike if self._cache.get(self._key(ask)) is None]
         cost = Cost(usd=None if self._price is None else 0.0)
         for ask in missing:
-            cost.add(ask.guess, self._price)
+            cost.add(self._chat.guess(ask), self._price)
         return Estimate(len(missing), len(unlike) - len(missing), cost.prompt_tokens, cost.completion_tokens, cost.usd)
 
     def cost_of(self, asks: Sequence[Ask] | None = None) -> Cost:
@@ -144,7 +157,21 @@ class Endpoint:
             self.reporter.note(text)
 
     def _key(self, ask: Ask) -> str:
-        return question_key(self.model, ask.params, ask.json())
+        again = {"again": ask.again} if ask.again else {}
+        return question_key(self.model, ask.params | self._more | again, [*self._system, *ask.json()])
+
+    def find(self, ask: Ask) -> Reply | None:
+        """The answer that is in the cache."""
+        return self._kept(self._key(ask))
+
+    def _kept(self, key: str) -> Reply | None:
+        """The answer that is in the cache. One that cannot be read, as a damaged disk leaves it, is requested again."""
+        answer = self._cache.get(key)
+        try:
+            return None if answer is None else Reply.model_validate_json(answer)
+        except ValidationError:
+            self._cache.drop(key)
+            return None
 
     async def _ask_all(self, work: _Work, order: Iterable[int]) -> None:
         todo, writer = iter(order), Writer(self._cache)
@@ -159,18 +186,21 @@ class Endpoint:
                     ready.append((ask, self._key(ask)))
                     return
 
-        async def worker() -> None:
-            while True:
+        async def worker(most: float = math.inf) -> None:
+            """Ask what is ready until nothing is left, or `most` requests were sent."""
+            sent = 0
+            while sent < most:
                 if not ready:
                     prepare()
                 if not ready:
                     return
                 ask, key = ready.popleft()
-                kept = self._cache.get(key)
+                kept = self._kept(key)
                 if kept is not None:
                     self.cost.cached += 1
-                    work.settle(ask, Reply.model_validate_json(kept))
+                    work.settle(ask, kept)
                     continue
+                sent += 1
                 soon(prepare)  # the next question is made while answers are on their way
                 try:
                     reply = await self._chat.complete(client, ask)
@@ -184,6 +214,10 @@ class Endpoint:
 
         try:
             async with self._chat.open() as client, asyncio.TaskGroup() as group:
+                if not self._chat.answered:  # the first answer tells what the endpoint takes, and what answers cost
+                    for _ in range(self._concurrency):
+                        soon(prepare)
+                    await worker(most=1)
                 for _ in range(min(self._concurrency, len(work.asks))):
                     group.create_task(worker())
         except BaseExceptionGroup as errors:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import warnings
+from pathlib import Path
 
 from aiolimiter import AsyncLimiter
 from aiolimiter.leakybucket import LIMITER_REUSED_ACROSS_LOOPS_WARNING
 
 from icr.base.errors import UserError
 from icr.config.schema import Endpoint as Settings
+from icr.endpoint.ledger import Ledger
 from icr.endpoint.prices import Cost, Price, Usage
 
 
@@ -64,11 +67,16 @@ class Meter:
 
     Money for a request is set aside before it is sent, as for the longest answer that it allows, and set right by the
     API's count. So the budget is kept as far as the count of the prompt's tokens was guessed well, which is corrected
-    by the answers that came. A request that timed out may be billed by a provider without our knowing.
+    by the answers that came; so is that of the answer's tokens, which reasoning can take beyond its limit. A request
+    without an answer may be billed by a provider without our knowing, and counts as spent.
     """
 
-    def __init__(self, model: str, price: Price | None, settings: Settings) -> None:
-        """Raises UserError when there is a budget and no price to keep it by."""
+    def __init__(self, model: str, price: Price | None, settings: Settings, ledger: Path | None = None) -> None:
+        """Raises UserError when there is a budget and no price to keep it by.
+
+        Args:
+            ledger: file of what the command spends, this object's requests included; None: these are all.
+        """
         budget = settings.budget
         if budget is not None and price is None:
             raise UserError(
@@ -79,9 +87,10 @@ class Meter:
             )
         self.cost = Cost(usd=None if price is None else 0.0)
         self._price, self._budget, self._budget_key = price, budget, settings.named("budget")
+        self._ledger = Ledger(ledger)
         self._set_aside = 0.0
-        self._underguessed = 1.0
-        """The prompt's tokens by the guess, at most so many times too few so far."""
+        self._underguessed = self._overlong = 1.0
+        """The prompt's tokens by the guess, and the answer's by its limit: at most so many times too few so far."""
 
     def begin(self) -> None:
         """Once in every event loop, when nothing is under way."""
@@ -96,12 +105,15 @@ class Meter:
         """
         if self._budget is None or self._price is None:
             return 0.0
-        usd = self._price(Usage(round(guess.prompt * self._underguessed), guess.completion))
-        while (self.cost.usd or 0.0) + self._set_aside + usd > self._budget:
+        while True:
+            usd = self._price(self._at_most(guess))
+            spent = self._ledger.sum()
+            if spent + self._set_aside + usd <= self._budget:
+                break
             if not self._set_aside:
                 raise BudgetUsedUp(
-                    f"the budget is used up: ${self.cost.usd:.4f} of ${self._budget:g} is spent, and the next request "
-                    f"may cost ${usd:.4f}",
+                    f"the budget is used up: ${spent:.4f} of ${self._budget:g} is spent, and the next request may cost "
+                    f"${usd:.4f}",
                     where=f"{self._budget_key}: {self._budget:g}",
                     do=f"raise {self._budget_key} and rerun the same command; answers received so far are kept",
                 )
@@ -116,8 +128,22 @@ class Meter:
         self._set_aside = self._set_aside - usd if self._set_aside - usd > 1e-12 else 0.0
         self._freed.set()
 
+    def _at_most(self, guess: Usage) -> Usage:
+        return Usage(math.ceil(guess.prompt * self._underguessed), math.ceil(guess.completion * self._overlong))
+
     def add(self, usage: Usage, guess: Usage) -> None:
         """An answer was paid for."""
         self.cost.add(usage, self._price)
+        self._spend(usage)
         if usage.prompt > 0 and guess.prompt > 0:
             self._underguessed = max(self._underguessed, usage.prompt / guess.prompt)
+        if guess.completion > 0:
+            self._overlong = max(self._overlong, usage.completion / guess.completion)
+
+    def lose(self, guess: Usage) -> None:
+        """A request was sent, and no answer came in time."""
+        self._spend(self._at_most(guess))
+
+    def _spend(self, usage: Usage) -> None:
+        if self._budget is not None and self._price is not None:
+            self._ledger.add(self._price(usage))

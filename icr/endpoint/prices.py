@@ -11,12 +11,13 @@ from genai_prices import calc_price
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from icr.base.errors import UserError
-from icr.base.fields import Fields
 from icr.base.yaml_text import read_yaml
 from icr.config.values import NonNegative
 
 BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
+MOST_TOKENS = 10_000_000
+"""An answer that claims more is not believed."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,29 @@ class Usage:
     """Of the prompt's tokens, those that the provider had kept; some take less for them."""
 
     @classmethod
-    def of(cls, raw: Fields | None) -> Usage | None:
-        """From the `usage` of a chat completion; None if it is not given."""
-        if not raw or not isinstance(raw.get("prompt_tokens"), int):
+    def of(cls, raw: object) -> Usage | None:
+        """From the `usage` of a chat completion; None if it is not given, or not numbers of tokens."""
+        if not isinstance(raw, dict):
             return None
-        cached = (raw.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        return cls(raw["prompt_tokens"], raw.get("completion_tokens") or 0, cached)
+        prompt, completion = _tokens(raw.get("prompt_tokens")), _tokens(raw.get("completion_tokens", 0))
+        if prompt is None or completion is None:
+            return None
+        details = raw.get("prompt_tokens_details")
+        cached = _tokens(details.get("cached_tokens")) if isinstance(details, dict) else None
+        return cls(prompt, completion, min(cached or 0, prompt))
 
     @property
     def total(self) -> int:
         return self.prompt + self.completion
+
+
+def _tokens(value: object) -> int | None:
+    """A number of tokens; None for what cannot be one."""
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdigit() and len(value) < 9 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value <= MOST_TOKENS else None  # not a number is neither
 
 
 Price = Callable[[Usage], float]
@@ -112,7 +126,7 @@ def find_price(model: str, base_url: str, table: str | None) -> Price | None:
 
 def read_prices(path: Path) -> dict[str, Price]:
     """Raises UserError if the file is missing or not YAML of MODEL: {input, output} in US dollars per million."""
-    do = "write lines like `gpt-4o: {input: 2.5, output: 10}`: US dollars per million tokens"
+    do = "write lines like `my-model: {input: 2.5, output: 10}`: US dollars per million tokens"
     try:
         document = read_yaml(path, "the file")
     except UserError as error:

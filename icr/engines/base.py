@@ -20,10 +20,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What an engine returns. `token_ids` holds the end-of-turn token when `finish_reason` is "stop"."""
+    """What an engine returns. When `finish_reason` is "stop", the last of `token_ids` are what ended it: one token, or
+    those of a text."""
 
     token_ids: list[int]
     finish_reason: str
+
+
+@dataclass(frozen=True)
+class Stops:
+    """What ends an answer."""
+
+    ids: tuple[int, ...]
+    """Tokens, the first one being what answers are trained to end with."""
+    texts: tuple[str, ...] = ()
+    """Texts that are more than one token, or another one in every place."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +42,16 @@ class Decoding:
     temperature: float
     top_p: float
     max_tokens: int
+    stops: Stops | None = None
+    """None: the model's own ends, as `icr.engines.stops.find_stops` has them without settings."""
 
 
 class Engine(Protocol):
-    """A model that samples. It may be given other weights of the same architecture without being built again."""
+    """A model that samples. It may be given other weights of the same architecture without being built again.
+
+    Only the requests and the decoding count: sampling habits in a checkpoint's generation_config.json do not, and ids
+    that the tokenizer does not have (padding rows of the embedding) are never sampled.
+    """
 
     name: str
 

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 from icr.base.conversation import Conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
-from icr.engines.models import fill_template, locate
+from icr.engines.attention import choose_attention
+from icr.engines.folders import locate
+from icr.engines.memory import loading, work_in_batches
 from icr.engines.precision import Precision
+from icr.engines.templates import Template, encode_conversation
+from icr.engines.tokens import guard_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 SCALE = "classifier logit"
 KEY = "reward.model"
 _SILENT = Silent()
+PLAIN_TEMPLATE = Template()
 
 Ids = list[tuple[int, int]]
 """(token id, segment) of each token; the segment tells prompt from response where there is no chat template."""
@@ -45,16 +50,20 @@ def check_classifier(name: str) -> str:
 class Classifier:
     """A loaded classifier. Its reward of a response is its logit after the prompt as asked and the response."""
 
-    def __init__(self, name: str, precision: Precision, batch_tokens: int) -> None:
+    def __init__(self, name: str, precision: Precision, batch_tokens: int, template: Template = PLAIN_TEMPLATE) -> None:
         """Load weights (safetensors only, no remote code) and tokenizer.
 
-        Raises: UserError: they cannot be loaded, weights of the classification head are missing, or it does not have
-            one logit.
+        Raises:
+            UserError: they cannot be loaded, weights of the classification head are missing, or it does not have one
+                logit.
+            DoesNotFit: the device's memory is too small for them.
         """
         import torch
 
-        self.tokenizer, self.model = _load(name, torch.bfloat16 if precision == "bf16" else torch.float32)
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        with loading(name, dtype):
+            self.tokenizer, self.model = _load(name, dtype, "cuda" if torch.cuda.is_available() else "cpu")
+        template.apply(self.tokenizer)
         self.model.eval()  # type: ignore[no-untyped-call]
         self._batch_tokens = batch_tokens
         self._config = self.model.config.get_text_config()
@@ -65,36 +74,42 @@ class Classifier:
     def token_ids(self, prompt: Conversation, response: str) -> Ids:
         """Prompt and response as the classifier reads them: in its chat template, else as a pair of texts."""
         if self.tokenizer.chat_template:
-            text = fill_template(self.tokenizer, [*prompt, {"role": "assistant", "content": response}], opened=False)
-            encoded = self.tokenizer(text, add_special_tokens=False)
-        else:
-            encoded = self.tokenizer(show_conversation(prompt), response)
-        ids: list[int] = encoded["input_ids"]
-        segments: list[int] = encoded.get("token_type_ids") or [0] * len(ids)
-        return list(zip(ids, segments, strict=True))
+            answered: Conversation = [*prompt, {"role": "assistant", "content": response}]
+            return [(id, 0) for id in encode_conversation(self.tokenizer, answered, opened=False)]
+        return guard_of(self.tokenizer).encode_pair(show_conversation(prompt), response)
 
     def logits(self, pairs: Sequence[tuple[Conversation, str]], reporter: Reporter = _SILENT) -> list[float | None]:
         """The logit of each (prompt, response); None where the two are longer than the classifier can read.
 
-        A logit does not depend on what else is in the batch, but for rounding.
+        A logit does not depend on what else is in the batch, but for rounding. Where the device's memory runs out,
+        batches are halved, with a note.
+
+        Raises:
+            DoesNotFit: one text alone is too much.
         """
         rows = [self.token_ids(prompt, response) for prompt, response in pairs]
         values: list[float | None] = [None] * len(rows)
-        fitting = sorted((i for i, ids in enumerate(rows) if len(ids) <= self.longest), key=lambda i: len(rows[i]))
+        fitting = [i for i, ids in enumerate(rows) if len(ids) <= self.longest]
         done = tokens = 0
-        for batch in self._batches(fitting, rows):
-            for i, value in zip(batch, self._forward([rows[i] for i in batch]), strict=True):
-                values[i] = value
-            done, tokens = done + len(batch), tokens + sum(len(rows[i]) for i in batch)
-            reporter.progress(done, len(rows), tokens)
+
+        def run(left: list[int], budget: int) -> Iterator[list[int]]:
+            nonlocal done, tokens
+            for batch in self._batches(sorted(left, key=lambda i: len(rows[i])), rows, budget):
+                for i, value in zip(batch, self._forward([rows[i] for i in batch]), strict=True):
+                    values[i] = value
+                done, tokens = done + len(batch), tokens + sum(len(rows[i]) for i in batch)
+                reporter.progress(done, len(rows), tokens)
+                yield batch
+
+        work_in_batches(fitting, self._batch_tokens, run, lambda i: len(rows[i]), self.model, reporter)
         reporter.progress(len(rows), len(rows), tokens)
         return values
 
-    def _batches(self, order: list[int], rows: list[Ids]) -> Iterator[list[int]]:
-        """Rows of rising length, as many as fit into `batch_tokens` with their padding."""
+    def _batches(self, order: list[int], rows: list[Ids], budget: int) -> Iterator[list[int]]:
+        """Rows of rising length, as many as fit into `budget` tokens with their padding."""
         batch: list[int] = []
         for i in order:
-            if batch and (len(batch) + 1) * len(rows[i]) > self._batch_tokens:
+            if batch and (len(batch) + 1) * len(rows[i]) > budget:
                 yield batch
                 batch = []
             batch.append(i)
@@ -127,13 +142,19 @@ class Classifier:
         return unused
 
 
-def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def _load(name: str, dtype: torch.dtype, device: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            name,
+            dtype=dtype,
+            device_map={"": device},
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            attn_implementation=choose_attention(name),
         )
     except (OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

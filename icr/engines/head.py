@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from icr.base.errors import UserError
+from icr.engines.precision import computed_in
 
 HEAD_ROWS = 256
 """Rows of logits that exist at a time. 256 of a 262k vocabulary are 270 MB in fp32; with fewer the head runs slower."""
@@ -57,7 +58,7 @@ class OutputHead:
         expected = model(input_ids=inputs, use_cache=False).logits[0].float()
         found = self.logits(model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[0])
         error, size = (found - expected).abs().max().item(), expected.abs().max().item()
-        if error > max(1e-4, 4 * torch.finfo(model.dtype).eps) * size:
+        if error > max(1e-4, 4 * torch.finfo(computed_in(model)).eps) * size:
             raise UserError(
                 f"{type(model).__name__} computes its logits in an unsupported way: they differ by {error:.3g}",
                 do="use a causal language model whose logits are its output head applied to its last hidden states",

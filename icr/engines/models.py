@@ -1,115 +1,20 @@
-"""Models and tokenizers: how a name becomes a folder, what is checked before loading, how text becomes tokens."""
+"""Models and tokenizers: how they are loaded."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from icr.base.content import cache_root
-from icr.base.conversation import Conversation
 from icr.base.errors import UserError
-from icr.base.files import atomic_folder
+from icr.base.hub import read_hub_id
+from icr.engines.attention import choose_attention
+from icr.engines.memory import loading
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def locate(spec: str, where: str) -> str:
-    """Turn a model name into a folder, a .gguf file or a hub id, and check what can be checked without loading.
-
-    `package:NAME/FILE` names a file inside an installed Python package. Raises UserError when a folder lacks
-    its config or a weight shard, and when a name is neither a path nor looks like a hub id.
-    """
-    if spec.startswith("package:"):
-        return str(_package_file(spec, where))
-    path = Path(spec).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise UserError(f"file {path} not found", where=where, do="give the path of an existing .gguf file")
-        return str(path)
-    if path.is_dir():
-        _check_folder(path, where)
-        return str(path)
-    if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
-        raise UserError(
-            f"model folder {spec} not found",
-            where=where,
-            do="give a folder, a .gguf file, or a hub id such as org/name",
-        )
-    return spec
-
-
-def _package_file(spec: str, where: str) -> Path:
-    package, _, name = spec.removeprefix("package:").partition("/")
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise UserError(
-            f"the Python package {package} is not installed",
-            where=where,
-            do=f"pip install --no-deps {package.replace('_', '-')}",
-        )
-    path = Path(next(iter(found.submodule_search_locations))) / name
-    if not path.is_file():
-        raise UserError(f"the package {package} has no file {name}", where=where, do="check the name after the slash")
-    return path
-
-
-def _check_folder(path: Path, where: str) -> None:
-    if not (path / "config.json").is_file():
-        raise UserError(f"{path} has no config.json", where=where, do="name a folder made by save_pretrained")
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        missing = [name for name in shards if not (path / name).is_file()]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(shards)} weight shards are missing in {path}: {', '.join(missing[:3])}",
-                where=where,
-                do="copy the missing files into the folder, or name a complete checkpoint",
-            )
-    elif not (path / "model.safetensors").is_file():
-        raise UserError(
-            f"{path} has no safetensors weights",
-            where=where,
-            do="save the model as safetensors (icr does not load pickled weights)",
-        )
-
-
-def materialise(located: str, chat_template: str | None = None) -> str:
-    """A folder or hub id that both transformers and vLLM load. GGUF is dequantised once, into the cache.
-
-    The cache key is the file's content, so that a moved file is not converted again and a changed one is.
-    """
-    if not located.endswith(".gguf"):
-        return located
-    gguf = Path(located)
-    template = Path(chat_template).read_text(encoding="utf-8") if chat_template else ""
-    with open(gguf, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256")
-    digest.update(template.encode())
-    folder = cache_root() / f"{gguf.stem}-{digest.hexdigest()[:16]}"
-    if not folder.is_dir():
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        if template:
-            tokenizer.chat_template = template
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-        with atomic_folder(folder) as tmp:
-            model.save_pretrained(tmp)
-            tokenizer.save_pretrained(tmp)
-    return str(folder)
 
 
 def check_same_vocabulary(policy: str, reference: str) -> None:
@@ -133,18 +38,22 @@ def _vocabulary(spec: str) -> dict[str, int]:
 
         vocab: dict[str, int] = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
         return vocab
-    return load_tokenizer(spec).get_vocab()
+    return read_tokenizer(spec).get_vocab()
 
 
-def load_tokenizer(spec: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+def load_tokenizer(spec: str, template: Template | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer that writes conversations in a chat template.
 
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _cannot_load("tokenizer", spec, error) from error
-    if chat_template:
-        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+    Args:
+        spec: folder or hub id; of a .gguf file, the tokenizer that is in it.
+        template: the chat template and its arguments; None is the tokenizer's own as it is.
+
+    Raises:
+        UserError: it cannot be loaded, or has no chat template.
+    """
+    tokenizer = read_tokenizer(spec)
+    if template is not None:
+        template.apply(tokenizer)
     if not tokenizer.chat_template:
         raise UserError(
             "the tokenizer has no chat template",
@@ -154,24 +63,50 @@ def load_tokenizer(spec: str, chat_template: str | None = None) -> PreTrainedTok
     return tokenizer
 
 
-def has_tokenizer(spec: str) -> bool:
-    """Whether a model's tokenizer is on this machine: a folder's, or a hub id's in the local cache."""
+def read_tokenizer(spec: str) -> PreTrainedTokenizerBase:
+    """A tokenizer, with or without a chat template. Raises UserError if it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
+        raise _cannot_load("tokenizer", spec, error) from error
+    return tokenizer
+
+
+def find_tokenizer(spec: str) -> str | None:
+    """The folder of a model's tokenizer, a hub id's in the local cache; None: it is not on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
-    return Path(spec).is_dir() or isinstance(try_to_load_from_cache(spec, "tokenizer_config.json"), str)
+    if Path(spec).is_dir():
+        return spec
+    hub = read_hub_id(spec)
+    found = try_to_load_from_cache(hub.repo, "tokenizer_config.json", revision=hub.revision) if hub else None
+    return str(Path(found).parent) if isinstance(found, str) else None
 
 
 def load_model(spec: str, dtype: torch.dtype, device: str | torch.device) -> PreTrainedModel:
-    """A causal LM in eval mode: safetensors only, no remote code."""
+    """A causal LM in eval mode: safetensors only, no remote code. Weights are read straight to the device, without
+    a copy of the whole model in the host's memory.
+
+    Raises:
+        UserError: it cannot be loaded.
+        DoesNotFit: the device's memory is too small for its weights.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            spec, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
+        with loading(spec, dtype):
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                spec,
+                dtype=dtype,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation=choose_attention(spec),
+            )
     except (OSError, ValueError) as error:
         raise _cannot_load("model", spec, error) from error
-    model.to(device)  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
@@ -183,73 +118,6 @@ def _cannot_load(what: str, spec: str, error: Exception) -> UserError:
         where=spec,
         do="check the name; a private model needs a login (hf auth login), an offline machine a local folder",
     )
-
-
-def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> list[int]:
-    """The chat template around a conversation, ready for the next answer.
-
-    The template writes its own BOS where the model wants one, so the tokenizer must not add a second.
-
-    Raises:
-        UserError: as `fill_template`.
-    """
-    ids: list[int] = tokenizer(fill_template(tokenizer, prompt, opened=True), add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def fill_template(tokenizer: PreTrainedTokenizerBase, messages: Conversation, *, opened: bool) -> str:
-    """A conversation as the chat template writes it.
-
-    Args:
-        opened: end with the opening of an answer, which the model is to write.
-
-    Raises:
-        UserError: the template refuses these messages (some take no system message), or leaves the system message out.
-    """
-    from jinja2 import TemplateError
-
-    roles = ", ".join(message["role"] for message in messages)
-    do = "remove or change the messages that it does not accept, or use another chat template"
-    try:
-        plain = cast("list[dict[str, str]]", messages)
-        text = str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=opened))
-    except TemplateError as error:
-        what = f"the chat template refuses a conversation of the roles {roles}: {error}"
-        raise UserError(what, where=tokenizer.name_or_path, do=do) from error
-    if any(m["role"] == "system" and m["content"].strip() not in text for m in messages):
-        what = "the chat template leaves the system message out"
-        raise UserError(what, where=tokenizer.name_or_path, do=do)
-    return text
-
-
-def context_length(spec: str) -> int:
-    """Positions that the model was made for. Raises UserError if its config does not say."""
-    file = Path(spec) / "config.json"
-    if file.is_file():
-        config = json.loads(file.read_text(encoding="utf-8"))
-        found = config.get("text_config", config).get("max_position_embeddings")
-    else:
-        from transformers import AutoConfig
-
-        text_config = AutoConfig.from_pretrained(spec, trust_remote_code=False).get_text_config()
-        found = getattr(text_config, "max_position_embeddings", None)
-    if found is None:
-        raise UserError(
-            "the model's config does not give its context length",
-            where=f"{spec}: max_position_embeddings",
-            do="add it to config.json",
-        )
-    return int(found)
-
-
-def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token with which the chat template ends an answer; the tokenizer's EOS where the template has none."""
-    mark = "\x02answer\x03"
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    after: list[int] = tokenizer(text.partition(mark)[2], add_special_tokens=False)["input_ids"]
-    special = set(tokenizer.all_special_ids)
-    return after[0] if after and after[0] in special else int(tokenizer.eos_token_id)
 
 
 def load_scorer(name: str, precision: Precision) -> PreTrainedModel:

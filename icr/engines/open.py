@@ -29,7 +29,7 @@ class EngineSettings(BaseModel, frozen=True):
             backend=choose_backend(sampling.backend),
             precision=resolve_precision(sampling.precision, gpu=gpu),
             window=window,
-            tensor_parallel=sampling.tensor_parallel,
+            tensor_parallel=sampling.tensor_parallel if gpu else 1,
             gpu_memory=sampling.gpu_memory,
         )
 
@@ -62,4 +62,4 @@ def open_engine(model: str, settings: EngineSettings) -> Engine:
         )
     from icr.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, settings.precision)
+    return TransformersEngine(model, settings.precision, settings.window)

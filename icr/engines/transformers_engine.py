@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from icr.base.progress import SILENT, Reporter
-from icr.engines.base import Completion, Decoding, Request
-from icr.engines.models import free, load_model
+from icr.engines.base import Completion, Decoding, Request, Stops
+from icr.engines.models import free, load_model, read_tokenizer
 from icr.engines.precision import Precision
+from icr.engines.stops import ends_with, find_stops
+from icr.engines.tokens import unknown_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 ROWS = 32
@@ -38,19 +49,66 @@ class OwnNoise(LogitsProcessor):
         return torch.add(scores.double(), noise.to(scores.device))  # type: ignore[return-value]
 
 
+class WithoutIds(LogitsProcessor):
+    """Some ids are never sampled."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self._ids = torch.tensor(ids)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        return scores.index_fill(-1, self._ids.to(scores.device), -torch.inf)  # type: ignore[return-value]
+
+
+class TextEnds(StoppingCriteria):
+    """A row ends where its last token completes one of some texts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], start: int) -> None:
+        self._tokenizer, self._texts, self._start = tokenizer, texts, start
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:
+        rows = input_ids[:, self._start :].tolist()
+        ended = [ends_with(self._tokenizer, row, self._texts) for row in rows]
+        return torch.tensor(ended, device=input_ids.device)  # type: ignore[return-value]
+
+
+def group_rows(lengths: Sequence[int], most: int, window: int) -> Iterator[tuple[list[int], int]]:
+    """Batches of rows, and the tokens that each may write, at most `most`.
+
+    Where prompt and completion may fill the window, a batch has prompts of one length: rows of a batch are written in
+    step, and beyond the window a model with learned positions has none.
+
+    Args:
+        lengths: of the prompts, in tokens; all shorter than `window`.
+    """
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(min(most, window - length), []).append(row)
+    for room in sorted(groups, reverse=True):
+        rows = groups[room]
+        yield from ((rows[start : start + ROWS], room) for start in range(0, len(rows), ROWS))
+
+
 class TransformersEngine:
     name = "transformers"
 
-    def __init__(self, model: str, precision: Precision) -> None:
+    def __init__(self, model: str, precision: Precision, window: int) -> None:
+        """
+        Args:
+            window: tokens of prompt and completion together, as in vLLM's engine.
+        """
         self._precision: Precision = precision
+        self._tokenizer = read_tokenizer(model)
+        self._window = window
         self._load(model)
 
     def _load(self, model: str) -> None:
         dtype = torch.float32 if self._precision == "fp32" else torch.bfloat16
         self._model: PreTrainedModel = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
-        ends = self._model.generation_config.eos_token_id
-        self._ends = set(ends if isinstance(ends, list) else [ends])
-        self._pad = self._model.generation_config.pad_token_id or next(iter(self._ends))
+        self._stops = find_stops(self._tokenizer, model)
+        # generate() would take from here whatever it is not given: penalties, top_k, a time limit, forced tokens
+        self._model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        head = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._unknown = unknown_ids(self._tokenizer, head.weight.shape[0])
 
     def score(self, token_ids: Sequence[int]) -> float:
         ids = torch.tensor([list(token_ids)], device=self._wake())
@@ -79,38 +137,54 @@ class TransformersEngine:
         self, requests: Sequence[Request], decoding: Decoding, reporter: Reporter = SILENT
     ) -> list[Completion]:
         self._wake()
-        completions: list[Completion] = []
-        for start in range(0, len(requests), ROWS):
-            completions.extend(self._batch(requests[start : start + ROWS], decoding))
-            reporter.progress(len(completions), len(requests), sum(len(c.token_ids) for c in completions))
-        return completions
+        found: dict[int, Completion] = {}
+        for rows, most in group_rows([len(r.prompt_ids) for r in requests], decoding.max_tokens, self._window):
+            made = self._batch([requests[row] for row in rows], replace(decoding, max_tokens=most))
+            found.update(zip(rows, made, strict=True))
+            reporter.progress(len(found), len(requests), sum(len(c.token_ids) for c in found.values()))
+        return [found[row] for row in range(len(requests))]
 
     def _batch(self, requests: Sequence[Request], decoding: Decoding) -> list[Completion]:
+        stops = decoding.stops or self._stops
         width = max(len(r.prompt_ids) for r in requests)
-        ids = torch.full((len(requests), width), self._pad)
+        pad = stops.ids[0] if stops.ids else 0  # no row looks at it
+        ids = torch.full((len(requests), width), pad)
         mask = torch.zeros_like(ids)
         for row, request in enumerate(requests):
             ids[row, width - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
             mask[row, width - len(request.prompt_ids) :] = 1
+        settings = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False,
+            max_new_tokens=decoding.max_tokens,
+            eos_token_id=list(stops.ids) or None,
+            pad_token_id=pad,
+        )
+        with torch.inference_mode():
+            out = self._model.generate(  # type: ignore[operator]
+                ids.to(self._model.device),
+                attention_mask=mask.to(self._model.device),
+                logits_processor=self._processors(requests, decoding),
+                stopping_criteria=StoppingCriteriaList(
+                    [TextEnds(self._tokenizer, stops.texts, width)] if stops.texts else []
+                ),
+                generation_config=settings,
+            )
+        return [self._completion(row, stops) for row in out[:, width:].tolist()]
+
+    def _processors(self, requests: Sequence[Request], decoding: Decoding) -> LogitsProcessorList:
         processors = LogitsProcessorList()
+        if self._unknown:
+            processors.append(WithoutIds(self._unknown))
         if decoding.temperature > 0:
             processors.append(TemperatureLogitsWarper(decoding.temperature))
             if decoding.top_p < 1:
                 processors.append(TopPLogitsWarper(decoding.top_p))
             processors.append(OwnNoise([r.seed for r in requests]))
-        with torch.inference_mode():
-            out = self._model.generate(  # type: ignore[operator]
-                ids.to(self._model.device),
-                attention_mask=mask.to(self._model.device),
-                logits_processor=processors,
-                do_sample=False,
-                max_new_tokens=decoding.max_tokens,
-                pad_token_id=self._pad,
-            )
-        return [self._completion(row) for row in out[:, width:].tolist()]
+        return processors
 
-    def _completion(self, row: list[int]) -> Completion:
-        end = next((i for i, token in enumerate(row) if token in self._ends), None)
-        if end is None:
-            return Completion(row, "length")
-        return Completion(row[: end + 1], "stop")
+    def _completion(self, row: list[int], stops: Stops) -> Completion:
+        """What a row of a batch has up to its end; what follows is padding."""
+        for place, token in enumerate(row):
+            if token in stops.ids or (stops.texts and ends_with(self._tokenizer, row[: place + 1], stops.texts)):
+                return Completion(row[: place + 1], "stop")
+        return Completion(row, "length")

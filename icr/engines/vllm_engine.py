@@ -9,11 +9,15 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+from icr.base.errors import UserError
 from icr.base.progress import SILENT, Reporter
 from icr.engines.base import Completion, Decoding, Request
 from icr.engines.precision import Precision
+from icr.engines.stops import find_stops
+from icr.engines.tokens import unknown_ids
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
     from vllm import RequestOutput, SamplingParams
 
 _CPU = {
@@ -22,6 +26,12 @@ _CPU = {
     # ("CPU Generator does not use offset").
     "enable_chunked_prefill": False,
 }
+
+
+MOST_UNKNOWN = 1000
+"""Ids that one request can exclude; vLLM's GPU sampler has room for 1,024."""
+NEVER = -100.0
+"""The lowest bias that vLLM takes: a probability of e⁻¹⁰⁰ of what it was."""
 
 
 class Repacking:
@@ -74,8 +84,20 @@ class VllmEngine:
             trust_remote_code=False,
             load_format="safetensors",
             disable_log_stats=True,
+            generation_config="vllm",  # no sampling parameters out of the checkpoint
             **options,  # type: ignore[arg-type]
         )
+        self._tokenizer = cast("PreTrainedTokenizerBase", self._llm.get_tokenizer())
+        self._stops = find_stops(self._tokenizer, model)
+        unknown = unknown_ids(self._tokenizer, self._llm.model_config.get_vocab_size())
+        if len(unknown) > MOST_UNKNOWN:
+            self.close()
+            raise UserError(
+                f"the model has {len(unknown)} ids that its tokenizer does not have; vLLM can exclude {MOST_UNKNOWN}",
+                where=model,
+                do="set sampling.backend: transformers, or use the tokenizer that the model was trained with",
+            )
+        self._biases: dict[int, float] | None = dict.fromkeys(unknown, NEVER) or None
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._ended: dict[str, RequestOutput] = {}
@@ -88,13 +110,18 @@ class VllmEngine:
         """May be called from several threads: their requests then share the engine's steps."""
         from vllm import SamplingParams
 
+        stops = decoding.stops or self._stops
         params = [
             SamplingParams(
                 temperature=decoding.temperature,
                 top_p=decoding.top_p,
                 max_tokens=decoding.max_tokens,
                 seed=request.seed,
-                detokenize=False,
+                stop_token_ids=list(stops.ids),
+                stop=list(stops.texts),
+                logit_bias=self._biases,
+                detokenize=bool(stops.texts),
+                skip_special_tokens=False,
             )
             for request in requests
         ]

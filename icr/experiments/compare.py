@@ -19,7 +19,7 @@ from eval.difference import compare as difference
 from icr.base.errors import ConfigError, IcrError, StageFailed, UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows, write_json
-from icr.base.rundir import RoundDir, RunDir
+from icr.base.rundir import RoundDir, RunDir, start_date
 from icr.base.yaml_text import parse_yaml
 from icr.config.schema import Config
 from icr.experiments.lending import lend
@@ -180,7 +180,13 @@ def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> di
         try:
             with closing(
                 Controller(
-                    variant.run, variant.config, variant.inputs, console, borrow=borrow, measured=out / "measured"
+                    variant.run,
+                    variant.config,
+                    variant.inputs,
+                    console,
+                    borrow=borrow,
+                    measured=out / "measured",
+                    date=start_date(out),
                 )
             ) as controller:
                 controller.iterate()

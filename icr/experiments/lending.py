@@ -9,7 +9,8 @@ from pathlib import Path
 
 from icr.base.files import atomic_folder, atomic_path
 from icr.base.rundir import RoundDir, RunDir, StageRecord
-from icr.rounds.controller import Borrow, made_by
+from icr.rounds.controller import Borrow
+from icr.rounds.leftovers import made_by
 from icr.rounds.plan import parse_step, step_name
 from icr.work.runner import Counts
 from icr.work.steps import Step, find_done

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from eval.clusters import excludes
 from icr.base.files import write_text
 from icr.report import plots
 from icr.report.numbers import number, share
@@ -76,12 +77,24 @@ def compare_tables(result: Comparison) -> RenderableType:
     if result["judge"] is not None:
         parts += [_judged(result)]
         parts += [Text(f"{name} is not compared: {why}") for name, why in result["not_compared"].items()]
+        parts += [Text(line) for line in _without(result)]
     parts += [_made(result)]
     if result["agreement"]:
         parts += [_agreement(result)]
     taken = sum(map(len, result["shared"].values()))
     parts.append(Text(f"{taken} stages were taken over from another variant and not run again"))
     return Group(*parts)
+
+
+def _without(result: Comparison) -> list[str]:
+    """Why differences of the last round have no interval, each reason once."""
+    found = [of[result["rounds"]] for of in result["differences"].values() if result["rounds"] in of]
+    every = [item for of in found for item in [*of["languages"].items(), ("average", of["average"])]]
+    reasons: dict[str, dict[str, None]] = {}
+    for code, row in every:
+        if row["why"]:
+            reasons.setdefault(row["why"], {})[code] = None
+    return [f"{', '.join(codes)}: no interval: {why}" for why, codes in reasons.items()]
 
 
 def _judged(result: Comparison) -> Table:
@@ -94,10 +107,13 @@ def _judged(result: Comparison) -> Table:
         cells = [row["language"] if row["language"] != before else "", _short(row["variant"])]
         cells += [_with_error(row["win_rate"], row["win_rate_se"])]
         cells += [_with_error(row["lc_win_rate"], row["lc_win_rate_se"]), number(row["mean_length"], 0)]
-        table.add_row(*cells, number(row["difference"], sign=True) if row["difference"] is not None else "", bounds)
+        change = number(row["difference"], sign=True) if row["difference"] is not None else ""
+        clear = excludes(0, row["low"], row["high"])
+        table.add_row(*cells, change, bounds, style="bold" if clear else "")
         before = row["language"]
     table.caption = (
-        f"round {result['rounds']}, percent ± standard error; difference of win rate from {result['baseline']}"
+        f"round {result['rounds']}, percent ± standard error; difference of win rate from {result['baseline']}, "
+        "bold where its interval excludes 0"
     )
     return table
 

@@ -11,7 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from eval.clusters import excludes
 from eval.mtbench.summary import mtbench_rows
+from eval.rates import reasons
 
 if TYPE_CHECKING:
     from eval.difference import Difference
@@ -32,15 +34,33 @@ def _with_error(row: Fields, field: str, digits: int = 1) -> str:
 
 
 def _asides(summary: Fields) -> Text:
-    """Who judged, what it cost, and every reason why something is missing."""
+    """Who judged, what it cost, every reason why something is missing, and what is left out of the rates."""
     cost = summary.get("cost")
     lines = [f"judge: {summary['judge']}" + (f", {_money(cost)}" if cost else "")]
+    without: dict[str, list[str]] = {}
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
-        why = row.get("why", {})
-        shown = {k: v for k, v in why.items() if not (k.endswith("_se") and why.get(k.removesuffix("_se")) == v)}
-        lines += [f"{code}: no {field.replace('_', ' ')}: {reason}" for field, reason in shown.items()]
+        for key, reason in reasons(row):
+            if key.endswith("_interval") or key in ("low", "high"):
+                without.setdefault(reason, []).append(code)
+            else:
+                lines.append(f"{code}: no {key.replace('_', ' ')}: {reason}")
         lines += [f"{code}: {count} unscored: {reason}" for reason, count in (row.get("reasons") or {}).items()]
+        lines += [f"{code}: {text}" for text in _left_out(row)]
+    lines += [f"{', '.join(dict.fromkeys(codes))}: no interval: {reason}" for reason, codes in without.items()]
     return Text("\n".join(lines))
+
+
+def _left_out(row: Fields) -> list[str]:
+    """What of a language's items does not count as the others do."""
+    found = []
+    if row.get("one_order"):
+        found.append(f"{row['one_order']} items were judged in one order only; they count in no rate")
+    if row.get("identical"):
+        found.append(f"{row['identical']} answers are identical to the baseline's: draws, not asked")
+    if row.get("soft_verdicts") and row.get("hard_verdicts"):
+        soft, hard = row["soft_verdicts"], row["hard_verdicts"]
+        found.append(f"{soft} verdicts are weighted by probabilities, {hard} are a label alone")
+    return found
 
 
 def _money(cost: Fields) -> str:
@@ -85,18 +105,24 @@ def accuracy_table(summary: Fields) -> RenderableType:
 
 
 def difference_table(result: Difference, first: str, second: str) -> RenderableType:
-    """Second minus first, with 95 % paired bootstrap intervals."""
+    """Second minus first, with 95 % intervals over prompts."""
     table = _table("language", "items", "first", "second", "difference", "95 % interval")
     for code, row in [*result["languages"].items(), ("average", result["average"])]:
         low, high = row["low"], row["high"]
         bounds, clear = "", False
         if low is not None and high is not None:
-            bounds, clear = f"{number(low, 2, sign=True)} … {number(high, 2, sign=True)}", low > 0 or high < 0
+            bounds, clear = f"{number(low, 2, sign=True)} … {number(high, 2, sign=True)}", excludes(0, low, high)
         cells = [code, number(row["n"], 0), number(row["first"], 2), number(row["second"], 2)]
         table.add_row(*cells, number(row["difference"], 2, sign=True), bounds, style="bold" if clear else "")
     left = sum(row["left_out"] for row in result["languages"].values())
-    text = f"{result['unit']}; first: {first}; second: {second}; bold: the interval excludes 0"
-    return Group(table, Text(text + (f"; {left} items are left out because only one of them has them" if left else "")))
+    lines = [f"{result['unit']}; first: {first}; second: {second}; bold: the interval excludes 0"]
+    lines += [f"{left} items are left out because only one of them has them"] if left else []
+    for side in ("first", "second"):
+        alone = result["only_first"] if side == "first" else result["only_second"]
+        lines += [f"only the {side} has {', '.join(alone)}; not in the average"] if alone else []
+    rows = [*result["languages"].items(), ("average", result["average"])]
+    lines += [f"{code}: no interval: {row['why']}" for code, row in rows if row["why"]]
+    return Group(table, Text("\n".join(lines)))
 
 
 def mtbench_table(summary: Fields) -> RenderableType:

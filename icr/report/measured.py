@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
+from eval.clusters import excludes
 from eval.difference import READERS, Difference, compare
 from eval.folders import read_summary, summary_path
 from eval.mtbench.summary import GradeRow, mtbench_rows
@@ -25,6 +28,8 @@ class Measured:
     nlp: list[TaxRow] = field(default_factory=list)
     differences: list[tuple[int, int, Difference]] = field(default_factory=list)
     """(earlier round, later round, how the later one differs)."""
+    marks: dict[str, str] = field(default_factory=dict)
+    """See `marks`."""
     missing: list[str] = field(default_factory=list)
 
 
@@ -52,6 +57,31 @@ def measure(run: RunDir) -> Measured:
         for before, after in pairwise(judged):
             try:
                 found.differences.append((before, after, compare(folders[before], folders[after], benchmark)))
-            except (UserError, OSError, ValueError, KeyError) as error:
+            except UNREADABLE as error:
                 found.missing.append(f"rounds {before} and {after} cannot be compared on {benchmark}: {error}")
+    found.marks = marks({n: folder for n, folder in folders.items() if summary_path(folder, "xalpaca").is_file()})
     return found
+
+
+UNREADABLE = (UserError, OSError, ValueError, KeyError)
+
+
+def marks(folders: Mapping[int, Path]) -> dict[str, str]:
+    """▲ or ▼ for every language, and the average, whose win rate has changed since the first judged round: the interval
+    of the change over the same prompts excludes 0.
+
+    Args:
+        folders: of the judged rounds, by number.
+    """
+    if len(folders) < 2:
+        return {}
+    try:
+        found = compare(folders[min(folders)], folders[max(folders)], "xalpaca")
+    except UNREADABLE:
+        return {}  # the differences from round to round say why
+    rows = {**found["languages"], "average": found["average"]}
+    return {
+        code: "▲" if row["difference"] > 0 else "▼"
+        for code, row in rows.items()
+        if excludes(0, row["low"], row["high"])
+    }

@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from eval.rates import reasons
 from icr.base.fields import Fields
 from icr.base.files import write_text
 from icr.base.rundir import RunDir
@@ -97,7 +98,7 @@ def findings(results: Results) -> list[str]:
 
 def baseline_name(summary: Fields) -> str:
     baseline = str(summary.get("baseline", "the baseline"))
-    return "round 0's own answers" if baseline == "round-0" else f"the answers of {baseline}"
+    return "round 0's own answers" if baseline == "round-0" else f"the answers of {Path(baseline).name}"
 
 
 def _by_round(
@@ -203,10 +204,9 @@ def _remarks(results: Results) -> list[str]:
     for code, name in [*((x.code, x.name) for x in results.languages), ("average", "Average")]:
         for r in results.compared:
             row, said = r.judged(code), []
-            why = row.get("why", {})
-            for key, reason in why.items():
-                if why.get(key.removesuffix("_se")) != reason or not key.endswith("_se"):
-                    said.append(f"no {_words(key)}; {reason}.")
+            said += [f"no {_words(key)}; {reason}." for key, reason in reasons(row)]
+            if row.get("one_order"):
+                said.append(f"{row['one_order']} prompts were judged in one order only and count in no rate.")
             if row.get("lc_note"):
                 said.append(f"{row['lc_note']}.")
             if row.get("shortened"):

@@ -6,20 +6,23 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import TypedDict, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import yaml
 from scipy.special import stdtrit
 
+from eval.clusters import FEWEST, PERCENT, wilson
 from eval.folders import read_summary
 from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_object
 from icr.base.rundir import RoundDir, RunDir
+from icr.base.shown import hide_paths
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
 from icr.languages import english_name
 from icr.report.status import RunStatus, run_status
@@ -122,15 +125,18 @@ class Results:
 
 
 def interval(row: Fields, name: str) -> tuple[float, float] | None:
-    """95 % interval of a rate in percent, within 0 and 100; None when value or standard error is unknown.
+    """95 % interval of a rate in percent; None where the summary has none.
 
-    By Student's t with the row's `n` items: two prompts are no ground for a narrow interval.
+    A summary of an older icr has errors alone. One language's interval follows from them and its `n` items; that of an
+    average does not, as those errors took the languages as independent.
     """
+    if f"{name}_interval" in row:
+        found = row[f"{name}_interval"]
+        return (found[0], found[1]) if found else None
     value, error, n = row.get(name), row.get(f"{name}_se"), row.get("n", 0)
-    if value is None or error is None or n < 2:
+    if value is None or not error or n < FEWEST or "unscored" not in row:
         return None
-    width = float(stdtrit(n - 1, 0.975)) * error
-    return max(0.0, value - width), min(100.0, value + width)
+    return wilson(value, error, float(stdtrit(n - 1, 0.975)), n, PERCENT)
 
 
 class _Reader:
@@ -246,7 +252,8 @@ def collect(run: RunDir) -> Results:
     Raises:
         UserError: the config or a round's record cannot be read. Other damaged files are named on the page.
     """
-    config, status, reader = read_config(run), run_status(run), _Reader(run)
+    config = cast(Fields, hide_paths(read_config(run), run.path))  # the page is for other people's eyes as well
+    status, reader = run_status(run), _Reader(run)
     models = section(config, "models")
     rounds = [_read_round(at, reader, win_rates=has_xalpaca(config)) for at in run.rounds()]
     found = {lang for r in rounds for lang in [*r.lengths, *r.margins, *r.sampled]}
@@ -262,7 +269,7 @@ def collect(run: RunDir) -> Results:
     return Results(
         name=status.run,
         config=config,
-        config_text=run.config.read_text(encoding="utf-8") if run.config.exists() else "",
+        config_text=_show_config(run, config),
         policy=models.get("policy") or ("π_I aligned on English pairs" if config.get("alignment") else "unknown"),
         reference=models.get("reference") or "unknown",
         languages=[Language(code, _name(code), slot) for slot, code in enumerate(codes)],
@@ -272,6 +279,15 @@ def collect(run: RunDir) -> Results:
         versions={package: list(seen) for package, seen in sorted(versions.items())},
         missing=[*_unfinished(status), *reader.missing],
     )
+
+
+def _show_config(run: RunDir, config: Fields) -> str:
+    """The config without this machine's folders, and the comments on what has changed since."""
+    if not run.config.exists():
+        return ""
+    comments = [line for line in run.config.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    shown = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return shown + "".join(f"{hide_paths(line, run.path)}\n" for line in comments)
 
 
 def reward_name(reward: Fields) -> str:

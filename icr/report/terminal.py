@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eval.clusters import FEWEST
 from eval.folders import read_summary
 from icr.base.fields import Fields
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
+from icr.report.measured import marks
 from icr.report.numbers import number, share
 
 
@@ -29,10 +31,10 @@ def _read(at: RoundDir) -> Iterator[Fields]:
 
 
 def gains(judged: dict[int, Fields]) -> dict[str, float]:
-    """Per language: win rate of the last judged round minus that of the first, in percentage points."""
+    """Per language, and for the average: win rate of the last judged round minus that of the first, in points."""
     if len(judged) < 2:
         return {}
-    first, last = (judged[n]["languages"] for n in (min(judged), max(judged)))
+    first, last = (judged[n]["languages"] | {"average": judged[n]["average"]} for n in (min(judged), max(judged)))
     pairs = {code: (first[code]["win_rate"], last[code]["win_rate"]) for code in last if code in first}
     return {code: after - before for code, (before, after) in pairs.items() if before is not None and after is not None}
 
@@ -42,10 +44,9 @@ def _with_error(row: Fields, field: str) -> str:
     return number(value) + (f" ± {number(error)}" if value is not None and error is not None else "")
 
 
-def _results(judged: dict[int, Fields], languages: list[str]) -> Table:
+def _results(judged: dict[int, Fields], languages: list[str], marked: dict[str, str]) -> Table:
     """A row per language and round, the languages' averages last."""
     change = gains(judged)
-    best = max(change, key=lambda code: change[code], default=None)
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("language", "round", "win rate\n± se", "LC\n± se", "mean\nlength", "right\nlanguage", "change"):
         table.add_column(name, justify="left" if name == "language" else "right", no_wrap=True)
@@ -56,13 +57,13 @@ def _results(judged: dict[int, Fields], languages: list[str]) -> Table:
                 continue
             last = n == max(judged)
             gain = Text(number(change[code], 1, sign=True)) if last and code in change else Text("")
-            winner = last and code == best and change[code] > 0
-            if winner:
-                gain.append(" ▲")
+            mark = marked.get(code) if last and code in change else None
+            if mark:
+                gain.append(f" {mark}")
             cells = [code if n == min(rows) else "", str(n), _with_error(row, "win_rate")]
             cells += [_with_error(row, "lc_win_rate"), number(row.get("mean_length"), 0)]
             cells += [share(row.get("right_language")) if code != "average" else ""]
-            table.add_row(*map(Text, cells), gain, style="bold green" if winner else ("" if last else "dim"))
+            table.add_row(*map(Text, cells), gain, style="bold" if mark else ("" if last else "dim"))
         table.add_section()
     return table
 
@@ -85,6 +86,10 @@ def _sampled(run: RunDir, languages: list[str]) -> Table:
     return table
 
 
+def _too_few(prompts: int) -> str:
+    return f" (fewer than {FEWEST} prompts of a language have no interval)" if prompts < FEWEST else ""
+
+
 def print_summary(run: RunDir, console: Console) -> None:
     """The results of every judged round per language; of a run without a judge, its responses and pairs."""
     config = read_config(run)
@@ -102,7 +107,7 @@ def print_summary(run: RunDir, console: Console) -> None:
             console.print(_sampled(run, languages))
         return
     languages = ordered_languages(config, {code for s in judged.values() for code in s["languages"]})
-    console.print(_results(judged, languages))
+    console.print(_results(judged, languages, marks({n: run.round(n).judge for n in judged})))
     last = judged[max(judged)]
     if str(last.get("judge", "")).startswith("none"):
         console.print(Text("These are the baseline's own answers. The first comparison comes after round 1."))
@@ -115,6 +120,7 @@ def print_summary(run: RunDir, console: Console) -> None:
     console.print(
         Text(
             f"Rates in percent against {last['baseline']}{own}, judged by {last['judge']} on {held_out} prompts per "
-            "language; change: points of win rate since the first judged round, ▲ the largest; lengths in characters."
+            "language; change: points of win rate since the first judged round, ▲ or ▼ where its 95 % interval "
+            f"excludes 0{_too_few(min(sizes))}; lengths in characters."
         )
     )

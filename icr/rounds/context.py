@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from icr.base.fields import Fields
 from icr.base.rundir import RoundDir, RunDir
+from icr.base.shown import show_path
 from icr.config.schema import Config
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template
 from icr.work.machine import Machine
 from icr.work.steps import Step
 from prompts.load import Prompt
@@ -52,12 +54,16 @@ class Context:
     """The policy one round earlier: π_θ^{t-2}, and π_I in round 1."""
     judge_model: str | None
     machine: Machine
+    template: Template
+    """Of all that the policies and π_I read in this run."""
     engine: EngineSettings
     """One for all that the policies sample in this run."""
     parts: dict[str, Fields] = field(default_factory=dict)
     """Of a judge stage: benchmark that is done → its counts. The stage adds to it."""
     save: Callable[[], None] = lambda: None
     """Write the stage's record, so that its parts outlive a kill."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Folder of a model that the config names → what it is called."""
     shared: Callable[[str], Path | None] = lambda name: None
     """Where several runs share what is measured of the responses, by the pass's name; None: nothing is shared."""
 
@@ -70,6 +76,10 @@ class Context:
         """Prompts a shard."""
         size = self.config.sampling.shard_size
         return min(size, GPU_SHARD) if self.machine.gpus else size
+
+    def name_of(self, model: str) -> str:
+        """What records and model cards call a model: `round-1/model`, `org/name@commit`, or a folder's name."""
+        return self.names.get(model) or show_path(model, self.run.path)
 
     def shard_folder(self, base: Path) -> Path:
         """A folder below `base` that no work of other inputs or settings shares."""

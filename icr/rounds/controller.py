@@ -14,19 +14,24 @@ from rich.console import Console
 
 from icr.base.errors import UserError
 from icr.base.files import write_json
+from icr.base.hub import read_hub_id
 from icr.base.lock import RunLock
-from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord
+from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord, start_date
+from icr.base.shown import show_path
 from icr.config.load import load_config
 from icr.config.schema import Config
-from icr.engines.models import check_same_vocabulary
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template
 from icr.rounds.benchmarks import follow_benchmarks, with_benchmarks
+from icr.rounds.check_models import check_materialised
 from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
+from icr.rounds.leftovers import forget, tidy
 from icr.rounds.plan import RunPlan, step_name
 from icr.rounds.preflight import check_batch
 from icr.rounds.registry import find_stage
 from icr.rounds.window import bound_window
+from icr.work.devices import check_count, check_memory, find_gpus
 from icr.work.machine import Machine
 from icr.work.runner import Counts
 from icr.work.settings import append_history
@@ -49,6 +54,7 @@ class Controller:
         *,
         borrow: Borrow | None = None,
         measured: Path | None = None,
+        date: str | None = None,
     ) -> None:
         """Take the lock and compare the run's records with the config and the files that it names.
 
@@ -56,6 +62,7 @@ class Controller:
             inputs: what `icr.rounds.preflight.preflight` has read for this config.
             borrow: takes over steps that another run has done from the same inputs.
             measured: folder of what several runs measure of the same responses.
+            date: YYYY-MM-DD, when several runs were started; chat templates may write it. Default: the run's own.
 
         Raises:
             UserError: the folder is in use; a finished step was made from other inputs or with other settings.
@@ -67,9 +74,12 @@ class Controller:
             self._sweep()
             asked = config.train.processes
             fds, processes = [self._lock.fd], None if asked == "auto" else asked
-            self.machine = Machine(run.path, console, fds, processes, config.sampling.tensor_parallel)
+            sampling = config.sampling
+            self.machine = Machine(run.path, console, fds, processes, sampling.tensor_parallel, sampling.gpu_memory)
             self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
             self._settle()
+            models, day = config.models, start_date(run.path, date)
+            self._template = Template(file=models.chat_template, arguments=models.template_arguments, date=day)
         except BaseException:
             self._lock.release()
             raise
@@ -154,9 +164,12 @@ class Controller:
     def iterate(self) -> None:
         """Run everything that is not done yet."""
         check_batch(self.config, self.machine.processes * self.config.train.nodes)
+        check_count(self.config.sampling.tensor_parallel, self.machine.gpus)
         for note in self.inputs.notes:
             self.machine.note(note)
         if not all(self.run.round(number).done(stage) for number, stage in self.plan.stages()):
+            if self.machine.gpus:
+                check_memory(self.config.sampling, find_gpus())
             self.machine.warm(self.config.sampling.backend)
         for number, stage in self.plan.stages():
             self.stage(number, stage)
@@ -217,8 +230,8 @@ class Controller:
         models = [first, *(str(self.run.round(n).model) for n in range(1, number + 1))]
         write_once = self.run.round(0).path / "model.json"
         if not write_once.exists():
-            write_json(write_once, {"policy": first, "reference": reference})
-        window = bound_window(self.config, self.inputs, reference)
+            write_json(write_once, {role: self._portable(name) for role, name in names.items()})
+        window = bound_window(self.config, self.inputs, [reference, *([first] if names["policy"] else [])])
         return Context(
             run=self.run,
             round=self.run.round(number),
@@ -231,53 +244,38 @@ class Controller:
             previous=models[number - 2] if number >= 2 else reference,
             judge_model=folders.get(self.inputs.judge or ""),
             machine=self.machine,
+            template=self._template,
             engine=EngineSettings.of(self.config.sampling, window, gpu=self.machine.gpus > 0),
+            names={folder: self._called(name) for name, folder in folders.items()},
             shared=lambda name: self._measured / self.plan.pass_key(number, name) if self._measured else None,
         )
 
+    def _pinned(self, model: str) -> str:
+        """A hub id with the commit that it is known by; any other name as it is."""
+        known = {"policy": self.inputs.policy, "reference": self.inputs.reference, "judge model": self.inputs.judge}
+        found = next((self.plan.contents[name] for name, of in known.items() if of == model), model)
+        return found if read_hub_id(found) else model
+
+    def _called(self, model: str) -> str:
+        return show_path(self._pinned(model), self.run.path).removeprefix("…/")
+
+    def _portable(self, model: str) -> str:
+        """A model's name as `--from` takes it: a path inside the run folder is relative to it."""
+        if not model:
+            return f"{self.run.round(0).path.name}/model"
+        inside = show_path(model, self.run.path)
+        return inside if Path(model).is_absolute() and not inside.startswith("…/") else self._pinned(model)
+
     def _materialised(self) -> dict[str, str]:
-        """Every model of the config as a folder; checks that policy and reference share a vocabulary."""
+        """Every model of the config as a folder, checked."""
         if not self._folders:
-            names = {m for m in (self.inputs.policy, self.inputs.reference, self.inputs.judge) if m}
-            self._folders = self.machine.folders(names, self.config.models.chat_template)
-            if self.inputs.policy:
-                check_same_vocabulary(self._folders[self.inputs.policy], self._folders[self.inputs.reference])
+            inputs = self.inputs
+            pinned = {name: self._pinned(name) for name in (inputs.policy, inputs.reference, inputs.judge) if name}
+            folders = self.machine.folders(set(pinned.values()), self.config.models.chat_template)
+            found = {name: folders[exact] for name, exact in pinned.items()}
+            check_materialised(self.config, inputs, found)
+            self._folders = found
         return self._folders
-
-
-def made_by(at: RoundDir, stage: Stage) -> list[Path]:
-    """What a stage leaves behind."""
-    files: dict[Stage, list[Path]] = {
-        "align": [at.model, at.train],
-        "sample": [at.responses],
-        "score": [at.rewards, at.lengths, at.translations],
-        "pair": [at.pairs],
-        "train": [at.model, at.train],
-        "judge": [at.judge],
-    }
-    return files[stage]
-
-
-def forget(at: RoundDir, stage: Stage) -> None:
-    """Remove what an unfinished stage has made from inputs or with settings that have changed since."""
-    for path in made_by(at, stage):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def tidy(at: RoundDir, stage: Stage) -> None:
-    """Remove what a stage needed only until its record said that it is done."""
-    leftovers = {
-        "sample": [at.responses / "shards"],
-        "score": [at.rewards / "shards", at.translations / "shards"],
-        "judge": [at.judge / "answers" / "shards", at.judge / "mtbench" / "answers" / "shards"],
-        "align": [at.train / "reference"],
-        "train": [at.train / "reference"],
-    }
-    for path in leftovers.get(stage, []):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def find_versions() -> dict[str, str]:

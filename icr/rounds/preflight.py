@@ -4,49 +4,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from eval.judges.own import check_own_judge
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
-from icr.base.conversation import Conversation, is_plain, load_conversation
 from icr.base.errors import ConfigError, UserError
+from icr.base.problems import Collector
 from icr.config.load import load_config
 from icr.config.schema import Config, Judge, MtBench
-from icr.engines.models import locate
+from icr.engines.folders import locate
 from icr.languages import check_languages
+from icr.rounds.check_models import check_models
 from icr.rounds.checks import find_faults, find_notes
 from icr.rounds.context import Inputs
+from icr.rounds.room import check_room
 from icr.rounds.stages.kinds import check_kind
-from loops.checks import check_dropout, check_train
+from icr.rounds.templates import check_templates
+from loops.checks import check_train
 from prompts.load import Prompt, load_heldout, load_prompts
 from prompts.overlap import check_overlap, describe_prompts
 from prompts.preferences import EnglishPairs, describe_pairs, read_alignment
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class _Collector:
-    def __init__(self) -> None:
-        self.problems: list[UserError] = []
-        self.notes: list[str] = []
-
-    def add(self, what: str, *, where: str, do: str) -> None:
-        self.problems.append(UserError(what, where=where, do=do))
-
-    def attempt(self, default: T, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The action's result, or `default` with its problems kept."""
-        try:
-            return action(*args, **kwargs)
-        except ConfigError as error:
-            self.problems.extend(error.problems)
-        except UserError as error:
-            self.problems.append(error)
-        return default
 
 
 def preflight(config: Config) -> Inputs:
@@ -55,7 +36,8 @@ def preflight(config: Config) -> Inputs:
     Raises:
         ConfigError: every problem of the config and of the files it names.
     """
-    found = _Collector()
+    found = Collector()
+    notes: list[str] = []
     _settings(config, found)
     languages = config.prompts.languages
     prompts: list[Prompt] = []
@@ -72,23 +54,26 @@ def preflight(config: Config) -> Inputs:
     trained = policy or reference
     found.problems.extend(find_faults(config))
     if trained and not trained.endswith(".gguf"):
-        found.attempt(None, check_dropout, trained, config.train.dropout)
+        found.attempt(None, check_room, config, trained)
     alignment: list[dict[str, str]] = []
     if config.alignment and not config.models.policy:
         english = found.attempt(EnglishPairs([], Counter()), read_alignment, config.alignment.pairs)
         alignment = english.pairs[: config.alignment.limit]
-        found.notes.extend(describe_pairs(english, config.alignment.limit))
+        notes.extend(describe_pairs(english, config.alignment.limit))
     heldout, judge = _judge(config, found)
-    found.notes.extend(describe_prompts(prompts, config.prompts.limit, "prompts.path", "prompts.limit"))
-    found.notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
+    notes.extend(found.attempt([], _describe_end, config.judge))
+    notes.extend(describe_prompts(prompts, config.prompts.limit, "prompts.path", "prompts.limit"))
+    notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
     overlap = config.prompts.allow_overlap
-    found.notes.extend(found.attempt([], check_overlap, prompts, heldout, allowed=overlap))
-    if trained and not trained.endswith(".gguf"):
-        found.attempt(None, _check_template, trained, config.models.chat_template, [*prompts, *heldout], alignment)
+    notes.extend(found.attempt([], check_overlap, prompts, heldout, allowed=overlap))
+    before = len(found.problems)
+    found.attempt(None, check_models, config, policy, reference, judge)
+    if len(found.problems) == before:  # a tokenizer that is broken has been named
+        found.attempt(None, check_templates, config, trained, judge, [*prompts, *heldout], alignment)
     if found.problems:
         raise ConfigError(found.problems)
     inputs = Inputs(prompts, heldout, alignment, policy, reference, judge)
-    return replace(inputs, notes=[*found.notes, *find_notes(config, inputs)])
+    return replace(inputs, notes=[*notes, *find_notes(config, inputs)])
 
 
 def load_checked(
@@ -103,7 +88,7 @@ def load_checked(
         config = load_config(path, overrides, changes)
     except ConfigError as error:
         if isinstance(error.partial, Config):
-            found = _Collector()
+            found = Collector()
             found.problems.extend(error.problems)
             found.attempt(None, preflight, error.partial)
             raise ConfigError(found.problems) from error
@@ -111,7 +96,7 @@ def load_checked(
     return config, preflight(config)
 
 
-def _settings(config: Config, found: _Collector) -> None:
+def _settings(config: Config, found: Collector) -> None:
     languages = config.prompts.languages
     if "en" not in languages:
         found.add(
@@ -166,39 +151,6 @@ def check_batch(config: Config, processes: int) -> None:
         raise ConfigError(problems)
 
 
-def _check_template(
-    model: str, chat_template: str | None, prompts: Sequence[Prompt], alignment: Sequence[Mapping[str, str]]
-) -> None:
-    """Whether the model's chat template takes the conversations: one of each sequence of roles is rendered.
-
-    Plain texts are not, and a hub id's template is looked at only where it is in the local cache: what it refuses is
-    said when the first prompts are encoded.
-
-    Raises:
-        ConfigError: every sequence that it does not take, by the first prompt that has it.
-        UserError: the tokenizer cannot be loaded.
-    """
-    from icr.engines.models import fill_template, has_tokenizer, load_tokenizer
-
-    every: list[tuple[str, Conversation]] = [(f"prompt {p.id}, language {p.lang}", p.messages) for p in prompts]
-    every += [(f"alignment pair {n}", load_conversation(pair["prompt"])) for n, pair in enumerate(alignment, 1)]
-    by_roles: dict[tuple[str, ...], tuple[str, Conversation]] = {}
-    for name, messages in every:
-        if not is_plain(messages):
-            by_roles.setdefault(tuple(m["role"] for m in messages), (name, messages))
-    if not by_roles or not has_tokenizer(model):
-        return
-    tokenizer = load_tokenizer(model, chat_template)
-    problems = []
-    for name, messages in by_roles.values():
-        try:
-            fill_template(tokenizer, messages, opened=True)
-        except UserError as error:
-            problems.append(UserError(error.what, where=f"{name}; {error.where}", do=error.do))
-    if problems:
-        raise ConfigError(problems)
-
-
 def _check_objective(config: Config) -> None:
     from loops.families import family_of
     from loops.objective import make_objective
@@ -206,7 +158,7 @@ def _check_objective(config: Config) -> None:
     family_of(make_objective(config.objective, beta=config.train.beta, nll_weight=config.train.nll_weight))
 
 
-def _judge(config: Config, found: _Collector) -> tuple[list[Prompt], str | None]:
+def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
     judge = config.judge
     if not judge.active:
         return [], None
@@ -261,6 +213,15 @@ def _check_endpoint(judge: Judge) -> None:
 
     assert judge.model is not None
     check_endpoint(judge.model, judge)
+
+
+def _describe_end(judge: Judge) -> list[str]:
+    from icr.endpoint.address import show_address
+    from icr.endpoint.ends import describe_end
+
+    if judge.kind != "openai" or not judge.model:
+        return []
+    return describe_end(judge.model, show_address(judge), judge.ends, date.today())
 
 
 def _check_prices(path: str) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eval.mtbench.answers import bound_conversation
 from eval.mtbench.questions import load_questions
 from icr.config.schema import Config
-from icr.engines.models import context_length
+from icr.engines.context import context_length
 from icr.rounds.context import Inputs
 from icr.translation import ROOM
 from icr.work.sampling import bound_tokens
 
 
-def bound_window(config: Config, inputs: Inputs, model: str) -> int:
-    """Tokens of the longest sequence that the run can ask for, and no more than the model was made for.
+def bound_window(config: Config, inputs: Inputs, models: Sequence[str]) -> int:
+    """Tokens of the longest sequence that the run can ask for, and no more than its models were made for.
 
     Args:
-        model: any of the run's policies, as a folder or hub id.
+        models: folders of the reference and of a policy; later policies are as long as the first one.
     """
     longest = [bound_tokens([p.text for p in inputs.prompts]) + config.sampling.max_tokens]
     if config.reward.kind in ("translate", "lidr"):
@@ -26,4 +28,4 @@ def bound_window(config: Config, inputs: Inputs, model: str) -> int:
     if judge.active and "mtbench" in judge.benchmarks and judge.mtbench is not None:
         questions = load_questions(judge.mtbench, config.prompts.languages)
         longest.append(bound_conversation(questions, judge.mtbench.max_tokens))
-    return min(context_length(model), max(longest))
+    return min(*map(context_length, models), max(longest))

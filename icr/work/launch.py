@@ -16,6 +16,7 @@ from typing import Protocol
 
 from icr.base.errors import StageFailed, UserError
 from icr.base.process import make_environment
+from icr.work.causes import find_cause, last_lines, read_from
 from icr.work.runner import Counts
 
 POLL_SECONDS = 0.1
@@ -54,6 +55,7 @@ class _Running:
         self.result: Counts | None = None
         self.error: dict[str, str] | None = None
         with open(worker.log, "ab") as log:
+            self.log_start = log.tell()
             self.process = subprocess.Popen(
                 worker.argv,
                 stdin=subprocess.DEVNULL,
@@ -133,11 +135,14 @@ def _failure(running: _Running) -> Exception:
     with contextlib.suppress(subprocess.TimeoutExpired):
         running.process.wait(timeout=5)
     code = running.process.poll()
+    text = read_from(worker.log, running.log_start)
+    cause = None if error else find_cause(text)
     if error:
         how = error.get("text", "an error")
+    elif cause:
+        how = cause
     elif code is not None and code < 0:
         how = f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
     else:
         how = f"ended with exit code {code} and no result"
-    tail = "\n".join(worker.log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
-    return StageFailed(f"a worker failed: {how}\n  log: {worker.log}\n{tail}")
+    return StageFailed(f"a worker failed: {how}\n  log: {worker.log}\n{last_lines(text)}")

@@ -17,6 +17,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from icr.base.process import make_environment
+from icr.work.causes import describe_failure
 from icr.work.launch import LOW_DISK
 from icr.work.messages import Header, pack
 from icr.work.pool import Alive, Died, Event, Failure, Task, WorkerId
@@ -201,11 +202,11 @@ class LocalPool:
         self._events.append(Died(process.id, self._look_up_failure(process, why or how)))
 
     def _look_up_failure(self, process: WorkerProcess, what: str) -> Failure:
-        """A failure with its log, unless the disk is full, which is the cause of most other things then."""
+        """A failure with cause and log, unless the disk is full, which is the cause of most other things then."""
         if shutil.disk_usage(self._folder).free < LOW_DISK:
             do = "free some space, then rerun the same command to resume"
             return Failure("the disk is full", where=str(self._folder), do=do, by_user=True)
-        return Failure(what, log=str(process.log), tail=process.read_tail())
+        return describe_failure(what, process.log, process.read_log())
 
 
 def name_devices(first: int, count: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from icr.base.files import write_text
+from icr.engines.folders import fetch, is_ready
 from icr.engines.open import slow_imports
 from icr.engines.precision import Precision, resolve_precision
 from icr.work.crew import Limits
@@ -22,7 +23,7 @@ from icr.work.launch import Worker, run_workers
 from icr.work.local_pool import Lane, LocalPool
 from icr.work.pool import Pool, Shard, Task
 from icr.work.prepare import PrepareTask
-from icr.work.probe import TEXT, EngineTask, Probe, ProbeTask
+from icr.work.probe import TEXT, Agreement, EngineProbeTask, EngineTask, Probe, ProbeTask
 from icr.work.shard_queue import Tally, run_shards
 from icr.work.shards import ShardFolder, cut_table
 
@@ -50,6 +51,7 @@ class Machine:
         keep_fds: Sequence[int] = (),
         processes: int | None = None,
         tensor_parallel: int = 1,
+        gpu_memory: float = 0.9,
     ) -> None:
         """
         Args:
@@ -57,9 +59,10 @@ class Machine:
             keep_fds: a lock that trainings hold, too, as they write into the run folder.
             processes: of training; None is one per GPU.
             tensor_parallel: GPUs of each engine.
+            gpu_memory: share of a GPU's memory for lm-eval's vLLM; engines have theirs in their settings.
         """
         self.folder, self._console, self._keep_fds, self._asked = folder, console, keep_fds, processes
-        self._tensor_parallel = tensor_parallel
+        self._tensor_parallel, self.gpu_memory = tensor_parallel, gpu_memory
         self._awake: str | None = None
         self._started = False
         self._noted: set[str] = set()
@@ -153,13 +156,32 @@ class Machine:
         if task.model not in self._probes:
             asked = ProbeTask(
                 model=task.model,
-                chat_template=task.chat_template,
+                template=task.template,
                 precision=task.engine.precision,
                 tokens=task.engine.window - 1,
             )
             made = self.run(asked, pa.table({"text": [TEXT]}), "checking new weights")
             self._probes[task.model] = Probe(token_ids=made["token_ids"][0].as_py(), logp=made["logp"][0].as_py())
         return self._probes[task.model]
+
+    def compare(self, task: EngineTask, precision: Precision) -> Agreement | None:
+        """What the engine that did `task`, and a scorer in this precision, say of one text; None where no engine of
+        this command has served the task's model. The scorer stays in memory.
+
+        Raises:
+            UserError: they cannot be of one model.
+        """
+        if task.model not in self._served:
+            return None
+        shared = {"model": task.model, "template": task.template, "tokens": task.engine.window - 1}
+        text = pa.table({"text": [TEXT]})
+        engine = self.run(EngineProbeTask(engine=task.engine, **shared), text, "comparing engine and scorer")  # type: ignore[arg-type]
+        scorer = self.run(ProbeTask(precision=precision, **shared), text, "comparing engine and scorer")  # type: ignore[arg-type]
+        logps = engine["logp"][0].as_py(), scorer["logp"][0].as_py()
+        found = Agreement.of(len(engine["token_ids"][0]) - 1, *logps, (task.engine.precision, precision))
+        self.note_once(found.describe())
+        found.check(task.model)
+        return found
 
     def _wake(self, lane: str) -> None:
         """On a GPU one lane at a time has the memory: the others give theirs back first."""
@@ -168,14 +190,20 @@ class Machine:
         self._awake = lane
 
     def folders(self, models: Collection[str], chat_template: str | None) -> dict[str, str]:
-        """Every model (hub id, folder or .gguf) → the hub id or folder that transformers and vLLM load."""
-        if not any(model.endswith(".gguf") for model in models):
-            return {model: model for model in models}
-        names = sorted(models)
+        """Every model (hub id, folder or .gguf) → the folder that transformers and vLLM load.
+
+        Raises:
+            UserError: as `icr.engines.folders.materialise`.
+        """
+        fetched = {model: fetch(model) for model in models}  # here: a download may take longer than a worker's deadline
+        names = sorted({name for name in fetched.values() if not is_ready(name)})
+        if not names:
+            return fetched
         table = pa.table({"model": names})
         made = self.run(PrepareTask(chat_template=chat_template), table, "preparing models")
         self.pool.stop("single")  # it has loaded weights that nobody needs any more
-        return dict(zip(names, made["folder"].to_pylist(), strict=True))
+        folders = dict(zip(names, made["folder"].to_pylist(), strict=True))
+        return {model: folders.get(name, name) for model, name in fetched.items()}
 
     def train(self, spec: TrainSpec, label: str) -> Counts:
         """Run a training; on several processes or nodes under torchrun."""

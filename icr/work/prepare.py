@@ -21,7 +21,7 @@ class PrepareTask(Task):
 
 
 def prepare(state: Resident, task: PrepareTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    from icr.engines.models import materialise
+    from icr.engines.folders import materialise
 
     folders = []
     for done, model in enumerate(table["model"].to_pylist()):

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from icr.engines.base import Engine
+from icr.engines.base import Engine, Stops
 from icr.engines.open import EngineSettings, open_engine
 from icr.engines.precision import Precision
+from icr.engines.templates import Template, find_thinking
 from icr.work.probe import Probe
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     from icr.engines.classifier import Classifier
 
-ROOM = 0.8
-"""Share of the free memory that one more model may take before an older one has to go."""
-BYTES = {"fp32": 4, "bf16": 2}
 NAMES_ONLY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 """Entries of a config.json that may differ between two models of one architecture."""
 
@@ -76,28 +74,43 @@ class Resident:
         print(f"engine {self._built} built: {self._engine.name}, {serves[0].precision}, {model}", flush=True)
         return self._engine
 
-    def scorer(self, model: str, precision: Precision) -> PreTrainedModel:
-        """A causal language model in eval mode; older ones stay as long as there is memory for all."""
+    def scorer(self, model: str, precision: Precision, *, surely: bool = False) -> PreTrainedModel:
+        """A causal language model in eval mode; older ones stay as long as there is memory for all.
+
+        Args:
+            surely: refuse a model for which there is hardly room. A processor whose memory is full does not say so.
+
+        Raises:
+            DoesNotFit: there is no room for it.
+        """
+        from icr.engines.memory import does_not_fit, has_room
         from icr.engines.models import free, load_scorer
 
         key = (stamp(model), precision)
         if key not in self._scorers:
             for old in [k for k in self._scorers if k[0][0] == model and k[0] != key[0]]:
                 free(self._scorers.pop(old))
-            while self._scorers and not _has_room(model, precision):
+            while self._scorers and not has_room(model, precision):
                 free(self._scorers.popitem(last=False)[1])
+            if surely and not has_room(model, precision):
+                raise does_not_fit(model, precision)
             self._scorers[key] = load_scorer(model, precision)
         self._scorers.move_to_end(key)
         return self._scorers[key]
 
-    def classifier(self, model: str, precision: Precision, batch_tokens: int) -> Classifier:
-        """A sequence classifier, alone in memory."""
+    def classifier(
+        self, model: str, precision: Precision, batch_tokens: int, template: Template, *, surely: bool = False
+    ) -> Classifier:
+        """A sequence classifier, alone in memory. `surely` and errors as for `scorer`."""
         from icr.engines.classifier import Classifier
+        from icr.engines.memory import does_not_fit, has_room
 
         key = (stamp(model), precision)
         if key not in self._classifiers:
             self.rest()
-            self._classifiers[key] = Classifier(model, precision, batch_tokens)
+            if surely and not has_room(model, precision):
+                raise does_not_fit(model, precision)
+            self._classifiers[key] = Classifier(model, precision, batch_tokens, template)
         return self._classifiers[key]
 
     def keep(self, name: str, make: Callable[[], T]) -> T:
@@ -107,11 +120,20 @@ class Resident:
                 self._kept[name] = make()
             return cast(T, self._kept[name])
 
-    def tokenizer(self, model: str, chat_template: str | None) -> PreTrainedTokenizerBase:
-        from icr.engines.models import load_tokenizer
+    def tokenizer(self, model: str, template: Template) -> PreTrainedTokenizerBase:
+        """A tokenizer that writes conversations in a chat template.
 
-        name = f"tokenizer {stamp(model)} {chat_template}"
-        return self.keep(name, lambda: load_tokenizer(model, chat_template))
+        Raises:
+            UserError: as `load_tokenizer`; its template makes the model write its reasoning.
+        """
+        return self.keep(f"tokenizer {stamp(model)} {template.model_dump_json()}", lambda: _open(model, template))
+
+    def stops(self, model: str, template: Template, asked: tuple[str, ...]) -> Stops:
+        """What ends the model's answers, see `icr.engines.stops.find_stops`."""
+        from icr.engines.stops import find_stops
+
+        name = f"stops {stamp(model)} {template.model_dump_json()} {asked}"
+        return self.keep(name, lambda: find_stops(self.tokenizer(model, template), model, asked))
 
     def rest(self) -> None:
         """Give device memory back: the engine sleeps, loaded models go."""
@@ -123,6 +145,15 @@ class Resident:
             free(self._scorers.popitem()[1])
         while self._classifiers:
             free(self._classifiers.popitem()[1].model)
+
+
+def _open(model: str, template: Template) -> PreTrainedTokenizerBase:
+    from icr.engines.models import load_tokenizer
+
+    tokenizer = load_tokenizer(model, template)
+    if problem := find_thinking(tokenizer):
+        raise problem
+    return tokenizer
 
 
 def stamp(model: str) -> Stamp:
@@ -139,13 +170,3 @@ def describe_architecture(model: str) -> str:
         return model
     config = json.loads(file.read_text(encoding="utf-8"))
     return json.dumps({key: value for key, value in config.items() if key not in NAMES_ONLY}, sort_keys=True)
-
-
-def _has_room(model: str, precision: Precision) -> bool:
-    """Whether this worker's device has memory for one more model of this size."""
-    import psutil
-    import torch
-
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-    stored = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
-    return stored * BYTES[precision] / 2 <= ROOM * free

@@ -45,6 +45,7 @@ USES: dict[str, tuple[str, ...]] = {
     "models.policy": (INPUT,),
     "models.reference": (INPUT,),
     "models.chat_template": (INPUT,),
+    "models.template_arguments": ("align", "sample", *ANSWERING),
     "alignment.pairs": (INPUT,),
     "alignment.limit": ("align",),
     "alignment.learning_rate": ("align",),
@@ -62,6 +63,7 @@ USES: dict[str, tuple[str, ...]] = {
     "sampling.temperature": ("sample",),
     "sampling.top_p": ("sample",),
     "sampling.max_tokens": ("sample",),
+    "sampling.stop": ("align", "sample", *ANSWERING),
     "sampling.seed": ("sample", *ANSWERING),
     "sampling.precision": ("sample", *ANSWERING),
     # decides which prompts are in one batch, and so, on a CPU, the last bits of their probabilities
@@ -119,6 +121,11 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.timeout": (OPERATIONAL,),
     "judge.budget": (OPERATIONAL,),
     "judge.prices": (OPERATIONAL,),
+    "judge.ends": (OPERATIONAL,),
+    "judge.cache": (OPERATIONAL,),
+    "judge.reasoning_effort": ASKING,
+    "judge.extra_body": ASKING,
+    "judge.system": ASKING,
     "judge.kind": ASKING,
     "judge.model": ASKING,
     "judge.benchmarks": (PLAN,),
@@ -128,6 +135,9 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.baseline": (INPUT,),
     "judge.orders": ("judge/xalpaca",),
     "judge.preference": ASKING,
+    "judge.verdict_tokens": ASKING,
+    "judge.verdict_temperature": ASKING,
+    "judge.max_unscored": (OPERATIONAL,),
     "judge.difficulty": (INPUT,),
     "judge.gamed": (INPUT,),
     "judge.max_tokens": ("judge/xalpaca",),
@@ -165,6 +175,8 @@ def _asks_endpoint(config: Config) -> bool:
 
 
 ONLY_WHERE: dict[str, Callable[[Config, Stage], bool]] = {
+    "models.template_arguments": lambda config, stage: bool(config.models.template_arguments),
+    "sampling.stop": lambda config, stage: bool(config.sampling.stop),
     # LIDR takes one greedy response per prompt, whatever `sampling` says, and has no rewards
     "reward.kind": lambda config, stage: stage == "score" or _is_lidr(config),
     "sampling.n": lambda config, stage: not _is_lidr(config),
@@ -180,6 +192,16 @@ ONLY_WHERE: dict[str, Callable[[Config, Stage], bool]] = {
 }
 """Keys that do not count everywhere. A key that is new in a version of icr belongs here, too: it must not count at the
 value that leaves results as they were, or runs of earlier versions would be refused."""
+
+
+SINCE: dict[str, object] = {
+    "judge.reasoning_effort": None,
+    "judge.extra_body": {},
+    "judge.system": None,
+    "judge.verdict_tokens": None,
+    "judge.verdict_temperature": None,
+}
+"""Keys of endpoints that came later, and the value that leaves verdicts as they were: at it they are in no record."""
 
 
 def settings_of(config: Config, stage: Stage) -> dict[str, object]:
@@ -200,7 +222,8 @@ def settings_of(config: Config, stage: Stage) -> dict[str, object]:
             "judge.benchmarks": sorted(config.judge.benchmarks)
         }
     used = (key for key, stages in USES.items() if stage in stages and _counts(config, stage, key))
-    return {key: value for key in used for value in _values(config, key)}
+    found = {key: value for key in used for value in _values(config, key)}
+    return {key: value for key, value in found.items() if key not in SINCE or value != SINCE[key]}
 
 
 def is_operational(key: str) -> bool:
@@ -224,7 +247,7 @@ def append_history(path: Path, old: Config, new: Config, when: str) -> None:
     # a dumped value is never in the first column, so a `#` there begins a comment
     lines = [line for line in before if line.startswith("#")]
     lines += [f"# {when} {key}: {was} → {now}" for key, was, now in _find_differences(old, new)]
-    write_text(path, dump_config(new) + "".join(f"{line}\n" for line in lines))
+    write_text(path, dump_config(new, path.parent) + "".join(f"{line}\n" for line in lines))
 
 
 def _find_differences(old: Config, new: Config) -> Iterator[tuple[str, str, str]]:
@@ -236,6 +259,8 @@ def _find_differences(old: Config, new: Config) -> Iterator[tuple[str, str, str]
 
 
 def _counts(config: Config, stage: Stage, key: str) -> bool:
+    if key in SINCE and not _asks_endpoint(config):
+        return False
     return key not in ONLY_WHERE or ONLY_WHERE[key](config, stage)
 
 

@@ -237,7 +237,9 @@ def _find_changes(step: Step, record: Record, since: str, remade: Collection[str
         elif before != now and None in (before, now):
             lines.append(f"{'new' if before is None else 'gone'} since {since}: the {name}")
         elif before != now:
-            lines.append(f"the {name} changed since {since}")
+            # hub ids say themselves what they are; other inputs are known by hashes, which say nothing to people
+            commits = f": {before} → {now}" if before and now and "/" in before and "/" in now else ""
+            lines.append(f"the {name} changed since {since}{commits}")
     return lines or ([] if others else ["made by another version of icr, which did this step differently"])
 
 

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from icr.work.causes import read_from
 from icr.work.messages import Message, MessageReader
 from icr.work.pool import Done, Event, Failed, Failure, Note, Progress, WorkerId
 
 GUARD = Path(__file__).with_name("guard.py")
 END_SECONDS = 2.0
 """How long a guard may take to end everything below it, before its process group is killed from here."""
-TAIL_LINES = 12
-TAIL_BYTES = 16384
 
 
 class WorkerProcess:
@@ -127,9 +126,6 @@ class WorkerProcess:
             return f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         return f"ended with exit code {code} and no result"
 
-    def read_tail(self) -> str:
-        """The last lines that this process wrote to its log."""
-        with open(self.log, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._log_start, size - TAIL_BYTES))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
+    def read_log(self) -> str:
+        """What this process has written to its log, the end of it if that is long."""
+        return read_from(self.log, self._log_start)

@@ -72,7 +72,9 @@ def test_a_folder_of_answers_is_judged_by_an_endpoint_and_its_files_are_alpacaev
     assert outputs[0].keys() == {"dataset", "id", "instruction", "output", "generator"}
     assert (outputs[0]["id"], outputs[0]["generator"], len(outputs)) == (1, "ours", 8)
     annotations = json.loads((out / "alpaca_eval/de/annotations.json").read_text())
-    assert len(annotations) == 16 and {a["preference"] for a in annotations} == {1.0, 2.0}
+    assert [a["id"] for a in annotations] == list(range(1, 9)), "one row an item"
+    assert {a["preference"] for a in annotations} == {1.0, 2.0}
+    assert all(len(a["icr_orders"]) == 2 for a in annotations)
     for a in annotations:
         assert (a["generator_1"], a["generator_2"]) == ("theirs", "ours")
         assert a["preference"] == (2.0 if len(a["output_2"]) > len(a["output_1"]) else 1.0)
@@ -259,7 +261,7 @@ def test_a_dry_run_counts_and_prices_and_sends_nothing(tmp_path: Path, answers: 
     assert "16 calls to m, at most 0.0" in done.stdout and "0 answers are already there" in done.stdout
     tokens = int(done.stdout.split("about ")[1].split(" prompt")[0].replace(",", ""))
     usd = float(done.stdout.split("at most ")[1].split(" dollars")[0])
-    assert usd == pytest.approx((2 * tokens + 10 * 16 * 16) / 1e6, abs=0.006)
+    assert usd == pytest.approx(3 * (2 * tokens + 10 * 16 * 16) / 1e6, abs=0.006)  # every answer read three times
     assert not (tmp_path / "out").exists()
     assert "price unknown" in icr(*words).stdout
     few = icr(*words, "--set", "judge.orders=seeded")

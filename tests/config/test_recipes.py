@@ -114,3 +114,28 @@ def test_recipes_for_a_card_are_of_that_size(recipe: str) -> None:
 
 def test_the_thinking_model_answers_without_reasoning() -> None:
     assert "enable_thinking: false" in text("qwen3-8b-24gb")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_recipe_needs_a_hosted_model(recipe: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge is open, served on this machine without a key, and named with its revision."""
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    judge = load_checked(CONFIGS / f"{recipe}.yaml")[0].judge
+    if judge.kind != "openai":
+        return
+    assert judge.base_url == "http://localhost:8000/v1" and judge.model is not None
+    name, _, revision = judge.model.partition("@")
+    page = (CONFIGS.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert f"vllm serve Qwen/{name} --revision {revision}" in page and f"--served-model-name {judge.model}" in page
+
+
+def test_a_hosted_judge_whose_end_is_known_is_a_note(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    hosted = ["judge.model=gpt-4o", "judge.base_url=https://api.openai.com/v1"]
+    _, inputs = load_checked(CONFIGS / "llama3-8b.yaml", hosted)
+    assert [note for note in inputs.notes if "gpt-4o" in note and "2027-01-14" in note]
+    (folder / "ends.yaml").write_text("gpt-4o: null\n")
+    _, inputs = load_checked(CONFIGS / "llama3-8b.yaml", [*hosted, "judge.ends=ends.yaml"])
+    assert not [note for note in inputs.notes if "gpt-4o" in note]

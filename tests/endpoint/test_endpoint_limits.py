@@ -227,6 +227,37 @@ def test_requests_under_way_count_and_are_waited_for(tmp_path: Path) -> None:
     assert asked.cost.usd == pytest.approx(20 * 0.011)
 
 
+def test_the_budget_is_kept_when_answers_are_longer_than_they_may_be(tmp_path: Path) -> None:
+    """Reasoning tokens, which some servers do not count in max_tokens: 8 may come, 100 do, for a dollar each."""
+    with Stub(lambda request, before: replace(takes(1, 100), delay=0.02)) as stub:
+        asked = endpoint(tmp_path, stub.url, prices=priced(tmp_path), budget=5.0, concurrency=16)
+        with pytest.raises(UserError, match="budget is used up"):
+            asked.ask(asks(50), lambda more: None)
+        assert asked.cost.usd is not None and 4.0 < asked.cost.usd <= 5.0
+        assert len(stub.sent) == asked.cost.calls == 4
+
+
+def test_a_request_without_an_answer_may_be_billed_and_counts(tmp_path: Path) -> None:
+    questions = asks(20, max_tokens=64)  # 64 cents may be taken
+    with Stub(lambda request, before: replace(takes(1, 1), delay=9.0 if before == 0 else 0.0)) as stub:
+        asked = endpoint(tmp_path, stub.url, prices=priced(tmp_path), budget=2.0, concurrency=1, timeout=0.2)
+        with pytest.raises(UserError, match="budget is used up"):
+            asked.ask(questions, lambda more: None)
+        assert len(stub.sent) <= 6
+
+
+def test_one_account_is_shared_by_all_that_a_command_asks(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    ledger.touch()
+    with Stub(lambda request, before: takes(30, 8)) as stub:  # 11 cents each
+        for name in ("round-1", "round-2"):
+            own = Settings(base_url=stub.url, prices=priced(tmp_path), budget=1.0, concurrency=4)
+            asked = Endpoint("m", tmp_path / f"{name}.sqlite", own, ledger=ledger)
+            with pytest.raises(UserError, match="budget is used up"):
+                asked.ask(asks(50), lambda more: None)
+        assert len(stub.sent) == 9
+
+
 def test_a_budget_without_a_price_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="budget cannot be kept") as caught:
         endpoint(tmp_path, "http://127.0.0.1:9/v1", budget=1.0)
@@ -257,5 +288,5 @@ def test_an_estimate_leaves_out_what_is_there(tmp_path: Path) -> None:
         verdicts_on(asked, item(0), item(1))
         found = asked.estimate([item(n) for n in range(5)])
         assert (found.calls, found.cached, found.usd, len(stub.sent)) == (3, 2, None, 2)
-        assert found.completion_tokens == 3 * 16
+        assert found.completion_tokens == 3 * 3 * 16  # with all readings of what cannot be read
         assert all(item_of(request) in "01" for _, request, _ in stub.sent)

@@ -10,7 +10,8 @@ import pytest
 from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.engines.classifier import Classifier
-from icr.engines.models import fill_template, has_tokenizer, prompt_token_ids
+from icr.engines.models import find_tokenizer
+from icr.engines.templates import fill_template, prompt_token_ids
 from tests.helpers.tiny_models import CHAT_TEMPLATE, make_tokenizer
 
 TALK: Any = [
@@ -81,10 +82,12 @@ def test_a_classifier_reads_the_conversation_and_the_response(tokenizer: Any) ->
 def test_whether_a_tokenizer_is_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder's is, and a hub id's once it was downloaded."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert has_tokenizer(str(tmp_path)) and not has_tokenizer("org/model")
+    assert find_tokenizer(str(tmp_path)) == str(tmp_path) and find_tokenizer("org/model") is None
     commit = "0" * 40
     kept = tmp_path / "hub" / "models--org--model"
     for file, text in (("refs/main", commit), (f"snapshots/{commit}/tokenizer_config.json", "{}")):
         (kept / file).parent.mkdir(parents=True)
         (kept / file).write_text(text)
-    assert has_tokenizer("org/model") and not has_tokenizer("org/other")
+    snapshot = str(kept / "snapshots" / commit)
+    assert find_tokenizer("org/model") == find_tokenizer(f"hf:org/model@{commit}") == snapshot
+    assert find_tokenizer("org/other") is None and find_tokenizer(f"org/model@{'1' * 40}") is None

@@ -53,7 +53,10 @@ def test_a_judge_of_the_rewards_mind_agrees_wholly_whatever_the_order(tmp_path: 
     run_agreement(judged_by(Rater(prefers_good), "rater", 3), picked, tmp_path / "out")
     summary = summarise(tmp_path / "out", "rater")
     assert {lang: row["accuracy"] for lang, row in summary["languages"].items()} == {"de": 100.0, "sw": 100.0}
-    assert summary["average"] == {"accuracy": 100.0, "accuracy_se": 0.0}
+    average = summary["average"]
+    assert (average["accuracy"], average["accuracy_se"]) == (100.0, 0.0)
+    # all of 20 is no certainty: Wilson's interval with t₁₉ = 2.09302
+    assert average["accuracy_interval"] == pytest.approx([100 * 20 / (20 + 2.0930241**2), 100.0])
 
 
 def test_accuracy_by_hand_with_ties_and_refusals(tmp_path: Path) -> None:
@@ -73,6 +76,22 @@ def test_accuracy_by_hand_with_ties_and_refusals(tmp_path: Path) -> None:
     assert (row["n"], row["unscored"], row["reasons"]) == (5, 1, {"refused": 1})
     assert (row["accuracy"], row["accuracy_se"]) == pytest.approx((100 * mean, 100 * se))
     assert row["ties"] == pytest.approx(0.2)
+
+
+def test_the_average_takes_a_prompts_languages_as_one_draw(tmp_path: Path) -> None:
+    """Both languages say the same of every pair, so two are no surer than one."""
+    picked = pick_pairs(write_pairs(tmp_path / "pairs.parquet", 8), 8)
+
+    def label(first: str, second: str) -> str:
+        right = prefers_good(first, second)
+        return right if int(first.split()[1]) % 4 else {"answer1": "answer2", "answer2": "answer1"}[right]
+
+    run_agreement(judged_by(Rater(label), "rater", 3), picked, tmp_path / "out")
+    summary = summarise(tmp_path / "out", "rater")
+    one, average = summary["languages"]["de"], summary["average"]
+    assert average["accuracy"] == one["accuracy"] == 75.0
+    assert average["accuracy_se"] == pytest.approx(one["accuracy_se"]) == pytest.approx(100 * math.sqrt(0.1875 / 7))
+    assert average["accuracy_interval"] == pytest.approx(one["accuracy_interval"])
 
 
 def test_shares_count_to_the_side_of_the_chosen_response_and_ties_as_half() -> None:
@@ -99,8 +118,9 @@ def test_without_verdicts_there_is_no_accuracy_but_a_reason(tmp_path: Path) -> N
     picked = pick_pairs(write_pairs(tmp_path / "pairs.parquet"), 3)
     run_agreement(judged_by(Rater(lambda first, second: None), "rater", 3), picked, tmp_path / "out")
     summary = summarise(tmp_path / "out", "rater")
-    assert summary["languages"]["de"]["why"] == {"accuracy": "no pair has a verdict"}
-    assert summary["average"] == {"accuracy": None, "accuracy_se": None}
+    assert summary["languages"]["de"]["why"]["accuracy"] == "no pair has a verdict"
+    assert summary["average"]["accuracy"] is None
+    assert summary["average"]["why"]["accuracy"] == "missing for de, sw"
 
 
 def test_a_round_without_pairs_is_refused(tmp_path: Path) -> None:

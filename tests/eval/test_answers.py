@@ -136,6 +136,16 @@ def test_the_same_id_on_another_instruction_is_said(tmp_path: Path, answers: Pat
     assert len(steps.notes) == 1 and "de: 1 of 2" in steps.notes[0] and "(2)" in steps.notes[0]
 
 
+def test_answers_without_ids_are_joined_by_instruction_with_a_baseline_that_has_some(tmp_path: Path) -> None:
+    ours = reference(tmp_path / "ours", [{"instruction": text, "output": "a"} for text in ("Frage 0", "Frage 1 ")])
+    rows = [{"id": n, "instruction": f"Frage {n}", "output": f"b{n}"} for n in (1, 0)]
+    baseline = load_baseline(reference(tmp_path / "ref", rows), {"de": read_outputs(ours, "de")})
+    assert list(baseline["de"].values()) == ["b0", "b1"]
+    twice = reference(tmp_path / "twice", [*rows, rows[0] | {"id": 2}])
+    with pytest.raises(UserError, match="no answer to 1 of 2 prompts"):
+        load_baseline(twice, {"de": read_outputs(ours, "de")})
+
+
 def test_no_answers_and_doubled_answers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no answers to judge"):
         read_answers(tmp_path)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
+from scipy.stats import ttest_1samp
 
 from eval.difference import compare
 from eval.xalpaca.pairwise import VERDICTS
 from icr.base.errors import UserError
 from icr.base.files import write_json, write_rows
+from icr.report.evaluation_tables import difference_table
+from icr.rows import RESPONSES
 
 
 def evaluation(folder: Path, preferences: dict[str, dict[str, float | None]], judge: str = "j") -> Path:
@@ -33,29 +38,95 @@ def test_paired_differences_by_hand(tmp_path: Path) -> None:
     result = compare(one, two, "xalpaca")
     de, es = result["languages"]["de"], result["languages"]["es"]
     differences = 100 * np.array([after[n] - before[n] for n in before])
+    scipy = ttest_1samp(differences, 0).confidence_interval()
     assert (de["n"], de["difference"]) == (200, pytest.approx(differences.mean()))
-    error = differences.std(ddof=1) / np.sqrt(200)
-    assert de["low"] == pytest.approx(differences.mean() - 1.96 * error, abs=0.15)  # the bootstrap's own noise
-    assert de["high"] == pytest.approx(differences.mean() + 1.96 * error, abs=0.15)
-    # a pair's noise cancels: unpaired, the interval would be several times as wide
-    assert de["high"] - de["low"] < 100 * np.std(list(before.values())) * 2 * 1.96 * np.sqrt(2 / 200) / 2
-    assert (es["n"], es["difference"], es["left_out"]) == (
-        2,
-        pytest.approx(30.0),
-        1,
-    )  # c unscored in one, d only in two
+    assert (de["low"], de["high"]) == pytest.approx((scipy.low, scipy.high))
+    # c is unscored in one, d is only in two
+    assert (es["n"], es["difference"], es["left_out"]) == (2, pytest.approx(30.0), 1)
+    assert (es["low"], es["why"]) == (None, "2 prompts are too few for an interval, which needs 6")
     assert result["average"]["difference"] == pytest.approx((differences.mean() + 30) / 2)
-    assert result["average"]["low"] < result["average"]["difference"] < result["average"]["high"]
+    assert result["average"]["why"] == es["why"], "an average is as sure as its least sure language"
     back = compare(two, one, "xalpaca")["languages"]["de"]
-    assert (back["low"], back["high"]) == pytest.approx((-de["high"], -de["low"]), abs=0.15)
+    assert (back["low"], back["high"]) == pytest.approx((-scipy.high, -scipy.low))
 
 
-def test_one_item_has_no_interval_and_equal_differences_have_none_in_width(tmp_path: Path) -> None:
-    one = evaluation(tmp_path / "one", {"de": {"a": 0.5}, "es": {"a": 0.5, "b": 0.25}})
-    two = evaluation(tmp_path / "two", {"de": {"a": 1.0}, "es": {"a": 0.75, "b": 0.5}})
-    languages = compare(one, two, "xalpaca")["languages"]
-    assert (languages["de"]["difference"], languages["de"]["low"]) == (50.0, None)
-    assert [languages["es"][k] for k in ("difference", "low", "high")] == [25.0, 25.0, 25.0]
+def test_an_average_over_translations_is_no_surer_than_its_prompts(tmp_path: Path) -> None:
+    """Five languages that say nearly the same have the interval of the prompts' means, not of five times as many."""
+    rng = np.random.default_rng(2)
+    change = rng.choice([-0.5, 0.0, 0.5], 30)
+    base = {lang: dict.fromkeys(map(str, range(30)), 0.5) for lang in ("de", "en", "es", "fr", "ru")}
+    moved = {lang: {str(n): 0.5 + c * float(rng.random() < 0.9) for n, c in enumerate(change)} for lang in base}
+    result = compare(evaluation(tmp_path / "one", base), evaluation(tmp_path / "two", moved), "xalpaca")["average"]
+    means = np.mean([[100 * (v - 0.5) for v in of.values()] for of in moved.values()], axis=0)
+    scipy = ttest_1samp(means, 0).confidence_interval()
+    assert (result["low"], result["high"]) == pytest.approx((scipy.low, scipy.high))
+
+
+def test_equal_differences_and_languages_of_one_side_are_named(tmp_path: Path) -> None:
+    eight = list("abcdefgh")
+    one = evaluation(tmp_path / "one", {"es": dict.fromkeys(eight, 0.5), "sw": {"a": 0.5}, "th": {"a": 0.5}})
+    two = evaluation(tmp_path / "two", {"es": dict.fromkeys(eight, 0.75), "bn": {"a": 0.5}, "th": {"b": 0.5}})
+    result = compare(one, two, "xalpaca")
+    es = result["languages"]["es"]
+    assert (es["difference"], es["low"]) == (25.0, None) and "equal" in str(es["why"])
+    assert (result["only_first"], result["only_second"]) == (["sw", "th"], ["bn", "th"])
+    out = io.StringIO()
+    Console(file=out, width=100).print(difference_table(result, "one", "two"))
+    assert "only the first has sw, th; not in the average" in out.getvalue()
+    assert "es: no interval: all values are equal" in out.getvalue()
+
+
+def recorded(folder: Path, **settings: object) -> Path:
+    """What an evaluation was made from, as `icr judge xalpaca` keeps it."""
+    inputs = {"judge model": str(settings.pop("judge_model", "org/judge@1"))}
+    record = {"state": "done", "started": 1.0, "key": "k", "inputs": inputs, "settings": settings}
+    write_json(folder / "steps.json", {"xalpaca": record})
+    return folder
+
+
+SAME = {"judge.orders": "both", "judge.base_url": "http://a/v1", "judge.temperature": 0.0, "judge.limit": 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"judge.orders": "seeded"}, "judge.orders: both and seeded"),
+        ({"judge.base_url": "http://b/v1"}, "judge.base_url: http://a/v1 and http://b/v1"),
+        ({"judge.temperature": 0.7}, "judge.temperature: 0.0 and 0.7"),
+        ({"judge_model": "org/judge@2"}, "judge model: org/judge@1 and org/judge@2"),
+    ],
+)
+def test_what_was_judged_otherwise_is_refused_and_named(tmp_path: Path, change: dict[str, object], named: str) -> None:
+    one = recorded(evaluation(tmp_path / "one", {"de": {"a": 0.5}}), **SAME)
+    two = recorded(evaluation(tmp_path / "two", {"de": {"a": 1.0}}), **{**SAME, **change})
+    with pytest.raises(UserError, match="differ in more than the model") as refused:
+        compare(one, two, "xalpaca")
+    assert refused.value.what.splitlines()[1:] == [f"    {named}"]
+
+
+def test_more_items_of_the_same_can_be_compared(tmp_path: Path) -> None:
+    one = recorded(evaluation(tmp_path / "one", {"de": {"a": 0.5}}), **SAME)
+    two = recorded(evaluation(tmp_path / "two", {"de": {"a": 1.0, "b": 0.0}}), **{**SAME, "judge.limit": 9})
+    assert compare(one, two, "xalpaca")["average"]["difference"] == 50.0
+
+
+def test_other_prompts_templates_and_baseline_answers_under_the_same_ids_are_refused(tmp_path: Path) -> None:
+    folders = []
+    for name, prompt, theirs, template in (("one", "Wer?", "ich", "t1"), ("two", "Was?", "du", "t2")):
+        folder = evaluation(tmp_path / name, {"de": {"a": 0.5}})
+        summary = {"judge": "j", "baseline": "b", "template": template}
+        write_json(folder / "summary.json", summary)
+        row = {"prompt_id": "a", "lang": "de", "sample": 0, "prompt": prompt, "response": "!", "token_ids": [1]}
+        write_rows(folder / "answers" / "de.parquet", [row | {"finish_reason": "stop"}], RESPONSES)
+        write_json(folder / "alpaca_eval" / "de" / "annotations.json", [{"id": "a", "output_1": theirs}])
+        folders.append(folder)
+    with pytest.raises(UserError) as refused:
+        compare(*folders, "xalpaca")
+    assert [line.strip() for line in refused.value.what.splitlines()[1:]] == [
+        "judge's template: t1 and t2",
+        "prompts: 1 of 1 are other texts (de a)",
+        "baseline's answers: 1 of 1 are other texts (de a)",
+    ]
 
 
 def test_rounds_of_two_runs_need_one_baseline(tmp_path: Path) -> None:
@@ -81,7 +152,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     one = evaluation(tmp_path / "one", {"de": {"a": 0.5}})
     with pytest.raises(UserError, match="no judged items in common"):
         compare(one, evaluation(tmp_path / "two", {"de": {"b": 0.5}}), "xalpaca")
-    with pytest.raises(UserError, match="the judge differs: j and k"):
+    with pytest.raises(UserError, match="judge: j and k"):
         compare(one, evaluation(tmp_path / "three", {"de": {"a": 0.5}}, judge="k"), "xalpaca")
     with pytest.raises(UserError, match="no verdicts"):
         compare(one, tmp_path / "nothing", "xalpaca")

@@ -16,7 +16,9 @@ from eval.xalpaca.pairwise import Comparison, run_verdicts, seeded_order
 from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.base.files import read_rows
-from icr.engines.models import end_of_turn_id, load_tokenizer, prompt_token_ids
+from icr.engines.models import load_tokenizer
+from icr.engines.stops import end_of_turn_id
+from icr.engines.templates import prompt_token_ids
 from tests.helpers.judging import Steps, judged_by, judged_locally, load_local, write_answers
 from tests.helpers.tiny_models import make_tiny_model
 

@@ -15,6 +15,7 @@ import pytest
 from icr.base.errors import UserError
 from icr.base.progress import Silent
 from tests.helpers.endpoints import (
+    FIRST_WAIT,
     KEY,
     QUICK,
     always,
@@ -26,6 +27,7 @@ from tests.helpers.endpoints import (
     verdict_of,
     verdicts_on,
 )
+from tests.helpers.judging import Steps
 from tests.helpers.stub_server import Answer, Stub, completion, fault, prefers_good, says
 
 
@@ -129,7 +131,6 @@ def test_a_passing_fault_is_asked_again(tmp_path: Path, answer: Answer) -> None:
     ("answer", "reason"),
     [
         (fault(500), "no answer: HTTP 500"),
-        (fault(429), "no answer: HTTP 429"),
         (Answer(b"{"), "no readable answer"),
         (completion([]), "no readable answer"),
     ],
@@ -144,6 +145,27 @@ def test_a_lasting_fault_ends_unscored_after_the_limit_and_is_not_kept(
         assert len(stub.sent) == QUICK["attempts"]
         stub.script = always(says("A"))  # the next run asks again
         assert shares(verdicts_on(asked, item())) == [1.0]
+
+
+def test_a_minutes_limit_without_retry_after_is_waited_out(tmp_path: Path) -> None:
+    steps, opened = Steps(), time.monotonic() + 70 * FIRST_WAIT / 2
+
+    def script(request: dict[str, Any], before: int) -> Answer:
+        return says("A") if time.monotonic() > opened else fault(429)
+
+    with Stub(script) as stub:
+        asked = judge(tmp_path, stub.url, steps, attempts=1)
+        assert shares(verdicts_on(asked, item())) == [1.0]
+    assert [note for note in steps.notes if "judge.requests_per_minute" in note] == steps.notes[:1]
+
+
+def test_a_limit_that_does_not_end_is_named_with_the_keys_that_keep_below_it(tmp_path: Path) -> None:
+    with (
+        Stub(always(fault(429, "slow down", headers={"Retry-After": "0"}))) as stub,
+        pytest.raises(UserError, match="the endpoint's limit is reached: HTTP 429: slow down") as caught,
+    ):
+        verdicts_on(judge(tmp_path, stub.url, attempts=2), *(item(n) for n in range(40)))
+    assert "judge.requests_per_minute" in caught.value.do
 
 
 @pytest.mark.parametrize("as_date", [False, True])

@@ -23,6 +23,7 @@ from icr.base.files import read_rows, write_json, write_rows
 from icr.base.progress import EventFile, Silent
 from icr.config.schema import Judge as JudgeConfig
 from icr.endpoint.cache import Cache
+from icr.endpoint.ledger import command_ledger
 from icr.rows import RESPONSES
 from icr.work.resident import Resident
 from tests.helpers.endpoints import KEY, always, endpoint, item, item_of, judge, shares, verdicts_on
@@ -91,7 +92,7 @@ def test_an_endpoint_that_fails_often_but_answers_between_is_not_taken_to_be_dow
 
 def open_worker(config: JudgeConfig, folder: Path) -> EndpointJudge:
     """The judge as a new worker makes it, in a command that found `folder` without a cache."""
-    opened = open_judge(Resident(), Examiner(config=config, cache=str(folder / "c.sqlite"), spent=0.0), Silent())
+    opened = open_judge(Resident(), Examiner.of(config, folder / "c.sqlite"), Silent())
     assert isinstance(opened, EndpointJudge)
     return opened
 
@@ -121,19 +122,25 @@ def test_a_budget_is_the_commands_also_when_a_worker_takes_the_place_of_another(
     prices.write_text("m: {input: 1000.0, output: 1000.0}\n")  # 8 tokens an answer are $0.008
     with Stub(prefers_good) as stub:
         config = JudgeConfig(kind="openai", model="m", base_url=stub.url, prices=str(prices), concurrency=1)
-        most = open_worker(config, tmp_path).estimate([item(0)]).usd  # what is set aside for a question
+        opened = open_worker(config, tmp_path)
+        most = opened.endpoint.estimate([opened.ask_of(item(0))]).usd  # what is set aside for a question
         config = config.model_copy(update={"budget": (most or 0.0) + 0.012})
         with pytest.raises(UserError, match="the budget is used up"):
             verdicts_on(open_worker(config, tmp_path), *(item(n) for n in range(5)))
         paid = len(stub.sent)
         assert paid == 2
         again = open_worker(config, tmp_path)
-        assert again.endpoint.cost.usd == pytest.approx(0.008 * paid)
         with pytest.raises(UserError, match="the budget is used up"):
             verdicts_on(again, *(item(n) for n in range(5)))
         assert len(stub.sent) == paid
-        of_next_command = Examiner.of(config, tmp_path / "c.sqlite")
-        assert of_next_command.spent == pytest.approx(0.008 * paid)
+        # also in another round, with a cache of its own
+        with pytest.raises(UserError, match=r"\$0.0160 of .* is spent"):
+            verdicts_on(open_worker(config, tmp_path / "other"), item(9))
+        assert len(stub.sent) == paid
+        command_ledger.cache_clear()  # another command
+        with pytest.raises(UserError, match="the budget is used up"):
+            verdicts_on(open_worker(config, tmp_path), *(item(n) for n in range(5)))
+        assert len(stub.sent) == 2 * paid
 
 
 # Whole runs: the cache, the key, kill -9.

@@ -39,28 +39,32 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     write_json(tmp_path / "summary.json", summary)  # refuses NaN
 
     de = summary["languages"]["de"]
-    preferences = [0.75, 0.25, 0.6, 0.5]
-    mean = sum(preferences) / 4
-    se = 100 * math.sqrt(sum((p - mean) ** 2 for p in preferences) / 3 / 4)
-    assert (de["n"], de["unscored"], de["unscored_verdicts"], de["shortened"]) == (4, 1, 3, 2)
+    preferences = [0.75, 0.6, 0.5]  # 2 was judged in one order only
+    mean = sum(preferences) / 3
+    se = 100 * math.sqrt(sum((p - mean) ** 2 for p in preferences) / 2 / 3)
+    assert (de["n"], de["unscored"], de["one_order"], de["unscored_verdicts"], de["shortened"]) == (3, 2, 1, 3, 2)
     assert de["reasons"] == {"refused": 3}
-    assert (de["win_rate"], de["win_rate_se"]) == pytest.approx((52.5, se))
+    assert (de["win_rate"], de["win_rate_se"]) == pytest.approx((100 * mean, se))
     assert de["mean_length"] == pytest.approx(sum(map(len, texts.values())) / 5)
     assert de["mean_length_baseline"] == pytest.approx(30.0)
     assert (de["right_language"], de["language_unknown"]) == (0.75, 1)  # "ja" is too short to tell
     assert de["truncated"] == pytest.approx(0.2)
     assert de["position_bias"] == pytest.approx(2 / 3)  # items 3 and 4 of 1, 3, 4
     assert 0 < de["lc_win_rate"] < 100 and de["lc_win_rate_se"] > 0 and de["lc_variant"].startswith("length_controlled")
-    assert "why" not in de
+    assert de["win_rate_interval"] is None
+    assert de["why"]["win_rate_interval"] == "3 prompts are too few for an interval, which needs 6"
 
     fr = summary["languages"]["fr"]
-    assert (fr["win_rate"], fr["win_rate_se"], fr["position_bias"]) == (75.0, 25.0, 0.0)
+    assert (fr["win_rate"], fr["win_rate_se"], fr["position_bias"]) == (75.0, pytest.approx(25.0), 0.0)
     assert fr["right_language"] is None and "language" in fr["why"]["right_language"]
     assert fr["lc_win_rate"] is None and "too few" in fr["why"]["lc_win_rate"]  # two items, two parameters
 
     average = summary["average"]
-    assert average["win_rate"] == pytest.approx((52.5 + 75) / 2)
-    assert average["win_rate_se"] == pytest.approx(math.sqrt(se**2 + 25.0**2) / 2)
+    assert average["win_rate"] == pytest.approx((100 * mean + 75) / 2)
+    # a prompt and its translation are one draw: 1 is above the mean in both, 2 is in fr alone
+    moves = [100 * (p - mean) / math.sqrt(6) for p in preferences]
+    parts = [moves[0] + 25 / math.sqrt(2), moves[1], moves[2], -25 / math.sqrt(2)]
+    assert average["win_rate_se"] == pytest.approx(math.sqrt(sum((part / 2) ** 2 for part in parts)))
     assert average["mean_length"] == pytest.approx((de["mean_length"] + 3) / 2)
     assert average["lc_win_rate"] is None and "fr" in average["why"]["lc_win_rate"]
     assert {k: summary[k] for k in ("judge", "baseline", "orders")} == {

@@ -16,7 +16,8 @@ from eval.mtbench.summary import summarise
 from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.base.files import read_rows
-from icr.engines.models import load_tokenizer, prompt_token_ids
+from icr.engines.models import load_tokenizer
+from icr.engines.templates import prompt_token_ids
 from tests.helpers.judging import Steps
 from tests.helpers.mtbench import (
     Recorder,

@@ -62,7 +62,7 @@ def test_five_languages_against_a_local_judge_that_writes_its_references(tiny: P
     config = make_config(tiny, write_questions(tmp_path / "q", reference=["", "6"]), mtbench={"references": "judge"})
     out = tmp_path / "evaluation"
     asked, summary = run_mtbench(config, tiny, out)
-    assert (summary["judge"], summary["cost"]) == (f"local: {tiny}", None)
+    assert (summary["judge"], summary["cost"]) == (f"local: {tiny.name}", None)
     assert set(asked) == {"mtbench-answers", "write-local", "ask-local"}
     for lang in LANGUAGES:
         row = summary["languages"][lang]
@@ -124,7 +124,14 @@ def test_five_languages_against_an_endpoint_that_is_cut_off_in_between(
 
     with Stub(stops) as stub:
         config = make_config(
-            tiny, folder, kind="openai", model="m", base_url=stub.url, concurrency=1, mtbench={"references": "judge"}
+            tiny,
+            folder,
+            kind="openai",
+            model="m",
+            base_url=stub.url,
+            concurrency=1,
+            max_unscored=0.1,
+            mtbench={"references": "judge"},
         )
         with pytest.raises(UserError, match="rejects the key"):
             run_mtbench(config, None, out)

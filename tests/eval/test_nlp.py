@@ -14,8 +14,9 @@ from rich.console import Console
 
 import eval.nlp.measuring
 from eval.folders import summary_path
+from eval.nlp.average import read_items
 from eval.nlp.run import items_path, model_fingerprint, read_summary, run_nlp
-from eval.nlp.table import items, nlp_table
+from eval.nlp.table import nlp_table
 from icr.base.files import read_rows
 from icr.config.schema import Nlp
 from icr.work.local_pool import Lane, LocalPool
@@ -43,22 +44,22 @@ def run_here(asked: Nlp, model: Path, languages: list[str], out: Path, watcher: 
 def test_a_value_is_the_ranking_by_log_likelihood(models: list[Path], tasks: Path, tmp_path: Path) -> None:
     reporter = Steps()
     summary = run_here(settings(tasks), models[0], ["en", "es"], tmp_path, reporter)
-    errors = []
     for row, lang in zip(summary["tasks"], ("en", "es"), strict=True):
         expected = right(models[0], tasks, lang)
         assert 0 < sum(expected) < len(expected)  # else a constant would pass
-        assert list(items(tmp_path, f"quiz_{lang}", "acc").values()) == expected
+        assert list(read_items(items_path(tmp_path, f"quiz_{lang}"), "acc").values()) == expected
         p, n = sum(expected) / len(expected), len(expected)
         assert row["value"] == pytest.approx(p)
         assert row["se"] == pytest.approx(math.sqrt(p * (1 - p) / (n - 1)))
-        errors.append(row["se"])
         facts = {"task": f"quiz_{lang}", "language": lang, "metric": "acc", "n": ITEMS_EACH, "few_shot": 1}
         assert facts.items() <= row.items()
         assert (row["backend"], row["dtype"], row["too_long"]) == ("transformers", "float32", 0)
         assert set(row["metrics"]) == {"acc", "acc_norm"}
     average = summary["benchmarks"]["quiz_{lang}"]
     assert average["value"] == pytest.approx(np.mean([row["value"] for row in summary["tasks"]]))
-    assert average["se"] == pytest.approx(math.hypot(*errors) / 2)
+    # an item and its translation are one draw
+    means = np.mean([right(models[0], tasks, lang) for lang in ("en", "es")], axis=0)
+    assert average["se"] == pytest.approx(means.std(ddof=1) / math.sqrt(ITEMS_EACH))
     assert average["languages"] == ["en", "es"]
     assert reporter.steps[-1] == (2 * ITEMS_EACH, 2 * ITEMS_EACH) and reporter.steps == sorted(reporter.steps)
     assert any(0 < done < total for done, total in reporter.within)  # within a task, too
@@ -156,7 +157,7 @@ def test_in_a_process_of_its_own_with_vllm(models: list[Path], tasks: Path, tmp_
     there = read_summary(out)
     assert there["backend"] == ["vllm"]
     for task in ("quiz_en", "quiz_es"):
-        assert items(out, task, "acc") == items(tmp_path / "here", task, "acc")
+        assert read_items(items_path(out, task), "acc") == read_items(items_path(tmp_path / "here", task), "acc")
     assert [t["value"] for t in there["tasks"]] == [t["value"] for t in here["tasks"]]
 
 

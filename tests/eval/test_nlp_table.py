@@ -44,9 +44,20 @@ def test_the_tax_has_the_paired_error(tmp_path: Path) -> None:
     assert [r["value"] for r in rows] == [0.75, 0.5, 0.5, 0.75, 0.625, 0.625]
     assert [r["change"] for r in rows] == [None, -0.25, None, 0.25, None, 0.0]
     # differences 0 -1 0 0: mean -1/4, sum of squares 1 - 4/16 = 3/4, over 3, over 4 items
-    assert [r["change_se"] for r in rows] == [None, 0.25, None, 0.25, None, pytest.approx(math.hypot(0.25, 0.25) / 2)]
+    # en and es are the same items: on average they change by 0 0 0 0, -0.5 +0.5 0 0 would be over two of them
+    together = np.std([0, (-1 + 1) / 2, 0, 0], ddof=1) / 2
+    assert [r["change_se"] for r in rows] == [None, 0.25, None, 0.25, None, pytest.approx(together)]
+    means = np.mean([[1, 1, 0, 1], [1, 0, 1, 0]], axis=0)
+    assert rows[4]["se"] == pytest.approx(means.std(ddof=1) / 2)
     assert [r["paired"] for r in rows] == [None, True, None, True, None, True]
     assert rows[0]["se"] == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
+
+
+def test_items_that_cannot_be_matched_have_the_largest_error_that_they_can(tmp_path: Path) -> None:
+    """With other numbers of items nobody knows which are translations of which: the mean of the errors, not √ of it."""
+    folder = write_results(tmp_path / "0", {"en": [1, 1, 0, 1], "es": [1, 0, 1]})
+    [en, es, average] = nlp_table({"0": folder})
+    assert average["se"] == pytest.approx((en["se"] + es["se"]) / 2)
 
 
 def test_other_items_have_independent_errors(tmp_path: Path) -> None:

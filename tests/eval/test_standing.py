@@ -86,7 +86,15 @@ def test_the_settings_are_those_of_an_evaluation_and_a_finished_one_asks_nothing
     assert first["languages"]["de"]["win_rate"] == pytest.approx(200 / 3) and asked == ["ask"]
     kept = yaml.safe_load((tmp_path / "out" / "evaluation.yaml").read_text(encoding="utf-8"))
     assert (kept["benchmark"], kept["model"], kept["languages"]) == ("xalpaca", str(ours), ["de"])
-    assert kept.keys() == {"benchmark", "model", "languages", "chat_template", "sampling", "judge"}
+    assert kept.keys() == {
+        "benchmark",
+        "model",
+        "languages",
+        "chat_template",
+        "template_arguments",
+        "sampling",
+        "judge",
+    }
     record = json.loads((tmp_path / "out" / "steps.json").read_text())["xalpaca"]
     assert record["state"] == "done" and record["inputs"].keys() == {"answers", "judge class", "baseline answers"}
     assert judge() == first and asked == ["ask"]

@@ -20,6 +20,7 @@ from eval.judges.endpoint import EndpointJudge
 from eval.xalpaca.pairwise import Comparison
 from icr.base.conversation import wrap_text
 from icr.config.schema import Endpoint as Settings
+from icr.config.schema import Judge as JudgeConfig
 from icr.endpoint.cache import Cache
 from tests.helpers.endpoints import Endpoint, shares
 from tests.helpers.judging import Steps, load_local
@@ -119,7 +120,7 @@ QUESTIONS = [
 def test_the_servers_verdicts_are_those_of_the_local_judge(server: str, folder: Path, tmp_path: Path) -> None:
     steps = Steps()
     endpoint = Endpoint("labels", tmp_path / "c.sqlite", Settings(base_url=server), steps)
-    remote = EndpointJudge(endpoint, "logprobs")  # which refuses to read labels from the text
+    remote = EndpointJudge(endpoint, JudgeConfig(preference="logprobs"))  # which refuses to read labels from the text
     verdicts = remote.ask(QUESTIONS, lambda more: None)
     local = load_local(folder).ask(QUESTIONS, lambda more: None)
     assert [v.reason for v in verdicts] == [None] * len(QUESTIONS)
@@ -131,5 +132,6 @@ def test_the_servers_verdicts_are_those_of_the_local_judge(server: str, folder: 
     cost = endpoint.cost
     assert (cost.calls, cost.usd, len(Cache(tmp_path / "c.sqlite"))) == (len(QUESTIONS), None, len(QUESTIONS))
     assert cost.prompt_tokens > 200 * len(QUESTIONS) and cost.completion_tokens == 2 * len(QUESTIONS)  # label and end
-    again = EndpointJudge(Endpoint("labels", tmp_path / "c.sqlite", Settings(base_url=server)), "logprobs")
+    endpoint = Endpoint("labels", tmp_path / "c.sqlite", Settings(base_url=server))
+    again = EndpointJudge(endpoint, JudgeConfig(preference="logprobs"))
     assert again.ask(QUESTIONS, lambda more: None) == verdicts and again.endpoint.cost.calls == 0

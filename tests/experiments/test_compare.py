@@ -205,7 +205,7 @@ def test_variants_are_all_combinations_and_the_first_is_the_baseline(
         (["reward.kind=random", "reward.kind=translate"], "varied twice"),
         (["judge.model=a,b"], "cannot be varied"),
         (["train.lora={rank: 8},{rank: 4"], "not valid YAML"),
-        (["train.lora.target_modules=a+b,a@b"], "the same folder name"),
+        (["sampling.stop=[a+b],[a@b]"], "the same folder name"),
     ],
 )
 def test_what_cannot_be_varied(tiny_config: Callable[..., Path], tmp_path: Path, vary: list[str], says: str) -> None:

@@ -38,7 +38,9 @@ def endpoint(folder: Path, url: str, reporter: Reporter | None = None, name: str
 def judge(
     folder: Path, url: str, reporter: Reporter | None = None, preference: str = "auto", **options: Any
 ) -> EndpointJudge:
-    return EndpointJudge(endpoint(folder, url, reporter, **options), preference)
+    asked = endpoint(folder, url, reporter, **options)
+    options.pop("name", None)
+    return EndpointJudge(asked, settings(url, preference=preference, **options))
 
 
 def item(number: int = 0, first: str = "good", second: str = "bad") -> Question:

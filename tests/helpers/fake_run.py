@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+from scipy.special import stdtrit
 
+from eval.clusters import PERCENT, wilson
 from eval.mtbench.answers import ANSWERS as MT_ANSWERS
 from eval.mtbench.grade import VERDICTS as MT_VERDICTS
 from eval.mtbench.summary import summarise as summarise_mtbench
-from eval.rates import macro_average
+from eval.rates import RATES
 from eval.xalpaca.pairwise import ORDERS, VERDICTS
 from icr.base.files import read_rows, write_json, write_rows, write_text
 from icr.base.rundir import RoundDir, RunDir, StageRecord
@@ -230,13 +232,27 @@ def _judge(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
     if at.number == 1:  # where a fit fails, the summary says why
         why = dict.fromkeys(("lc_win_rate", "lc_win_rate_se"), "all lengths are equal")
         languages["ar"] |= {"lc_win_rate": None, "lc_win_rate_se": None, "why": why}
-    judge = "SmolLM2-135M-Instruct (local)" if at.number else "none (baseline)"
+    judge, average = "SmolLM2-135M-Instruct (local)" if at.number else "none (baseline)", _average(languages)
     summary = {"judge": judge, "baseline": "round-0", "orders": "both", "languages": languages}
-    total = sum(row["n"] for row in languages.values())
-    write_json(at.summary, summary | {"average": {"n": total} | macro_average(languages)})
+    for row in [*languages.values(), average]:
+        for name in RATES:
+            value, se, n = row[name], row[f"{name}_se"], min(row["n"], HELD_OUT)
+            quantile = float(stdtrit(n - 1, 0.975))
+            row[f"{name}_interval"] = list(wilson(value, se, quantile, n, PERCENT)) if value and se else None
+    write_json(at.summary, summary | {"average": average})
     _verdicts(at, {lang: row["win_rate"] / 100 for lang, row in languages.items()}, rng)
     _other_benchmarks(at, rng)
     return {"judged": HELD_OUT * len(LANGUAGES)}
+
+
+def _average(languages: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Means over the languages; every prompt's values in them are taken to be as one."""
+    average: dict[str, Any] = {"n": sum(row["n"] for row in languages.values()), "why": {}}
+    for name in [*RATES, *(f"{rate}_se" for rate in RATES), "mean_length"]:
+        values = [row[name] for row in languages.values()]
+        average[name] = None if None in values else float(np.mean(values))
+        average["why"] |= {name: "missing for ar"} if None in values else {}
+    return average
 
 
 def _verdicts(at: RoundDir, rates: dict[str, float], rng: np.random.Generator) -> None:
@@ -298,10 +314,7 @@ def build(
             if running:
                 at.write_stage(stage, StageRecord(state="running", started=started, seconds=12.0))
             break
-        counts = WORK[stage](at, np.random.default_rng(1000 * n + i))
-        seconds = SECONDS[stage]
-        done = StageRecord(
-            state="done", started=started, finished=started + seconds, seconds=seconds, counts=counts, versions=VERSIONS
-        )
-        at.write_stage(stage, done)
+        counts, seconds = WORK[stage](at, np.random.default_rng(1000 * n + i)), SECONDS[stage]
+        times = {"started": started, "finished": started + seconds, "seconds": seconds}
+        at.write_stage(stage, StageRecord(state="done", counts=counts, versions=VERSIONS, **times))
     return run

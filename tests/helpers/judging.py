@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from eval.judges.open import Examiner
 from icr.base.files import write_rows
 from icr.base.progress import Reporter, Silent
 from icr.config.schema import Judge as JudgeConfig
+from icr.engines.templates import Template
 from icr.rows import RESPONSES
 from icr.work.crew import Limits
 from icr.work.pool import Done, Event, Failed, Failure, Progress, Shard, Task, WorkerId
@@ -56,6 +57,7 @@ class Inline:
     """A `Machine` whose workers are this process: for tests of what is asked, which need no second one."""
 
     gpus = 0
+    gpu_memory = 0.9
 
     def __init__(self, state: Any = None, watcher: Steps | None = None) -> None:
         self.watcher = watcher or Steps()
@@ -76,6 +78,9 @@ class Inline:
         if place.missing(shards):
             place.fill(self.pool, task, shards, self.watcher, Tally(), limits)
         return list(place.read(shards)), {}
+
+    def folders(self, models: Collection[str], chat_template: str | None) -> dict[str, str]:
+        return {model: model for model in models}
 
     def run(self, task: Task, table: pa.Table, label: str) -> pa.Table:
         ((_, result),) = run_shards(self.pool, task, cut_table(table, max(1, table.num_rows)), Silent())
@@ -172,14 +177,14 @@ def judged_by(
     judge: Judge, name: str = "scripted", size: int = 4, watcher: Steps | None = None, key: str = "key"
 ) -> Judging:
     """What asks `judge`, in pieces of `size` questions, in this process."""
-    task = AskTask(work=key, examiner=Examiner(config=JudgeConfig(kind="nowhere:Judge"), cache="", spent=0.0))
+    task = AskTask(work=key, examiner=Examiner(config=JudgeConfig(kind="nowhere:Judge"), cache="", ledger=None))
     machine: Any = Inline(Keeping(judge), watcher)
     return Judging(name, task, size, machine, key)
 
 
 def load_local(folder: Path | str, reporter: Reporter | None = None) -> LocalJudge:
     state = Resident()
-    return LocalJudge(state.scorer(str(folder), "fp32"), state.tokenizer(str(folder), None), reporter)
+    return LocalJudge(state.scorer(str(folder), "fp32"), state.tokenizer(str(folder), Template()), reporter)
 
 
 def judged_locally(folder: Path | str, watcher: Steps | None = None) -> Judging:

@@ -16,6 +16,7 @@ from icr.base.rundir import RunDir
 from icr.config.load import dump_config, load_config
 from icr.engines.base import Completion, Decoding, Request
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template
 from icr.rounds.context import Context
 from icr.rounds.preflight import preflight
 from icr.rows import RESPONSES
@@ -112,6 +113,7 @@ def make_context(
         judge_model=None,
         machine=Here(),  # type: ignore[arg-type]
         step=Step("round-1/score"),
+        template=Template(),
         engine=EngineSettings(backend="transformers", precision="fp32", window=2048),
     )
     tokenizer = AutoTokenizer.from_pretrained(policy)

@@ -16,8 +16,9 @@ from eval.mtbench.sampling import AnswerTask
 from icr.base.content import hash_value
 from icr.config.evaluation import EvaluationConfig
 from icr.engines.base import Completion, Decoding, Request
-from icr.engines.models import context_length
+from icr.engines.context import context_length
 from icr.engines.open import EngineSettings
+from icr.engines.templates import Template
 from icr.work.resident import Resident
 from tests.helpers.judging import Inline, judged_by
 
@@ -141,7 +142,7 @@ def make_evaluation(config: EvaluationConfig, model: str, out: Path, machine: An
         name="org/a model",
         out=out,
         languages=config.languages,
-        chat_template=None,
+        template=Template(),
         sampling=config.sampling,
         judge=config.judge,
         judge_model=judge_model,
@@ -159,7 +160,7 @@ def answer_questions(config: EvaluationConfig, model: str, out: Path, recorder: 
     key = hash_value(model)
     evaluation = make_evaluation(config, model, out, machine, key)
     assert evaluation.engine is not None
-    task = AnswerTask(model=model, chat_template=None, engine=evaluation.engine,
+    task = AnswerTask(model=model, template=Template(), engine=evaluation.engine,
                       max_tokens=config.judge.mtbench.max_tokens, seed=config.sampling.seed)  # fmt: skip
     size = config.sampling.shard_size
     return answer(machine, task, questions, out, key=key, name="org/a model", shard_size=size)

@@ -70,6 +70,7 @@ class Stub:
         """By question: readable answers that were written to the end."""
         self.sent: list[tuple[float, dict[str, Any], dict[str, str]]] = []
         """Time, JSON and headers of every request."""
+        self.paths: list[str] = []
         self.busy = self.most_busy = 0
         self.connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
@@ -123,11 +124,12 @@ class _Connection(asyncio.Protocol):
         head, end, rest = self._received.partition(b"\r\n\r\n")
         if not end:
             return
-        lines = head.decode("latin-1").split("\r\n")[1:]
+        first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         length = int(headers["content-length"])
         if len(rest) >= length:
             self._received = rest[length:]
+            self._stub.paths.append(first.split(" ")[1])
             self._take(json.loads(rest[:length]), headers)
 
     def _take(self, request: dict[str, Any], headers: dict[str, str]) -> None:

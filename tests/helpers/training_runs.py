@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from icr.base.progress import EventFile
+from icr.base.progress import EventFile, Silent
 from icr.config.schema import Train
-from icr.scoring import sequence_logprobs
+from icr.engines.precision import Numerics
+from icr.rounds.stages.train import REQUESTS, ReferenceTask, score_requests
+from icr.work.resident import Resident
 from loops.callbacks import read_metrics
 from loops.data import write_training_data
 from loops.families import family_of
+from loops.numerics import training_numerics
 from loops.objective import Request, make_objective
 from loops.spec import CardFacts, TrainSpec
 from loops.train import run
@@ -48,9 +52,12 @@ def random_pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def reference_logps(base: Path, requests: list[Request]) -> list[float]:
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-    return [float(x) for x in sequence_logprobs(model, [p for p, _ in requests], [r for _, r in requests])]
+def reference_logps(base: Path, requests: list[Request], numerics: Numerics = "fp32") -> list[float]:
+    """By the task of the stage train."""
+    task = ReferenceTask(model=str(base), numerics=numerics, batch_tokens=4096)
+    table = pa.table({"prompt_ids": [p for p, _ in requests], "response_ids": [r for _, r in requests]})
+    logps: list[float] = score_requests(Resident(), task, table.cast(REQUESTS), Silent())["logp"].to_pylist()
+    return logps
 
 
 def exact_logp(base: Path, prompt: list[int], response: list[int]) -> float:
@@ -73,7 +80,8 @@ def make_spec(
     (folder / "work").mkdir(parents=True)
     train = Train.model_validate({**SETTINGS, **settings})
     made = make_objective(objective, beta=train.beta, nll_weight=train.nll_weight)
-    sums = reference_logps(base, made.reference_requests(pairs, seed=train.seed))
+    requests = made.reference_requests(pairs, seed=train.seed)
+    sums = reference_logps(base, requests, training_numerics(train)) if requests else []
     rows = made.dataset(pairs, sums, seed=train.seed)
     write_training_data(folder / "data.parquet", rows, family_of(made).columns)
     spec = TrainSpec(

@@ -12,16 +12,22 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from icr.base.errors import IcrError, UserError
+from icr.config.schema import Train
+from icr.engines.check import check_model
+from icr.engines.folders import locate, materialise
+from loops import adapter as adapters
 from loops import export
-from loops.export import base_dtypes, companion_files, trained_weights, write_model, write_model_card
+from loops.card import write_model_card
+from loops.export import base_dtypes, check_export, companion_files, trained_weights, write_model
+from loops.fit import check_trainable
 from loops.spec import CardFacts
 from tests.helpers.tiny_models import make_tiny_model
-from tests.helpers.training_runs import ROOT, finish, make_spec, random_pairs, run_here, start, weights
+from tests.helpers.training_runs import ROOT, finish, make_spec, metrics, random_pairs, run_here, start, weights
 
 FACTS: dict[str, Any] = {
     "round": 2,
@@ -107,6 +113,97 @@ def test_lora_is_merged(tmp_path: Path) -> None:
     assert not list(spec.output.glob("adapter*"))
 
 
+def test_the_adapter_is_kept_beside_the_model(tmp_path: Path) -> None:
+    """peft loads it onto the base; merged, it is the model. Loaders of the model do not see it."""
+    base = make_tiny_model(tmp_path / "base")
+    lora = {"rank": 2, "alpha": 8, "target_modules": ["q_proj", "down_proj"]}
+    spec = make_spec(
+        tmp_path / "run", base, random_pairs(8), learning_rate=1e-2, lora=lora, validation=2, validation_steps=1
+    )
+    run_here(spec)
+    adapter = tmp_path / "run" / "adapter"
+    assert sorted(p.name for p in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "../../base" and config["inference_mode"]
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter)).merge_and_unload()
+    after = weights(spec.output)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in plain.state_dict().items() if name in after)
+    assert any(not torch.equal(tensor, weights(base)[name]) for name, tensor in after.items())
+    assert not list(spec.output.rglob("adapter*"))
+    shutil.move(tmp_path / "run", tmp_path / "moved")  # and icr takes it as a model
+    merged = materialise(locate(str(tmp_path / "moved" / "adapter"), "k"))
+    torch.testing.assert_close(weights(Path(merged)), after)
+
+
+OLD_LLAMA = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(16)}
+OLD_GPT = {
+    "transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64, dtype=torch.bool).tril(),
+    "transformer.h.0.attn.masked_bias": torch.tensor(-10000),
+    "transformer.h.1.attn.bias": torch.ones(1, 1, 64, 64, dtype=torch.uint8),
+}
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+@pytest.mark.parametrize("old", [OLD_LLAMA, OLD_GPT])
+def test_old_checkpoints(tmp_path: Path, old: dict[str, torch.Tensor], lora: dict[str, Any] | None) -> None:
+    """Buffers that today's models compute are in old checkpoints; the trained model is written without them."""
+    base = make_tiny_model(tmp_path / "base")
+    if old is OLD_GPT:
+        gpt = GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=2)
+        GPT2LMHeadModel(gpt).save_pretrained(base)
+    before = weights(base)
+    save_file({**before, **old}, base / "model.safetensors", metadata={"format": "pt"})
+    check_model(base, "models.policy")
+    check_trainable(base, "models.policy", Train(precision="fp32", lora=lora), "dpo")  # type: ignore[arg-type]
+    spec = make_spec(tmp_path / "run", base, random_pairs(4), lora=lora)
+    run_here(spec)
+    assert weights(spec.output).keys() == before.keys()
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in weights(spec.output).items())
+    check_model(spec.output, "the output")
+
+
+def test_integers_that_a_model_uses_are_kept(tmp_path: Path) -> None:
+    base = make_tiny_model(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.register_buffer("counts", torch.tensor([3, 4]))
+    save_file({**weights(base), "counts": torch.tensor([3, 4])}, base / "model.safetensors", metadata={"format": "pt"})
+    check_export(base, model)
+    write_model(tmp_path / "out", base, model, trained_weights(model, keep=True), CardFacts())
+    assert weights(tmp_path / "out")["counts"].tolist() == [3, 4]
+
+
+def test_a_failed_export_keeps_the_trained_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command writes the model from a checkpoint of the last step, without a further step."""
+    base = make_tiny_model(tmp_path / "base")
+    calm = make_spec(tmp_path / "calm", base, random_pairs(8))
+    run_here(calm)
+    spec = make_spec(tmp_path / "run", base, random_pairs(8))
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.save_torch_state_dict", fail)
+        with pytest.raises(OSError, match="No space left"):
+            run_here(spec)
+    assert not spec.output.exists()
+    assert [p.name for p in (spec.work / "checkpoints").iterdir()] == ["checkpoint-2"]
+    steps = len(metrics(spec))
+    run_here(spec)
+    assert len(metrics(spec)) == steps == 2
+    ours, theirs = weights(spec.output), weights(calm.output)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not (spec.work / "checkpoints").exists()
+
+
+def test_a_model_that_could_not_be_saved_is_not_trained(tmp_path: Path) -> None:
+    base = make_tiny_model(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.register_parameter("further", torch.nn.Parameter(torch.ones(2)))
+    with pytest.raises(UserError, match=r"could not be saved: .*unexpected \['further'\]"):
+        check_export(base, model)
+
+
 def test_merge_by_hand(tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "base")
     name, module = "model.layers.0.self_attn.q_proj.weight", "base_model.model.model.layers.0.self_attn.q_proj"
@@ -114,10 +211,10 @@ def test_merge_by_hand(tmp_path: Path) -> None:
     a, b = torch.randn(3, 64, generator=generator), torch.randn(64, 3, generator=generator)
     adapter = {f"{module}.lora_A.default.weight": a, f"{module}.lora_B.default.weight": b}
     config = LoraConfig(task_type="CAUSAL_LM", r=3, lora_alpha=6, target_modules=["q_proj"])
-    merged = export.merged_weights(base, config, adapter)
+    merged = adapters.merged_weights(base, config, adapter)
     torch.testing.assert_close(merged[name], weights(base)[name] + 2 * b @ a)
     with pytest.raises(IcrError, match="does not know"):
-        export.merged_weights(base, config, {"base_model.model.nothing": a})
+        adapters.merged_weights(base, config, {"base_model.model.nothing": a})
 
 
 def test_lora_in_bf16_without_deepspeed(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_one_step_against_fp64(base: Path, tmp_path: Path) -> None:
     pairs = random_pairs(4)
     spec = make_spec(tmp_path / "run", base, pairs)
     counts = run_here(spec)
+    assert counts.pop("start")["gap"] == pytest.approx(0, abs=1e-4)
     assert counts == {
         "pairs": 4, "rows": 4, "dropped_too_long": 0, "steps": 1, "objective": "dpo", "processes": 1,
         "deepspeed": "none", "precision": "fp32", "micro_batch_size": 2,

@@ -22,6 +22,8 @@ from tests.conftest import TEXTS
 
 SECONDS = 10.0
 """Within which every malformed input is answered: of computing, as other tests run beside."""
+START = 30.0
+"""What a process of its own has more of: torch and transformers are imported in it, which takes a slow machine 15."""
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,6 @@ def judges() -> Iterator[Case]:
     )
     for url in ("ftp://host/v1", "host:8000", "http://", "http://host:port/v1", "'http://a b/v1'", "'http://[::1/v1'"):
         yield setting("judge.base_url", url, "not a web address", "judge.base_url", **ENDPOINT)
-    for url in ("https://user:secret-1@host/v1", "'https://host/v1?api_key=secret-1'"):
-        yield setting("judge.base_url", url, "has a key in it", "judge.base_url", **ENDPOINT)
     yield setting("judge.base_url", f"{HERE}/chat/completions", "remove /chat/completions", **ENDPOINT)
     yield setting("judge.base_url", "https://host/v1", "the key", "OPENAI_API_KEY", **ENDPOINT)
     yield setting("judge.budget", "5", "judge.budget", "judge.prices", judge__base_url=HERE, **ENDPOINT)

@@ -104,7 +104,9 @@ def test_filters_take_responses_out_before_alpha_is_fitted() -> None:
 
 def test_a_language_without_anything_to_compare_is_an_error() -> None:
     responses = [response("p", i, ENGLISH) for i in range(2)] + [response("p", 2, "")]
-    with pytest.raises(UserError, match=r"no prompt in es has two responses.*of 3 responses \(1 empty"):
+    with pytest.raises(
+        UserError, match=r"no prompt in es has two responses.*of 3 responses: 1 empty, 2 dropped \(wrong language\)"
+    ):
         score_language(responses, [0.0] * 3, [0.0] * 3, Reward(drop_wrong_language=True), "es")
 
 

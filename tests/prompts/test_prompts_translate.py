@@ -210,6 +210,19 @@ def test_an_endpoint_that_refuses(tmp_path: Path, source: Path) -> None:
     assert not (tmp_path / "out" / "en.jsonl").exists()
 
 
+def test_every_option_of_an_endpoint_is_the_translators_too(tmp_path: Path, source: Path) -> None:
+    given = ["--reasoning-effort", "low", "--extra-body", "{top_k: 1}", "--system", "Translate.", "--timeout", "30",
+             "--requests-per-minute", "6000", "--tokens-per-minute", "1e9", "--attempts", "2"]  # fmt: skip
+    with Stub(lambda request, before: says("Nombra animales que viven en el mar azul.")) as stub:
+        assert translate(source, tmp_path / "out", stub.url, "--to", "es", *given).returncode == 0
+        request = stub.sent[0][1]
+    assert (request["reasoning_effort"], request["top_k"]) == ("low", 1)
+    assert request["messages"][0] == {"role": "system", "content": "Translate."}
+    for wrong in (["--attempts", "0"], ["--extra-body", "[1]"], ["--timeout", "0"]):
+        done = translate(source, tmp_path / "other", stub.url, "--to", "es", *wrong)
+        assert done.returncode == 2 and wrong[0].removeprefix("--").replace("-", "_") in done.stderr
+
+
 def test_a_budget_stops_it_and_a_larger_one_goes_on(tmp_path: Path, source: Path) -> None:
     prices = tmp_path / "prices.yaml"
     prices.write_text("m: {input: 1000, output: 1000}")  # an answer of the stub has 8 tokens: 0.8 cents
@@ -244,7 +257,7 @@ def test_a_local_model_translates_greedily(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from icr.engines.models import prompt_token_ids
+    from icr.engines.templates import prompt_token_ids
 
     monkeypatch.setattr("icr.engines.precision.has_bf16", lambda: False)  # what it is compared with is fp32
     put(source.parent, "en", *(row(id, text) for id, text in enumerate(["A short one.", "x " * 1500, "Another."])))

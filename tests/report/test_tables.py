@@ -6,14 +6,17 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import ttest_1samp
 
+from icr.base.files import read_rows
 from icr.base.rundir import RunDir
 from icr.report.numbers import duration, number, significant
 from icr.report.status import run_status, status_json, status_table
 from icr.report.terminal import print_summary
-from tests.helpers.fake_run import build
+from tests.helpers.fake_run import HELD_OUT, LANGUAGES, build
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +45,31 @@ def test_numbers_read_well() -> None:
     assert [duration(x) for x in (0.42, 59.6, 174.2, 8000.0)] == ["0.4 s", "60 s", "2 min 54 s", "2 h 13 min"]
 
 
-def test_summary_fits_a_terminal_and_marks_the_language_that_gained_most(finished: RunDir) -> None:
+def test_summary_fits_a_terminal_and_marks_what_has_changed_for_sure(finished: RunDir) -> None:
     text = printed(finished)
     lines = text.splitlines()
     assert all(len(line) <= 80 for line in lines)
-    best = [line.split() for line in lines if "▲" in line][:1]
-    assert best == [["2", "71.0", "±", "6.3", "68.2", "±", "6.3", "516", "89", "%", "+21.0", "▲"]]
+    # of the prompts' differences, by hand: which languages' t intervals are above 0
+    sure, changes = [], []
+    for lang in (*LANGUAGES, "average"):
+        values = [_items(finished, n, code) for n in (0, 2) for code in (LANGUAGES if lang == "average" else (lang,))]
+        half = len(values) // 2
+        change = np.mean(values[half:], axis=0) - np.mean(values[:half], axis=0)
+        changes.append(ttest_1samp(change, 0).confidence_interval().low > 0)
+        sure += [lang] if changes[-1] else []
+    marked = [line.split() for line in lines if line.split()[:1] == ["2"]]
+    assert [row[-1] == "▲" for row in marked] == changes, sure
+    assert 1 < len(sure) < 6
+    assert marked[2] == ["2", "71.0", "±", "6.3", "68.2", "±", "6.3", "516", "89", "%", "+21.0", "▲"]
     assert "judged by SmolLM2-135M-Instruct (local) on 36 to 40 prompts" in " ".join(text.split())
+
+
+def _items(run: RunDir, number: int, lang: str) -> list[float]:
+    """Win rates by prompt; of round 0, which is the baseline, 50."""
+    if number == 0:
+        return [50.0] * HELD_OUT
+    rows = read_rows(run.round(number).judge / "verdicts" / f"{lang}.parquet")
+    return [100 * row["preference"] for row in rows if row["order"] == "policy-first"]
 
 
 def test_status_of_an_interrupted_run(tmp_path: Path) -> None:

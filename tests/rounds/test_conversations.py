@@ -180,9 +180,9 @@ def test_a_template_that_refuses_them_is_known_before_anything_runs(
     assert all("refuses a conversation of the roles system, user" in problem.what for problem in found)
     assert all("System role not supported" in problem.what and problem.do for problem in found)
     with pytest.raises(UserError, match="System role not supported"):  # also where the preflight could not know it
-        from icr.engines.models import prompt_token_ids
+        from icr.engines.templates import Template, prompt_token_ids
 
-        prompt_token_ids(load_tokenizer(str(tiny_pair[0]), str(template)), talk("en", 4))  # type: ignore[arg-type]
+        prompt_token_ids(load_tokenizer(str(tiny_pair[0]), Template(file=str(template))), talk("en", 4))  # type: ignore[arg-type]
 
 
 def test_alignment_pairs_of_messages_are_trained_on(

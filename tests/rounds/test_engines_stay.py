@@ -40,7 +40,10 @@ def test_pairs_and_weights_are_those_of_new_engines(
         tasks = run_inline(patch)
         stays = iterate(config, tmp_path / "stays")
     assert capsys.readouterr().out.count(" built: ") == 1
-    assert tasks.count("probe") == 2  # π¹ and π²; π⁰ is what the engine is built with
+    assert tasks.count("probe") == 3  # π⁰ at the start of the run, π¹ and π² as new weights
+    assert tasks.count("engine-probe") == 1
+    found = stays.round(1).record.stages["sample"].counts["engine_and_scorer"]
+    assert found["apart"] < 1e-5 and found["engine"] == pytest.approx(found["scorer"], abs=1e-3)
     with pytest.MonkeyPatch.context() as patch:
         run_inline(patch)
         patch.setattr("icr.work.resident.describe_architecture", lambda model: model)  # no two are alike

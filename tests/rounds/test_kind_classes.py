@@ -40,7 +40,7 @@ def test_pairs_need_no_models(make_round: Any) -> None:
     score(context)
     done = list(context.machine.done)
     results = open_kind(context).pairs()
-    assert context.machine.done == done == ["logps"]
+    assert context.machine.done == done == ["conditions", "logps"]
     for lang, result in results.items():
         responses = read_responses(context.round.responses / f"{lang}.parquet")
         groups = find_candidates(responses, read_rewards(context.round.rewards / f"{lang}.parquet"))

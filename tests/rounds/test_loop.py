@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from icr.config.load import dump_config, load_config
 from tests.conftest import TEXTS, Config
 from tests.helpers.command import ICR, icr
 from tests.helpers.independent import NAMES, PREFIX, Model, best_gap, gap, rows
@@ -210,7 +211,8 @@ def test_english_alignment_makes_the_first_policy(
     run = tmp_path / "run"
     assert record(run, 0)["align"]["counts"]["steps"] == 3
     names = json.loads((run / "round-0" / "model.json").read_text())
-    assert names == {"policy": str(run / "round-0" / "model"), "reference": str(tiny_pair[1])}
+    # relative to the run, so that its folder can be moved
+    assert names == {"policy": "round-0/model", "reference": str(tiny_pair[1])}
     flips = record(run, 1)["score"]["counts"]["flips"]
     assert flips["checked"] == 6 and 0 <= flips["flipped"] <= 6
     policy = Model(run / "round-0" / "model")
@@ -266,9 +268,14 @@ def test_a_full_disk_is_said_plainly_and_the_run_goes_on(tiny_config: Config, tm
         pytest.skip("a small file system cannot be mounted here")
     try:
         config = small(tiny_config, tmp_path, run=str(disk / "run"))
+        refused = icr("iterate", "--config", config, code=2)
+        assert "but a training needs about" in refused.stderr and "name a run folder on a larger disk" in refused.stderr
+        # a run that has begun finds out when it writes
+        (disk / "run").mkdir(exist_ok=True)
+        (disk / "run" / "config.yaml").write_text(dump_config(load_config(Path(config))))
         full = icr("iterate", "--config", config, code=2)
         assert "the disk is full" in full.stderr and "free some space" in full.stderr
-        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=512m", str(disk)], check=True)
         icr("iterate", "--config", config)
         assert record(disk / "run", 1)["train"]["state"] == "done"
     finally:

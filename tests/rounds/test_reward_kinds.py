@@ -58,8 +58,9 @@ def test_log_ratios(
     context = make_round(kind, previous=previous, reference=reference)
     use_translator(monkeypatch, tiny_pair)
     counts = score(context)
-    assert counts["reference"] == str(previous if reference == "previous" else tiny_pair[1])
-    policy, other = Model(tiny_pair[0]), Model(previous if reference == "previous" else tiny_pair[1])
+    used = previous if reference == "previous" else tiny_pair[1]
+    assert counts["reference"] == f"…/{used.name}"
+    policy, other = Model(tiny_pair[0]), Model(used)
     for lang in TEXTS:
         for response, reward in reward_rows(context, lang):
             ids = response["token_ids"]
@@ -192,11 +193,11 @@ def test_translations_that_exist_are_not_made_again(
     context = make_round("translate")
     score(context)
     first = (context.round.rewards / "es.parquet").read_bytes()
-    assert len(translator.asked) == 36 and context.machine.done == ["translate", "logps"]
+    assert len(translator.asked) == 36 and context.machine.done == ["translate", "conditions", "logps"]
     (context.pass_folder("translations") / "00001.parquet").unlink()
     score(context)
     assert len(translator.asked) == 36 + 18  # one shard of six prompts by three samples
-    assert context.machine.done == ["translate", "logps", "translate"]
+    assert context.machine.done == ["translate", "conditions", "logps", "translate"]
     assert (context.round.rewards / "es.parquet").read_bytes() == first
 
 
@@ -236,16 +237,17 @@ def test_a_response_without_room_in_the_context_is_counted(tmp_path: Path) -> No
     """Half of what the request leaves of the context is for the response, half for its translation."""
     from transformers import AutoTokenizer
 
+    from icr.engines.base import Stops
     from icr.translation import Frame, request_ids, translate_rows
     from tests.helpers.kinds import Translator
 
     tokenizer = AutoTokenizer.from_pretrained(make_tiny_model(tmp_path))
-    empty = len(request_ids(tokenizer, "", "en"))
-    frame = Frame.of(tokenizer, empty + 81, 30, ["en"])
+    empty, stops = len(request_ids(tokenizer, "", "en")), Stops((tokenizer.eos_token_id,))
+    frame = Frame.of(tokenizer, empty + 81, 30, ["en"], stops)
     assert (frame.longest, frame.decoding.max_tokens) == (empty + 40, 40)
-    assert Frame.of(tokenizer, 10_000, 30, ["en"]).decoding.max_tokens == 60
+    assert Frame.of(tokenizer, 10_000, 30, ["en"], stops).decoding.max_tokens == 60
     with pytest.raises(UserError, match="is too short for a response"):
-        Frame.of(tokenizer, empty + 1, 30, ["en"])
+        Frame.of(tokenizer, empty + 1, 30, ["en"], stops)
     translator = Translator(tokenizer)
     texts = ["El mar 1", "El mar " * 40]
     rows = [

@@ -19,7 +19,7 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from icr.base.errors import ConfigError, UserError
+from icr.base.errors import ConfigError, StageFailed, UserError
 from icr.base.rundir import RunDir
 from icr.rounds.stages.score import score
 from tests.conftest import TEXTS
@@ -63,7 +63,7 @@ def test_classifier(make_round: Any, tmp_path: Path, pad: str, batch_tokens: int
     folder = make_classifier(tmp_path / "rm", pad)
     context = make_round("model", model=str(folder), batch_tokens=batch_tokens)
     counts = score(context)
-    assert counts["model"] == str(folder)
+    assert counts["model"] == "…/rm"
     model = AutoModelForSequenceClassification.from_pretrained(folder).double().eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for lang in TEXTS:
@@ -124,7 +124,7 @@ def test_what_is_no_reward_model(make_round: Any, tmp_path: Path, tiny_pair: tup
     headless = make_tiny_model(tmp_path / "causal")
     config = json.loads((headless / "config.json").read_text()) | {"id2label": {"0": "LABEL_0"}}
     (headless / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"no weights for score\.weight"):
+    with pytest.raises(UserError, match=r"1 tensors are missing: score\.weight"):
         score(make_round("model", model=str(headless)))
 
 
@@ -150,3 +150,32 @@ def test_bf16_is_checked_against_fp32(
 def make_done(folder: Path, context: Any) -> Any:
     run = RunDir(folder / "run")
     return replace(context, run=run, round=run.round(1))
+
+
+@pytest.mark.parametrize("kind", ["cross-lingual", "model"])
+def test_a_check_in_fp32_that_has_no_room_is_left_out_and_counted(
+    make_round: Any, tmp_path: Path, monkeypatch: Any, kind: str
+) -> None:
+    """8B in fp32 on 24 GB: what is checked is scored all the same."""
+    monkeypatch.setattr("icr.engines.memory.has_room", lambda model, precision: precision == "bf16")
+    model = str(make_classifier(tmp_path / "rm", "own"))
+    counts = score(make_round(kind, precision="bf16", flip_check=9, model=model if kind == "model" else None))
+    assert counts["flips"] == {"checked": 0, "flipped": 0, "left_out": 9}
+    assert sum(c["dropped"]["too_long"] if kind == "model" else 0 for c in counts["languages"].values()) == 0
+
+
+def test_a_check_that_fails_does_not_fail_the_round(make_round: Any, monkeypatch: Any) -> None:
+    from icr.rounds.stages import kind as kinds
+
+    whole, notes = kinds.measure, []
+
+    def measure(context: Any, name: str, *rest: Any) -> Any:
+        if name.endswith("-fp32"):
+            raise StageFailed("a worker failed: killed by SIGKILL (out of memory?)\n  log: x")
+        return whole(context, name, *rest)
+
+    monkeypatch.setattr(kinds, "measure", measure)
+    context = make_round("cross-lingual", precision="bf16", flip_check=9)
+    monkeypatch.setattr(context.machine, "note", notes.append)
+    assert score(context)["flips"] == {"checked": 0, "flipped": 0, "left_out": 9}
+    assert len(notes) == 2 and "killed by SIGKILL (out of memory?)" in notes[0]  # of policy and reference

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -32,7 +33,9 @@ def start_driver(folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], list
     """A driver whose two workers have each started two processes, and all that is below it."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.helpers.dummy_driver", str(folder), mode]
-    driver = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, start_new_session=True)
+    # tests that a shell runs in the background ignore Ctrl-C, and so would their children
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    driver = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=listening)
     wait_for(lambda: len(list(folder.glob("child-*"))) == 4, 30)
     if mode != "busy":
         wait_for((folder / "idle").exists, 30)

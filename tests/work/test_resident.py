@@ -10,12 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from icr.base.errors import UserError
 from icr.base.progress import SILENT
 from icr.engines.base import Completion, Decoding, Engine, Request
 from icr.engines.open import EngineSettings, open_engine
+from icr.engines.templates import Template
+from icr.engines.transformers_engine import TransformersEngine
 from icr.rounds.stages.measure import score_probe
 from icr.work.machine import Machine
-from icr.work.probe import TEXT, Probe, ProbeTask
+from icr.work.probe import TEXT, Agreement, Probe, ProbeTask
 from icr.work.resident import Resident
 from icr.work.sampling import PROMPTS, SampleTask
 from icr.work.shards import cut_table
@@ -37,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def probe(model: str) -> Probe:
-    task = ProbeTask(model=model, chat_template=None, precision="fp32", tokens=100)
+    task = ProbeTask(model=model, template=Template(), precision="fp32", tokens=255)
     made = score_probe(Resident(), task, pa.table({"text": [TEXT]}), SILENT)
     return Probe(token_ids=made["token_ids"][0].as_py(), logp=made["logp"][0].as_py())
 
@@ -91,7 +94,7 @@ def test_probes_are_made_once_engines_have_to_change_weights(
     for turn, model in enumerate((models[0], models[0], models[1], models[0])):
         task = SampleTask(
             model=model,
-            chat_template=None,
+            template=Template(),
             engine=settings,
             n=1,
             temperature=0.0,
@@ -102,3 +105,47 @@ def test_probes_are_made_once_engines_have_to_change_weights(
         )
         machine.fill(tmp_path / str(turn), task, cut_table(row, 1), "responses")
     assert tasks == ["sample", "sample", "probe", "sample", "probe", "sample"]
+
+
+def compare(model: str, folder: Path, *, used: bool = True) -> Agreement | None:
+    machine = Machine(folder, silent())
+    settings = EngineSettings(backend="transformers", precision="fp32", window=256)
+    task = SampleTask(
+        model=model, template=Template(), engine=settings, n=1, temperature=0, top_p=1, max_tokens=4, seed=1, round=1
+    )
+    if used:
+        row = pa.Table.from_pylist([{"prompt_id": "p", "lang": "en", "prompt": "What?"}], schema=PROMPTS)
+        machine.fill(folder / "shards", task, cut_table(row, 1), "responses")
+    return machine.compare(task, "fp32")
+
+
+def test_engine_and_scorer_are_compared_on_one_text(
+    models: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = run_inline(monkeypatch)
+    found = compare(models[0], tmp_path)
+    assert tasks == ["sample", "engine-probe", "probe"]
+    assert found is not None and found.tokens == len(probe(models[0]).token_ids) - 1 > 100
+    assert found.scorer == pytest.approx(probe(models[0]).logp) and found.apart < 1e-5
+    assert "nats a token apart" in found.describe() and "more than rounding" not in found.describe()
+    assert compare(models[1], tmp_path / "unused", used=False) is None  # no engine is started for it
+
+
+def test_an_engine_that_computes_another_model_is_refused(
+    models: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(monkeypatch)
+    monkeypatch.setattr(TransformersEngine, "score", lambda self, ids: 1.5 * probe(models[0]).logp)
+    with pytest.raises(UserError, match="engine and scorer do not compute the same model") as error:
+        compare(models[0], tmp_path)
+    assert error.value.where == models[0] and "sampling.backend: transformers" in error.value.do
+
+
+def test_what_is_said_of_a_difference() -> None:
+    """Less than refuses a run is said: 0.1 nats a token are Gemma-2's without its soft-capping."""
+    said = Agreement.of(50, -100.0, -105.0, ("bf16", "bf16"))
+    assert said.apart == pytest.approx(0.1) and "more than rounding makes (0.05)" in said.describe()
+    said.check("model")
+    assert "rounding" not in Agreement.of(50, -100.0, -101.0, ("fp32", "bf16")).describe()
+    with pytest.raises(UserError):
+        Agreement.of(50, float("nan"), -105.0, ("fp32", "fp32")).check("model")

@@ -9,9 +9,11 @@ import torch
 
 from icr.base.conversation import wrap_text
 from icr.engines.base import Decoding, Request, request_seed
-from icr.engines.models import end_of_turn_id, load_tokenizer, prompt_token_ids
+from icr.engines.models import load_tokenizer
 from icr.engines.open import EngineSettings, choose_backend
-from icr.engines.transformers_engine import OwnNoise, TransformersEngine
+from icr.engines.stops import end_of_turn_id
+from icr.engines.templates import Template, prompt_token_ids
+from icr.engines.transformers_engine import OwnNoise, TransformersEngine, group_rows
 from icr.work.sampling import SampleTask, sample_prompts
 from prompts.load import Prompt
 from tests.helpers.independent import rows
@@ -44,7 +46,7 @@ def test_a_seed_belongs_to_one_response() -> None:
 def test_transformers_responses_do_not_depend_on_their_company(
     tiny_pair: tuple[Path, Path], requests: list[Request]
 ) -> None:
-    engine = TransformersEngine(str(tiny_pair[0]), "fp32")
+    engine = TransformersEngine(str(tiny_pair[0]), "fp32", 256)
     together = engine.generate(requests, DECODING)
     alone = [engine.generate([r], DECODING)[0] for r in requests]
     assert together == alone
@@ -88,7 +90,7 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
     ]
     task = SampleTask(
         model=str(tiny_pair[0]),
-        chat_template=None,
+        template=Template(),
         engine=EngineSettings(backend="transformers", precision="fp32", window=256),
         n=2,
         temperature=DECODING.temperature,
@@ -107,6 +109,13 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
 
     first = run("a")
     assert first.pool.tasks == ["sample"] * 2 and first.watcher.steps[-1] == (12, 12)
+    cut = [
+        sum(r["finish_reason"] == "length" for r in rows(tmp_path / "a" / f"{lang}.parquet")) for lang in ("en", "es")
+    ]
+    assert cut == [6, 6]  # of each shard of four prompts all are; it is said once a language
+    assert [note.partition(";")[0] for note in first.watcher.notes] == [
+        "4 of 4 answers in en were cut off (100%)", "4 of 4 answers in es were cut off (100%)"
+    ]  # fmt: skip
     assert run("a").pool.tasks == []
     run("b")
     (tmp_path / "b" / "shards" / "00000.parquet").unlink()
@@ -119,6 +128,24 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
         assert [(r["prompt_id"], r["sample"]) for r in found] == [(f"p{i}", k) for i in range(3) for k in range(2)]
         assert all(r["response"] == r["response"].strip() for r in found)
         assert all(r["prompt_ids"] == ids[r["prompt"]] for r in found)
+
+
+def test_rows_stay_in_the_window() -> None:
+    assert list(group_rows([5, 90, 7, 90, 80], 10, 100)) == [([0, 1, 2, 3, 4], 10)]
+    assert list(group_rows([5, 90, 7, 90, 80], 30, 100)) == [([0, 2], 30), ([4], 20), ([1, 3], 10)]
+    assert [len(rows) for rows, _ in group_rows([1] * 70, 5, 100)] == [32, 32, 6]
+
+
+def test_a_window_ends_a_response(tiny_pair: tuple[Path, Path]) -> None:
+    engine = TransformersEngine(str(tiny_pair[0]), "fp32", 24)
+    requests = [Request([4 + k for k in range(length)], seed) for length in (20, 12, 20) for seed in range(2)]
+    made = engine.generate(requests, Decoding(1.0, 1.0, 400))
+    assert all(len(r.prompt_ids) + len(c.token_ids) <= 24 for r, c in zip(requests, made, strict=True))
+    cut = [
+        len(r.prompt_ids) + len(c.token_ids) for r, c in zip(requests, made, strict=True) if c.finish_reason == "length"
+    ]
+    assert cut and set(cut) == {24}
+    assert [engine.generate([request], Decoding(1.0, 1.0, 400))[0] for request in requests] == made
 
 
 def test_the_backend_is_chosen_by_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

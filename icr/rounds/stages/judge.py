@@ -17,7 +17,7 @@ def judge(context: Context) -> Counts:
         name=f"{context.run.path.name}-round-{round_.number}",
         out=round_.judge,
         languages=context.languages,
-        chat_template=config.models.chat_template,
+        template=context.template,
         sampling=config.sampling,
         judge=config.judge,
         judge_model=context.judge_model,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from icr.base.errors import UserError
+from icr.base.shown import show_path
 from icr.config.schema import Config
 from icr.engines.classifier import SCALE as LOGIT
 from icr.engines.classifier import check_classifier
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 from icr.lidr import OWN as OWN_ANSWER
 from icr.lidr import Sides, others, pick_own
 from icr.lidr import build_pairs as build_lidr_pairs
@@ -26,6 +28,7 @@ from icr.rounds.stages.measure import (
     CustomTask,
     LogpsTask,
     Scored,
+    read_conditions,
     read_sequences,
     read_texts,
 )
@@ -38,9 +41,14 @@ if TYPE_CHECKING:
 
 
 class LogRatio(RewardKind):
-    """Eq. 9 and Eq. 12: β·[log π_θ(y|·) − log π_ref(y|·)]; the worker conditions as `icr.rewards.condition` says."""
+    """Eq. 9 and Eq. 12: β·[log π_θ(y|·) − log π_ref(y|·)]; the worker conditions as `icr.rewards.condition` says.
+
+    A response that is longer than a model's context together with its condition, which may be longer than the prompt
+    that it answers, has no reward and is dropped.
+    """
 
     has_precision = True
+    reasons: ClassVar[tuple[str, ...]] = ("too_long",)
 
     def measure(self) -> dict[str, object]:
         facts = super().measure()
@@ -49,14 +57,12 @@ class LogRatio(RewardKind):
         rows = self._rows()
         for name, model in (("policy", self.context.policy), ("reference", reference)):
             self._pass(name, partial(self._make_task, model), rows, self._table)
-        return facts | {"reference": reference}
+        return facts | {"reference": self.context.name_of(reference)}
 
     def _make_task(self, model: str, precision: Precision) -> LogpsTask:
         config = self.context.config
         return LogpsTask(
             model=model,
-            tokenizer=self.context.policy,
-            chat_template=config.models.chat_template,
             precision=precision,
             batch_tokens=config.reward.batch_tokens,
         )
@@ -66,20 +72,26 @@ class LogRatio(RewardKind):
         return [*self.read_all()]
 
     def _table(self, rows: Sequence[Scored]) -> pa.Table:
-        return read_sequences(self.context, self.context.config.reward.kind, rows)
+        return read_sequences(self.context, self._conditions, rows)
+
+    @cached_property
+    def _conditions(self) -> dict[tuple[str, str], list[int]]:
+        return read_conditions(self.context, self.context.config.reward.kind)
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         policy, reference = (
             np.asarray(self._measured(name, responses, again), np.float64) for name in ("policy", "reference")
         )
-        return score_ratios(policy, reference, self.context.config.reward.beta)
+        scored = score_ratios(policy, reference, self.context.config.reward.beta)
+        too_long = np.isnan(policy) | np.isnan(reference)  # a score that was measured is finite
+        return [Score(dropped="too_long") if out else score for out, score in zip(too_long, scored, strict=True)]
 
 
 class Translated(LogRatio):
     """Eq. 13 and 14: the log-ratio of y's English translation, given x^en. English responses are scored as they are;
     a response without translation has no reward and is dropped."""
 
-    reasons = ("translation",)
+    reasons = ("translation", "too_long")
 
     def measure(self) -> dict[str, object]:
         counts = translate_responses(self.context, [(lang, "en") for lang in others(self.context.languages)])
@@ -124,15 +136,18 @@ class Classified(RewardKind):
 
     def measure(self) -> dict[str, object]:
         facts = super().measure()
-        model = check_classifier(self.context.config.reward.model or "")
-        batch_tokens = self.context.config.reward.batch_tokens
+        located = check_classifier(self.context.config.reward.model or "")
+        model = self.context.machine.folders({located}, None)[located]
+        batch_tokens, template = self.context.config.reward.batch_tokens, Template(date=self.context.template.date)
         self._pass(
             "classifier",
-            lambda precision: ClassifyTask(model=model, precision=precision, batch_tokens=batch_tokens),
+            lambda precision: ClassifyTask(
+                model=model, template=template, precision=precision, batch_tokens=batch_tokens
+            ),
             self.read_all(),
             partial(read_texts, self.context),
         )
-        return facts | {"model": model}
+        return facts | {"model": show_path(located, self.context.run.path)}
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         return score_plainly(self._measured("classifier", responses, again), missing="too_long")
@@ -251,3 +266,8 @@ def check_kind(config: Config) -> None:
 def samples_greedily(name: str) -> bool:
     """Whether a `reward.kind` takes one greedy response a prompt and ignores `sampling`'s n, temperature and top_p."""
     return find_kind(name).greedy
+
+
+def scores_policy(name: str) -> bool:
+    """Whether a `reward.kind` is made of log-probs under the policy."""
+    return issubclass(find_kind(name), LogRatio)

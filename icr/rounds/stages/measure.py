@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar
 
 import pyarrow as pa
@@ -10,14 +10,17 @@ import pyarrow as pa
 from icr.base.conversation import dump_conversation, load_conversation
 from icr.base.progress import Reporter
 from icr.engines.precision import Precision
+from icr.engines.templates import Template
 from icr.rewards import condition
 from icr.rows import Response
 from icr.work.pool import Task
-from icr.work.probe import ProbeTask
+from icr.work.probe import EngineProbeTask, ProbeTask
 from icr.work.resident import Resident
 from icr.work.shards import cut_table
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from icr.rounds.context import Context
     from prompts.load import Prompt
 
@@ -37,7 +40,9 @@ Key = tuple[str, str, int]
 
 KEY = [("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32())]
 VALUES = pa.schema([*KEY, ("value", pa.float64())])
-SEQUENCES = pa.schema([*KEY, ("condition", pa.string()), ("token_ids", pa.list_(pa.int32()))])
+CONDITIONS = pa.schema([("condition", pa.string())])
+ENCODED = pa.schema([("ids", pa.list_(pa.int32()))])
+SEQUENCES = pa.schema([*KEY, ("condition_ids", pa.list_(pa.int32())), ("token_ids", pa.list_(pa.int32()))])
 TEXTS = pa.schema(
     [
         *KEY,
@@ -49,45 +54,98 @@ TEXTS = pa.schema(
     ]
 )
 UNIT = ("prompt_id", "lang")
+CONDITIONS_SHARD = 4096
+
+
+class EncodeConditionsTask(Task):
+    """In: CONDITIONS. Out: ENCODED, in the chat template. Once a round, so that all passes are given the same ids."""
+
+    name: ClassVar[str] = "conditions"
+    lane: ClassVar[str] = "scorer"
+
+    model: str
+    """Whose tokenizer."""
+    template: Template
+
+
+def encode_conditions(state: Resident, task: EncodeConditionsTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    from icr.engines.templates import prompt_token_ids
+
+    tokenizer = state.tokenizer(task.model, task.template)
+    ids = [prompt_token_ids(tokenizer, load_conversation(text)) for text in table["condition"].to_pylist()]
+    return pa.table({"ids": ids}, schema=ENCODED)
 
 
 class LogpsTask(Task):
-    """In: SEQUENCES. Out: VALUES, sums of log-probs in nats."""
+    """In: SEQUENCES. Out: VALUES, sums of log-probs in nats; null: condition and response pass the model's context."""
 
     name: ClassVar[str] = "logps"
     lane: ClassVar[str] = "scorer"
     unit: ClassVar[tuple[str, ...]] = UNIT
 
     model: str
-    tokenizer: str
-    """One for all passes: both models see the same ids."""
-    chat_template: str | None
     precision: Precision
     batch_tokens: int
+    check: bool = False
+    """The values only check others: where memory has no room for them they are null, with a note."""
 
 
 def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     """log π(y | condition) of every row."""
-    from icr.engines.models import prompt_token_ids
+    from icr.engines.context import context_length
+
+    prompts, responses = table["condition_ids"].to_pylist(), table["token_ids"].to_pylist()
+
+    def work() -> list[float | None]:
+        model, context = state.scorer(task.model, task.precision, surely=task.check), context_length(task.model)
+        return sum_fitting(model, context, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
+
+    return _with_values(table, _check_or_nothing(work, table.num_rows, reporter) if task.check else work())
+
+
+def sum_fitting(
+    model: PreTrainedModel,
+    context: int,
+    prompts: Sequence[list[int]],
+    responses: Sequence[list[int]],
+    *,
+    batch_tokens: int,
+    reporter: Reporter,
+) -> list[float | None]:
+    """log π(response | prompt) in nats of each; None where the two are longer than the model's context.
+
+    Beyond it a model with learned positions has none, and one with others was never trained.
+    """
     from icr.scoring import sequence_logprobs
 
-    tokenizer = state.tokenizer(task.tokenizer, task.chat_template)
-    texts = table["condition"].to_pylist()
-    ids = {text: prompt_token_ids(tokenizer, load_conversation(text)) for text in dict.fromkeys(texts)}
-    model = state.scorer(task.model, task.precision)
-    prompts, responses = [ids[text] for text in texts], table["token_ids"].to_pylist()
-    sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
-    return _with_values(table, [float(s) for s in sums])
+    fitting = [n for n, parts in enumerate(zip(prompts, responses, strict=True)) if sum(map(len, parts)) <= context]
+    fitting_prompts, fitting_responses = [prompts[n] for n in fitting], [responses[n] for n in fitting]
+    sums = sequence_logprobs(model, fitting_prompts, fitting_responses, batch_tokens=batch_tokens, reporter=reporter)
+    values: list[float | None] = [None] * len(prompts)
+    for n, value in zip(fitting, sums, strict=True):
+        values[n] = float(value)
+    return values
 
 
 def score_probe(state: Resident, task: ProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    """What an engine's weights are checked by."""
+    """What a scorer says of the text by which an engine's weights are checked."""
     from icr.scoring import sequence_logprobs
 
-    tokenizer = state.tokenizer(task.model, task.chat_template)
-    ids: list[int] = tokenizer(table["text"][0].as_py(), add_special_tokens=False)["input_ids"][: task.tokens]
+    ids = _probe_ids(state, task, table)
     logps = sequence_logprobs(state.scorer(task.model, task.precision), [ids[:1]], [ids[1:]])
     return pa.table({"token_ids": [ids], "logp": [float(logps[0])]})
+
+
+def ask_engine(state: Resident, task: EngineProbeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """What an engine says of it."""
+    ids = _probe_ids(state, task, table)
+    return pa.table({"token_ids": [ids], "logp": [state.engine(task.model, task.engine, task.probe).score(ids)]})
+
+
+def _probe_ids(state: Resident, task: ProbeTask | EngineProbeTask, table: pa.Table) -> list[int]:
+    tokenizer = state.tokenizer(task.model, task.template)
+    ids: list[int] = tokenizer(table["text"][0].as_py(), add_special_tokens=False)["input_ids"]
+    return ids[: task.tokens]
 
 
 class ClassifyTask(Task):
@@ -98,15 +156,38 @@ class ClassifyTask(Task):
     unit: ClassVar[tuple[str, ...]] = UNIT
 
     model: str
+    template: Template
     precision: Precision
     batch_tokens: int
+    check: bool = False
+    """As of `LogpsTask`."""
 
 
 def classify(state: Resident, task: ClassifyTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    classifier = state.classifier(task.model, task.precision, task.batch_tokens)
     prompts = map(load_conversation, table["prompt"].to_pylist())
     pairs = list(zip(prompts, table["response"].to_pylist(), strict=True))
-    return _with_values(table, classifier.logits(pairs, reporter))
+
+    def work() -> list[float | None]:
+        classifier = state.classifier(task.model, task.precision, task.batch_tokens, task.template, surely=task.check)
+        return classifier.logits(pairs, reporter)
+
+    return _with_values(table, _check_or_nothing(work, table.num_rows, reporter) if task.check else work())
+
+
+def _check_or_nothing(work: Callable[[], list[float | None]], rows: int, reporter: Reporter) -> list[float | None]:
+    """What `work` gives, or nulls where the device has no memory for it: a check must not end what it checks."""
+    import torch
+
+    from icr.engines.memory import DoesNotFit
+
+    try:
+        return work()
+    except DoesNotFit as error:
+        reporter.note(f"the check of bf16 against fp32 is left out on some prompts: {error.what}")
+    except torch.OutOfMemoryError:
+        reporter.note("the check of bf16 against fp32 is left out on some prompts: the device's memory is full")
+    torch.cuda.empty_cache()
+    return [None] * rows
 
 
 class CustomTask(Task):
@@ -133,17 +214,30 @@ def _with_values(table: pa.Table, values: Sequence[float | None]) -> pa.Table:
     return table.select([name for name, _ in KEY]).append_column("value", pa.array(values, pa.float64())).cast(VALUES)
 
 
-def read_sequences(context: Context, kind: str, rows: Iterable[Scored]) -> pa.Table:
-    """SEQUENCES of responses (or translations), conditioned as the reward kind asks, in the prompts' order."""
+def read_conditions(context: Context, kind: str) -> dict[tuple[str, str], list[int]]:
+    """(prompt id, language) → the token ids that log-probs are given, as the reward kind asks."""
     prompts = _by_key(context)
     asked = {key: dump_conversation(condition(kind, p.lang, p.messages, p.english)) for key, p in prompts.items()}
+    texts = list(dict.fromkeys(asked.values()))
+    task = EncodeConditionsTask(model=context.policy, template=context.template)
+    shards = cut_table(pa.table({"condition": texts}, schema=CONDITIONS), CONDITIONS_SHARD)
+    tables, _ = context.machine.fill(context.pass_folder("conditions"), task, shards, "the reward's conditions")
+    ids = dict(zip(texts, (ids for table in tables for ids in table["ids"].to_pylist()), strict=True))
+    return {key: ids[text] for key, text in asked.items()}
+
+
+def read_sequences(
+    context: Context, conditions: Mapping[tuple[str, str], list[int]], rows: Iterable[Scored]
+) -> pa.Table:
+    """SEQUENCES of responses (or translations), each after its prompt's condition, in the prompts' order."""
+    prompts = _by_key(context)
     return pa.Table.from_pylist(
         [
             {
                 "prompt_id": row["prompt_id"],
                 "lang": row["lang"],
                 "sample": row["sample"],
-                "condition": asked[row["prompt_id"], row["lang"]],
+                "condition_ids": conditions[row["prompt_id"], row["lang"]],
                 "token_ids": row["token_ids"],
             }
             for row in _in_order(prompts, rows)

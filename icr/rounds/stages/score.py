@@ -40,8 +40,9 @@ def score(context: Context) -> Counts:
 
 
 def _count_flips(context: Context, kind: RewardKind, penalties: Mapping[str, PenaltyFacts]) -> Counts:
-    """On how many of the checked prompts the (best, worst) pair changes when the forward pass is fp32, not bf16."""
-    flipped = compared = 0
+    """On how many of the checked prompts the (best, worst) pair changes when the forward pass is fp32, not bf16;
+    and how many are left out because fp32 has no room in memory."""
+    flipped = compared = left_out = 0
     for lang in {lang for _, lang in kind.checked}:
         ids = {prompt_id for prompt_id, of_lang in kind.checked if of_lang == lang}
         responses = [r for r in kind.read_responses(lang) if r["prompt_id"] in ids]
@@ -49,9 +50,12 @@ def _count_flips(context: Context, kind: RewardKind, penalties: Mapping[str, Pen
         for group in find_candidates(responses, rewards).values():
             if len(group) < 2:
                 continue
+            if not kind.was_checked([c.response for c in group]):
+                left_out += 1
+                continue
             scores = kind.scores([c.response for c in group], lang, again=True)
             raw = np.asarray([score.reward for score in scores], np.float64)
             again = penalise(raw, [c.length for c in group], penalties[lang]["alpha"])
             flipped += pair_flips([c.reward for c in group], again, [0] * len(group))
             compared += 1
-    return {"checked": compared, "flipped": flipped}
+    return {"checked": compared, "flipped": flipped, "left_out": left_out}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,11 +12,16 @@ from icr.base.conversation import load_conversation
 from icr.base.files import read_json, write_table
 from icr.base.progress import Reporter
 from icr.config.schema import Config
-from icr.engines.precision import Precision
+from icr.engines.precision import Numerics, computing, weights_of
+from icr.engines.sizes import measure_checkpoint
+from icr.engines.templates import Template
+from icr.rounds.stages.measure import sum_fitting
 from icr.rows import PAIRS, read_pairs
 from icr.work.pool import Task
 from icr.work.resident import Resident
 from icr.work.shards import cut_table
+from loops.disk import check_disk, estimate_disk, folder_size
+from loops.numerics import training_numerics
 from loops.spec import CardFacts, TrainSpec
 
 if TYPE_CHECKING:
@@ -34,17 +40,21 @@ class EncodeTask(Task):
     lane: ClassVar[str] = "scorer"
 
     model: str
-    chat_template: str | None
+    template: Template
+    stop: tuple[str, ...] = ()
+    """`sampling.stop`."""
 
 
 def encode_pairs(state: Resident, task: EncodeTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    from icr.engines.models import end_of_turn_id, prompt_token_ids
+    from icr.engines.stops import trained_end
+    from icr.engines.templates import prompt_token_ids
+    from icr.engines.tokens import encode_text
 
-    tokenizer = state.tokenizer(task.model, task.chat_template)
-    end = end_of_turn_id(tokenizer)
+    tokenizer = state.tokenizer(task.model, task.template)
+    end = trained_end(tokenizer, state.stops(task.model, task.template, task.stop))
 
     def answer(text: str) -> list[int]:
-        return [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
+        return [*encode_text(tokenizer, text), *end]
 
     rows = [
         {
@@ -61,23 +71,28 @@ def encode_pairs(state: Resident, task: EncodeTask, table: pa.Table, reporter: R
 
 
 class ReferenceTask(Task):
-    """In: REQUESTS. Out: SUMS, log-probs in nats under the model that is trained, as it is before its first step."""
+    """In: REQUESTS. Out: SUMS, log-probs in nats under the model that is trained, as it is before its first step and
+    as the training computes them.
+
+    Null where a sequence is longer than its context; the training drops and counts such rows.
+    """
 
     name: ClassVar[str] = "reference"
     lane: ClassVar[str] = "scorer"
 
     model: str
-    precision: Precision
+    numerics: Numerics
     batch_tokens: int
 
 
 def score_requests(state: Resident, task: ReferenceTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    from icr.scoring import sequence_logprobs
+    from icr.engines.context import context_length
 
     prompts, responses = table["prompt_ids"].to_pylist(), table["response_ids"].to_pylist()
-    model = state.scorer(task.model, task.precision)
-    sums = sequence_logprobs(model, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
-    return pa.table({"logp": [float(s) for s in sums]}, schema=SUMS)
+    model, context = state.scorer(task.model, weights_of(task.numerics)), context_length(task.model)
+    with computing(task.numerics, model):
+        sums = sum_fitting(model, context, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
+    return pa.table({"logp": sums}, schema=SUMS)
 
 
 def align(context: Context) -> Counts:
@@ -89,7 +104,7 @@ def align(context: Context) -> Counts:
         update={"objective": "dpo", "train": context.config.train.model_copy(update=settings)}
     )
     texts = pa.Table.from_pylist([dict(pair) for pair in context.inputs.alignment], schema=ENGLISH)
-    task = EncodeTask(model=context.reference, chat_template=config.models.chat_template)
+    task = EncodeTask(model=context.reference, template=context.template, stop=tuple(config.sampling.stop))
     pairs = context.round.train / "alignment.parquet"
     write_table(pairs, context.machine.run(task, texts, "English pairs"))
     facts = CardFacts(round=0, languages=["en"], pairs=texts.num_rows)
@@ -112,12 +127,19 @@ def train(context: Context) -> Counts:
 
 def _train(context: Context, config: Config, model: str, pairs: Path, facts: CardFacts) -> Counts:
     """Score the pairs under the training reference, which is `model` itself, then train it."""
+    from loops.data import reference_numerics
+
     folder = context.round.train
     precision = context.machine.precision(config.train.precision)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
     data = folder / "data.parquet"
-    if not data.exists() and not context.round.model.exists():
-        _write_data(context, config, model, pairs, data, precision)
+    numerics = training_numerics(config.train)
+    size = measure_checkpoint(model)
+    if size is not None and not context.round.model.exists():
+        there = folder_size(folder / "checkpoints") + folder_size(folder / "best")
+        check_disk(estimate_disk(config.train, size), folder, there)
+    if not context.round.model.exists() and not (data.exists() and reference_numerics(data) == numerics):
+        _write_data(context, config, model, pairs, data, numerics)
     template = config.models.chat_template
     spec = TrainSpec(
         model=model,
@@ -128,11 +150,12 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: Car
         objective=config.objective,
         train=config.train,
         chat_template=Path(template) if template else None,
+        template_arguments=config.models.template_arguments,
         facts=facts.model_copy(
             update={
                 "objective": config.objective,
-                "base": model,
-                "reference": context.reference,
+                "base": context.name_of(model),
+                "reference": context.name_of(context.reference),
                 "settings": config.train.model_dump(mode="json"),
             }
         ),
@@ -140,7 +163,7 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: Car
     return context.machine.train(spec, f"training ({config.objective})")
 
 
-def _write_data(context: Context, config: Config, model: str, pairs: Path, data: Path, precision: Precision) -> None:
+def _write_data(context: Context, config: Config, model: str, pairs: Path, data: Path, numerics: Numerics) -> None:
     """The training's data file: the objective's rows, with what its reference says of them."""
     from loops.data import write_training_data
     from loops.families import family_of
@@ -153,11 +176,10 @@ def _write_data(context: Context, config: Config, model: str, pairs: Path, data:
     table = pa.table(
         {"prompt_ids": [p for p, _ in requests], "response_ids": [r for _, r in requests]}, schema=REQUESTS
     )
-    task = ReferenceTask(model=model, precision=precision, batch_tokens=config.reward.batch_tokens)
+    task = ReferenceTask(model=model, numerics=numerics, batch_tokens=config.reward.batch_tokens)
     shards = cut_table(table, context.shard_size)
-    tables, _ = context.machine.fill(
-        context.shard_folder(data.parent / "reference"), task, shards, "reference log-probs"
-    )
-    sums = [logp for t in tables for logp in t["logp"].to_pylist()]
+    folder = context.shard_folder(data.parent / "reference") / numerics
+    tables, _ = context.machine.fill(folder, task, shards, "reference log-probs")
+    sums = [math.nan if logp is None else logp for t in tables for logp in t["logp"].to_pylist()]
     trained_on = objective.dataset(rows, sums, seed=settings.seed)
-    write_training_data(data, trained_on, family_of(objective).columns)
+    write_training_data(data, trained_on, family_of(objective).columns, numerics)

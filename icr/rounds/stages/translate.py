@@ -44,8 +44,8 @@ class TranslateTask(EngineTask):
 
 def translate(state: Resident, task: TranslateTask, table: pa.Table, reporter: Reporter) -> pa.Table:
     """Greedy translations of one shard."""
-    tokenizer = state.tokenizer(task.model, task.chat_template)
-    frame = Frame.of(tokenizer, task.engine.window, task.max_tokens, task.targets)
+    tokenizer, stops = state.tokenizer(task.model, task.template), state.stops(task.model, task.template, task.stop)
+    frame = Frame.of(tokenizer, task.engine.window, task.max_tokens, task.targets, stops)
     work = [(row, row["target"]) for row in table.to_pylist()]
     rows = translate_rows(frame, state.engine(task.model, task.engine, task.probe), work)
     reporter.progress(len(rows), len(rows), sum(len(row["token_ids"]) for row in rows))
@@ -66,7 +66,8 @@ def translate_responses(
     config = context.config
     task = TranslateTask(
         model=context.policy,
-        chat_template=config.models.chat_template,
+        template=context.template,
+        stop=tuple(config.sampling.stop),
         engine=context.engine,
         targets=tuple(sorted({target for _, target in directions})),
         max_tokens=config.sampling.max_tokens,

@@ -1,0 +1,163 @@
+"""The keys of `judge`: who judges, how an endpoint is asked, and the settings of the benchmarks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from icr.base.secrets import hide
+from icr.config.values import (
+    Count,
+    NonNegative,
+    OwnClass,
+    Positive,
+    Processes,
+    Section,
+    Share,
+    Text,
+    Tokens,
+    Whole,
+)
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY."""
+
+    base_url: Annotated[Text, AfterValidator(hide)] | None = None
+    """Address of the endpoint, such as http://localhost:8000/v1. Default: OPENAI_BASE_URL, else OpenAI's own. A key in
+    it is used and written to no file."""
+    concurrency: Processes = 16
+    """Number of requests at a time."""
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    """Prompt and completion tokens together."""
+    attempts: Annotated[Count, Field(le=1000)] = 6
+    """How often a request is tried before it counts as failed."""
+    timeout: Positive = 120.0
+    """Seconds to wait for the answer to a request."""
+    budget: Positive | None = None
+    """Stop before this command has spent more than this many US dollars, in all of its rounds, benchmarks and variants.
+    Answers received so far are kept."""
+    reasoning_effort: Text | None = None
+    """How long a reasoning model thinks before it answers, in the endpoint's words: none, minimal, low, medium,
+    high."""
+    extra_body: dict[str, object] = {}
+    """More parameters that every request is sent with, such as {chat_template_kwargs: {enable_thinking: false}}."""
+    system: Text | None = None
+    """A system message before every question."""
+    prices: Text | None = None
+    """YAML file of MODEL: {input: …, output: …} in US dollars per million tokens. Overrides the known prices."""
+    ends: Text | None = None
+    """YAML file of MODEL: YYYY-MM-DD, the first day without a hosted model, or null. Overrides the known ends, of which
+    `icr validate` warns."""
+
+    def named(self, key: str) -> str:
+        """What the user sets a key by: here the option of a command."""
+        return f"--{key.replace('_', '-')}"
+
+
+class MtBench(Section):
+    questions: Text
+    """Folder of LANG.jsonl in FastChat's question format."""
+    references: Text | None = None
+    """Folder of LANG.jsonl in FastChat's reference-answer format. `judge`: the judge writes missing references.
+    Default: the references in the question files."""
+    limit: Count | None = None
+    """Use only the first N questions of each category."""
+    max_tokens: Tokens = 1024
+
+
+class Accuracy(Section):
+    pairs: Count = 100
+    """Number of the round's pairs that are judged, per language."""
+
+
+class Nlp(Section):
+    """NLP benchmarks, run by lm-eval (Table 4)."""
+
+    tasks: Literal["paper"] | Annotated[list[Text], Field(min_length=1)] = "paper"
+    """`paper`: ARC, HellaSwag, MMLU and TruthfulQA in every language that has them. Or a list of lm-eval task names;
+    `{lang}` in a name stands for each language, and `paper` for the tasks of the paper."""
+    include_path: Text | None = None
+    """Folder of custom task files in lm-eval's format. Python functions named in them are executed."""
+    few_shot: dict[str, Annotated[Whole, Field(ge=0, le=1000)]] = {}
+    """Few-shot examples per benchmark, such as {arc: 25}. Default: 5 for MMLU, 0 for the paper's other benchmarks, and
+    for any other task what its own file says."""
+    limit: Count | None = None
+    """Use only the first N items of each task."""
+    backend: Literal["auto", "vllm", "transformers"] = "auto"
+    """`auto`: vLLM on a GPU if it is installed, else transformers."""
+    batch_size: Literal["auto"] | Count = "auto"
+    """transformers: texts in one forward pass. `auto`: as many as fit into the GPU's memory; 16 without a GPU."""
+
+
+class Judge(Endpoint):
+    """Who judges, and which benchmarks. The endpoint keys (`base_url` to `prices`) apply to `kind: openai`."""
+
+    kind: Literal["local", "openai", "none"] | OwnClass = "none"
+    """`local`: a local model's probabilities. `openai`: any OpenAI-compatible endpoint. `module:Class`: a custom judge,
+    which compares two answers (docs/evaluation.md)."""
+    model: Text | None = None
+    """`local`: hub id, folder or .gguf file. `openai`: the model's name at the endpoint."""
+    benchmarks: Annotated[list[Literal["xalpaca", "mtbench", "accuracy", "nlp"]], Field(min_length=1)] = ["xalpaca"]
+    """What is measured. `xalpaca`: win rates against the baseline. `mtbench`: MT-Bench. `accuracy`: how often the judge
+    agrees with the round's pairs. `nlp`: NLP tasks."""
+    every: Count = 1
+    """Judge every N rounds. Round 0 and the last round are always judged."""
+    prompts: Text | None = None
+    """xalpaca: held-out prompts, in the same format as `prompts.path` and also joined by id."""
+    limit: Count | None = None
+    """xalpaca: use only the first N prompts, in the order of the English ones."""
+    baseline: Text = "round-0"
+    """xalpaca: what to compare with. `round-0`, or a folder of answers (`id`, `output`) in LANG.json, .jsonl,
+    .csv or .parquet, each also .gz."""
+    orders: Literal["both", "seeded"] = "both"
+    """xalpaca: show every pair in both orders, or in one random order per prompt."""
+    preference: Literal["auto", "logprobs", "label"] = "auto"
+    """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
+    label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""
+    verdict_tokens: Tokens | None = None
+    """An endpoint's answer to a question has at most this many tokens, its reasoning included. Default: 16 for a label,
+    1,024 where the judge explains its verdict first, and 4,096 with `reasoning_effort` other than none."""
+    verdict_temperature: Annotated[NonNegative, Field(le=100)] | None = None
+    """Temperature of an endpoint that judges. Default: 0, and higher where an answer could not be read and is requested
+    again. (`temperature` is the one at which the measured model answers.)"""
+    max_unscored: Share = 0.05
+    """If more than this share of the questions stays without a verdict, there is no result but an error with the
+    reasons. The same command asks them again."""
+    cache: Text | None = None
+    """Folder of all answers that endpoints were paid for, in any evaluation: what is in it is not requested again from
+    the same address. `none`: an evaluation has its own alone. Default: ICR_JUDGE_CACHE, else ~/.cache/icr/judge."""
+    difficulty: Text | None = None
+    """xalpaca: csv with `index` (the prompt's number, from 0) and `difficulty`, for the length-controlled win rate."""
+    gamed: Text | None = None
+    """xalpaca: csv with the judged pairs of the two gamed baselines, which regularise the length-controlled win
+    rate."""
+    max_tokens: Tokens = 2048
+    """xalpaca: longest answer of the measured model, in tokens."""
+    temperature: Annotated[NonNegative, Field(le=100)] = 0.6
+    """xalpaca: temperature at which the measured model answers. (The judge's is `verdict_temperature`.)"""
+    top_p: Annotated[Share, Field(gt=0)] = 0.9
+    mtbench: MtBench | None = None
+    accuracy: Accuracy = Accuracy()
+    nlp: Nlp = Nlp()
+
+    def named(self, key: str) -> str:
+        """What the user sets a key by."""
+        return f"judge.{key}"
+
+    @property
+    def own(self) -> str | None:
+        """The custom judge, as `module:Class`."""
+        return self.kind if ":" in self.kind else None
+
+    @property
+    def local_model(self) -> str | None:
+        """The model that is loaded to judge; None for an endpoint, a custom judge or no judge."""
+        return self.model if self.kind == "local" else None
+
+    @property
+    def active(self) -> bool:
+        """Whether a run has judge stages; NLP tasks need no judge."""
+        return self.kind != "none" or "nlp" in self.benchmarks

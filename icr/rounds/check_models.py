@@ -1,0 +1,60 @@
+"""Checks a run's models by their files, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from icr.base.problems import Collector
+from icr.config.schema import Config
+from icr.engines.check import check_model, find_folder
+from icr.engines.folders import is_ready
+from icr.engines.models import check_same_vocabulary
+from icr.rounds.context import Inputs
+from loops.checks import check_dropout
+from loops.fit import check_trainable
+
+
+def check_models(config: Config, policy: str | None, reference: str, judge: str | None) -> None:
+    """Check the models whose files are on this machine; `check_materialised` checks the others once they are.
+
+    Args:
+        policy, reference, judge: as `icr.engines.folders.locate` gives them; empty where one was not found.
+
+    Raises:
+        ConfigError: everything that is wrong.
+    """
+    found = Collector()
+    good = {}
+    for key, located in (("models.policy", policy), ("models.reference", reference), ("judge.model", judge)):
+        folder = find_folder(located) if located else None
+        if folder is not None:
+            before = len(found.problems)
+            found.attempt(None, check_model, folder, key)
+            if len(found.problems) == before:
+                good[key] = folder
+    if config.reward.kind == "model" and config.reward.model:
+        folder = find_folder(config.reward.model)
+        if folder is not None:
+            found.attempt(None, check_model, folder, "reward.model", auto_class="AutoModelForSequenceClassification")
+    first, second = good.get("models.policy"), good.get("models.reference")
+    if first and second:
+        found.attempt(None, check_same_vocabulary, str(first), str(second))
+    key = "models.policy" if policy else "models.reference"
+    if key in good and is_ready(str(good[key])):
+        found.attempt(None, check_dropout, str(good[key]), config.train.dropout)
+        found.attempt(None, check_trainable, good[key], key, config.train, config.objective)
+    found.raise_any()
+
+
+def check_materialised(config: Config, inputs: Inputs, folders: Mapping[str, str]) -> None:
+    """The same checks of models that have only now become folders: hub ids, adapters, .gguf files, language parts.
+
+    Args:
+        folders: a model's name in `inputs` → its folder.
+
+    Raises:
+        ConfigError: everything that is wrong.
+    """
+    names = [folders[name] if name else None for name in (inputs.policy, inputs.reference, inputs.judge)]
+    if any(name and name != folders[name] for name in (inputs.policy, inputs.reference, inputs.judge)):
+        check_models(config, names[0], names[1] or "", names[2])
