@@ -118,20 +118,23 @@ def describe_too_long(too_long: Mapping[str, Sequence[str]], context: int) -> st
 def note_ends(
     state: Resident, reporter: Reporter, task: EngineTask, completions: Sequence[tuple[str, Completion]]
 ) -> None:
-    """Say of each language, once a model, when many of a shard's answers did not end by themselves.
+    """Say in which languages many of a shard's answers did not end by themselves; of each language once a model.
 
     Args:
         completions: (language, completion) each.
     """
+    cut_off: list[str] = []
     for lang in dict.fromkeys(lang for lang, _ in completions):
         reasons = [completion.finish_reason for of, completion in completions if of == lang]
         cut = reasons.count("length")
         if cut >= MANY * len(reasons):
-            text = (
-                f"{cut} of {len(reasons)} answers in {lang} were cut off ({cut / len(reasons):.0%}); raise max_tokens, "
-            )
-            text += "or name what should end them in sampling.stop, if they go on after their end"
-            state.keep(f"cut off {task.name} {task.model} {lang}", partial(reporter.note, text))
+            said = f"{cut} of {len(reasons)} in {lang}"
+            state.keep(f"cut off {task.name} {task.model} {lang}", partial(cut_off.append, said))
+    if cut_off:
+        reporter.note(
+            f"answers were cut off: {', '.join(cut_off)}; raise max_tokens, or name what should end them in "
+            "sampling.stop, if they go on after their end"
+        )
 
 
 def note_reasoning(state: Resident, reporter: Reporter, task: EngineTask, texts: Sequence[tuple[str, str]]) -> None:

@@ -114,8 +114,8 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
     ]
     assert cut == [6, 6]  # of each shard of four prompts all are; it is said once a language
     assert [note.partition(";")[0] for note in first.watcher.notes] == [
-        "4 of 4 answers in en were cut off (100%)", "4 of 4 answers in es were cut off (100%)"
-    ]  # fmt: skip
+        "answers were cut off: 4 of 4 in en, 4 of 4 in es"
+    ]
     assert run("a").pool.tasks == []
     run("b")
     (tmp_path / "b" / "shards" / "00000.parquet").unlink()
