@@ -21,6 +21,7 @@ from tests.commands.test_judge_cli import write_public
 from tests.conftest import Config
 from tests.helpers.command import icr
 from tests.helpers.judging import judged_by, write_answers
+from tests.malformed.bench import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = """
@@ -144,8 +145,8 @@ def test_problems_are_known_before_anything_runs(tiny_config: Config, tmp_path: 
         ({"kind": "opnai"}, "`judge.kind`"),
     ]:
         config = tiny_config(tmp_path / "c", judge={"prompts": str(tmp_path), **section})
-        shown = icr("validate", config, code=2).stderr
-        assert what in shown, shown
+        done = run_here(["validate", config])
+        assert done.code == 2 and what in done.err, done.err
 
 
 def test_answers_are_judged_by_the_command(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.conftest import TEXTS, Config
 from tests.helpers.command import icr
 from tests.helpers.independent import rows
 from tests.helpers.kinds import ALPHA, OWN, response_text, reward_rows
+from tests.malformed.bench import run_here
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,8 +100,8 @@ def test_problems_are_known_before_anything_runs(tiny_config: Config, tmp_path: 
         "cross-lingul": "`reward.kind`",
     }.items():
         config = tiny_config(tmp_path / "c", reward={"kind": kind}, judge={"kind": "none"})
-        shown = icr("validate", config, code=2).stderr + icr("iterate", "--config", config, code=2).stderr
-        assert shown.count(what) == 2, shown
+        both = [run_here(["validate", config]), run_here(["iterate", "--config", config])]
+        assert [(done.code, done.err.count(what)) for done in both] == [(2, 1), (2, 1)], both
         assert not (tmp_path / "c" / "run" / "round-1").exists()
 
 
