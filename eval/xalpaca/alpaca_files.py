@@ -69,5 +69,5 @@ def _orders(verdicts: Sequence[VerdictRow]) -> dict[str, list[Fields]]:
 
 
 def _public_id(id: str) -> int | str:
-    """Numbers stay numbers, as the public files have them; 01 is no number, as 1 may be another item."""
+    """Numbers stay numbers, as the public files have them; 01 is not a number, as 1 may be another item."""
     return int(id) if id.isdecimal() and str(int(id)) == id else id

@@ -41,6 +41,15 @@ def read_hub_id(name: str) -> HubId | None:
     return HubId(found["repo"], found["revision"]) if found else None
 
 
+def find_cached(name: str, file: str) -> Path | None:
+    """The folder in the local cache that has this file of a hub model; None: it is not on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    hub = read_hub_id(name)
+    found = try_to_load_from_cache(hub.repo, file, revision=hub.revision) if hub else None
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def means_path(name: str, bases: Sequence[Path] = (Path(),)) -> bool:
     """Whether a name is meant as a path although nothing is there; one without a slash is not.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -10,6 +9,7 @@ from typing import cast
 from icr.base.content import ADAPTER as CONFIG
 from icr.base.content import MODEL_FILES, find_base, hash_folder, hash_value
 from icr.base.errors import UserError
+from icr.base.files import read_object
 from icr.engines.weights import INDEX, SINGLE, read_header
 
 WEIGHTS = "adapter_model.safetensors"
@@ -74,9 +74,7 @@ def _merge_elsewhere(folder: Path) -> str:
 
 def _read_config(folder: Path, where: str) -> dict[str, object]:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is not a table of settings")
+        config = read_object(folder / CONFIG)
     except ValueError as error:
         what = f"{CONFIG} cannot be read: {error}"
         raise UserError(what, where=f"{where}: {folder}", do="save the adapter again") from error

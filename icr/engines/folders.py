@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from icr.base.content import ADAPTER, cache_root, hub_revision
 from icr.base.errors import UserError
-from icr.base.files import atomic_folder
+from icr.base.files import atomic_folder, read_object
 from icr.base.hub import PREFIX, HubId, means_path, read_hub_id
 from icr.engines.adapters import check_adapter, is_adapter, merge_adapter, name_adapter
 from icr.engines.language_part import extract_language_part, has_other_parts, name_language_part
@@ -106,9 +105,7 @@ def read_config(path: Path, where: str) -> dict[str, object]:
         raise UserError(f"{path} has no config.json", where=where, do="name a folder made by save_pretrained")
     refuse_pointer(file, where)
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is not a table of settings")
+        config = read_object(file)
     except ValueError as error:
         what = f"config.json cannot be read: {error}"
         raise UserError(what, where=f"{where}: {file}", do="download or copy it again") from error

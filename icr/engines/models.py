@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icr.base.errors import UserError
-from icr.base.hub import read_hub_id
+from icr.base.hub import find_cached
 from icr.engines.attention import choose_attention
 from icr.engines.memory import loading
 from icr.engines.precision import Precision
@@ -76,13 +76,10 @@ def read_tokenizer(spec: str) -> PreTrainedTokenizerBase:
 
 def find_tokenizer(spec: str) -> str | None:
     """The folder of a model's tokenizer, a hub id's in the local cache; None: it is not on this machine."""
-    from huggingface_hub import try_to_load_from_cache
-
     if Path(spec).is_dir():
         return spec
-    hub = read_hub_id(spec)
-    found = try_to_load_from_cache(hub.repo, "tokenizer_config.json", revision=hub.revision) if hub else None
-    return str(Path(found).parent) if isinstance(found, str) else None
+    found = find_cached(spec, "tokenizer_config.json")
+    return str(found) if found else None
 
 
 def load_model(spec: str, dtype: torch.dtype, device: str | torch.device) -> PreTrainedModel:

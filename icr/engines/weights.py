@@ -44,6 +44,8 @@ class Stored:
     dtype: str
     """In the format's words: F32, BF16, …"""
     shape: tuple[int, ...]
+    size: int
+    """Bytes."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -54,7 +56,7 @@ class Stored:
         return found
 
     def is_old_buffer(self, name: str) -> bool:
-        """Whether it is no weight, if the model does not know it: a mask, an index, a table of frequencies."""
+        """Whether it is not a weight, if the model does not know it: a mask, an index, a table of frequencies."""
         return not self.dtype.startswith(("F", "BF")) or name.endswith(OLD_BUFFERS)
 
 
@@ -139,8 +141,9 @@ def read_header(file: Path, where: str) -> dict[str, Stored]:
             if name != "__metadata__":
                 if entry["dtype"] not in DTYPES:
                     raise ValueError(f"{name} has numbers of an unknown kind, {entry['dtype']}")
-                found[name] = Stored(file, entry["dtype"], tuple(map(int, entry["shape"])))
-                end = max(end, int(entry["data_offsets"][1]))
+                start, stop = map(int, entry["data_offsets"])
+                found[name] = Stored(file, entry["dtype"], tuple(map(int, entry["shape"])), stop - start)
+                end = max(end, stop)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         what = f"{file.name} cannot be read: {_first_line(error)}"
         raise UserError(what, where=f"{where}: {file}", do=AGAIN) from error

@@ -13,14 +13,14 @@ from icr.base.shown import hide_paths, show_path
     ("name", "shown"),
     [
         ("org/name@abc", "org/name@abc"),
-        ("/home/ann/run/round-1/model", "round-1/model"),
-        ("/home/ann/run", "."),
-        ("/home/ann/run2/model", "…/model"),
+        ("/data/run/round-1/model", "round-1/model"),
+        ("/data/run", "."),
+        ("/data/run2/model", "…/model"),
         ("/mnt/x/my model", "…/my model"),
     ],
 )
 def test_one_name(name: str, shown: str) -> None:
-    assert show_path(name, Path("/home/ann/run")) == shown
+    assert show_path(name, Path("/data/run")) == shown
 
 
 def test_a_link_to_the_run_is_the_run(tmp_path: Path) -> None:
