@@ -35,7 +35,10 @@ def get(
         typer.Option(help="A clone of the data's git repository, used instead of the network. May be repeated."),
     ] = None,
 ) -> None:
-    """Fetch public prompts, questions and reference answers with git, and convert them. Existing data are kept."""
+    """Fetch public data with git, and convert it.
+
+    Prompts, questions and reference answers. Existing data are kept.
+    """
     from prompts.fetch import fetch
 
     for name in names:

@@ -1,4 +1,4 @@
-"""`icr status`, `report`, `validate` and `lc`: commands that run no round."""
+"""`icr status`, `best`, `report`, `validate` and `lc`: commands that run no round."""
 
 from __future__ import annotations
 
@@ -26,6 +26,22 @@ def status(run: RunArgument, json_: JsonOption = False) -> None:
         print(json.dumps(status_json(folder, held), indent=2))
     else:
         stdout().print(status_table(folder, held))
+
+
+def best(run: RunArgument, json_: JsonOption = False) -> None:
+    """Say which round's model to take, and why."""
+    from dataclasses import asdict
+
+    from icr.base.rundir import open_run
+    from icr.rounds.best import find_best
+
+    found = find_best(open_run(run))
+    if json_:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    print(f"round {found.number}: {found.model}")
+    for step in found.steps:
+        print(f"  {step.explain()}")
 
 
 def report(run: RunArgument) -> None:
@@ -74,7 +90,7 @@ def lc(
     gamed: Annotated[Path | None, typer.Option(help="csv with the judged pairs of the gamed baselines.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Compute win rates from a table of judged pairs, raw and length-controlled."""
+    """Compute win rates of judged pairs, raw and length-controlled."""
     from dataclasses import asdict
 
     from eval.xalpaca.judged_pairs import read_difficulty, read_gamed, read_judged_pairs

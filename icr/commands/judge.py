@@ -80,7 +80,7 @@ def accuracy(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure how often a judge agrees with a round's reward (Table 1)."""
+    """Measure how often judge and reward agree (Table 1)."""
     from eval.evaluate import agreement
 
     summary = agreement(run, round_, judge, pairs, set_ or [], stderr())
@@ -122,7 +122,10 @@ def nlp(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Run NLP tasks with lm-eval. ARC, HellaSwag, MMLU and TruthfulQA (Table 4), or custom tasks."""
+    """Run NLP tasks with lm-eval.
+
+    ARC, HellaSwag, MMLU and TruthfulQA (Table 4), or custom tasks.
+    """
     names = "paper" if tasks == "paper" else [name.strip() for name in tasks.split(",") if name.strip()]
     section = {"tasks": names, "include_path": _path(include_path), "limit": limit}
     data = {"languages": _codes(languages), "judge": {"nlp": section}}

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 import typer
@@ -14,16 +15,18 @@ import typer
 from icr.base.errors import IcrError, UserError, explain_os_error
 from icr.base.secrets import hide_in
 from icr.commands import inspect, runs
+from icr.commands.about import env, options
 from icr.commands.compare import compare
 from icr.commands.data import data_app
 from icr.commands.judge import judge_app
 from icr.commands.prompts import prompts_app
+from icr.commands.start import init, recipes
 
 app = typer.Typer(
     name="icr",
     help="Align a language model in many languages, using the reward implied by its English alignment.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -74,7 +77,12 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-for _command in (runs.iterate, inspect.status, inspect.report, inspect.validate, inspect.lc, compare):
+app.callback(help=app.info.help)(options)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(init, recipes, runs.iterate, inspect.status, inspect.best, inspect.report, inspect.validate),
+    *(inspect.lc, compare, env),
+)
+for _command in _COMMANDS:
     app.command()(_command)
 for _name, _help in {
     "sample": "Sample N responses per prompt from the policy (equation 7).",

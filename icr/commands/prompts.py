@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 prompts_app = typer.Typer(
     name="prompts",
-    help="Translate English prompts; check or split a folder of parallel ones.",
+    help="Translate, check or split prompts.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -211,6 +211,9 @@ class Config(Section):
     run: Text | None = None
     """The run folder; `--run` overrides it."""
     rounds: Annotated[Count, Field(le=1000)] = 2
+    stop_when: Literal["never", "worse"] = "never"
+    """`worse` ends the run after a judged round that is worse than the one before: the 95 % interval of its difference
+    in win rate is below 0, or its answers are in the right language less often by more than 5 points."""
     models: Models
     alignment: Alignment | None = None
     prompts: Prompts

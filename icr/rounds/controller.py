@@ -23,6 +23,7 @@ from icr.config.schema import Config
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template
 from icr.rounds.benchmarks import follow_benchmarks, with_benchmarks
+from icr.rounds.best import is_worse
 from icr.rounds.check_models import check_materialised
 from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
@@ -172,7 +173,18 @@ class Controller:
                 check_memory(self.config.sampling, find_gpus())
             self.machine.warm(self.config.sampling.backend)
         for number, stage in self.plan.stages():
+            if stage == "sample" and self._stops(number):
+                return
             self.stage(number, stage)
+
+    def _stops(self, number: int) -> bool:
+        """Whether the run ends before round `number`, which has not begun, because the one before is worse."""
+        if self.config.stop_when == "never" or self.run.round(number).record.stages:
+            return False
+        step = is_worse(self.run, number - 1)
+        if step:
+            self.machine.note(f"stopped before round {number} (stop_when: worse): {step.explain()}")
+        return step is not None
 
     def stage(self, number: int, stage: Stage) -> None:
         """Run one stage, unless it is done.

@@ -42,6 +42,7 @@ TRAINING = ("align", "train")
 USES: dict[str, tuple[str, ...]] = {
     "run": (OPERATIONAL,),
     "rounds": (PLAN,),
+    "stop_when": (PLAN,),
     "models.policy": (INPUT,),
     "models.reference": (INPUT,),
     "models.chat_template": (INPUT,),

@@ -1,0 +1,5 @@
+"""`python -m icr`."""
+
+from icr.commands.main import main
+
+main()

@@ -1,0 +1,60 @@
+"""`icr --version` and `icr env`: what is installed, for bug reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from icr.commands.options import JsonOption
+
+GIB = 1 << 30
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"icr {_version()}")
+        raise typer.Exit
+
+
+def options(
+    version_: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The options of `icr` itself."""
+
+
+def _version() -> str:
+    try:
+        return version("icr")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "(not installed)"
+
+
+def env(json_: JsonOption = False) -> None:
+    """Print versions and hardware for a bug report. No path, no name and no key is in it."""
+    from icr.engines.precision import has_bf16
+    from icr.rounds.controller import find_versions
+    from icr.work.devices import find_gpus
+
+    found = {
+        "icr": _version(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor cores": os.cpu_count(),
+        "bf16 instructions": has_bf16(),
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.0f} GiB",
+        "gpus": [f"{gpu.name}, {gpu.total / GIB:.0f} GiB" for gpu in find_gpus()],
+        "packages": find_versions(),
+    }
+    if json_:
+        print(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        text = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{name:<18}{', '.join(text) or 'none' if isinstance(text, list) else text}")

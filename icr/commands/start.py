@@ -1,0 +1,126 @@
+"""`icr recipes` and `icr init`: a config to begin with."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.base.errors import UserError
+from icr.commands.options import JsonOption, stdout
+
+START = "start.yaml.j2"
+SCHEMA_LINE = "# yaml-language-server: $schema="
+QUESTIONS = (
+    ("policy", "Model to improve (hub id or folder)", "princeton-nlp/Llama-3-Base-8B-SFT-DPO"),
+    ("reference", "Model that it was aligned from", "princeton-nlp/Llama-3-Base-8B-SFT"),
+    ("languages", "Languages (two-letter codes; English is always one)", "es, sw, th"),
+    ("prompts", "Folder of the prompts, one LANG.jsonl a language", "./data/prompts"),
+    ("judge", "Judge: openai (any compatible endpoint), local, or none", "none"),
+)
+JUDGE_QUESTIONS = (
+    ("judge_model", "The judge's model", "Qwen/Qwen3-30B-A3B-Instruct-2507"),
+    ("heldout", "Folder of the held-out prompts", "./data/heldout"),
+)
+
+
+def recipes(json_: JsonOption = False) -> None:
+    """List the recipes that come with icr."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from icr.config.schema import CONFIGS
+
+    found = {path.stem: _describe(path) for path in sorted(CONFIGS.glob("*.yaml"))}
+    if json_:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("is")
+    for name, text in found.items():
+        table.add_row(Text(name), Text(text))
+    stdout().print(table)
+    print("Copy one with: icr init RECIPE -o my.yaml")
+
+
+def init(
+    recipe: Annotated[str | None, typer.Argument(help="Copy this recipe. Without one, a new config is made.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")] = Path("icr.yaml"),
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take the defaults.")] = False,
+) -> None:
+    """Write a config to begin with.
+
+    A copy of RECIPE, or a new config: on a terminal you are asked for models, languages, prompts and judge.
+    """
+    from icr.base.files import write_text
+    from icr.config.schema import CONFIGS
+
+    if out.exists():
+        raise UserError(f"{out} exists", where="--out", do="choose another file, or remove this one")
+    if out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{out} is not a .yaml file", where="--out", do=f"write -o {out.with_suffix('.yaml')}")
+    text = _copy(recipe, CONFIGS) if recipe else _fill(out, CONFIGS, asks=sys.stdin.isatty() and not yes)
+    schema = CONFIGS / "icr.schema.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, f"{SCHEMA_LINE}{schema}\n{text}")
+    print(f"wrote {out}\n\nnext:\n  icr validate {out}\n  icr iterate --config {out}")
+
+
+def _describe(path: Path) -> str:
+    """The first sentence of a recipe's comment."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = [line for line in lines[: _first_key(lines)] if not line.startswith(SCHEMA_LINE)]
+    text = " ".join(line.removeprefix("#").strip() for line in comment)
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", text, maxsplit=1)[0]
+
+
+def _first_key(lines: list[str]) -> int:
+    return next(i for i, line in enumerate(lines) if not line.startswith("#"))
+
+
+def _copy(recipe: str, configs: Path) -> str:
+    """A recipe's text. What it names inside the package is named by its full path, as the copy is elsewhere."""
+    from icr.config.load import find_config
+
+    text = find_config(recipe).read_text(encoding="utf-8")
+    text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(SCHEMA_LINE))
+    return re.sub(r"(?<=: )\.\./(\S+)", lambda path: str(configs.parent / path[1]), text)
+
+
+def _fill(out: Path, configs: Path, *, asks: bool) -> str:
+    """A new config from answers, or from the questions' defaults."""
+    from jinja2 import Environment, StrictUndefined
+
+    answers = {key: _answer(question, default, asks) for key, question, default in QUESTIONS}
+    if answers["judge"] not in ("openai", "local", "none"):
+        raise UserError(f"unknown judge {answers['judge']}", where="judge", do="answer openai, local or none")
+    if answers["judge"] != "none":
+        answers |= {key: _answer(question, default, asks) for key, question, default in JUDGE_QUESTIONS}
+    languages = _languages(answers["languages"])
+    template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
+        (configs / START).read_text(encoding="utf-8")
+    )
+    filled: str = template.render({**answers, "languages": languages, "name": out, "stem": out.stem})
+    return filled
+
+
+def _answer(question: str, default: str, asks: bool) -> str:
+    prompt: Callable[..., str] = typer.prompt
+    return prompt(question, default=default, err=True).strip() if asks else default
+
+
+def _languages(text: str) -> list[str]:
+    """The codes, English first."""
+    from icr.languages import check_languages
+
+    codes = [code for code in re.split(r"[\s,]+", text) if code]
+    codes = ["en", *(code for code in codes if code != "en")]
+    check_languages(codes, "languages")
+    return codes

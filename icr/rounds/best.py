@@ -1,0 +1,127 @@
+"""Which round's model to take: the last one that is better than the best before it, beyond chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from eval.clusters import excludes
+from eval.difference import compare
+from eval.folders import read_summary
+from icr.base.errors import UserError
+from icr.base.fields import Fields
+from icr.base.files import read_json
+from icr.base.rundir import RoundDir, RunDir
+
+FALL = 0.05
+"""A round whose share of answers in the right language is lower than this below the best's, on average over languages,
+is not taken: it may win by answering in another language."""
+
+Verdict = Literal["better", "worse", "no difference", "wrong language", "too few prompts"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A judged round beside the best round before it."""
+
+    number: int
+    against: int
+    difference: float
+    """Points of win rate, averaged over languages."""
+    low: float | None
+    high: float | None
+    right_language: float | None
+    """Change of the share of answers in the right language, averaged over languages."""
+    verdict: Verdict
+
+    def explain(self) -> str:
+        size = f"{self.difference:+.1f} points of win rate"
+        if self.low is not None and self.high is not None:
+            size += f" [{self.low:+.1f}, {self.high:+.1f}]"
+        reason = {
+            "better": "better",
+            "worse": "worse",
+            "no difference": "the interval includes 0",
+            "too few prompts": "too few prompts for an interval",
+            "wrong language": f"{100 * (self.right_language or 0):+.0f} points of answers in the right language",
+        }[self.verdict]
+        return f"round {self.number} against round {self.against}: {size}: {reason}"
+
+
+@dataclass(frozen=True)
+class Best:
+    number: int
+    model: str
+    """π_θ⁰ by its name in the config, or the folder of a round's model."""
+    steps: list[Step]
+
+
+def find_best(run: RunDir) -> Best:
+    """The best judged round, and why.
+
+    Rounds are compared in order, on the same prompts (`eval.difference`). A round replaces the best one before it if
+    the 95 % interval of its difference in win rate, averaged over languages, is above 0, and if its answers are not in
+    the wrong language more often (`FALL`).
+
+    Raises:
+        UserError: fewer than two judged rounds, or rounds that were judged differently.
+    """
+    judged = [at for at in run.rounds() if at.summary.is_file()]
+    if len(judged) < 2:
+        raise UserError(
+            f"{len(judged)} rounds of this run are judged, and a comparison needs two",
+            where=str(run.path),
+            do="finish a round with a judge: icr iterate --run " + str(run.path),
+        )
+    best, steps = judged[0], list[Step]()
+    for at in judged[1:]:
+        steps.append(_compare(best, at))
+        if steps[-1].verdict == "better":
+            best = at
+    return Best(best.number, _name(run, best), steps)
+
+
+def is_worse(run: RunDir, number: int) -> Step | None:
+    """The step to round `number` if that round is worse than the judged round before it, beyond chance."""
+    judged = [at for at in run.rounds() if at.summary.is_file() and at.number <= number]
+    if len(judged) < 2 or judged[-1].number != number:
+        return None
+    step = _compare(judged[-2], judged[-1])
+    return step if step.verdict in ("worse", "wrong language") else None
+
+
+def _compare(before: RoundDir, after: RoundDir) -> Step:
+    average = compare(before.judge, after.judge, "xalpaca")["average"]
+    low, high = average["low"], average["high"]
+    change = _right_language(read_summary(before.summary), read_summary(after.summary))
+    verdict: Verdict = "no difference"
+    if low is None or high is None:
+        verdict = "too few prompts"
+    elif change is not None and change < -FALL:
+        verdict = "wrong language"
+    elif excludes(0, low, high):
+        verdict = "better" if average["difference"] > 0 else "worse"
+    return Step(after.number, before.number, average["difference"], low, high, change, verdict)
+
+
+def _right_language(before: Fields, after: Fields) -> float | None:
+    """The change of the share, averaged over the languages in which both know it."""
+    shares = [list(_shares(summary)) for summary in (before, after)]
+    first, second = (dict(pairs) for pairs in shares)
+    both = [lang for lang in first if lang in second]
+    return float(np.mean([second[lang] - first[lang] for lang in both])) if both else None
+
+
+def _shares(summary: Fields) -> Iterator[tuple[str, float]]:
+    for lang, row in summary["languages"].items():
+        if row.get("right_language") is not None:
+            yield lang, row["right_language"]
+
+
+def _name(run: RunDir, at: RoundDir) -> str:
+    if at.model.is_dir():
+        return str(at.model)
+    return str(read_json(run.round(0).path / "model.json")["policy"])

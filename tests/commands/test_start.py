@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from icr.base.yaml_text import read_yaml
+from icr.commands.main import app
+from icr.config.load import load_config
+from icr.config.schema import CONFIGS
+from icr.engines.precision import has_bf16
+
+RECIPES = sorted(CONFIGS.glob("*.yaml"))
+SCHEMA = json.loads((CONFIGS / "icr.schema.json").read_text(encoding="utf-8"))
+run = CliRunner().invoke
+
+
+def test_version_and_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "icr", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == run(app, ["--version"]).stdout
+    assert done.stdout.startswith("icr ")
+
+
+def test_no_line_of_help_is_cut() -> None:
+    for command in ([], ["judge"], ["prompts"], ["data"]):
+        text = run(app, [*command, "-h"]).stdout
+        assert not [line for line in text.splitlines() if line.endswith("...") and "Usage" not in line]
+
+
+def test_env_has_hardware_and_no_path() -> None:
+    found = json.loads(run(app, ["env", "--json"]).stdout)
+    assert found["bf16 instructions"] == has_bf16() and found["packages"]["torch"]
+    assert str(Path.home()) not in json.dumps(found)
+    assert "processor cores" in run(app, ["env"]).stdout
+
+
+def test_recipes_are_listed_with_a_whole_sentence() -> None:
+    found = json.loads(run(app, ["recipes", "--json"]).stdout)
+    assert found.keys() == {path.stem for path in RECIPES}
+    assert found["llama3-8b-kto"] == "KTO instead of DPO, from the SFT-KTO policy."
+    assert not [text for text in found.values() if text.endswith("Eq.") or "yaml-language-server" in text]
+
+
+def test_init_makes_a_config(tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    assert run(app, ["init", "-o", str(out)]).exit_code == 0  # no terminal: nothing is asked
+    config = load_config(out)
+    assert config.prompts.languages == ["en", "es", "sw", "th"] and config.judge.kind == "none"
+    assert f"icr validate {out}" in out.read_text(encoding="utf-8")
+    again = run(app, ["init", "-o", str(out)])
+    assert "exists" in str(again.exception)
+    assert "not a .yaml file" in str(run(app, ["init", "-o", str(tmp_path / "mine.json")]).exception)
+
+
+def test_init_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answers = iter(["org/chat", "org/base", "bn en", "./p", "openai", "judge-model", "./h"])
+
+    def answer(question: str, **_: object) -> str:
+        asked.append(question)
+        return next(answers)
+
+    monkeypatch.setattr("typer.prompt", answer)
+    monkeypatch.setattr("icr.commands.start.sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    from icr.commands.start import init
+
+    out = tmp_path / "mine.yaml"
+    init(None, out)
+    config = load_config(out)
+    assert len(asked) == 7 and config.models.policy == "org/chat"
+    assert config.prompts.languages == ["en", "bn"] and config.judge.model == "judge-model"
+    assert config.judge.base_url == "http://localhost:8000/v1"
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "llama3-8b-kto"])
+def test_init_copies_a_recipe(recipe: str, tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    assert run(app, ["init", recipe, "-o", str(out)]).exit_code == 0
+    copy, original = load_config(out), load_config(CONFIGS / f"{recipe}.yaml")
+    assert copy.train == original.train and copy.sampling == original.sampling
+    if recipe == "quickstart":  # its data is in the package
+        assert copy.prompts.path == original.prompts.path and copy.alignment == original.alignment
+
+
+def test_the_schema_is_that_of_the_config() -> None:
+    from docs.make_schema import render
+
+    assert (CONFIGS / "icr.schema.json").read_text(encoding="utf-8") == render(), "run: python -m docs.make_schema"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_editors_check_recipes(recipe: Path) -> None:
+    text = recipe.read_text(encoding="utf-8")
+    assert text.startswith("# yaml-language-server: $schema=icr.schema.json\n")
+    jsonschema.validate(yaml.safe_load(text), SCHEMA)
+    wrong = {**yaml.safe_load(text), "objektive": "dpo"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, SCHEMA)
+    assert read_yaml(recipe, "the recipe").data
