@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,9 @@ def iterate(
     set_: SetOption = None,
 ) -> None:
     """Run rounds of sample → score → pair → train → judge. Rerun the same command to resume."""
+    from icr.report.findings import conclude
     from icr.report.page import write_report
+    from icr.report.results import collect
     from icr.report.terminal import print_summary
 
     changes: dict[str, object] = {}
@@ -51,7 +54,13 @@ def iterate(
         controller.iterate()
         report = write_report(controller.run)
         print_summary(controller.run, stdout())
-        print(f"\nreport: {report}")
+        print("", *conclude(collect(controller.run), _typed(controller.run.path)), f"report    {report}", sep="\n")
+
+
+def _typed(path: Path) -> str:
+    """A path as it is typed in the current folder."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 @contextmanager
@@ -63,11 +72,14 @@ def _controller(
     from_round: Path | None = None,
 ) -> Iterator[Controller]:
     from icr.base.rundir import RunDir
+    from icr.report.live import LivePage
     from icr.rounds.controller import Controller
 
     resolved, inputs = _resolve(config, run, overrides, changes or {}, from_round)
     assert resolved.run is not None
-    controller = Controller(RunDir(Path(resolved.run)), resolved, inputs, stderr())
+    run_dir, console = RunDir(Path(resolved.run)), stderr()
+    page = LivePage(run_dir, lambda line: console.print(f"  note: {line}", highlight=False, markup=False))
+    controller = Controller(run_dir, resolved, inputs, console, after_stage=page.update)
     try:
         yield controller
     finally:

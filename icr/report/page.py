@@ -19,12 +19,15 @@ from icr.base.files import write_text
 from icr.base.rundir import RunDir
 from icr.config.plain import has_xalpaca, section
 from icr.report import plots
+from icr.report.findings import baseline_name, findings, list_words
 from icr.report.measured import Measured, measure
 from icr.report.numbers import duration, number, share, significant
 from icr.report.results import Language, Results, Round, collect, interval, reward_name, scale_words
 from icr.report.terminal import gains
 from icr.rounds.plan import STAGES
 
+REFRESH = 30
+"""Seconds after which the page of an unfinished run loads itself again."""
 LONGEST_TEXT = 6000
 """Characters of a text on the page; the rest is only in the run folder."""
 CONTROLS = {i: 0x2400 + i for i in range(32) if chr(i) not in "\t\n"} | {0x7F: 0x2421}
@@ -62,43 +65,6 @@ def _text(text: str) -> dict[str, str | int]:
     """A text cut for the page: its beginning, the text, and how many characters are left out."""
     kept = text[:LONGEST_TEXT]
     return {"head": kept[:280], "body": kept, "size": len(text), "cut": len(text) - len(kept)}
-
-
-def _named(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def findings(results: Results) -> list[str]:
-    """What the win rates of the last judged round say, in sentences."""
-    if not results.compared:
-        return []
-    last = results.compared[-1]
-    assert last.summary is not None
-    average, range_ = last.judged("average"), interval(last.judged("average"), "win_rate")
-    sentences = []
-    if average.get("win_rate") is not None:
-        between = f" (95 % interval {number(range_[0])} to {number(range_[1])})" if range_ else ""
-        sentences.append(
-            f"After round {last.number} the policy's win rate against {baseline_name(last.summary)} is "
-            f"{number(average['win_rate'])} % on average over {len(last.summary['languages'])} languages{between}, "
-            f"as judged by {last.summary['judge']}."
-        )
-    sides: dict[str, list[str]] = {"above": [], "below": [], "both": []}
-    for language in results.languages:
-        bounds = interval(last.judged(language.code), "win_rate")
-        if bounds:
-            sides["above" if bounds[0] > 50 else "below" if bounds[1] < 50 else "both"].append(language.name)
-    for side in ("above", "below"):
-        if sides[side]:
-            sentences.append(f"The whole interval is {side} 50 % in {_named(sides[side])}.")
-    if sides["both"]:
-        sentences.append(f"In {_named(sides['both'])} the interval contains 50 %: no difference is shown.")
-    return sentences
-
-
-def baseline_name(summary: Fields) -> str:
-    baseline = str(summary.get("baseline", "the baseline"))
-    return "round 0's own answers" if baseline == "round-0" else f"the answers of {Path(baseline).name}"
 
 
 def _by_round(
@@ -218,7 +184,7 @@ def _remarks(results: Results) -> list[str]:
 
 def _places(of: Mapping[str, list[str]]) -> str:
     """Languages with their rounds, in words."""
-    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {_named(at)}" for name, at in of.items())
+    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {list_words(at)}" for name, at in of.items())
 
 
 def _words(key: str) -> str:
@@ -276,6 +242,7 @@ def render(results: Results, measured: Measured | None = None) -> str:
             palette=plots.PALETTE,
             glyphs=plots.GLYPHS,
             findings=findings(results),
+            refresh=REFRESH if results.status.next else None,
             baseline_name=baseline_name,
             gains=gains({r.number: r.summary for r in results.judged if r.summary is not None}),
             interval=interval,

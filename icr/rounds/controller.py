@@ -31,6 +31,7 @@ from icr.rounds.leftovers import forget, tidy
 from icr.rounds.plan import RunPlan, step_name
 from icr.rounds.preflight import check_batch
 from icr.rounds.registry import find_stage
+from icr.rounds.story import explain_stage
 from icr.rounds.window import bound_window
 from icr.work.devices import check_count, check_memory, find_gpus
 from icr.work.machine import Machine
@@ -56,6 +57,7 @@ class Controller:
         borrow: Borrow | None = None,
         measured: Path | None = None,
         date: str | None = None,
+        after_stage: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the lock and compare the run's records with the config and the files that it names.
 
@@ -63,6 +65,7 @@ class Controller:
             inputs: what `icr.rounds.preflight.preflight` has read for this config.
             borrow: takes over steps that another run has done from the same inputs.
             measured: folder of what several runs measure of the same responses.
+            after_stage: called when a stage of this command has ended.
             date: YYYY-MM-DD, when several runs were started; chat templates may write it. Default: the run's own.
 
         Raises:
@@ -85,7 +88,7 @@ class Controller:
             self._lock.release()
             raise
         self._folders: dict[str, str] = {}
-        self._borrow, self._measured = borrow, measured
+        self._borrow, self._measured, self._after_stage = borrow, measured, after_stage
 
     def close(self) -> None:
         self.machine.stop()
@@ -202,6 +205,7 @@ class Controller:
         save()
         began = time.monotonic()
         self.console.print(f"[bold]round {number} · {stage}[/bold]")
+        self.console.print(f"  {explain_stage(self.config, number, stage)}", style="dim", highlight=False, markup=False)
         try:
             context = replace(self._context(number, step), parts=record.parts, save=save)
             borrowed = self._borrow(step, at) if self._borrow else None
@@ -219,6 +223,7 @@ class Controller:
         self.console.print(
             f"  [green]done[/green] in {record.seconds:.0f} s {_summarise(record.counts)}", highlight=False
         )
+        self._after_stage()
 
     def _require_earlier(self, number: int, stage: Stage) -> None:
         stages = self.plan.stages()

@@ -14,8 +14,9 @@ import yaml
 
 from icr.base.files import read_json, read_rows, write_json, write_rows, write_text
 from icr.base.rundir import RunDir
+from icr.report.findings import conclude, findings
+from icr.report.live import LivePage
 from icr.report.numbers import number, significant
-from icr.report.page import findings
 from icr.report.results import collect, interval
 from icr.rows import PAIRS
 from tests.helpers.fake_run import HOSTILE, LANGUAGES, build, config_of
@@ -165,6 +166,60 @@ def test_findings_take_sides_only_where_the_interval_does(short: RunDir) -> None
         "The whole interval is below 50 % in English and Spanish.",
         "In Russian and German the interval contains 50 %: no difference is shown.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "says"),
+    [
+        ([51.0, 69.0], "51.0 to 69.0, all above 50: better than chance"),
+        ([31.0, 49.0], "all below 50: worse than before"),
+        ([45.0, 55.0], "with 50 in it: no difference is shown"),
+        (None, "there is no interval, because there are too few prompts"),
+    ],
+)
+def test_a_run_ends_with_what_was_shown_how_sure_and_what_next(
+    short: RunDir, bounds: list[float] | None, says: str
+) -> None:
+    for at in (short.round(0), short.round(1)):
+        summary = read_json(at.summary)
+        summary["average"] |= {"win_rate": 60.0, "win_rate_se": None, "win_rate_interval": bounds}
+        for lang in LANGUAGES:
+            summary["languages"][lang]["right_language"] = 0.9
+        summary["languages"]["es"]["right_language"] = 0.9 if at.number == 0 else 0.4
+        write_json(at.summary, summary)
+    shown, sure, following = conclude(collect(short), "runs/short")
+    assert shown.startswith(
+        "shown     round 1 wins 60.0 % of comparisons with round 0's own answers, on average over 5"
+    )
+    assert says in sure and sure.endswith("but fewer answers are in the right language in Spanish (90 % → 40 %)")
+    assert "icr best runs/short" in following
+
+
+def test_nothing_is_concluded_before_a_comparison(short: RunDir) -> None:
+    shutil.rmtree(short.round(1).judge)
+    assert conclude(collect(short), "runs/short") == []
+
+
+def test_the_page_is_written_as_the_run_goes_on_and_loads_itself_again(short: RunDir) -> None:
+    now, notes = [0.0], list[str]()
+    live = LivePage(short, notes.append, clock=lambda: now[0])
+    short.report.unlink(missing_ok=True)
+    live.update()
+    assert not short.report.exists()  # a page costs seconds: not after every short stage
+    now[0] = 30.0
+    live.update()
+    assert 'http-equiv="refresh"' not in short.report.read_text(encoding="utf-8")  # finished
+    record = read_json(short.round(1).path / "round.json")
+    record["stages"]["judge"]["state"] = "running"
+    write_json(short.round(1).path / "round.json", record)
+    now[0] = 60.0
+    live.update()
+    assert 'http-equiv="refresh" content="30"' in short.report.read_text(encoding="utf-8")
+    assert len(notes) == 1 and str(short.report) in notes[0]
+    write_text(short.round(1).path / "round.json", "{")
+    now[0] = 90.0
+    live.update()  # never ends a run
+    assert "could not be written" in notes[-1]
 
 
 def test_intervals_are_the_summarys_and_stay_within_what_a_rate_can_be() -> None:
