@@ -17,7 +17,6 @@ from icr.config.load import make_config
 ROOT = Path(__file__).parents[2]
 UsageError = typer.BadParameter.__mro__[1]
 """Of the click inside typer."""
-"""Shown in the docs before they exist."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -52,6 +51,33 @@ def test_commands_of_the_docs_exist(page: Path) -> None:
             parse(line)
         except UsageError as error:
             pytest.fail(f"{page.name}: {line}: {error}")
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, anchor = link.partition("#")
+        if "://" in name:
+            continue
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_the_index_has_every_page_and_readme_is_short() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert not [page.name for page in PAGES if page.name != "README.md" and page.name not in index]
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 165
 
 
 def test_the_page_on_low_resource_languages_has_a_config() -> None:
