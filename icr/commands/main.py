@@ -16,6 +16,7 @@ from icr.base.errors import IcrError, UserError, explain_os_error
 from icr.base.secrets import hide_in
 from icr.commands import inspect, runs
 from icr.commands.about import env, options
+from icr.commands.chat import chat
 from icr.commands.compare import compare
 from icr.commands.data import data_app
 from icr.commands.judge import judge_app
@@ -80,7 +81,7 @@ def _say(text: str) -> None:
 app.callback(help=app.info.help)(options)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, recipes, runs.iterate, inspect.status, inspect.best, inspect.report, inspect.validate),
-    *(inspect.lc, compare, env),
+    *(chat, inspect.lc, compare, env),
 )
 for _command in _COMMANDS:
     app.command()(_command)
