@@ -19,6 +19,7 @@ from icr.commands.about import env, options
 from icr.commands.chat import chat
 from icr.commands.compare import compare
 from icr.commands.data import data_app
+from icr.commands.export import export
 from icr.commands.judge import judge_app
 from icr.commands.prompts import prompts_app
 from icr.commands.start import init, recipes
@@ -81,7 +82,7 @@ def _say(text: str) -> None:
 app.callback(help=app.info.help)(options)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, recipes, runs.iterate, inspect.status, inspect.best, inspect.report, inspect.validate),
-    *(chat, inspect.lc, compare, env),
+    *(chat, export, inspect.lc, compare, env),
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -1,0 +1,66 @@
+"""`icr export`: a round for other tools and for the hub."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.base.errors import UserError
+
+Form = Annotated[str, typer.Option("--to", help="hub, trl, llama-factory or alpaca-eval.")]
+
+
+def export(
+    round_: Annotated[Path, typer.Argument(metavar="RUN/round-N", help="A round's folder.")],
+    to: Form,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")],
+    license_: Annotated[str | None, typer.Option("--license", help="hub: the licence, such as apache-2.0.")] = None,
+    push: Annotated[str | None, typer.Option("--push", help="hub: upload to this repository, org/name.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="hub: a new repository is public, not private.")] = False,
+) -> None:
+    """Write a round's model or pairs in another tool's form.
+
+    hub: the model with its whole card. trl, llama-factory: the pairs as chat messages. alpaca-eval: the answers.
+    Nothing is uploaded without --push.
+    """
+    from icr.base.rundir import RoundDir
+    from icr.report.export import FORMS, export_model
+
+    if not (round_ / "round.json").is_file() or not round_.resolve().name.startswith("round-"):
+        raise UserError(f"{round_} is not a round of a run", do="name a folder such as runs/a/round-1")
+    if to != "hub" and (license_ or push or public):
+        raise UserError("--license, --push and --public belong to --to hub", where="--to", do="leave them out")
+    if out.exists():
+        raise UserError(f"{out} exists", where="--out", do="choose another folder")
+    at = RoundDir(round_.resolve(), int(round_.resolve().name.removeprefix("round-")))
+    if to in FORMS:
+        print(f"wrote {out}: {FORMS[to](at, out)} {'languages' if to == 'alpaca-eval' else 'pairs'}")
+        return
+    if to != "hub":
+        raise UserError(f"unknown form {to}", where="--to", do=f"choose one of hub, {', '.join(FORMS)}")
+    for key in export_model(at, out, license_=license_):
+        print(f"note: the card has no {key}{' (add --license)' if key == 'license' else ''}", file=sys.stderr)
+    print(f"wrote {out}")
+    if push:
+        _push(out, push, private=not public)
+
+
+def _push(folder: Path, repository: str, *, private: bool) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    try:
+        api = HfApi()
+        url = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"the upload failed: {first}",
+            where=f"--push {repository}",
+            do=f"log in with hf auth login; {folder} is complete: hf upload {repository} {folder}",
+        ) from error
+    print(f"uploaded to {url}")

@@ -1,0 +1,142 @@
+"""A round in the forms of other tools: the model with its whole card for the hub, pairs for TRL and LLaMA-Factory,
+answers for AlpacaEval."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import yaml
+
+from eval.folders import read_summary
+from icr.base.conversation import Conversation, load_conversation
+from icr.base.errors import UserError
+from icr.base.fields import Fields
+from icr.base.files import atomic_folder, read_json, read_rows
+from icr.base.hub import read_hub_id
+from icr.base.rundir import RoundDir
+from icr.report.numbers import number, share
+from icr.report.results import interval
+from icr.rows import Pair
+
+ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
+"""Roles as LLaMA-Factory's sharegpt form has them."""
+
+
+def export_trl(at: RoundDir, out: Path) -> int:
+    """`pairs.jsonl` in TRL's conversational form of preferences, prompt and answers as messages; how many."""
+    rows = [
+        {
+            "id": pair["prompt_id"],
+            "lang": pair["lang"],
+            "prompt": load_conversation(pair["prompt"]),
+            "chosen": [{"role": "assistant", "content": pair["chosen"]}],
+            "rejected": [{"role": "assistant", "content": pair["rejected"]}],
+        }
+        for pair in _pairs(at)
+    ]
+    with atomic_folder(out) as tmp:
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        (tmp / "pairs.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(rows)
+
+
+def export_llama_factory(at: RoundDir, out: Path) -> int:
+    """`pairs.json` in LLaMA-Factory's sharegpt form of preferences, and the `dataset_info.json` that describes it."""
+
+    def turn(role: str, text: str) -> dict[str, str]:
+        return {"from": ROLES[role], "value": text}
+
+    rows = []
+    for pair in _pairs(at):
+        prompt: Conversation = load_conversation(pair["prompt"])
+        system = "".join(m["content"] for m in prompt if m["role"] == "system")
+        rows.append(
+            {
+                "conversations": [turn(m["role"], m["content"]) for m in prompt if m["role"] != "system"],
+                "chosen": turn("assistant", pair["chosen"]),
+                "rejected": turn("assistant", pair["rejected"]),
+                "system": system,
+            }
+        )
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "system": "system"}
+    info = {"icr": {"file_name": "pairs.json", "ranking": True, "formatting": "sharegpt", "columns": columns}}
+    with atomic_folder(out) as tmp:
+        for name, value in (("pairs.json", rows), ("dataset_info.json", info)):
+            (tmp / name).write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return len(rows)
+
+
+def export_alpaca_eval(at: RoundDir, out: Path) -> int:
+    """`LANG.json`, the answers to the held-out prompts in AlpacaEval's form; how many languages."""
+    files = sorted((at.judge / "alpaca_eval").glob("*/model_outputs.json"))
+    if not files:
+        raise UserError("this round has no answers to held-out prompts", where=str(at.judge), do="judge it first")
+    with atomic_folder(out) as tmp:
+        for file in files:
+            shutil.copyfile(file, tmp / f"{file.parent.name}.json")
+    return len(files)
+
+
+def export_model(at: RoundDir, out: Path, *, license_: str | None) -> list[str]:
+    """The model's folder with the whole card: base model, licence, languages, results with intervals.
+
+    Args:
+        license_: the card's `license`, an identifier of the hub such as apache-2.0.
+
+    Returns:
+        What the card does not know.
+    """
+    if not at.model.is_dir():
+        raise UserError(f"{at.path} has no trained model", do="finish its training first: icr iterate")
+    names = read_json(at.path.parent / "round-0" / "model.json")
+    bases = [name for name in dict.fromkeys(names.values()) if read_hub_id(name)]
+    facts: Fields = {"base_model": [base.partition("@")[0] for base in bases], "license": license_}
+    unknown = [key for key, value in facts.items() if not value]
+    with atomic_folder(out) as tmp:
+        shutil.copytree(at.model, tmp, dirs_exist_ok=True)
+        card = (at.model / "README.md").read_text(encoding="utf-8")
+        _, head, body = card.split("---\n", 2)
+        known = {key: value for key, value in facts.items() if value}
+        metadata = yaml.safe_dump({**yaml.safe_load(head), **known, "pipeline_tag": "text-generation"}, sort_keys=False)
+        (tmp / "README.md").write_text(f"---\n{metadata}---\n{body}{_results(at)}", encoding="utf-8")
+    return unknown
+
+
+def _results(at: RoundDir) -> str:
+    """Win rates per language, for the card."""
+    if not at.summary.is_file():
+        return ""
+    summary = read_summary(at.summary)
+    if str(summary.get("judge", "")).startswith("none"):
+        return ""
+    lines = [
+        f"\n## Results\n\nWin rates in percent against {Path(str(summary['baseline'])).name}, judged by "
+        f"{summary['judge']}, with 95 % intervals over prompts.\n",
+        "| language | prompts | win rate | length-controlled | right language |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in {**summary["languages"], "average": summary["average"]}.items():
+        cells = [name, number(row.get("n"), 0), *(_rate(row, key) for key in ("win_rate", "lc_win_rate"))]
+        lines.append(f"| {' | '.join([*cells, share(row.get('right_language'))])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rate(row: Fields, name: str) -> str:
+    bounds = interval(row, name)
+    return number(row.get(name)) + (f" [{number(bounds[0])}, {number(bounds[1])}]" if bounds else "")
+
+
+def _pairs(at: RoundDir) -> Iterator[Pair]:
+    if not at.pairs.is_file():
+        raise UserError(f"{at.path} has no pairs", do="run its pair stage first: icr iterate")
+    yield from read_rows(at.pairs)
+
+
+FORMS: dict[str, Callable[[RoundDir, Path], int]] = {
+    "trl": export_trl,
+    "llama-factory": export_llama_factory,
+    "alpaca-eval": export_alpaca_eval,
+}

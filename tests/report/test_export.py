@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import load_dataset
+from trl.data_utils import is_conversational
+from typer.testing import CliRunner
+
+from icr.base.files import read_json, read_rows, write_json
+from icr.base.rundir import RunDir
+from icr.commands.main import app
+from tests.helpers.fake_run import LANGUAGES, build
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return build(tmp_path / "short", rounds=1)
+
+
+def export(run: RunDir, out: Path, *options: str) -> str:
+    done = CliRunner().invoke(app, ["export", str(run.round(1).path), "-o", str(out), *options])
+    if done.exception:
+        raise done.exception
+    return done.stdout + done.stderr
+
+
+def test_pairs_for_trl(run: RunDir, tmp_path: Path) -> None:
+    said = export(run, tmp_path / "o", "--to", "trl")
+    pairs = read_rows(run.round(1).pairs)
+    assert f"{len(pairs)} pairs" in said
+    rows = load_dataset("json", data_files=str(tmp_path / "o" / "pairs.jsonl"), cache_dir=str(tmp_path / "c"))["train"]
+    assert len(rows) == len(pairs) and all(is_conversational(row) for row in rows)
+    assert rows[0]["prompt"][-1] == {"role": "user", "content": pairs[0]["prompt"]}
+    assert rows[0]["chosen"] == [{"role": "assistant", "content": pairs[0]["chosen"]}]
+
+
+def test_pairs_for_llama_factory(run: RunDir, tmp_path: Path) -> None:
+    export(run, tmp_path / "o", "--to", "llama-factory")
+    info = read_json(tmp_path / "o" / "dataset_info.json")["icr"]
+    rows = read_json(tmp_path / "o" / info["file_name"])
+    pair = read_rows(run.round(1).pairs)[0]
+    assert info["ranking"] and info["formatting"] == "sharegpt" and set(info["columns"].values()) == rows[0].keys()
+    assert rows[0]["conversations"] == [{"from": "human", "value": pair["prompt"]}]
+    assert rows[0]["rejected"] == {"from": "gpt", "value": pair["rejected"]}
+
+
+def test_a_model_for_the_hub(run: RunDir, tmp_path: Path) -> None:
+    model = run.round(1).model
+    model.mkdir(exist_ok=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "README.md").write_text("---\nlanguage: [en, es]\n---\n\n# icr, round 1\n", encoding="utf-8")
+    names = run.round(0).path / "model.json"
+    write_json(names, {"policy": "org/chat@0123456", "reference": str(tmp_path / "base")})
+    said = export(run, tmp_path / "o", "--to", "hub")
+    assert "no license (add --license)" in said
+    text = (tmp_path / "o" / "README.md").read_text(encoding="utf-8")
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["base_model"] == ["org/chat"] and head["pipeline_tag"] == "text-generation"
+    assert (tmp_path / "o" / "model.safetensors").read_bytes() == b"weights"
+    row = read_json(run.round(1).summary)["languages"]["es"]
+    assert f"| es | {row['n']} | {row['win_rate']:.1f} [" in text and str(tmp_path) not in text
+    assert all(f"| {lang} |" in text for lang in (*LANGUAGES, "average"))
+    export(run, tmp_path / "p", "--to", "hub", "--license", "apache-2.0")
+    assert "license: apache-2.0" in (tmp_path / "p" / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_is_refused(run: RunDir, tmp_path: Path) -> None:
+    for options, says in (
+        (["--to", "gguf"], "unknown form gguf"),
+        (["--to", "trl", "--push", "a/b"], "belong to --to hub"),
+        (["--to", "alpaca-eval"], "no answers to held-out prompts"),
+    ):
+        with pytest.raises(Exception, match=says):
+            export(run, tmp_path / "o", *options)
+    (tmp_path / "o").mkdir()
+    with pytest.raises(Exception, match="exists"):
+        export(run, tmp_path / "o", "--to", "trl")
+
+
+def test_an_upload_that_fails_keeps_the_folder(run: RunDir, tmp_path: Path) -> None:
+    model = run.round(1).model
+    model.mkdir(exist_ok=True)
+    (model / "README.md").write_text("---\nlanguage: [en]\n---\n", encoding="utf-8")
+    write_json(run.round(0).path / "model.json", {"policy": "org/chat", "reference": "org/base"})
+    with pytest.raises(Exception, match="the upload failed") as caught:  # tests are offline
+        export(run, tmp_path / "o", "--to", "hub", "--push", "org/name")
+    assert "hf upload org/name" in str(caught.value) and (tmp_path / "o" / "README.md").is_file()
