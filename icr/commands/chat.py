@@ -23,11 +23,13 @@ def chat(
 
     Each line is a message. Without a terminal, lines are read from stdin: echo "Hola" | icr chat RUN
     """
+    import transformers
     from rich.text import Text
 
     from icr.base.rundir import open_run
     from icr.rounds.chat import open_speakers
 
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     speakers, console, turn = open_speakers(open_run(run), round_, max_tokens), stdout(), 0
     terminal = sys.stdin.isatty()
     if terminal:
