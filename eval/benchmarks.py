@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from eval.folders import cache_path, summary_path
 from eval.judges.asking import Judging
 from eval.judges.open import count_cost
+from eval.judges.prompts import find_prompts
 from icr.base.files import write_json
 from icr.config.schema import Judge, Sampling
 from icr.engines.templates import Template
@@ -84,10 +85,10 @@ def xalpaca(evaluation: Evaluation) -> Counts:
         given = read_answers(answers)
         baseline = load_baseline(evaluation.baseline, given, evaluation.machine)
         difficulty = read_difficulties(config, _ids(evaluation, given) if config.difficulty else [])
-        judging = evaluation.judging("xalpaca")
-        run_verdicts(judging, answers, baseline, out, config.orders)
+        judging, prompts = evaluation.judging("xalpaca"), find_prompts(config, "xalpaca")
+        run_verdicts(judging, answers, baseline, out, config.orders, prompts)
         judging.close()
-        summary = summarise(answers, baseline, out, judging.name, config.baseline, config.orders, difficulty)
+        summary = summarise(answers, baseline, out, judging.name, config.baseline, config.orders, difficulty, prompts)
         summary["cost"] = count_cost(config, cache_path(out, "xalpaca"))
         write_alpaca_files(out, baseline, evaluation.name, Path(config.baseline).name, judging.name)
     write_json(summary_path(out, "xalpaca"), summary)
@@ -141,9 +142,10 @@ def accuracy(evaluation: Evaluation) -> Counts:
     if evaluation.pairs is None:
         return {}
     config, out, judging = evaluation.judge, evaluation.out, evaluation.judging("accuracy")
-    run_agreement(judging, pick_pairs(evaluation.pairs, config.accuracy.pairs), out / "accuracy")
+    prompts = find_prompts(config, "accuracy")
+    run_agreement(judging, pick_pairs(evaluation.pairs, config.accuracy.pairs), out / "accuracy", prompts)
     judging.close()
-    summary = summarise(out / "accuracy", judging.name)
+    summary = summarise(out / "accuracy", judging.name, prompts)
     summary["cost"] = count_cost(config, cache_path(out, "accuracy"))
     write_json(summary_path(out, "accuracy"), summary)
     return {"reward_accuracy": summary["average"]["accuracy"]}
@@ -165,9 +167,10 @@ def mtbench(evaluation: Evaluation) -> Counts:
     if config.mtbench.references == BY_JUDGE and incomplete(questions):
         writer = Writer.of(config, evaluation.judge_model, evaluation.machine, cache, evaluation.template.date)
         questions = complete_references(questions, writer, out / "references")
-    grade(judging, questions, out)
+    prompts = find_prompts(config, "mtbench")
+    grade(judging, questions, out, prompts)
     judging.close()
-    summary = summarise(out, evaluation.languages, count_cost(config, cache))
+    summary = summarise(out, evaluation.languages, count_cost(config, cache), prompts)
     return {"mtbench": summary["average"]["average"]}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eval.folders import cache_path
+from eval.judges.prompts import find_prompts
 from eval.judges.question import Question
 from eval.mtbench.questions import load_questions
 from eval.power import describe_power
@@ -55,7 +56,8 @@ def _xalpaca(config: EvaluationConfig, out: Path) -> Planned:
                  for lang, of in given.items()}  # fmt: skip
     pairs = [comparisons(lang, of, baseline[lang], config.judge.orders) for lang, of in given.items()]
     asked = [c for of in pairs for _, c in of if assumed or c.first != c.second]  # identical ones are draws unasked
-    return [comparison.question() for comparison in asked], assumed, {lang: len(of) for lang, of in given.items()}
+    wording = find_prompts(config.judge, "xalpaca").one
+    return [c.question(wording) for c in asked], assumed, {lang: len(of) for lang, of in given.items()}
 
 
 def _answers(config: EvaluationConfig, out: Path) -> tuple[dict[str, list[Answer]], str]:
@@ -79,7 +81,8 @@ def _mtbench(config: EvaluationConfig, out: Path) -> Planned:
 
     assert config.judge.mtbench is not None
     questions = load_questions(config.judge.mtbench, config.languages)
-    asked = [template_question(q, turn, TYPICAL_ANSWER) for of in questions.values() for q in of for turn in (1, 2)]
+    prompts, every = find_prompts(config.judge, "mtbench"), [q for of in questions.values() for q in of]
+    asked = [template_question(q, turn, TYPICAL_ANSWER, prompts) for q in every for turn in (1, 2)]
     assumed = f"; assuming answers of {len(TYPICAL_ANSWER):,} characters; references are not counted"
     return asked, assumed, {lang: len(of) for lang, of in questions.items()}
 

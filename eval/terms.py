@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eval.folders import benchmark_folder, summary_path
-from eval.judges.question import template
-from icr.base.content import hash_value
 from icr.base.errors import UserError, some
 from icr.base.fields import Fields
 from icr.base.files import read_columns, read_json, read_object, read_rows
@@ -57,11 +55,6 @@ def read_summary_of(folder: Path, benchmark: str) -> Fields:
     except ValueError as error:
         do = "restore the file, or judge again into another folder"
         raise UserError(f"the summary cannot be read: {error}", where=str(path), do=do) from error
-
-
-def identify_templates(names: Sequence[str]) -> str:
-    """What the judge is asked with, by content: for summaries."""
-    return hash_value([template(name) for name in names])[:16]
 
 
 def unjudged(summary: Fields) -> bool:

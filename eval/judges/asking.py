@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from eval.judges.answering import QUESTIONS, AskLocalTask, AskTask, load_verdicts
 from eval.judges.open import Examiner, name_judge
-from eval.judges.question import Question, Verdict, template
+from eval.judges.question import Question, Verdict
 from icr.base.errors import StageFailed
 from icr.base.files import write_rows
 from icr.config.schema import Judge as JudgeConfig
@@ -161,9 +161,8 @@ class Judging:
         return shards
 
     def _fingerprint(self, questions: Sequence[Question]) -> str:
-        """Says by whom, with which template and on what verdicts were made."""
-        templates = {q.template: template(q.template) for q in questions}
-        digest = hashlib.sha256(json.dumps([self.key, self.name, templates]).encode())
+        """Says by whom and on what verdicts were made; a question has its template."""
+        digest = hashlib.sha256(json.dumps([self.key, self.name]).encode())
         for question in questions:
             digest.update(question.dump().encode())
         return digest.hexdigest()

@@ -73,8 +73,7 @@ def _without_text(choice: Choice, thought: bool) -> Verdict:
 
 def _read_explained(text: str, question: Question, *, cut: bool) -> Verdict:
     """The verdict that an explanation ends with."""
-    grades = all(label.isdigit() for label in question.labels)
-    if grades:
+    if question.graded:
         values = sorted(map(float, question.labels))
         grade = find_grade(text, values[0], values[-1])
         if grade is not None:

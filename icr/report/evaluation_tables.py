@@ -37,6 +37,8 @@ def _asides(summary: Fields) -> Text:
     """Who judged, what it cost, every reason why something is missing, and what is left out of the rates."""
     cost = summary.get("cost")
     lines = [f"judge: {summary['judge']}" + (f", {_money(cost)}" if cost else "")]
+    if source := summary.get("template_source"):
+        lines.append(f"prompt: {source} ({summary['template']})")
     without: dict[str, list[str]] = {}
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
         for key, reason in reasons(row):
@@ -128,6 +130,7 @@ def difference_table(result: Difference, first: str, second: str) -> RenderableT
 def mtbench_table(summary: Fields) -> RenderableType:
     """Grades per language with 95 % intervals, by turn and by category."""
     rows = mtbench_rows({"": summary})
+    low, high = summary.get("scale", (1, 10))
     table = _table("language", "n", "average", "95 %", "turn 1", "turn 2")
     for row in rows:
         bounds = "" if row["low"] is None else f"{number(row['low'])}–{number(row['high'])}"
@@ -137,7 +140,9 @@ def mtbench_table(summary: Fields) -> RenderableType:
     categories = _table("category", *(row["language"] for row in rows))
     for name in rows[0]["categories"]:
         categories.add_row(name, *(number(row["categories"].get(name), 1) for row in rows))
-    return Group(table, categories, Text("Grades from 1 to 10; intervals over questions."), _asides(summary))
+    return Group(
+        table, categories, Text(f"Grades from {low:g} to {high:g}; intervals over questions."), _asides(summary)
+    )
 
 
 def nlp_result(summary: Fields) -> RenderableType:

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from eval.judges.own import check_own_judge
+from eval.judges.prompts import check_prompts
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
 from icr.base.errors import ConfigError, UserError
@@ -177,6 +178,7 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
         return [], None
     if judge.own:
         found.attempt(None, check_own_judge, judge.own, judge.benchmarks)
+    found.attempt(None, check_prompts, judge)
     if not judge.prompts and "xalpaca" in judge.benchmarks:
         found.add(
             "the judge has no prompts", where="judge.prompts", do="name held-out prompts, or set judge.kind to none"

@@ -134,6 +134,7 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.limit": ("judge/xalpaca",),
     "judge.baseline": (INPUT,),
     "judge.orders": ("judge/xalpaca",),
+    "judge.template": (INPUT,),
     "judge.preference": ASKING,
     "judge.verdict_tokens": ASKING,
     "judge.verdict_temperature": ASKING,
