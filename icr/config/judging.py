@@ -120,6 +120,9 @@ class Judge(Endpoint):
     preference: Literal["auto", "logprobs", "label"] = "auto"
     """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
     label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""
+    structured: bool = False
+    """Have an endpoint answer in JSON with one of the labels (`response_format`), where it can. One that refuses it is
+    asked without."""
     verdict_tokens: Tokens | None = None
     """An endpoint's answer to a question has at most this many tokens, its reasoning included. Default: 16 for a label,
     1,024 where the judge explains its verdict first, and 4,096 with `reasoning_effort` other than none."""

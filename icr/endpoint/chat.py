@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from icr.endpoint.refusals import Dialect, find_refused
 from icr.endpoint.reply import BrokenAnswer, Reply, read_completion, usage_in
 
 TOP_LOGPROBS = 5
+SCHEMA_NAME = "verdict"
+"""Endpoints want a name for a schema; it counts for nothing."""
 FAILURES_IN_A_ROW = 20
 """After so many questions in a row without an answer, the endpoint counts as down."""
 LONGEST_WAIT = 300.0
@@ -48,13 +51,20 @@ class Ask:
     temperature: float = 0.0
     label_logprobs: bool = False
     """Ask for the log-probs of the first tokens' alternatives."""
+    schema: str = ""
+    """JSON schema that the answer has to follow, as text; "" for free text."""
     again: int = 0
     """How often the same was asked before, where its answer is to be another one."""
 
     @property
     def params(self) -> dict[str, object]:
         params: dict[str, object] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        return params | ({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.label_logprobs else {})
+        if self.label_logprobs:
+            params |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if self.schema:
+            form = {"name": SCHEMA_NAME, "strict": True, "schema": json.loads(self.schema)}
+            params["response_format"] = {"type": "json_schema", "json_schema": form}
+        return params
 
     @property
     def guess(self) -> Usage:

@@ -136,6 +136,7 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.orders": ("judge/xalpaca",),
     "judge.template": (INPUT,),
     "judge.preference": ASKING,
+    "judge.structured": ASKING,
     "judge.verdict_tokens": ASKING,
     "judge.verdict_temperature": ASKING,
     "judge.max_unscored": (OPERATIONAL,),
@@ -199,6 +200,7 @@ SINCE: dict[str, object] = {
     "judge.reasoning_effort": None,
     "judge.extra_body": {},
     "judge.system": None,
+    "judge.structured": False,
     "judge.verdict_tokens": None,
     "judge.verdict_temperature": None,
 }
