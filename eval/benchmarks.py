@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eval.folders import cache_path, summary_path
 from eval.judges.asking import Judging
-from eval.judges.open import count_cost
+from eval.judges.open import count_cost, find_address
 from eval.judges.prompts import find_prompts
 from icr.base.files import write_json
 from icr.config.schema import Judge, Sampling
@@ -77,7 +77,7 @@ def xalpaca(evaluation: Evaluation) -> Counts:
 
     config, out = evaluation.judge, evaluation.out
     answers = out / "answers"
-    if evaluation.model:
+    if evaluation.model and not _is_answered(evaluation, answers):
         _answer(evaluation, answers)
     if evaluation.baseline is None:
         summary = baseline_summary(answers)
@@ -89,7 +89,7 @@ def xalpaca(evaluation: Evaluation) -> Counts:
         run_verdicts(judging, answers, baseline, out, config.orders, prompts)
         judging.close()
         summary = summarise(answers, baseline, out, judging.name, config.baseline, config.orders, difficulty, prompts)
-        summary["cost"] = count_cost(config, cache_path(out, "xalpaca"))
+        summary |= {"address": find_address(config), "cost": count_cost(config, cache_path(out, "xalpaca"))}
         write_alpaca_files(out, baseline, evaluation.name, Path(config.baseline).name, judging.name)
     write_json(summary_path(out, "xalpaca"), summary)
     shutil.rmtree(answers / "shards", ignore_errors=True)
@@ -99,6 +99,12 @@ def xalpaca(evaluation: Evaluation) -> Counts:
         "lc_win_rate": average["lc_win_rate"],
         "unscored": sum(lang["unscored"] for lang in summary["languages"].values()),
     }
+
+
+def _is_answered(evaluation: Evaluation, folder: Path) -> bool:
+    """Whether the answers are whole: there was a result, and only questions are asked again."""
+    summarised = summary_path(evaluation.out, "xalpaca").is_file()
+    return summarised and all((folder / f"{lang}.parquet").is_file() for lang in evaluation.languages)
 
 
 def _answer(evaluation: Evaluation, folder: Path) -> None:
@@ -146,7 +152,7 @@ def accuracy(evaluation: Evaluation) -> Counts:
     run_agreement(judging, pick_pairs(evaluation.pairs, config.accuracy.pairs), out / "accuracy", prompts)
     judging.close()
     summary = summarise(out / "accuracy", judging.name, prompts)
-    summary["cost"] = count_cost(config, cache_path(out, "accuracy"))
+    summary |= {"address": find_address(config), "cost": count_cost(config, cache_path(out, "accuracy"))}
     write_json(summary_path(out, "accuracy"), summary)
     return {"reward_accuracy": summary["average"]["accuracy"]}
 
@@ -170,7 +176,7 @@ def mtbench(evaluation: Evaluation) -> Counts:
     prompts = find_prompts(config, "mtbench")
     grade(judging, questions, out, prompts)
     judging.close()
-    summary = summarise(out, evaluation.languages, count_cost(config, cache), prompts)
+    summary = summarise(out, evaluation.languages, count_cost(config, cache), prompts, find_address(config))
     return {"mtbench": summary["average"]["average"]}
 
 

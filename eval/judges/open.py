@@ -103,6 +103,15 @@ def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge
     return judge
 
 
+def find_address(config: JudgeConfig) -> str | None:
+    """The address of a judge that is an endpoint, without its secrets; None of any other judge."""
+    if config.kind != "openai":
+        return None
+    from icr.endpoint.address import show_address
+
+    return show_address(config)
+
+
 def count_cost(config: JudgeConfig, cache: Path) -> Fields | None:
     """Of all answers in an endpoint's cache, including those of earlier commands: calls, tokens, usd. None: no cost."""
     if config.kind != "openai":

@@ -23,6 +23,7 @@ from icr.endpoint.failures import is_transient, name_failure
 from icr.endpoint.limits import Meter, Rates
 from icr.endpoint.prices import Usage, guess_prompt_tokens
 from icr.endpoint.refusals import Dialect, find_refused
+from icr.endpoint.remembered import Memory
 from icr.endpoint.reply import BrokenAnswer, Reply, read_completion, usage_in
 
 TOP_LOGPROBS = 5
@@ -104,14 +105,22 @@ class Chat:
     """Chat completions of one model at one address."""
 
     def __init__(
-        self, model: str, address: Address, settings: Settings, meter: Meter, note: Notes, first_wait: float
+        self,
+        model: str,
+        address: Address,
+        settings: Settings,
+        meter: Meter,
+        note: Notes,
+        first_wait: float,
+        memory: Memory | None = None,
     ) -> None:
+        """`memory`: what this endpoint has refused before; None where nothing is remembered."""
         self._model, self._address, self._openai = model, address, openai_client(address)
         self._base_url_key = settings.named("base_url")
         self._settings, self._first_wait = settings, first_wait
         self._rates = Rates(settings.requests_per_minute, settings.tokens_per_minute)
         self._meter, self._note = meter, note
-        self._dialect = Dialect()
+        self._memory, self._dialect = memory, memory.recall() if memory else Dialect()
         self._system, self._more = system_messages(settings), own_parameters(settings)
         self.answered = self._failed_in_a_row = 0
 
@@ -120,6 +129,8 @@ class Chat:
         """A client for the running event loop."""
         self._rates.begin()
         self._meter.begin()
+        for line in self._memory.describe(self._dialect) if self._memory and not self.answered else ():
+            self._note(line)
         async with ChatClient(self._openai, self._address, self._settings.timeout) as client:
             yield client
 
@@ -162,6 +173,8 @@ class Chat:
                 if changed is None:
                     raise
                 self._note(changed)
+                if self._memory:
+                    self._memory.keep(self._dialect)
 
     def _refuse_own(self, error: openai.APIStatusError) -> None:
         """Raises UserError when a parameter is refused that the user has set: it is not left out on our own account."""

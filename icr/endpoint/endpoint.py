@@ -29,6 +29,7 @@ from icr.endpoint.cache import Cache, Writer, question_key
 from icr.endpoint.chat import FIRST_WAIT, Ask, Chat, NoAnswer, own_parameters, system_messages
 from icr.endpoint.limits import BudgetUsedUp, Meter
 from icr.endpoint.prices import Cost, Price, Usage, find_price
+from icr.endpoint.remembered import Memory
 from icr.endpoint.reply import Reply
 from icr.endpoint.shared import SharedCache
 
@@ -55,6 +56,15 @@ class Estimate:
     usd: float | None
     """None when no price is known."""
 
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.calls + other.calls,
+            self.cached + other.cached,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            None if self.usd is None or other.usd is None else self.usd + other.usd,
+        )
+
 
 class Endpoint:
     """Asks one model of an OpenAI-compatible endpoint. What is in the cache is not asked again.
@@ -80,7 +90,7 @@ class Endpoint:
 
         Args:
             cache: sqlite file of answers; made when absent.
-            shared: sqlite file of the user's answers of all evaluations.
+            shared: sqlite file of the user's answers of all evaluations; refusals are remembered beside it.
             ledger: file of what the command spends of its budget; None: this object's requests are all.
             first_wait: seconds; the first wait after a fault is drawn below it.
             dry: for `estimate` alone. No key is needed and no file is made.
@@ -101,7 +111,8 @@ class Endpoint:
             self._cache = Cache(own)
         self._concurrency = settings.concurrency
         self._more, self._system = own_parameters(settings), system_messages(settings)
-        self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait)
+        memory = Memory(shared.parent, hide(address.url), model) if shared is not None and not dry else None
+        self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait, memory)
         if self._price is None and not address.is_here and not dry:
             self.note_once(f"the price of {model} at {address.shown} is unknown: tokens are counted, cost is not "
                            f"(set it with {settings.named('prices')})")  # fmt: skip

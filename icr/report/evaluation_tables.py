@@ -36,7 +36,8 @@ def _with_error(row: Fields, field: str, digits: int = 1) -> str:
 def _asides(summary: Fields) -> Text:
     """Who judged, what it cost, every reason why something is missing, and what is left out of the rates."""
     cost = summary.get("cost")
-    lines = [f"judge: {summary['judge']}" + (f", {_money(cost)}" if cost else "")]
+    at = f" at {summary['address']}" if summary.get("address") else ""
+    lines = [f"judge: {summary['judge']}{at}" + (f", {_money(cost)}" if cost else "")]
     if source := summary.get("template_source"):
         lines.append(f"prompt: {source} ({summary['template']})")
     without: dict[str, list[str]] = {}

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from eval.rates import reasons
+from eval.terms import describe_judge
 from icr.base.fields import Fields
 from icr.base.files import write_text
 from icr.base.rundir import RunDir
@@ -81,7 +82,7 @@ def findings(results: Results) -> list[str]:
         sentences.append(
             f"After round {last.number} the policy's win rate against {baseline_name(last.summary)} is "
             f"{number(average['win_rate'])} % on average over {len(last.summary['languages'])} languages{between}, "
-            f"as judged by {last.summary['judge']}."
+            f"as judged by {describe_judge(last.summary)}."
         )
     sides: dict[str, list[str]] = {"above": [], "below": [], "both": []}
     for language in results.languages:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from eval.folders import verdicts_folder
+from eval.judges.asking import has_failed
 from icr.base.errors import UserError
 from icr.base.files import write_json
 from icr.base.hub import read_hub_id
@@ -181,7 +183,7 @@ class Controller:
             UserError: an earlier stage is not done.
         """
         at, step = self.run.round(number), self.plan.step(number, stage)
-        if at.done(stage):
+        if at.done(stage) and not self._reopen(at, stage):
             tidy(at, stage)
             return
         self._require_earlier(number, stage)
@@ -207,6 +209,21 @@ class Controller:
         self.console.print(
             f"  [green]done[/green] in {record.seconds:.0f} s {_summarise(record.counts)}", highlight=False
         )
+
+    def _reopen(self, at: RoundDir, stage: Stage) -> bool:
+        """Whether a judge stage is unfinished again, as an endpoint may answer now what it did not answer before."""
+        if stage != "judge":
+            return False
+        failed = [name for name in self.config.judge.benchmarks if has_failed(verdicts_folder(at.judge, name))]
+        if not failed:
+            return False
+        self.machine.note(
+            f"round {at.number}: questions that the endpoint did not answer are asked again ({', '.join(failed)})"
+        )
+        record = at.record.stages[stage]
+        parts = {name: counts for name, counts in record.parts.items() if name not in failed}
+        at.write_stage(stage, record.model_copy(update={"state": "failed", "parts": parts}))
+        return True
 
     def _require_earlier(self, number: int, stage: Stage) -> None:
         stages = self.plan.stages()
