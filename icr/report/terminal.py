@@ -132,7 +132,7 @@ def print_summary(run: RunDir, console: Console) -> None:
     console.print(
         Text(
             f"Rates in percent against {last['baseline']}{own}, judged by {describe_judge(last)} on {held_out} "
-            "prompts per language; change: points of win rate since the first judged round, ▲ or ▼ where its 95 % interval "
-            f"excludes 0{_too_few(min(sizes))}; lengths in characters.{_without_lc(judged)}"
+            "prompts per language; change: points of win rate since the first judged round, ▲ or ▼ where its 95 % "
+            f"interval excludes 0{_too_few(min(sizes))}; lengths in characters.{_without_lc(judged)}"
         )
     )
