@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eval.folders import cache_path
+from eval.judges.panel import member_folder
 from eval.judges.prompts import find_prompts
 from eval.judges.question import Question
 from eval.mtbench.questions import load_questions
@@ -15,6 +16,7 @@ from eval.xalpaca.answers import Answer, heldout_prompts, is_answers, load_basel
 from eval.xalpaca.pairwise import comparisons
 from icr.base.conversation import Conversation
 from icr.config.evaluation import EvaluationConfig
+from icr.config.schema import Judge
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ def _cost(config: EvaluationConfig, out: Path, planned: Planned) -> str:
     if judge.kind != "openai":
         asked = len(planned.questions) + len(references)
         return f"{asked:,} questions to a judge on this machine, at no cost{written}{planned.assumed}"
+    panel = judge.members
+    lines = [_cost_of(judge, cache_path(out, config.benchmark), planned)] if not panel else []
+    for number, (name, one) in enumerate(panel.items()):
+        cache = cache_path(member_folder(out, name), config.benchmark)
+        # the first of several judges writes the references
+        lines.append(_cost_of(one, cache, planned if number == 0 else replace(planned, references=[])))
+    return "\n".join(lines)
+
+
+def _cost_of(judge: Judge, cache: Path, planned: Planned) -> str:
+    """What one endpoint would be asked, in words."""
     from eval.judges.endpoint import EndpointJudge
     from eval.mtbench.writing import ask_for
     from icr.endpoint.endpoint import Endpoint
@@ -55,9 +68,10 @@ def _cost(config: EvaluationConfig, out: Path, planned: Planned) -> str:
 
     assert judge.model is not None
     shared = find_user_cache(judge)
-    endpoint = Endpoint(judge.model, cache_path(out, config.benchmark), judge, shared=shared, dry=True)
+    endpoint = Endpoint(judge.model, cache, judge, shared=shared, dry=True)
+    written = f"; {len(planned.references):,} of them write references" if planned.references else ""
     found = EndpointJudge(endpoint, judge).estimate(planned.questions)
-    found += endpoint.estimate([ask_for(conversation, planned.longest) for conversation in references])
+    found += endpoint.estimate([ask_for(conversation, planned.longest) for conversation in planned.references])
     money = "price unknown (set judge.prices)" if found.usd is None else f"at most {found.usd:.2f} dollars"
     return (
         f"{found.calls:,} calls to {judge.model}, {money}: about {found.prompt_tokens:,} prompt tokens, at most "

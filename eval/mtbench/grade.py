@@ -55,7 +55,13 @@ class Grade(TypedDict):
 VERDICTS = make_schema(Grade)
 
 
-def grade(judging: Judging, questions: Questions, out: Path, prompts: Prompts | None = None) -> None:
+def grade(
+    judging: Judging,
+    questions: Questions,
+    out: Path,
+    prompts: Prompts | None = None,
+    answers: Path | None = None,
+) -> None:
     """Ask for the grades of the answers in `out`/answers: verdicts/LANG.parquet, and FastChat's judgment files.
 
     A turn without an answer, and a question that needs a reference and has none, are unscored without being asked.
@@ -63,11 +69,12 @@ def grade(judging: Judging, questions: Questions, out: Path, prompts: Prompts | 
     Raises:
         UserError: answers that do not cover the questions, or an endpoint that cannot be used.
     """
-    prompts = prompts or built_in()[BENCHMARK]
-    sheets = {lang: _sheet(judging.name, of_lang, out / "answers", prompts) for lang, of_lang in questions.items()}
+    prompts, answers = prompts or built_in()[BENCHMARK], answers or out / "answers"
+    sheets = {lang: _sheet(judging.name, of_lang, answers, prompts) for lang, of_lang in questions.items()}
     judging.ask(out / "verdicts", list(sheets.values()), "MT-Bench grades", "mean grade")
     for lang, sheet in sheets.items():
-        _write_judgments(out, _turns(questions[lang]), sheet, judging.name, prompts)
+        model = _answers(answers, lang)[0]["model"]
+        _write_judgments(out, _turns(questions[lang]), sheet, (judging.name, model), prompts)
 
 
 def points_of(prompts: Prompts) -> tuple[float, ...]:
@@ -171,11 +178,11 @@ def _known(q: MtQuestion, answer: TurnAnswer) -> Verdict | None:
 
 
 def _write_judgments(
-    out: Path, turns: Sequence[tuple[MtQuestion, int]], sheet: Sheet, judge: str, prompts: Prompts
+    out: Path, turns: Sequence[tuple[MtQuestion, int]], sheet: Sheet, who: tuple[str, str], prompts: Prompts
 ) -> None:
     """model_judgment/LANG/JUDGE_single.jsonl, as FastChat's show_result reads it."""
     lang, file = sheet.lang, sheet.path(out / "verdicts")
-    model = file_name(_answers(out / "answers", lang)[0]["model"])
+    judge, model = who[0], file_name(who[1])
     kind, _, name = judge.partition(": ")
     name = file_name((name or kind).rpartition("/")[2])
     made, named = file.stat().st_mtime, {w.text: w.name for w in prompts.wordings.values()}

@@ -53,6 +53,7 @@ class Writer:
             cache: where an endpoint's answers are kept.
             date: YYYY-MM-DD, what a local judge's chat template takes for today.
         """
+        config = next(iter(config.members.values()), config)  # the first of several judges writes
         assert config.mtbench is not None and config.model is not None
         task: WriteTask | WriteLocalTask
         if model is None:

@@ -38,9 +38,8 @@ def question_grades(verdicts: Sequence[Grade]) -> dict[str, float]:
 def summarise(
     out: Path,
     languages: Sequence[str],
-    cost: Fields | None = None,
+    asked: Fields | None = None,
     prompts: Prompts | None = None,
-    address: str | None = None,
 ) -> Fields:
     """Write and return `out`/summary.json, from `out`/verdicts and `out`/answers.
 
@@ -50,9 +49,8 @@ def summarise(
 
     Args:
         languages: those that were judged, in the order in which they are shown.
-        cost: shown as it is; None where nothing was paid.
+        asked: what else is known of the judge, its address and cost; kept as it is.
         prompts: what the judge was asked with; icr's own where there is none.
-        address: the judge's, where it is an endpoint.
 
     Raises:
         UserError: a language was not judged.
@@ -68,13 +66,12 @@ def summarise(
     rows = {lang: _language(lang, verdicts[lang], answers[lang], scale) for lang in languages}
     summary: Fields = {
         "judge": next(row["judge"] for of_lang in verdicts.values() for row in of_lang),
-        "address": address,
         **prompts.summary(),
         "scale": list(scale),
         "model": next(row["model"] for of_lang in answers.values() for row in of_lang),
         "languages": rows,
         "average": _average(verdicts, rows, scale),
-        "cost": cost,
+        **(asked or {"cost": None}),
     }
     write_json(out / "summary.json", summary)
     return summary

@@ -40,6 +40,7 @@ def _asides(summary: Fields) -> Text:
     lines = [f"judge: {summary['judge']}{at}" + (f", {_money(cost)}" if cost else "")]
     if source := summary.get("template_source"):
         lines.append(f"prompt: {source} ({summary['template']})")
+    lines += _panel(summary["panel"]) if summary.get("panel") else []
     without: dict[str, list[str]] = {}
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
         for key, reason in reasons(row):
@@ -51,6 +52,19 @@ def _asides(summary: Fields) -> Text:
         lines += [f"{code}: {text}" for text in _left_out(row)]
     lines += [f"{', '.join(dict.fromkeys(codes))}: no interval: {reason}" for reason, codes in without.items()]
     return Text("\n".join(lines))
+
+
+def _panel(panel: Fields) -> list[str]:
+    """What each of several judges says on average, what most of them say, and how far they agree."""
+    lines = [f"{name}: {_value(of['average'])}" for name, of in panel["judges"].items()]
+    if "majority" in panel:
+        lines.append(f"what most judges say: {_value(panel['majority']['average'])}")
+    alphas = ", ".join(f"{name} {number(alpha, 2)}" for name, alpha in panel["alpha"].items() if name != "why")
+    return [*lines, f"agreement of the judges, Krippendorff's α: {alphas}"]
+
+
+def _value(row: Fields) -> str:
+    return number(row["value"], 2) + (f" ± {number(row['se'], 2)}" if row.get("se") is not None else "")
 
 
 def _left_out(row: Fields) -> list[str]:
