@@ -68,7 +68,7 @@ def _cost_of(judge: Judge, cache: Path, planned: Planned) -> str:
 
     assert judge.model is not None
     shared = find_user_cache(judge)
-    endpoint = Endpoint(judge.model, cache, judge, shared=shared, dry=True)
+    endpoint = Endpoint(judge.model, cache, judge, shared=shared, dry=True, batch=judge.batch)
     written = f"; {len(planned.references):,} of them write references" if planned.references else ""
     found = EndpointJudge(endpoint, judge).estimate(planned.questions)
     found += endpoint.estimate([ask_for(conversation, planned.longest) for conversation in planned.references])

@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,8 @@ class Judging:
     """Of all that verdicts depend on besides the questions; what is not finished is in folders of this name."""
     max_unscored: float = 1.0
     """Share of the questions that may stay without a verdict."""
+    at_once: bool = False
+    """All languages are asked together, as a batch of each one would wait for the one before."""
 
     @classmethod
     def of(
@@ -92,7 +95,8 @@ class Judging:
         name = name_judge(config)
         if config.kind != "local":
             task = AskTask(work=key, examiner=Examiner.of(config, cache))
-            return cls(name, task, SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE), machine, key, config.max_unscored)
+            size = SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE)
+            return cls(name, task, size, machine, key, config.max_unscored, config.batch)
         assert model is not None
         template = Template(arguments=NO_THINKING, date=date)
         local = AskLocalTask(work=key, model=model, template=template, precision="bf16" if machine.gpus else "fp32")
@@ -117,7 +121,9 @@ class Judging:
         pieces = folder / "pieces"
         task = self.task.model_copy(update={"shown": shown, "scale": scale})
         every = [shard for shards in cut.values() for shard in shards]
-        tables, _ = self.machine.fill(pieces / self.key[:16], task, every, label, PATIENT)
+        asked = _merge(every) if self.at_once and every else every
+        found, _ = self.machine.fill(pieces / self.key[:16], task, asked, label, PATIENT)
+        tables = _split(pa.concat_tables(found), every) if self.at_once and every else found
         judged = dict(zip((shard.name for shard in every), tables, strict=True))
         for sheet in missing:
             new = iter([v for shard in cut[sheet.lang] for v in load_verdicts(judged[shard.name])])
@@ -166,6 +172,18 @@ class Judging:
         for question in questions:
             digest.update(question.dump().encode())
         return digest.hexdigest()
+
+
+def _merge(shards: Sequence[Shard]) -> list[Shard]:
+    """All of them as one."""
+    name = hashlib.sha256("\n".join(shard.name for shard in shards).encode()).hexdigest()
+    return [Shard(f"all-{name[:16]}", pa.concat_tables([shard.table for shard in shards]))]
+
+
+def _split(table: pa.Table, shards: Sequence[Shard]) -> list[pa.Table]:
+    """The rows of each shard, of the table that came of them all."""
+    starts = [0, *accumulate(shard.table.num_rows for shard in shards)]
+    return [table.slice(start, shard.table.num_rows) for start, shard in zip(starts, shards, strict=False)]
 
 
 def _is_of(path: Path, fingerprint: str) -> bool:

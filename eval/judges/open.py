@@ -104,8 +104,9 @@ def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge
         assert config.model is not None
         ledger = Path(examiner.ledger) if examiner.ledger else None
         endpoint = Endpoint(
-            config.model, Path(examiner.cache), config, reporter, shared=find_user_cache(config), ledger=ledger
-        )
+            config.model, Path(examiner.cache), config, reporter, shared=find_user_cache(config), ledger=ledger,
+            batch=config.batch,
+        )  # fmt: skip
         return EndpointJudge(endpoint, config)
 
     judge = state.keep(f"judge {config.model} {examiner.cache}", make)

@@ -157,6 +157,9 @@ class Judge(Endpoint):
     preference: Literal["auto", "logprobs", "label"] = "auto"
     """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
     label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""
+    batch: bool = False
+    """Ask an endpoint through OpenAI's Batch API: half the price, and answers within a day. The command waits for them;
+    it may be ended, and the same command collects what was submitted."""
     structured: bool = False
     """Have an endpoint answer in JSON with one of the labels (`response_format`), where it can. One that refuses it is
     asked without."""

@@ -203,7 +203,7 @@ class Chat:
     async def _once(self, client: ChatClient, ask: Ask, sent: Mapping[str, object]) -> Reply:
         guess = self.guess(ask)
         await self._rates.wait(guess.total)
-        body = {"model": self._model, "messages": [*self._system, *ask.json()], **sent, **self._more}
+        body = self._body(ask, sent)
         try:
             async with asyncio.timeout(self._settings.timeout):
                 content = await client.post(body)
@@ -223,6 +223,13 @@ class Chat:
             reply.usage = {"prompt_tokens": usage.prompt, "completion_tokens": usage.completion, "guessed": True}
         self._pay(usage, guess)
         return reply
+
+    def body(self, ask: Ask) -> dict[str, object]:
+        """A request as this endpoint takes it, as far as it has told."""
+        return self._body(ask, self._dialect.spell(ask.params))
+
+    def _body(self, ask: Ask, sent: Mapping[str, object]) -> dict[str, object]:
+        return {"model": self._model, "messages": [*self._system, *ask.json()], **sent, **self._more}
 
     def _pay(self, usage: Usage | None, guess: Usage) -> None:
         if usage is not None:

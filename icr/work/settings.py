@@ -138,6 +138,7 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.template": (INPUT,),
     "judge.preference": ASKING,
     "judge.structured": ASKING,
+    "judge.batch": (OPERATIONAL,),
     "judge.verdict_tokens": ASKING,
     "judge.verdict_temperature": ASKING,
     "judge.max_unscored": (OPERATIONAL,),
