@@ -111,7 +111,7 @@ def test_operational_keys_are_those_that_change_no_result() -> None:
         "train.launcher", "train.save_steps", "train.save_minutes", "train.validation_steps", "train.report_to",
         "judge.concurrency", "judge.requests_per_minute", "judge.tokens_per_minute", "judge.attempts", "judge.timeout",
         "judge.batch", "judge.budget", "judge.prices", "judge.ends", "judge.cache", "judge.max_unscored",
-        "prompts.allow_overlap",
+        "judge.nlp.batch_size", "prompts.allow_overlap",
     }  # fmt: skip
     with pytest.raises(KeyError):
         is_operational("train.none")
