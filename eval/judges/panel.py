@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from eval.clusters import Part, estimate
 from eval.folders import verdicts_folder
-from eval.judges.open import find_address
+from eval.judges.open import find_address, name_judge
 from eval.krippendorff import nominal_alpha
 from eval.xalpaca.items import discrete_preference, read_items
 from icr.base.fields import Fields
@@ -77,9 +77,11 @@ def join_verdicts(config: JudgeConfig, out: Path, benchmark: str) -> None:
     """
     kind, folder = KINDS[benchmark], verdicts_folder(out, benchmark)
     places = {name: verdicts_folder(member_folder(out, name), benchmark) for name in config.members}
+    judge = name_judge(config)
     for file in sorted(next(iter(places.values())).glob("*.parquet")):
         tables = {name: read_rows(place / file.name) for name, place in places.items()}
         rows = [_join(dict(zip(tables, of, strict=True)), kind) for of in zip(*tables.values(), strict=True)]
+        rows = [{**row, "judge": judge} if "judge" in row else row for row in rows]  # MT-Bench's rows name it
         write_rows(folder / file.name, rows, pq.read_schema(file).remove_metadata())
 
 

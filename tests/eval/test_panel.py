@@ -166,3 +166,37 @@ def test_mtbench_and_accuracy_take_the_mean_of_their_rows(tmp_path: Path) -> Non
     panel = describe_panel(judge, tmp_path, "mtbench")
     assert panel["judges"]["b"]["average"]["value"] == 6.0 and "majority" not in panel
     assert panel["alpha"]["all"] == pytest.approx(nominal_alpha([(8, 8), (6, 4)]) or 0)
+
+
+def test_mtbench_by_two_judges_on_a_scale_of_five(tmp_path: Path) -> None:
+    """Grades, the judges' own files for FastChat, and a summary with the scale of the prompt."""
+    from eval.mtbench.questions import load_questions
+    from icr.config.schema import MtBench
+    from tests.eval.test_mtbench_whole import run_mtbench
+    from tests.eval.test_prompts import GRADES
+    from tests.helpers.mtbench import answered, make_config, read_lines, write_questions
+
+    folder = write_questions(tmp_path / "q", reference="['12', '6']")
+    out, template = tmp_path / "evaluation", tmp_path / "t.yaml"
+    template.write_text(GRADES, encoding="utf-8")
+    questions = load_questions(MtBench(questions=str(folder)), ["en", "de"])
+    out.mkdir(parents=True)
+    answered(tmp_path, questions).rename(out / "mtbench")
+    with Stub(lambda request, before: says("[[4.5]]")) as one, Stub(lambda request, before: says("[[2]]")) as two:
+        judges = [{"model": "a", "base_url": one.url}, {"model": "b", "base_url": two.url}]
+        config = make_config(
+            tmp_path, folder, kind="openai", judges=judges, template=str(template), languages=["en", "de"]
+        )
+        _, summary = run_mtbench(config, None, out)
+        assert len(one.sent) == len(two.sent) == 8
+    assert summary["judge"] == "2 judges: a, b" and summary["scale"] == [1.0, 5.0]
+    assert summary["average"]["average"] == 3.25 and summary["template_source"] == "t.yaml"
+    assert summary["panel"]["judges"]["a"]["average"]["value"] == 4.5
+    judgments = read_lines(out / "judges" / "b" / "mtbench" / "model_judgment" / "de" / "b_single.jsonl")
+    assert [row["score"] for row in judgments] == [2.0] * 4 and judgments[3]["judge"] == [
+        "b",
+        "mtbench-turn_2_reference",
+    ]
+    said = io.StringIO()
+    Console(file=said, width=120).print(TABLES["mtbench"](summary))
+    assert "Grades from 1 to 5" in said.getvalue()
