@@ -71,18 +71,13 @@ def pick_pairs(pairs: Path, count: int) -> dict[str, list[PairTexts]]:
             for lang, rows in by_language.items()}  # fmt: skip
 
 
-def run_agreement(
-    judging: Judging, picked: Mapping[str, Sequence[PairTexts]], out: Path, prompts: Prompts | None = None
-) -> None:
+def run_agreement(judging: Judging, picked: Mapping[str, Sequence[PairTexts]], out: Path) -> None:
     """Ask the judge about every pair: `out`/LANG.parquet, rows of AGREEMENT.
-
-    Args:
-        prompts: what the judge is asked with; icr's own where there is none.
 
     Raises:
         UserError: as `Judging.ask`.
     """
-    wording = (prompts or built_in()[BENCHMARK]).one
+    wording = judging.prompts[BENCHMARK].one
     sheets = [_sheet(lang, rows, wording) for lang, rows in picked.items()]
     judging.ask(out, sheets, "reward accuracy", "accuracy", 100)
 

@@ -117,7 +117,7 @@ def xalpaca(evaluation: Evaluation) -> Counts:
         difficulty = read_difficulties(config, _ids(evaluation, given) if config.difficulty else [])
         prompts, judge = find_prompts(config, "xalpaca"), name_judge(config)
         asked = evaluation.ask(
-            "xalpaca", lambda judging, to: run_verdicts(judging, answers, baseline, to, config.orders, prompts)
+            "xalpaca", lambda judging, to: run_verdicts(judging, answers, baseline, to, config.orders)
         )
         summary = summarise(answers, baseline, out, judge, config.baseline, config.orders, difficulty, prompts)
         summary |= asked
@@ -180,7 +180,7 @@ def accuracy(evaluation: Evaluation) -> Counts:
         return {}
     config, out, prompts = evaluation.judge, evaluation.out, find_prompts(evaluation.judge, "accuracy")
     picked = pick_pairs(evaluation.pairs, config.accuracy.pairs)
-    asked = evaluation.ask("accuracy", lambda judging, to: run_agreement(judging, picked, to, prompts))
+    asked = evaluation.ask("accuracy", lambda judging, to: run_agreement(judging, picked, to))
     summary = summarise(out / "accuracy", name_judge(config), prompts) | asked
     write_json(summary_path(out, "accuracy"), summary)
     return {"reward_accuracy": summary["average"]["accuracy"]}
@@ -203,7 +203,7 @@ def mtbench(evaluation: Evaluation) -> Counts:
         writer = Writer.of(config, evaluation.judge_model, evaluation.machine, cache, evaluation.template.date)
         questions = complete_references(questions, writer, out / "references")
     prompts = find_prompts(config, "mtbench")
-    asked = evaluation.ask("mtbench", lambda judging, to: grade(judging, questions, to, prompts, out / "answers"))
+    asked = evaluation.ask("mtbench", lambda judging, to: grade(judging, questions, to, out / "answers"))
     summary = summarise(out, evaluation.languages, asked, prompts)
     return {"mtbench": summary["average"]["average"]}
 

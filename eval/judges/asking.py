@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from eval.judges.answering import QUESTIONS, AskLocalTask, AskTask, load_verdicts
 from eval.judges.open import Examiner, name_judge
+from eval.judges.prompts import Prompts, built_in, find_prompts
 from eval.judges.question import Question, Verdict
-from icr.base.errors import StageFailed
+from icr.base.errors import StageFailed, UserError
 from icr.base.files import write_rows
 from icr.config.schema import Judge as JudgeConfig
 from icr.endpoint.failures import may_pass
@@ -75,6 +76,8 @@ class Judging:
     """Of all that verdicts depend on besides the questions; what is not finished is in folders of this name."""
     max_unscored: float = 1.0
     """Share of the questions that may stay without a verdict."""
+    prompts: Mapping[str, Prompts] = field(default_factory=built_in)
+    """What the judge is asked with, by benchmark."""
     at_once: bool = False
     """All languages are asked together, as a batch of each one would wait for the one before."""
 
@@ -90,17 +93,21 @@ class Judging:
             date: YYYY-MM-DD, what a local judge's chat template takes for today.
 
         Raises:
-            UserError: as `name_judge`.
+            UserError: as `name_judge` and `find_prompts`; several judges, of which each is asked by itself.
         """
+        if config.judges:
+            raise UserError("several judges cannot be asked as one", where="judge.judges",
+                            do="name one of them as --judge openai:MODEL")  # fmt: skip
         name = name_judge(config)
+        prompts = {benchmark: find_prompts(config, benchmark) for benchmark in built_in()}
         if config.kind != "local":
             task = AskTask(work=key, examiner=Examiner.of(config, cache))
             size = SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE)
-            return cls(name, task, size, machine, key, config.max_unscored, config.batch)
+            return cls(name, task, size, machine, key, config.max_unscored, prompts, config.batch)
         assert model is not None
         template = Template(arguments=NO_THINKING, date=date)
         local = AskLocalTask(work=key, model=model, template=template, precision="bf16" if machine.gpus else "fp32")
-        return cls(name, local, SHARD_SIZES["local"], machine, key, config.max_unscored)
+        return cls(name, local, SHARD_SIZES["local"], machine, key, config.max_unscored, prompts)
 
     def ask(self, folder: Path, sheets: Sequence[Sheet], label: str, shown: str, scale: float = 1.0) -> None:
         """Have sheets judged into `folder`/LANG.parquet, a row a question, in order.

@@ -55,13 +55,7 @@ class Grade(TypedDict):
 VERDICTS = make_schema(Grade)
 
 
-def grade(
-    judging: Judging,
-    questions: Questions,
-    out: Path,
-    prompts: Prompts | None = None,
-    answers: Path | None = None,
-) -> None:
+def grade(judging: Judging, questions: Questions, out: Path, answers: Path | None = None) -> None:
     """Ask for the grades of the answers in `out`/answers: verdicts/LANG.parquet, and FastChat's judgment files.
 
     A turn without an answer, and a question that needs a reference and has none, are unscored without being asked.
@@ -69,7 +63,7 @@ def grade(
     Raises:
         UserError: answers that do not cover the questions, or an endpoint that cannot be used.
     """
-    prompts, answers = prompts or built_in()[BENCHMARK], answers or out / "answers"
+    prompts, answers = judging.prompts[BENCHMARK], answers or out / "answers"
     sheets = {lang: _sheet(judging.name, of_lang, answers, prompts) for lang, of_lang in questions.items()}
     judging.ask(out / "verdicts", list(sheets.values()), "MT-Bench grades", "mean grade")
     for lang, sheet in sheets.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from eval.judges.asking import Judging, Sheet
-from eval.judges.prompts import Prompts, Wording, built_in
+from eval.judges.prompts import Wording, built_in
 from eval.judges.question import Question, Verdict, pass_messages
 from eval.xalpaca.answers import Answer, Baseline, read_answers
 from icr.base.conversation import Conversation, show_conversation
@@ -65,27 +65,19 @@ class Comparison:
         )
 
 
-def run_verdicts(
-    judging: Judging,
-    answers: Path,
-    baseline: Baseline,
-    out: Path,
-    orders: str = "both",
-    prompts: Prompts | None = None,
-) -> None:
+def run_verdicts(judging: Judging, answers: Path, baseline: Baseline, out: Path, orders: str = "both") -> None:
     """Judge the policy's answers against the baseline's: `out`/verdicts/LANG.parquet, rows of `VERDICTS`.
 
     Args:
         answers: folder of the policy's LANG.parquet.
         baseline: what `eval.xalpaca.answers.load_baseline` returns for these answers.
         orders: `both`, or `seeded`: one order per item, a coin thrown by its id, the same in every run.
-        prompts: what the judge is asked with; icr's own where there is none.
 
     Raises:
         UserError: no answers, or an endpoint that cannot be used (nothing judged before is lost).
     """
     work = {lang: comparisons(lang, rows, baseline[lang], orders) for lang, rows in read_answers(answers).items()}
-    wording = (prompts or built_in()[BENCHMARK]).one
+    wording = judging.prompts[BENCHMARK].one
     sheets = [_sheet(lang, pairs, wording) for lang, pairs in work.items()]
     judging.ask(out / "verdicts", sheets, "verdicts", "win rate", 100)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from eval.accuracy import run_agreement, summarise
 from eval.evaluate import evaluation_config
-from eval.judges.prompts import BUILT_IN, built_in, check_prompts, find_prompts, identify_prompts, read_prompts
+from eval.judges.asking import Judging
+from eval.judges.prompts import BUILT_IN, Prompts, built_in, check_prompts, find_prompts, identify_prompts, read_prompts
 from eval.judges.question import Question
 from eval.mtbench.grade import points_of
 from eval.standing import describe_evaluation
@@ -23,7 +25,7 @@ from icr.base.files import read_rows
 from icr.config.schema import Judge
 from tests.eval.test_judge_stops import make_round
 from tests.helpers.endpoints import judge
-from tests.helpers.judging import judged_by, load_local
+from tests.helpers.judging import Inline, judged_by, load_local
 from tests.helpers.stub_server import Answer, Stub, says
 from tests.helpers.tiny_models import make_tiny_model
 
@@ -47,6 +49,11 @@ mtbench:
   turn_2: "{question_1} {answer_1} {question_2} {answer_2} {reply}"
   turn_2_reference: "{question_2} {reference_2} {answer_2} {reply}"
 """
+
+
+def with_prompts(judging: Judging, prompts: Prompts) -> Judging:
+    """The same judge, asked with these in every benchmark."""
+    return replace(judging, prompts=dict.fromkeys(judging.prompts, prompts))
 
 
 def write(folder: Path, text: str) -> Path:
@@ -161,6 +168,12 @@ def test_results_depend_on_the_prompts_content_and_not_on_other_benchmarks(tmp_p
         assert identify_prompts(judge, ["xalpaca"]) != first
 
 
+def test_a_judge_of_a_config_is_asked_with_its_file(tmp_path: Path) -> None:
+    config = Judge(kind="openai", model="m", template=str(write(tmp_path, OWN)))
+    judging = Judging.of(config, None, Inline(), "key", tmp_path / "c.sqlite")  # type: ignore[arg-type]
+    assert judging.prompts["xalpaca"].source == "own.yaml" and judging.prompts["mtbench"].source == BUILT_IN
+
+
 def test_an_evaluation_knows_its_template(tmp_path: Path) -> None:
     _, baseline = make_round(tmp_path, 2)
     config = evaluation_config("xalpaca", str(baseline), "openai:m", {"languages": ["en"], "judge": {
@@ -185,7 +198,7 @@ def test_an_endpoint_judges_with_labels_1_and_2(tmp_path: Path) -> None:
     with Stub(prefers_good) as stub:
         judging = judged_by(judge(tmp_path / "out", stub.url, name="cache"), "openai: m")
         of = load_baseline(baseline, read_answers(answers))
-        run_verdicts(judging, answers, of, tmp_path / "out", prompts=prompts)
+        run_verdicts(with_prompts(judging, prompts), answers, of, tmp_path / "out")
     share = 1 / (1 + 2.718281828459045 ** (-1.9))
     rows = read_rows(tmp_path / "out" / "verdicts" / "en.parquet")
     assert [row["preference"] for row in rows] == pytest.approx([share] * 12)
@@ -201,7 +214,8 @@ def test_a_third_label_is_a_tie_and_identical_answers_are_draws(tmp_path: Path) 
     of = load_baseline(baseline, read_answers(answers))
     of["en"] = of["en"] | {a.id: a.text for a in read_answers(answers)["en"][:1]}
     with Stub(lambda request, before: says("tie")) as stub:
-        run_verdicts(judged_by(judge(tmp_path / "out", stub.url)), answers, of, tmp_path / "out", prompts=prompts)
+        judging = with_prompts(judged_by(judge(tmp_path / "out", stub.url)), prompts)
+        run_verdicts(judging, answers, of, tmp_path / "out")
         assert len(stub.sent) == 4
     rows = read_rows(tmp_path / "out" / "verdicts" / "en.parquet")
     assert [row["preference"] for row in rows] == [0.5] * 6
@@ -213,7 +227,8 @@ def test_accuracy_without_a_tie(tmp_path: Path) -> None:
         {"prompt_id": str(n), "lang": "de", "prompt": "?", "chosen": "good", "rejected": "bad"} for n in range(8)
     ]
     with Stub(lambda request, before: says("1" if "1 - good" in request["messages"][-1]["content"] else "2")) as stub:
-        run_agreement(judged_by(judge(tmp_path / "x", stub.url)), {"de": pairs}, tmp_path / "out", prompts)
+        judging = with_prompts(judged_by(judge(tmp_path / "x", stub.url)), prompts)
+        run_agreement(judging, {"de": pairs}, tmp_path / "out")
     summary = summarise(tmp_path / "out", "m", prompts)
     assert summary["languages"]["de"]["accuracy"] == 100.0 and summary["languages"]["de"]["ties"] == 0
     assert summary["template_source"] == "own.yaml"
