@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 WRAPPINGS = (
     # what models put around a label: "Answer A", "the better output is (b)", "\boxed{\text{A}}", {"verdict": "A"}
@@ -44,6 +44,16 @@ def find_label(text: str, labels: Sequence[str], *, cut: bool = False) -> str | 
     Args:
         cut: the answer was cut off, so that its last line may be the beginning of a sentence.
     """
+    # most answers are one of few texts
+    return (_find_known if len(text) <= SHORT else _find_label)(text, tuple(labels), cut)
+
+
+@lru_cache(maxsize=1024)
+def _find_known(text: str, labels: tuple[str, ...], cut: bool) -> str | None:
+    return _find_label(text, labels, cut)
+
+
+def _find_label(text: str, labels: tuple[str, ...], cut: bool) -> str | None:
     lines = [line for line in text.splitlines() if line.strip()]
     if found := _whole(text, labels):
         return found

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from time import time
 from typing import Protocol
 
@@ -67,7 +68,7 @@ class Ask:
             params["response_format"] = {"type": "json_schema", "json_schema": form}
         return params
 
-    @property
+    @cached_property
     def guess(self) -> Usage:
         """Its tokens, before anybody counted them; the answer's is the most that it may have."""
         return Usage(guess_prompt_tokens([content for _, content in self.messages]), self.max_tokens)
