@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from icr.base.progress import Reporter, Silent
 from icr.base.secrets import hide
 from icr.config.schema import Endpoint as Settings
+from icr.endpoint import remembered
 from icr.endpoint.address import Address
 from icr.endpoint.batch import POLL, Batches
 from icr.endpoint.batched import FEW, Batching
@@ -31,7 +32,6 @@ from icr.endpoint.cache import Cache, Writer, question_key
 from icr.endpoint.chat import FIRST_WAIT, Ask, Chat, NoAnswer, own_parameters, system_messages
 from icr.endpoint.limits import BudgetUsedUp, Meter
 from icr.endpoint.prices import Cost, Price, Usage, find_price
-from icr.endpoint.remembered import Memory
 from icr.endpoint.reply import Reply
 from icr.endpoint.shared import SharedCache
 from icr.endpoint.work import Heard, Work
@@ -113,7 +113,9 @@ class Endpoint:
             self._cache = Cache(own)
         self._concurrency = settings.concurrency
         self._more, self._system = own_parameters(settings), system_messages(settings)
-        memory = Memory(shared.parent, hide(address.url), model) if shared is not None and not dry else None
+        memory = None
+        if shared is not None and not dry and remembered.is_remembered(address):
+            memory = remembered.Memory(shared.parent, hide(address.url), model)
         self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait, memory)
         self._batch, self._batching = batch, None
         if batch and not dry:

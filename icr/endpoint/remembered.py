@@ -10,11 +10,17 @@ from pydantic import BaseModel, ValidationError
 
 from icr.base.content import hash_value
 from icr.base.files import read_json, write_json
+from icr.endpoint.address import Address
 from icr.endpoint.refusals import Dialect
 
 FILE = "refusals.json"
 WEEK = 7 * 24 * 3600.0
 """Seconds. A provider may take next month what it refuses today."""
+
+
+def is_remembered(address: Address) -> bool:
+    """A server on this machine is started again with other settings, and its refusals cost nothing."""
+    return not address.is_here
 
 
 class Refused(BaseModel):

@@ -20,6 +20,12 @@ from tests.helpers.stub_server import Answer, Stub, says
 ASKED = ("openai, max_tokens of a reasoning model", "openai, logprobs of a reasoning model")
 
 
+@pytest.fixture(autouse=True)
+def far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the stub were on another machine."""
+    monkeypatch.setattr(remembered, "is_remembered", lambda address: True)
+
+
 def refuses(request: dict[str, Any], before: int) -> Answer:
     for name in ASKED:
         if REFUSALS[name].if_sent in request:
@@ -64,6 +70,14 @@ def test_after_a_week_it_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
         stub.script = lambda request, before: says("A")
         assert not [note for note in command(tmp_path, stub.url, 2) if "refused" in note]
         assert len(stub.sent) == 5 and "logprobs" in stub.sent[-1][1]
+
+
+def test_a_server_on_this_machine_is_asked_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with Stub(refuses) as stub:
+        for number in range(2):
+            command(tmp_path, stub.url, number)
+        assert len(stub.sent) == 6 and not (tmp_path / "user" / FILE).exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"address": "x"}}'])
