@@ -69,7 +69,7 @@ def describe_judge(summary: Fields) -> str:
     at = f" at {summary['address']}" if summary.get("address") else ""
     source = summary.get("template_source", BUILT_IN)
     prompt = f" with the prompt {source} ({summary['template']})" if source != BUILT_IN else ""
-    return f"{summary['judge']}{at}{prompt}"
+    return f"{summary.get('judge') or 'unknown'}{at}{prompt}"
 
 
 def unjudged(summary: Fields) -> bool:

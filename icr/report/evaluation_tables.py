@@ -40,7 +40,7 @@ def _asides(summary: Fields) -> Text:
     lines = [f"judge: {summary['judge']}{at}" + (f", {_money(cost)}" if cost else "")]
     if source := summary.get("template_source"):
         lines.append(f"prompt: {source} ({summary['template']})")
-    lines += _panel(summary["panel"]) if summary.get("panel") else []
+    lines += panel_lines(summary["panel"]) if summary.get("panel") else []
     without: dict[str, list[str]] = {}
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
         for key, reason in reasons(row):
@@ -54,7 +54,7 @@ def _asides(summary: Fields) -> Text:
     return Text("\n".join(lines))
 
 
-def _panel(panel: Fields) -> list[str]:
+def panel_lines(panel: Fields) -> list[str]:
     """What each of several judges says on average, what most of them say, and how far they agree."""
     lines = [f"{name}: {_value(of['average'])}" for name, of in panel["judges"].items()]
     if "majority" in panel:

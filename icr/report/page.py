@@ -20,6 +20,7 @@ from icr.base.files import write_text
 from icr.base.rundir import RunDir
 from icr.config.plain import has_xalpaca, section
 from icr.report import plots
+from icr.report.evaluation_tables import panel_lines
 from icr.report.measured import Measured, measure
 from icr.report.numbers import duration, number, share, significant
 from icr.report.results import Language, Results, Round, collect, interval, reward_name, scale_words
@@ -245,6 +246,8 @@ def environment() -> Environment:
         "share": share,
         "cut": _text,
         "words": _words,
+        "judged_by": describe_judge,
+        "panel": panel_lines,
     }
     return environment
 
