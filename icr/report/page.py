@@ -22,7 +22,7 @@ from icr.config.plain import has_xalpaca, section
 from icr.report import plots
 from icr.report.evaluation_tables import panel_lines
 from icr.report.measured import Measured, measure
-from icr.report.numbers import duration, number, share, significant
+from icr.report.numbers import duration, listed, number, share, significant
 from icr.report.results import Language, Results, Round, collect, interval, reward_name, scale_words
 from icr.report.terminal import gains
 from icr.rounds.plan import STAGES
@@ -66,10 +66,6 @@ def _text(text: str) -> dict[str, str | int]:
     return {"head": kept[:280], "body": kept, "size": len(text), "cut": len(text) - len(kept)}
 
 
-def _named(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def findings(results: Results) -> list[str]:
     """What the win rates of the last judged round say, in sentences."""
     if not results.compared:
@@ -92,9 +88,9 @@ def findings(results: Results) -> list[str]:
             sides["above" if bounds[0] > 50 else "below" if bounds[1] < 50 else "both"].append(language.name)
     for side in ("above", "below"):
         if sides[side]:
-            sentences.append(f"The whole interval is {side} 50 % in {_named(sides[side])}.")
+            sentences.append(f"The whole interval is {side} 50 % in {listed(sides[side])}.")
     if sides["both"]:
-        sentences.append(f"In {_named(sides['both'])} the interval contains 50 %: no difference is shown.")
+        sentences.append(f"In {listed(sides['both'])} the interval contains 50 %: no difference is shown.")
     return sentences
 
 
@@ -220,7 +216,7 @@ def _remarks(results: Results) -> list[str]:
 
 def _places(of: Mapping[str, list[str]]) -> str:
     """Languages with their rounds, in words."""
-    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {_named(at)}" for name, at in of.items())
+    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {listed(at)}" for name, at in of.items())
 
 
 def _words(key: str) -> str:
