@@ -14,6 +14,7 @@ from typing import TypedDict
 
 from eval.clusters import Part
 from eval.judges.asking import Judging, Sheet
+from eval.judges.prompts import Prompts, Wording, built_in
 from eval.judges.question import Question, Verdict, pass_messages
 from eval.rates import average_rate, explained, join, language_rate, no_rate, percent
 from icr.base.conversation import load_conversation, show_conversation
@@ -23,7 +24,7 @@ from icr.base.files import read_rows
 from icr.languages import english_name
 from icr.rows import make_schema
 
-LABELS = ("answer1", "answer2", "tie")
+BENCHMARK = "accuracy"
 NO_VERDICT = "no pair has a verdict"
 
 
@@ -76,13 +77,15 @@ def run_agreement(judging: Judging, picked: Mapping[str, Sequence[PairTexts]], o
     Raises:
         UserError: as `Judging.ask`.
     """
-    judging.ask(out, [_sheet(lang, rows) for lang, rows in picked.items()], "reward accuracy", "accuracy", 100)
+    wording = judging.prompts[BENCHMARK].one
+    sheets = [_sheet(lang, rows, wording) for lang, rows in picked.items()]
+    judging.ask(out, sheets, "reward accuracy", "accuracy", 100)
 
 
-def _sheet(lang: str, pairs: Sequence[PairTexts]) -> Sheet:
+def _sheet(lang: str, pairs: Sequence[PairTexts], wording: Wording) -> Sheet:
     def row(number: int, verdict: Verdict) -> Agreement:
         first = chosen_first(pairs[number])
-        agreement, tie = agreement_of(verdict, first)
+        agreement, tie = agreement_of(verdict, points[number])
         return {
             "prompt_id": pairs[number]["prompt_id"],
             "chosen_first": first,
@@ -93,13 +96,13 @@ def _sheet(lang: str, pairs: Sequence[PairTexts]) -> Sheet:
             "shortened": verdict.shortened,
         }
 
-    points = [_points(chosen_first(pair)) for pair in pairs]
-    return Sheet(lang, [_question(lang, pair) for pair in pairs], points, AGREEMENT, row)
+    points = [points_of(chosen_first(pair), wording) for pair in pairs]
+    return Sheet(lang, [_question(lang, pair, wording) for pair in pairs], points, AGREEMENT, row)
 
 
-def _points(first: bool) -> tuple[float, ...]:
-    """What each of LABELS says for the chosen response: a tie is half."""
-    return (1.0, 0.0, 0.5) if first else (0.0, 1.0, 0.5)
+def points_of(first: bool, wording: Wording) -> tuple[float, ...]:
+    """What each label says for the chosen response: a tie is half."""
+    return wording.points if first else tuple(1 - point for point in wording.points)
 
 
 def chosen_first(pair: PairTexts) -> bool:
@@ -107,14 +110,14 @@ def chosen_first(pair: PairTexts) -> bool:
     return _hash("order", pair["lang"], pair["prompt_id"])[0] % 2 == 0
 
 
-def agreement_of(verdict: Verdict, first: bool) -> tuple[float | None, float | None]:
-    """(agreement, tie) of a verdict over LABELS; None when unscored."""
+def agreement_of(verdict: Verdict, points: Sequence[float]) -> tuple[float | None, float | None]:
+    """(agreement, tie) of a verdict; None when unscored. Where the judge has no label for a tie, none is one."""
     if verdict.shares is None:
         return None, None
-    return verdict.expect(_points(first)), verdict.shares[2]
+    return verdict.expect(points), sum(verdict.shares[2:])
 
 
-def summarise(out: Path, judge: str) -> Fields:
+def summarise(out: Path, judge: str, prompts: Prompts | None = None) -> Fields:
     """Accuracy in percent per language and on average, with errors and intervals; what is None is in `why`."""
     verdicts: dict[str, list[Agreement]] = {file.stem: read_rows(file) for file in sorted(out.glob("*.parquet"))}
     scored = {
@@ -123,7 +126,13 @@ def summarise(out: Path, judge: str) -> Fields:
     }
     parts = {lang: percent(values) if values else None for lang, values in scored.items()}
     languages = {lang: _language(rows, parts[lang]) for lang, rows in verdicts.items()}
-    return {"judge": judge, "languages": languages, "average": explained(average_rate("accuracy", parts))}
+    average = explained(average_rate("accuracy", parts))
+    return {
+        "judge": judge,
+        **(prompts or built_in()[BENCHMARK]).summary(),
+        "languages": languages,
+        "average": average,
+    }
 
 
 def _language(rows: Sequence[Agreement], part: Part | None) -> Fields:
@@ -135,17 +144,15 @@ def _language(rows: Sequence[Agreement], part: Part | None) -> Fields:
     return explained(join([row | {"why": {} if ties else {"ties": NO_VERDICT}}, rate]))
 
 
-def _question(lang: str, pair: PairTexts) -> Question:
+def _question(lang: str, pair: PairTexts, wording: Wording) -> Question:
     texts = (pair["chosen"], pair["rejected"]) if chosen_first(pair) else (pair["rejected"], pair["chosen"])
     prompt = load_conversation(pair["prompt"])
-    return Question(
-        id=pair["prompt_id"],
-        template="judge_accuracy.txt",
-        labels=LABELS,
+    return Question.of(
+        pair["prompt_id"],
+        wording,
         texts=(("instruction", show_conversation(prompt)), ("first", texts[0]), ("second", texts[1])),
         values=(("language", english_name(lang)), ("lang", lang), *pass_messages(prompt)),
         cut=("first", "second"),
-        explained=True,
     )
 
 

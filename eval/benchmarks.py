@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.folders import cache_path, summary_path
+from eval.folders import benchmark_folder, cache_path, summary_path
 from eval.judges.asking import Judging
-from eval.judges.open import count_cost
+from eval.judges.open import count_cost, find_address, name_judge, sum_costs
+from eval.judges.panel import describe_panel, join_verdicts, member_folder
+from eval.judges.prompts import find_prompts
+from icr.base.fields import Fields
 from icr.base.files import write_json
 from icr.config.schema import Judge, Sampling
 from icr.engines.templates import Template
@@ -61,6 +64,34 @@ class Evaluation:
             self.judge, self.judge_model, self.machine, self.key, cache_path(self.out, benchmark), self.template.date
         )
 
+    def ask(self, benchmark: str, ask: Callable[[Judging, Path], None]) -> Fields:
+        """Have the judge, or each of several, asked by `ask`, which is given who judges and the benchmark's folder.
+
+        Returns:
+            For the summary: the judge's address, what was paid, and where several judge, what each of them says.
+
+        Raises:
+            UserError, TooManyUnscored, StageFailed: as `Judging.ask`.
+        """
+        panel = self.judge.members
+        for name, judge in panel.items() or [("", self.judge)]:
+            own = replace(self, judge=judge, out=member_folder(self.out, name)) if name else self
+            judging = own.judging(benchmark)
+            ask(judging, benchmark_folder(own.out, benchmark))
+            judging.close()
+        if not panel:
+            cost = count_cost(self.judge, cache_path(self.out, benchmark))
+            return {"address": find_address(self.judge), "cost": cost}
+        join_verdicts(self.judge, self.out, benchmark)
+        caches = [(judge, cache_path(member_folder(self.out, name), benchmark)) for name, judge in panel.items()]
+        written = cache_path(self.out, benchmark)  # references, by the first of them
+        caches += [(caches[0][0], written)] if written.exists() else []
+        costs = [count_cost(judge, cache) for judge, cache in caches]
+        return {
+            "cost": sum_costs([cost for cost in costs if cost]),
+            "panel": describe_panel(self.judge, self.out, benchmark),
+        }
+
     @property
     def shard_size(self) -> int:
         """Prompts a shard."""
@@ -76,7 +107,7 @@ def xalpaca(evaluation: Evaluation) -> Counts:
 
     config, out = evaluation.judge, evaluation.out
     answers = out / "answers"
-    if evaluation.model:
+    if evaluation.model and not _is_answered(evaluation, answers):
         _answer(evaluation, answers)
     if evaluation.baseline is None:
         summary = baseline_summary(answers)
@@ -84,12 +115,13 @@ def xalpaca(evaluation: Evaluation) -> Counts:
         given = read_answers(answers)
         baseline = load_baseline(evaluation.baseline, given, evaluation.machine)
         difficulty = read_difficulties(config, _ids(evaluation, given) if config.difficulty else [])
-        judging = evaluation.judging("xalpaca")
-        run_verdicts(judging, answers, baseline, out, config.orders)
-        judging.close()
-        summary = summarise(answers, baseline, out, judging.name, config.baseline, config.orders, difficulty)
-        summary["cost"] = count_cost(config, cache_path(out, "xalpaca"))
-        write_alpaca_files(out, baseline, evaluation.name, Path(config.baseline).name, judging.name)
+        prompts, judge = find_prompts(config, "xalpaca"), name_judge(config)
+        asked = evaluation.ask(
+            "xalpaca", lambda judging, to: run_verdicts(judging, answers, baseline, to, config.orders)
+        )
+        summary = summarise(answers, baseline, out, judge, config.baseline, config.orders, difficulty, prompts)
+        summary |= asked
+        write_alpaca_files(out, baseline, evaluation.name, Path(config.baseline).name, judge)
     write_json(summary_path(out, "xalpaca"), summary)
     shutil.rmtree(answers / "shards", ignore_errors=True)
     average = summary["average"]
@@ -98,6 +130,12 @@ def xalpaca(evaluation: Evaluation) -> Counts:
         "lc_win_rate": average["lc_win_rate"],
         "unscored": sum(lang["unscored"] for lang in summary["languages"].values()),
     }
+
+
+def _is_answered(evaluation: Evaluation, folder: Path) -> bool:
+    """Whether the answers are whole: there was a result, and only questions are asked again."""
+    summarised = summary_path(evaluation.out, "xalpaca").is_file()
+    return summarised and all((folder / f"{lang}.parquet").is_file() for lang in evaluation.languages)
 
 
 def _answer(evaluation: Evaluation, folder: Path) -> None:
@@ -140,11 +178,10 @@ def accuracy(evaluation: Evaluation) -> Counts:
 
     if evaluation.pairs is None:
         return {}
-    config, out, judging = evaluation.judge, evaluation.out, evaluation.judging("accuracy")
-    run_agreement(judging, pick_pairs(evaluation.pairs, config.accuracy.pairs), out / "accuracy")
-    judging.close()
-    summary = summarise(out / "accuracy", judging.name)
-    summary["cost"] = count_cost(config, cache_path(out, "accuracy"))
+    config, out, prompts = evaluation.judge, evaluation.out, find_prompts(evaluation.judge, "accuracy")
+    picked = pick_pairs(evaluation.pairs, config.accuracy.pairs)
+    asked = evaluation.ask("accuracy", lambda judging, to: run_agreement(judging, picked, to))
+    summary = summarise(out / "accuracy", name_judge(config), prompts) | asked
     write_json(summary_path(out, "accuracy"), summary)
     return {"reward_accuracy": summary["average"]["accuracy"]}
 
@@ -161,13 +198,13 @@ def mtbench(evaluation: Evaluation) -> Counts:
     questions = load_questions(config.mtbench, evaluation.languages, evaluation.machine)
     if evaluation.model:
         _answer_questions(evaluation, questions, out)
-    judging, cache = evaluation.judging("mtbench"), cache_path(evaluation.out, "mtbench")
+    cache = cache_path(evaluation.out, "mtbench")
     if config.mtbench.references == BY_JUDGE and incomplete(questions):
         writer = Writer.of(config, evaluation.judge_model, evaluation.machine, cache, evaluation.template.date)
         questions = complete_references(questions, writer, out / "references")
-    grade(judging, questions, out)
-    judging.close()
-    summary = summarise(out, evaluation.languages, count_cost(config, cache))
+    prompts = find_prompts(config, "mtbench")
+    asked = evaluation.ask("mtbench", lambda judging, to: grade(judging, questions, to, out / "answers"))
+    summary = summarise(out, evaluation.languages, asked, prompts)
     return {"mtbench": summary["average"]["average"]}
 
 

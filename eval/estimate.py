@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eval.folders import cache_path
+from eval.judges.panel import member_folder
+from eval.judges.prompts import find_prompts
 from eval.judges.question import Question
 from eval.mtbench.questions import load_questions
 from eval.power import describe_power
 from eval.xalpaca.answers import Answer, heldout_prompts, is_answers, load_baseline, read_answers, read_outputs
 from eval.xalpaca.pairwise import comparisons
+from icr.base.conversation import Conversation
 from icr.config.evaluation import EvaluationConfig
+from icr.config.schema import Judge
 
-Planned = tuple[list[Question], str, dict[str, int]]
-"""The questions, what was assumed about answers that do not exist yet, and the number of prompts by language."""
+
+@dataclass(frozen=True)
+class Planned:
+    """What an evaluation would ask."""
+
+    questions: list[Question]
+    assumed: str
+    """About answers that do not exist yet."""
+    prompts: dict[str, int]
+    """Their number by language."""
+    references: list[Conversation] = field(default_factory=list)
+    """What the judge would be asked to write, and `longest`, the most tokens of each."""
+    longest: int = 0
 
 
 def estimate(config: EvaluationConfig, out: Path) -> str:
@@ -24,26 +40,43 @@ def estimate(config: EvaluationConfig, out: Path) -> str:
         UserError: as the evaluation itself, for prompts, answers and a baseline that do not fit together; a budget
             without a price.
     """
-    questions, assumed, prompts = PLANS[config.benchmark](config, out)
-    return f"{_cost(config, out, questions, assumed)}\n{describe_power(config.benchmark, prompts)}"
+    planned = PLANS[config.benchmark](config, out)
+    return f"{_cost(config, out, planned)}\n{describe_power(config.benchmark, planned.prompts)}"
 
 
-def _cost(config: EvaluationConfig, out: Path, questions: list[Question], assumed: str) -> str:
-    judge = config.judge
+def _cost(config: EvaluationConfig, out: Path, planned: Planned) -> str:
+    judge, references = config.judge, planned.references
+    written = f"; {len(references):,} of them write references" if references else ""
     if judge.kind != "openai":
-        return f"{len(questions):,} questions to a judge on this machine, at no cost{assumed}"
+        asked = len(planned.questions) + len(references)
+        return f"{asked:,} questions to a judge on this machine, at no cost{written}{planned.assumed}"
+    panel = judge.members
+    lines = [_cost_of(judge, cache_path(out, config.benchmark), planned)] if not panel else []
+    for number, (name, one) in enumerate(panel.items()):
+        cache = cache_path(member_folder(out, name), config.benchmark)
+        # the first of several judges writes the references
+        lines.append(_cost_of(one, cache, planned if number == 0 else replace(planned, references=[])))
+    return "\n".join(lines)
+
+
+def _cost_of(judge: Judge, cache: Path, planned: Planned) -> str:
+    """What one endpoint would be asked, in words."""
     from eval.judges.endpoint import EndpointJudge
+    from eval.mtbench.writing import ask_for
     from icr.endpoint.endpoint import Endpoint
     from icr.endpoint.shared import find_user_cache
 
     assert judge.model is not None
     shared = find_user_cache(judge)
-    endpoint = Endpoint(judge.model, cache_path(out, config.benchmark), judge, shared=shared, dry=True)
-    found = EndpointJudge(endpoint, judge).estimate(questions)
+    endpoint = Endpoint(judge.model, cache, judge, shared=shared, dry=True, batch=judge.batch)
+    written = f"; {len(planned.references):,} of them write references" if planned.references else ""
+    found = EndpointJudge(endpoint, judge).estimate(planned.questions)
+    found += endpoint.estimate([ask_for(conversation, planned.longest) for conversation in planned.references])
     money = "price unknown (set judge.prices)" if found.usd is None else f"at most {found.usd:.2f} dollars"
     return (
         f"{found.calls:,} calls to {judge.model}, {money}: about {found.prompt_tokens:,} prompt tokens, at most "
-        f"{found.completion_tokens:,} completion tokens; {found.cached:,} answers are already there{assumed}"
+        f"{found.completion_tokens:,} completion tokens; {found.cached:,} answers are already there{written}"
+        f"{planned.assumed}"
     )
 
 
@@ -55,7 +88,8 @@ def _xalpaca(config: EvaluationConfig, out: Path) -> Planned:
                  for lang, of in given.items()}  # fmt: skip
     pairs = [comparisons(lang, of, baseline[lang], config.judge.orders) for lang, of in given.items()]
     asked = [c for of in pairs for _, c in of if assumed or c.first != c.second]  # identical ones are draws unasked
-    return [comparison.question() for comparison in asked], assumed, {lang: len(of) for lang, of in given.items()}
+    wording = find_prompts(config.judge, "xalpaca").one
+    return Planned([c.question(wording) for c in asked], assumed, {lang: len(of) for lang, of in given.items()})
 
 
 def _answers(config: EvaluationConfig, out: Path) -> tuple[dict[str, list[Answer]], str]:
@@ -76,12 +110,23 @@ TYPICAL_ANSWER = "x" * 1500
 
 def _mtbench(config: EvaluationConfig, out: Path) -> Planned:
     from eval.mtbench.grade import template_question
+    from eval.mtbench.questions import BY_JUDGE
+    from eval.mtbench.references import conversations, with_written
+    from icr.endpoint.prices import BYTES_PER_TOKEN
 
-    assert config.judge.mtbench is not None
-    questions = load_questions(config.judge.mtbench, config.languages)
-    asked = [template_question(q, turn, TYPICAL_ANSWER) for of in questions.values() for q in of for turn in (1, 2)]
-    assumed = f"; assuming answers of {len(TYPICAL_ANSWER):,} characters; references are not counted"
-    return asked, assumed, {lang: len(of) for lang, of in questions.items()}
+    settings = config.judge.mtbench
+    assert settings is not None
+    questions = load_questions(settings, config.languages)
+    prompts, every = find_prompts(config.judge, "mtbench"), [q for of in questions.values() for q in of]
+    longest = "x" * (settings.max_tokens * BYTES_PER_TOKEN)
+    references = [c for q in every for c in conversations(q, longest)] if settings.references == BY_JUDGE else []
+    if references:  # a question is graded with what is written for it
+        every = [with_written(q, longest) for q in every]
+    asked = [template_question(q, turn, TYPICAL_ANSWER, prompts) for q in every for turn in (1, 2)]
+    assumed = f"; assuming answers of {len(TYPICAL_ANSWER):,} characters"
+    if references:
+        assumed += f" and references of {settings.max_tokens:,} tokens"
+    return Planned(asked, assumed, {lang: len(of) for lang, of in questions.items()}, references, settings.max_tokens)
 
 
 PLANS: dict[str, Callable[[EvaluationConfig, Path], Planned]] = {"xalpaca": _xalpaca, "mtbench": _mtbench}

@@ -12,6 +12,7 @@ from eval.folders import summary_path, verdicts_folder
 from eval.judges.asking import has_failed
 from eval.judges.open import check_judge, identify_judge
 from eval.judges.own import check_own_judge
+from eval.judges.prompts import check_prompts, identify_prompts
 from eval.mtbench.answers import bound_conversation, import_answers
 from eval.mtbench.questions import load_questions
 from eval.nlp.tasks import check_settings
@@ -154,6 +155,7 @@ def _check(config: EvaluationConfig, given: bool, note: Callable[[str], None]) -
         UserError: answers that do not cover the prompts; questions or task files that cannot be read.
     """
     judge, languages = config.judge, config.languages
+    check_prompts(judge)
     if config.benchmark == "xalpaca" and given:
         source = Path(config.model)
         load_baseline(Path(judge.baseline), {lang: read_outputs(source, lang) for lang in languages})
@@ -214,6 +216,7 @@ def agreement(
     round_ = folder.round(number)
     pick_pairs(round_.pairs, pairs)  # before a judge is loaded
     check_judge(asked)
+    check_prompts(asked)
     model = asked.local_model and locate(asked.local_model, "judge.model")
     if model:
         check_located(model, "judge.model")
@@ -251,4 +254,4 @@ def _key_of_judge(judge: Judge, model: str | None) -> str:
     if endpoint:
         values = {key: getattr(judge, key.removeprefix("judge.")) for key in SINCE}
         endpoint += [[key, value] for key, value in values.items() if value != SINCE[key]]
-    return hash_value([identify_judge(judge, model), endpoint])
+    return hash_value([identify_judge(judge, model) | identify_prompts(judge, ["accuracy"]), endpoint])

@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from eval.folders import summary_path
 from eval.judges.open import identify_judge
+from eval.judges.prompts import identify_prompts
 from eval.xalpaca.answers import heldout_prompts
 from icr.base.content import canonical_json, hash_file, hash_folder, hash_rows, identify_model
 from icr.base.errors import UserError
@@ -90,6 +91,7 @@ def _inputs(config: EvaluationConfig, model: str | None, judge_model: str | None
         yield "chat template", hash_file(Path(config.chat_template))
     if config.benchmark != "nlp":
         yield from identify_judge(judge, judge_model).items()
+        yield from identify_prompts(judge, [config.benchmark]).items()
     if config.benchmark == "xalpaca":
         yield "baseline answers", _hash_files(Path(judge.baseline), languages)
         if judge.prompts and (model is not None or judge.difficulty):

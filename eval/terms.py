@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eval.folders import benchmark_folder, summary_path
-from eval.judges.question import template
-from icr.base.content import hash_value
+from eval.judges.prompts import BUILT_IN
 from icr.base.errors import UserError, some
 from icr.base.fields import Fields
 from icr.base.files import read_columns, read_json, read_object, read_rows
@@ -20,7 +19,13 @@ COUNTS = ("judge.limit", "judge.mtbench.limit")
 DECODING = ("judge.max_tokens", "judge.temperature", "judge.top_p", "judge.mtbench.max_tokens", "sampling.stop")
 """How the answers were written."""
 INPUTS = ("judge model", "judge class", "references", "MT-Bench references")
-SUMMARISED = {"judge": "judge", "baseline": "baseline", "orders": "judge.orders", "template": "judge's template"}
+SUMMARISED = {
+    "judge": "judge",
+    "address": "judge's address",
+    "baseline": "baseline",
+    "orders": "judge.orders",
+    "template": "judge's template",
+}
 """Key of a summary → what it is, for people."""
 
 
@@ -59,9 +64,12 @@ def read_summary_of(folder: Path, benchmark: str) -> Fields:
         raise UserError(f"the summary cannot be read: {error}", where=str(path), do=do) from error
 
 
-def identify_templates(names: Sequence[str]) -> str:
-    """What the judge is asked with, by content: for summaries."""
-    return hash_value([template(name) for name in names])[:16]
+def describe_judge(summary: Fields) -> str:
+    """Who judged, where, and with which prompt if it is not icr's own."""
+    at = f" at {summary['address']}" if summary.get("address") else ""
+    source = summary.get("template_source", BUILT_IN)
+    prompt = f" with the prompt {source} ({summary['template']})" if source != BUILT_IN else ""
+    return f"{summary.get('judge') or 'unknown'}{at}{prompt}"
 
 
 def unjudged(summary: Fields) -> bool:

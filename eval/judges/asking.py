@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,9 @@ import pyarrow.parquet as pq
 
 from eval.judges.answering import QUESTIONS, AskLocalTask, AskTask, load_verdicts
 from eval.judges.open import Examiner, name_judge
-from eval.judges.question import Question, Verdict, template
-from icr.base.errors import StageFailed
+from eval.judges.prompts import Prompts, built_in, find_prompts
+from eval.judges.question import Question, Verdict
+from icr.base.errors import StageFailed, UserError
 from icr.base.files import write_rows
 from icr.config.schema import Judge as JudgeConfig
 from icr.endpoint.failures import may_pass
@@ -74,6 +76,10 @@ class Judging:
     """Of all that verdicts depend on besides the questions; what is not finished is in folders of this name."""
     max_unscored: float = 1.0
     """Share of the questions that may stay without a verdict."""
+    prompts: Mapping[str, Prompts] = field(default_factory=built_in)
+    """What the judge is asked with, by benchmark."""
+    at_once: bool = False
+    """All languages are asked together, as a batch of each one would wait for the one before."""
 
     @classmethod
     def of(
@@ -87,16 +93,21 @@ class Judging:
             date: YYYY-MM-DD, what a local judge's chat template takes for today.
 
         Raises:
-            UserError: as `name_judge`.
+            UserError: as `name_judge` and `find_prompts`; several judges, of which each is asked by itself.
         """
+        if config.judges:
+            raise UserError("several judges cannot be asked as one", where="judge.judges",
+                            do="name one of them as --judge openai:MODEL")  # fmt: skip
         name = name_judge(config)
+        prompts = {benchmark: find_prompts(config, benchmark) for benchmark in built_in()}
         if config.kind != "local":
             task = AskTask(work=key, examiner=Examiner.of(config, cache))
-            return cls(name, task, SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE), machine, key, config.max_unscored)
+            size = SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE)
+            return cls(name, task, size, machine, key, config.max_unscored, prompts, config.batch)
         assert model is not None
         template = Template(arguments=NO_THINKING, date=date)
         local = AskLocalTask(work=key, model=model, template=template, precision="bf16" if machine.gpus else "fp32")
-        return cls(name, local, SHARD_SIZES["local"], machine, key, config.max_unscored)
+        return cls(name, local, SHARD_SIZES["local"], machine, key, config.max_unscored, prompts)
 
     def ask(self, folder: Path, sheets: Sequence[Sheet], label: str, shown: str, scale: float = 1.0) -> None:
         """Have sheets judged into `folder`/LANG.parquet, a row a question, in order.
@@ -117,7 +128,9 @@ class Judging:
         pieces = folder / "pieces"
         task = self.task.model_copy(update={"shown": shown, "scale": scale})
         every = [shard for shards in cut.values() for shard in shards]
-        tables, _ = self.machine.fill(pieces / self.key[:16], task, every, label, PATIENT)
+        asked = _merge(every) if self.at_once and every else every
+        found, _ = self.machine.fill(pieces / self.key[:16], task, asked, label, PATIENT)
+        tables = _split(pa.concat_tables(found), every) if self.at_once and every else found
         judged = dict(zip((shard.name for shard in every), tables, strict=True))
         for sheet in missing:
             new = iter([v for shard in cut[sheet.lang] for v in load_verdicts(judged[shard.name])])
@@ -161,12 +174,23 @@ class Judging:
         return shards
 
     def _fingerprint(self, questions: Sequence[Question]) -> str:
-        """Says by whom, with which template and on what verdicts were made."""
-        templates = {q.template: template(q.template) for q in questions}
-        digest = hashlib.sha256(json.dumps([self.key, self.name, templates]).encode())
+        """Says by whom and on what verdicts were made; a question has its template."""
+        digest = hashlib.sha256(json.dumps([self.key, self.name]).encode())
         for question in questions:
             digest.update(question.dump().encode())
         return digest.hexdigest()
+
+
+def _merge(shards: Sequence[Shard]) -> list[Shard]:
+    """All of them as one."""
+    name = hashlib.sha256("\n".join(shard.name for shard in shards).encode()).hexdigest()
+    return [Shard(f"all-{name[:16]}", pa.concat_tables([shard.table for shard in shards]))]
+
+
+def _split(table: pa.Table, shards: Sequence[Shard]) -> list[pa.Table]:
+    """The rows of each shard, of the table that came of them all."""
+    starts = [0, *accumulate(shard.table.num_rows for shard in shards)]
+    return [table.slice(start, shard.table.num_rows) for start, shard in zip(starts, shards, strict=False)]
 
 
 def _is_of(path: Path, fingerprint: str) -> bool:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import overload
 
 from eval.judges.base import Running
 from eval.judges.question import Question, Verdict
-from eval.judges.reading import THOUGHT_ONLY, UNREADABLE, read_reply
+from eval.judges.reading import EXPLANATION, THOUGHT_ONLY, UNREADABLE, VERDICT, read_reply
 from icr.base.errors import UserError
 from icr.config.schema import Judge as JudgeConfig
 from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
 from icr.endpoint.reply import Reply
 
 LABEL_TOKENS = 16
+JSON_TOKENS = 16
+"""More of them for what is around a label in JSON."""
 EXPLANATION_TOKENS = 1024
 REASONING_TOKENS = 4096
 READINGS = 3
@@ -33,6 +37,7 @@ class EndpointJudge:
         self.endpoint = endpoint
         self._preference = config.preference
         self._temperature, self._tokens = config.verdict_temperature, config.verdict_tokens
+        self._structured = config.structured
         self._reasons = config.reasoning_effort not in (None, "none")
         self._unscored = self._scored = 0
         self._unread: Counter[str] = Counter()
@@ -116,13 +121,15 @@ class EndpointJudge:
             max_tokens=self._tokens or self._room(question),
             temperature=warmer if given is None else given,
             label_logprobs=not question.explained and self._preference != "label",
+            schema=_schema(question.labels, question.explained) if self._structured else "",
             again=0 if given is None else reading,
         )
 
     def _room(self, question: Question) -> int:
         if self._reasons:
             return REASONING_TOKENS
-        return EXPLANATION_TOKENS if question.explained else LABEL_TOKENS
+        room = EXPLANATION_TOKENS if question.explained else LABEL_TOKENS
+        return room + JSON_TOKENS if self._structured else room
 
     def _verdict(self, question: Question, reply: Reply | NoAnswer) -> Verdict:
         if isinstance(reply, NoAnswer):
@@ -133,6 +140,15 @@ class EndpointJudge:
                 "the judge's endpoint returns no label probabilities: verdicts are read from its text"
             )
         return read_reply(reply, question, self._preference)
+
+
+@cache
+def _schema(labels: tuple[str, ...], explained: bool) -> str:
+    """JSON with one of the labels; with an explanation before it, as properties are written in their order."""
+    properties: dict[str, object] = {EXPLANATION: {"type": "string"}} if explained else {}
+    properties[VERDICT] = {"type": "string", "enum": list(labels)}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return json.dumps(schema)
 
 
 class _Asks(Sequence[Ask]):

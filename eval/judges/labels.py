@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 WRAPPINGS = (
     # what models put around a label: "Answer A", "the better output is (b)", "\boxed{\text{A}}", {"verdict": "A"}
     "the better best answer verdict output response reply model assistant option choice result winner final judgment "
-    "preferred my is it s boxed text textbf label "
+    "preferred my is it s boxed text textbf label summary "
     "antwort die beste bessere ist respuesta la mejor es réponse meilleure est ответ лучший это jibu bora ni คำตอบ "
     "ที่ดีกว่าคือ 答案 回答 是 उत्तर بهتر الإجابة উত্তর risposta migliore è resposta melhor é odpowiedź lepsza yanıt cevap "
     "답변 câu trả lời"
@@ -44,6 +44,16 @@ def find_label(text: str, labels: Sequence[str], *, cut: bool = False) -> str | 
     Args:
         cut: the answer was cut off, so that its last line may be the beginning of a sentence.
     """
+    # most answers are one of few texts
+    return (_find_known if len(text) <= SHORT else _find_label)(text, tuple(labels), cut)
+
+
+@lru_cache(maxsize=1024)
+def _find_known(text: str, labels: tuple[str, ...], cut: bool) -> str | None:
+    return _find_label(text, labels, cut)
+
+
+def _find_label(text: str, labels: tuple[str, ...], cut: bool) -> str | None:
     lines = [line for line in text.splitlines() if line.strip()]
     if found := _whole(text, labels):
         return found
@@ -78,10 +88,10 @@ def _marks(pattern: re.Pattern[str], text: str) -> list[str]:
 
 def _preferred(line: str, labels: Sequence[str]) -> str | None:
     """ "B is better because …" at the start of an answer."""
-    parts = _parts(line[:SHORT])
+    parts = words(line[:SHORT])
     for label in labels:
-        rest = parts[len(_parts(label)) :]
-        if parts[: len(_parts(label))] == _parts(label) and rest[:2] == ("is", "better"):
+        rest = parts[len(words(label)) :]
+        if parts[: len(words(label))] == words(label) and rest[:2] == ("is", "better"):
             return label
     return None
 
@@ -92,14 +102,14 @@ def _whole(text: str, labels: Sequence[str]) -> str | None:
         text = re.sub(r"\W+", " ", text)  # 8,000 exclamation marks are as good as one
         if len(text) > SHORT:
             return None
-    said = _bare(_parts(text))
+    said = _bare(words(text))
     return next((label for label in labels for form in _forms(label, tuple(labels)) if said == form), None)
 
 
 @cache
 def _forms(label: str, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
     """How a label may be said: as it is; without "answer" before it; a letter by its number."""
-    forms = [_bare(_parts(label)), _parts(label)]
+    forms = [_bare(words(label)), words(label)]
     if all(len(other) == 1 and other.isalpha() for other in labels):
         forms.append((str(labels.index(label) + 1),))
     return forms
@@ -107,7 +117,7 @@ def _forms(label: str, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 @cache
 def _wrappings() -> frozenset[str]:
-    return frozenset(_parts(WRAPPINGS))
+    return frozenset(words(WRAPPINGS))
 
 
 def _bare(parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -116,7 +126,7 @@ def _bare(parts: tuple[str, ...]) -> tuple[str, ...]:
     return parts[inside[0] : inside[-1] + 1] if inside else ()
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
     """Words and numbers, in lower case; full-width letters are letters."""
     return tuple(_lower(unicodedata.normalize("NFKC", text)))
 

@@ -33,7 +33,7 @@ class LocalJudge:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reporter: Reporter | None = None
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self._labels: dict[tuple[str, ...], Labels] = {}
+        self._labels: dict[tuple[tuple[str, ...], bool], Labels] = {}
         self._context = context_length(model, tokenizer)
         self._reporter = _Notes(reporter or Silent())
 
@@ -69,9 +69,10 @@ class LocalJudge:
         return verdicts
 
     def _of(self, question: Question) -> Labels:
-        if question.labels not in self._labels:
-            self._labels[question.labels] = choose_labels(self._tokenizer, question.labels)
-        return self._labels[question.labels]
+        key = (question.labels, question.names_labels)
+        if key not in self._labels:
+            self._labels[key] = choose_labels(self._tokenizer, question.labels, renamed=question.names_labels)
+        return self._labels[key]
 
     def _fit(self, question: Question) -> tuple[list[int] | None, int | None]:
         """The prompt's token ids, and the characters to which its texts were cut: the largest power of two that fits.
@@ -131,8 +132,11 @@ OTHER_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {("A", "B"): ("1", "2")}
 """What a pair of labels is called instead where its tokens are unusable."""
 
 
-def choose_labels(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> Labels:
+def choose_labels(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], *, renamed: bool = True) -> Labels:
     """The labels as the tokens that follow the chat template's opening of the answer.
+
+    Args:
+        renamed: they may be called by OTHER_NAMES.
 
     A template without a final newline may need a blank in front of them. Where one label begins another ("1", "10"),
     each ends with the template's end of turn: a label is the whole answer.
@@ -142,7 +146,7 @@ def choose_labels(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -
     """
     opened = fill_template(tokenizer, wrap_text("?"), opened=True)
     before = _token_ids(tokenizer, opened)
-    for names in (labels, OTHER_NAMES.get(labels, labels)):
+    for names in (labels, OTHER_NAMES.get(labels, labels) if renamed else labels):
         for blank in ("", " "):
             whole = [_token_ids(tokenizer, opened + blank + name) for name in names]
             if not all(ids[: len(before)] == before and len(ids) > len(before) for ids in whole):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel
 
 from eval.judges.base import Judge
 from icr.base.content import identify_class, identify_model
-from icr.base.errors import UserError
+from icr.base.errors import ConfigError, UserError
 from icr.base.fields import Fields
 from icr.base.progress import Reporter
 from icr.config.schema import Judge as JudgeConfig
@@ -24,6 +25,8 @@ def name_judge(config: JudgeConfig) -> str:
     """
     if config.own:
         return config.own
+    if config.judges:
+        return f"{len(config.judges)} judges: {', '.join(config.members)}"
     if not config.model:
         raise UserError("the judge has no model", where="judge.model", do="name a model")
     reading = "" if config.kind == "local" or config.preference == "auto" else f", read from its {config.preference}"
@@ -43,8 +46,15 @@ def check_judge(config: JudgeConfig) -> None:
     if config.kind == "openai":
         from icr.endpoint.check import check_endpoint
 
-        assert config.model is not None
-        check_endpoint(config.model, config)
+        problems: list[UserError] = []
+        for judge in config.members.values() or [config]:
+            assert judge.model is not None
+            try:
+                check_endpoint(judge.model, judge)
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
 
 
 def identify_judge(config: JudgeConfig, model: str | None) -> dict[str, str]:
@@ -94,13 +104,29 @@ def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge
         assert config.model is not None
         ledger = Path(examiner.ledger) if examiner.ledger else None
         endpoint = Endpoint(
-            config.model, Path(examiner.cache), config, reporter, shared=find_user_cache(config), ledger=ledger
-        )
+            config.model, Path(examiner.cache), config, reporter, shared=find_user_cache(config), ledger=ledger,
+            batch=config.batch,
+        )  # fmt: skip
         return EndpointJudge(endpoint, config)
 
     judge = state.keep(f"judge {config.model} {examiner.cache}", make)
     judge.endpoint.reporter = reporter
     return judge
+
+
+def find_address(config: JudgeConfig) -> str | None:
+    """The address of a judge that is an endpoint, without its secrets; None of any other judge."""
+    if config.kind != "openai" or config.judges:
+        return None
+    from icr.endpoint.address import show_address
+
+    return show_address(config)
+
+
+def sum_costs(costs: Sequence[Fields]) -> Fields:
+    """Of several judges; the money is None where that of one is unknown."""
+    keys = {key: [cost[key] for cost in costs] for key in costs[0]}
+    return {key: None if None in values else sum(values) for key, values in keys.items()}
 
 
 def count_cost(config: JudgeConfig, cache: Path) -> Fields | None:

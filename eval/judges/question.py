@@ -7,9 +7,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.resources import files
 
+from eval.judges.prompts import PLACEHOLDER, Wording
 from icr.base.conversation import Conversation, dump_conversation, is_plain
 
 CUT = " […]"
@@ -22,8 +21,8 @@ class Question:
 
     id: str
     template: str
-    """Name of a template in `prompts/`. It holds {name} of every value and text, {fence}, {reply} (how to answer), and
-    {label_1}, {label_2}, …"""
+    """The prompt with its placeholders (`eval.judges.prompts`): {name} of values and texts, {fence}, {reply} (how to
+    answer), and {label_1}, {label_2}, …"""
     labels: tuple[str, ...]
     texts: tuple[tuple[str, str], ...]
     """(name, text) of what others wrote: models, users. It is fenced in."""
@@ -34,6 +33,20 @@ class Question:
     """Names of the texts that may be cut to fit the judge's context; all to the same length."""
     explained: bool = False
     """The judge may write before it decides, and sets its label in double brackets at the end."""
+    graded: bool = False
+    """The labels are grades, and what lies between two of them is a grade, too."""
+
+    @classmethod
+    def of(
+        cls,
+        id: str,
+        wording: Wording,
+        texts: tuple[tuple[str, str], ...],
+        values: tuple[tuple[str, str], ...],
+        cut: tuple[str, ...],
+    ) -> Question:
+        """What is asked in these words."""
+        return cls(id, wording.text, wording.labels, texts, values, cut, explained=wording.explained)
 
     def prompt(
         self, limit: int | None = None, labels: tuple[str, ...] | None = None, explained: bool | None = None
@@ -51,7 +64,7 @@ class Question:
         values |= {f"label_{i}": label for i, label in enumerate(labels, 1)}
         values["reply"] = _reply(labels, self.explained if explained is None else explained)
         fence = hashlib.sha256(json.dumps(sorted(texts.values())).encode()).hexdigest()[:6]
-        return fill(template(self.template), values | {"fence": fence})
+        return fill(self.template, values | {"fence": fence})
 
     def dump(self) -> str:
         """As JSON; `load` is the way back."""
@@ -62,6 +75,11 @@ class Question:
         found = json.loads(text)
         pairs = {name: tuple((key, value) for key, value in found[name]) for name in ("texts", "values")}
         return cls(**found | pairs | {name: tuple(found[name]) for name in ("labels", "cut")})
+
+    @property
+    def names_labels(self) -> bool:
+        """Whether the prompt names its labels by placeholders alone, so that they may be called otherwise."""
+        return "{label_1}" in self.template or "{reply}" in self.template
 
     @property
     def longest(self) -> int:
@@ -109,14 +127,13 @@ def _reply(labels: tuple[str, ...], explained: bool) -> str:
     return f"Reply with your verdict, {choice}, and nothing else."
 
 
-@cache
-def template(name: str) -> str:
-    return files("prompts").joinpath(name).read_text(encoding="utf-8")
-
-
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Put `values` in place of {name}, in one pass: what is put in is never searched and may hold "{name}" itself."""
-    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], text)
+
+    def put(match: re.Match[str]) -> str:
+        return values[match[2]] if match[2] else f"{{{match[1]}}}"
+
+    return PLACEHOLDER.sub(put, text)
 
 
 def _cut(text: str, limit: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from eval.judges.question import Question, Verdict
 from icr.base.errors import UserError
 from icr.endpoint.reply import Choice, Reply, Token
 
+EXPLANATION, VERDICT = "explanation", "verdict"
+"""Fields of an answer in JSON."""
 KEPT = 500
 """Characters of a reply that a verdict keeps. The cache has all of it."""
 THOUGHT_ONLY = "all tokens went into reasoning"
@@ -40,6 +43,8 @@ def read_reply(reply: Reply, question: Question, preference: str = "auto") -> Ve
         return Verdict(None, "stopped by the endpoint's content filter", text[:KEPT])
     if not text:
         return _without_text(choice, thought)
+    if question.explained and (label := _structured(text, question.labels)) is not None:
+        return Verdict.of_label(question, label, text[-KEPT:])
     if question.explained:
         return _read_explained(text, question, cut=choice.finish_reason == "length")
     thought = thought or bool(choice.message.reasoning)
@@ -61,6 +66,18 @@ def read_reply(reply: Reply, question: Question, preference: str = "auto") -> Ve
     return Verdict.of_label(question, label, text[-KEPT:])
 
 
+def _structured(text: str, labels: Sequence[str]) -> str | None:
+    """The label of an answer in JSON, as `judge.structured` has it; None for any other answer."""
+    if not text.startswith("{"):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    said = found.get(VERDICT)
+    return said if said in labels else None
+
+
 def _without_text(choice: Choice, thought: bool) -> Verdict:
     """Unscored, with what there is in the place of an answer."""
     reasoning = choice.message.reasoning or (choice.message.content if thought else "") or ""
@@ -73,8 +90,7 @@ def _without_text(choice: Choice, thought: bool) -> Verdict:
 
 def _read_explained(text: str, question: Question, *, cut: bool) -> Verdict:
     """The verdict that an explanation ends with."""
-    grades = all(label.isdigit() for label in question.labels)
-    if grades:
+    if question.graded:
         values = sorted(map(float, question.labels))
         grade = find_grade(text, values[0], values[-1])
         if grade is not None:

@@ -13,10 +13,12 @@ what came out. In the folder that all of them call `out`:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
 from eval.judges.asking import Judging, Sheet
+from eval.judges.prompts import Prompts, built_in
 from eval.judges.question import Question, Verdict
 from eval.mtbench.answers import TurnAnswer, file_name, write_lines
 from eval.mtbench.questions import MtQuestion, Questions
@@ -26,9 +28,7 @@ from icr.base.files import read_rows
 from icr.languages import english_name
 from icr.rows import make_schema
 
-GRADES = tuple(map(str, range(1, 11)))
-POINTS = tuple(map(float, GRADES))
-TEMPLATES = tuple(f"judge_grade_{turn}{kind}.txt" for turn in (1, 2) for kind in ("", "_reference"))
+BENCHMARK = "mtbench"
 UNSCORED = -1
 """FastChat's score of a judgment that cannot be read. It is only in FastChat's file, never in an average."""
 
@@ -41,7 +41,7 @@ class Grade(TypedDict):
     category: str
     turn: int
     grade: float | None
-    """1 to 10; None when unscored."""
+    """On the scale of the judge's prompt, 1 to 10 in icr's own; None when unscored."""
     reason: str | None
     """None, or why there is no grade."""
     raw: str
@@ -55,7 +55,7 @@ class Grade(TypedDict):
 VERDICTS = make_schema(Grade)
 
 
-def grade(judging: Judging, questions: Questions, out: Path) -> None:
+def grade(judging: Judging, questions: Questions, out: Path, answers: Path | None = None) -> None:
     """Ask for the grades of the answers in `out`/answers: verdicts/LANG.parquet, and FastChat's judgment files.
 
     A turn without an answer, and a question that needs a reference and has none, are unscored without being asked.
@@ -63,18 +63,26 @@ def grade(judging: Judging, questions: Questions, out: Path) -> None:
     Raises:
         UserError: answers that do not cover the questions, or an endpoint that cannot be used.
     """
-    sheets = {lang: _sheet(judging.name, of_lang, out / "answers") for lang, of_lang in questions.items()}
+    prompts, answers = judging.prompts[BENCHMARK], answers or out / "answers"
+    sheets = {lang: _sheet(judging.name, of_lang, answers, prompts) for lang, of_lang in questions.items()}
     judging.ask(out / "verdicts", list(sheets.values()), "MT-Bench grades", "mean grade")
     for lang, sheet in sheets.items():
-        _write_judgments(out, _turns(questions[lang]), sheet, judging.name)
+        model = _answers(answers, lang)[0]["model"]
+        _write_judgments(out, _turns(questions[lang]), sheet, (judging.name, model), prompts)
+
+
+def points_of(prompts: Prompts) -> tuple[float, ...]:
+    """The grades that the labels of a prompt stand for."""
+    return tuple(map(float, prompts.labels))
 
 
 def _turns(questions: Sequence[MtQuestion]) -> list[tuple[MtQuestion, int]]:
     return [(q, turn) for q in questions for turn in (1, 2)]
 
 
-def _sheet(judge: str, questions: Sequence[MtQuestion], answers: Path) -> Sheet:
-    turns, asked = _turns(questions), grading_questions(questions, answers)
+def _sheet(judge: str, questions: Sequence[MtQuestion], answers: Path, prompts: Prompts) -> Sheet:
+    turns, asked = _turns(questions), grading_questions(questions, answers, prompts)
+    points = points_of(prompts)
 
     def row(number: int, verdict: Verdict) -> Grade:
         q, turn = turns[number]
@@ -83,7 +91,7 @@ def _sheet(judge: str, questions: Sequence[MtQuestion], answers: Path) -> Sheet:
             "key": q.key,
             "category": q.category,
             "turn": turn,
-            "grade": expected_grade(verdict),
+            "grade": verdict.expect(points),
             "reason": verdict.reason,
             "raw": verdict.raw,
             "shortened": verdict.shortened,
@@ -92,15 +100,12 @@ def _sheet(judge: str, questions: Sequence[MtQuestion], answers: Path) -> Sheet:
         }
 
     known = {n: verdict for n, (_, verdict) in enumerate(asked) if verdict is not None}
-    return Sheet(questions[0].lang, [q for q, _ in asked], [POINTS] * len(asked), VERDICTS, row, known)
+    return Sheet(questions[0].lang, [q for q, _ in asked], [points] * len(asked), VERDICTS, row, known)
 
 
-def expected_grade(verdict: Verdict) -> float | None:
-    """The expectation over the labels' shares; of a judge that writes one label, that label."""
-    return verdict.expect(POINTS)
-
-
-def grading_questions(questions: Sequence[MtQuestion], answers: Path) -> list[tuple[Question, Verdict | None]]:
+def grading_questions(
+    questions: Sequence[MtQuestion], answers: Path, prompts: Prompts | None = None
+) -> list[tuple[Question, Verdict | None]]:
     """The two questions of each, turn 1 and then turn 2, with the verdict where it is known without asking.
 
     Args:
@@ -108,6 +113,7 @@ def grading_questions(questions: Sequence[MtQuestion], answers: Path) -> list[tu
         answers: folder of LANG.parquet.
     """
     lang = questions[0].lang
+    prompts = prompts or built_in()[BENCHMARK]
     rows = {(row["key"], row["turn"]): row for row in _answers(answers, lang)}
     missing = [q for q in questions for turn in (1, 2) if (q.key, turn) not in rows]
     if missing:
@@ -117,7 +123,10 @@ def grading_questions(questions: Sequence[MtQuestion], answers: Path) -> list[tu
             do="rerun the same command: it answers the missing questions first",
         )
     return [
-        (_question(q, turn, rows[q.key, 1]["response"], rows[q.key, 2]["response"]), _known(q, rows[q.key, turn]))
+        (
+            _question(q, turn, rows[q.key, 1]["response"], rows[q.key, 2]["response"], prompts),
+            _known(q, rows[q.key, turn]),
+        )
         for q in questions
         for turn in (1, 2)
     ]
@@ -130,12 +139,12 @@ def _answers(folder: Path, lang: str) -> list[TurnAnswer]:
     return read_rows(file)
 
 
-def template_question(q: MtQuestion, turn: int, answer: str) -> Question:
+def template_question(q: MtQuestion, turn: int, answer: str, prompts: Prompts) -> Question:
     """What is asked about a turn, with one answer in the place of all: for estimates."""
-    return _question(q, turn, answer, answer)
+    return _question(q, turn, answer, answer, prompts)
 
 
-def _question(q: MtQuestion, turn: int, first: str, second: str) -> Question:
+def _question(q: MtQuestion, turn: int, first: str, second: str, prompts: Prompts) -> Question:
     """What is asked about a turn, given the answers at both."""
     texts = {"question_1": q.turns[0], "answer_1": first}
     if turn == 2:
@@ -143,15 +152,14 @@ def _question(q: MtQuestion, turn: int, first: str, second: str) -> Question:
     own = q.reference.turns[0] if turn == 1 else not q.reference.empty
     if own:
         texts |= {f"reference_{n}": q.reference.turns[n - 1] for n in range(1, turn + 1)}
-    return Question(
-        id=f"{q.id}-{turn}",
-        template=f"judge_grade_{turn}{'_reference' if own else ''}.txt",
-        labels=GRADES,
+    asked = Question.of(
+        f"{q.id}-{turn}",
+        prompts.wordings[f"turn_{turn}{'_reference' if own else ''}"],
         texts=tuple(texts.items()),
         values=(("language", english_name(q.lang)),),
         cut=("answer_1", "answer_2"),
-        explained=True,
     )
+    return replace(asked, graded=True)
 
 
 def _known(q: MtQuestion, answer: TurnAnswer) -> Verdict | None:
@@ -163,21 +171,23 @@ def _known(q: MtQuestion, answer: TurnAnswer) -> Verdict | None:
     return None
 
 
-def _write_judgments(out: Path, turns: Sequence[tuple[MtQuestion, int]], sheet: Sheet, judge: str) -> None:
+def _write_judgments(
+    out: Path, turns: Sequence[tuple[MtQuestion, int]], sheet: Sheet, who: tuple[str, str], prompts: Prompts
+) -> None:
     """model_judgment/LANG/JUDGE_single.jsonl, as FastChat's show_result reads it."""
     lang, file = sheet.lang, sheet.path(out / "verdicts")
-    model = file_name(_answers(out / "answers", lang)[0]["model"])
+    judge, model = who[0], file_name(who[1])
     kind, _, name = judge.partition(": ")
     name = file_name((name or kind).rpartition("/")[2])
-    made = file.stat().st_mtime
+    made, named = file.stat().st_mtime, {w.text: w.name for w in prompts.wordings.values()}
     rows: list[Grade] = read_rows(file)
     lines = [
         {
             "question_id": q.id,
             "model": model,
-            "judge": [name, question.template.removesuffix(".txt")],
+            "judge": [name, named[question.template]],
             # a local judge is asked for the label alone
-            "user_prompt": question.prompt(explained=kind != "local"),
+            "user_prompt": question.prompt(explained=question.explained and kind != "local"),
             "judgment": row["raw"],
             "score": UNSCORED if row["grade"] is None else row["grade"],
             "turn": turn,

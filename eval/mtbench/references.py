@@ -17,8 +17,9 @@ from eval.judges.asking import PATIENT
 from eval.judges.open import Examiner
 from eval.mtbench.answers import AnswerLine, answer_line, write_lines
 from eval.mtbench.questions import BY_JUDGE, MtQuestion, Questions, Reference
-from eval.mtbench.writing import WANTED, WriteLocalTask, WriteTask, WrittenRow
+from eval.mtbench.writing import WANTED, WriteLocalTask, WriteTask, WrittenRow, next_turn
 from icr.base.content import hash_value
+from icr.base.conversation import Conversation
 from icr.config.schema import Judge as JudgeConfig
 from icr.engines.templates import NO_THINKING, Template
 from icr.work.pool import Shard
@@ -52,6 +53,7 @@ class Writer:
             cache: where an endpoint's answers are kept.
             date: YYYY-MM-DD, what a local judge's chat template takes for today.
         """
+        config = next(iter(config.members.values()), config)  # the first of several judges writes
         assert config.mtbench is not None and config.model is not None
         task: WriteTask | WriteLocalTask
         if model is None:
@@ -134,6 +136,22 @@ def _needing(questions: Sequence[MtQuestion]) -> list[MtQuestion]:
 def incomplete(questions: Questions) -> bool:
     """Whether some question that is graded against a reference lacks one for a turn."""
     return any(q.referenced and q.reference.missing for of_lang in questions.values() for q in of_lang)
+
+
+def conversations(question: MtQuestion, text: str) -> list[Conversation]:
+    """What the judge is asked to write for a question, with `text` in the place of a reference that it writes first."""
+    if not (question.referenced and question.reference.missing):
+        return []
+    first = question.reference.turns[0] or text
+    return [next_turn(question.turns, turn, first) for turn in (1, 2) if not question.reference.turns[turn - 1]]
+
+
+def with_written(question: MtQuestion, text: str) -> MtQuestion:
+    """The question as if `text` had been written where a reference is missing."""
+    if not (question.referenced and question.reference.missing):
+        return question
+    first, second = question.reference.turns
+    return replace(question, reference=Reference((first or text, second or text), (BY_JUDGE, BY_JUDGE)))
 
 
 def _fill(questions: Sequence[MtQuestion], lines: Mapping[str, AnswerLine], writer: Writer) -> Iterator[MtQuestion]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from eval.clusters import Part, estimate
-from eval.mtbench.grade import TEMPLATES, Grade
+from eval.judges.prompts import Prompts, built_in
+from eval.mtbench.grade import BENCHMARK, Grade, points_of
 from eval.mtbench.questions import REFERENCED, TEMPERATURES
 from eval.mtbench.sampling import NO_ROOM
 from eval.rates import explained
-from eval.terms import identify_templates
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows, write_json
@@ -21,7 +21,8 @@ from icr.languages import detect, same_language
 if TYPE_CHECKING:
     from eval.mtbench.answers import TurnAnswer
 
-SCALE = (1.0, 10.0)
+Scale = tuple[float, float]
+"""The lowest and the highest grade."""
 NO_GRADE = "no question has a grade"
 
 
@@ -34,15 +35,22 @@ def question_grades(verdicts: Sequence[Grade]) -> dict[str, float]:
     return {key: sum(grades) / len(grades) for key, grades in turns.items()}
 
 
-def summarise(out: Path, languages: Sequence[str], cost: Fields | None = None) -> Fields:
+def summarise(
+    out: Path,
+    languages: Sequence[str],
+    asked: Fields | None = None,
+    prompts: Prompts | None = None,
+) -> Fields:
     """Write and return `out`/summary.json, from `out`/verdicts and `out`/answers.
 
-    Grades are 1 to 10, shares 0 to 1, lengths in characters. `n` counts questions with a grade for at least one turn.
+    Grades are on the scale of the judge's prompt, shares 0 to 1, lengths in characters. `n` counts questions with a
+    grade for at least one turn.
     What cannot be computed is None, with the reason in `why`.
 
     Args:
         languages: those that were judged, in the order in which they are shown.
-        cost: shown as it is; None where nothing was paid.
+        asked: what else is known of the judge, its address and cost; kept as it is.
+        prompts: what the judge was asked with; icr's own where there is none.
 
     Raises:
         UserError: a language was not judged.
@@ -52,14 +60,18 @@ def summarise(out: Path, languages: Sequence[str], cost: Fields | None = None) -
     for lang in languages:
         verdicts[lang] = read_rows(_find(out / "verdicts" / f"{lang}.parquet", lang))
         answers[lang] = read_rows(_find(out / "answers" / f"{lang}.parquet", lang))
-    rows = {lang: _language(lang, verdicts[lang], answers[lang]) for lang in languages}
+    prompts = prompts or built_in()[BENCHMARK]
+    grades = points_of(prompts)
+    scale = (grades[0], grades[-1])
+    rows = {lang: _language(lang, verdicts[lang], answers[lang], scale) for lang in languages}
     summary: Fields = {
         "judge": next(row["judge"] for of_lang in verdicts.values() for row in of_lang),
-        "template": identify_templates(TEMPLATES),
+        **prompts.summary(),
+        "scale": list(scale),
         "model": next(row["model"] for of_lang in answers.values() for row in of_lang),
         "languages": rows,
-        "average": _average(verdicts, rows),
-        "cost": cost,
+        "average": _average(verdicts, rows, scale),
+        **(asked or {"cost": None}),
     }
     write_json(out / "summary.json", summary)
     return summary
@@ -72,10 +84,10 @@ def _find(file: Path, lang: str) -> Path:
     return file
 
 
-def _language(lang: str, verdicts: Sequence[Grade], answers: Sequence[TurnAnswer]) -> Fields:
+def _language(lang: str, verdicts: Sequence[Grade], answers: Sequence[TurnAnswer], scale: Scale) -> Fields:
     needing = [row for row in verdicts if row["category"] in REFERENCED]
     grades = question_grades(verdicts)
-    means = _means({lang: verdicts})
+    means = _means({lang: verdicts}, scale)
     facts = _facts(lang, answers)
     row: Fields = {
         "n": len(grades),
@@ -91,35 +103,35 @@ def _language(lang: str, verdicts: Sequence[Grade], answers: Sequence[TurnAnswer
     return explained(row)
 
 
-def _average(verdicts: Mapping[str, Sequence[Grade]], rows: Mapping[str, Fields]) -> Fields:
+def _average(verdicts: Mapping[str, Sequence[Grade]], rows: Mapping[str, Fields], scale: Scale) -> Fields:
     """Unweighted means over the languages; None where one language has none, as no other round could compare."""
-    means = _means(verdicts)
+    means = _means(verdicts, scale)
     lengths = [row["mean_length"] for row in rows.values()]
     return explained({**means, "mean_length": sum(lengths) / len(lengths)})
 
 
-def _means(verdicts: Mapping[str, Sequence[Grade]]) -> Fields:
+def _means(verdicts: Mapping[str, Sequence[Grade]], scale: Scale) -> Fields:
     """average, its error and interval; the same by category and by turn."""
 
     def only(field: Literal["category", "turn"], value: object) -> Fields:
         chosen = {lang: [r for r in of_lang if r[field] == value] for lang, of_lang in verdicts.items()}
-        return explained(_mean_row(chosen))
+        return explained(_mean_row(chosen, scale))
 
     found = {row["category"] for of_lang in verdicts.values() for row in of_lang}
-    return _mean_row(verdicts) | {
+    return _mean_row(verdicts, scale) | {
         "categories": {category: only("category", category) for category in TEMPERATURES if category in found},
         "turns": {str(turn): only("turn", turn) for turn in (1, 2)},
     }
 
 
-def _mean_row(verdicts: Mapping[str, Sequence[Grade]]) -> Fields:
+def _mean_row(verdicts: Mapping[str, Sequence[Grade]], scale: Scale) -> Fields:
     groups = {lang: question_grades(of_lang) for lang, of_lang in verdicts.items()}
     missing = [lang for lang, grades in groups.items() if not grades]
     names = ("average", "average_se", "low", "high")
     if missing:
         reason = NO_GRADE if len(groups) == 1 else f"missing for {', '.join(missing)}"
         return dict.fromkeys(names) | {"why": dict.fromkeys(names, reason)}
-    found = estimate([Part.of(grades) for grades in groups.values()], SCALE)
+    found = estimate([Part.of(grades) for grades in groups.values()], scale)
     row: Fields = dict(zip(names, (found.value, found.se, found.low, found.high), strict=True))
     return row | {"why": {key: found.why for key, value in row.items() if value is None}}
 

@@ -21,7 +21,7 @@ from icr.work.resident import Resident
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from icr.endpoint.endpoint import Endpoint
+    from icr.endpoint.endpoint import Ask, Endpoint
 
 REFERENCES = [("reference_1", pa.string()), ("reference_2", pa.string())]  # "" where a turn has none
 WANTED = pa.schema(
@@ -95,12 +95,7 @@ def _write_both(write: Write, table: pa.Table, reporter: Reporter) -> pa.Table:
     why: list[str | None] = [None] * len(rows)
     for turn in (1, 2):
         todo = [n for n, row in enumerate(rows) if not row[f"reference_{turn}"] and why[n] is None]
-        asked = []
-        for row in (rows[n] for n in todo):
-            before: Conversation = []
-            if turn == 2:
-                before = [*wrap_text(row["turn_1"]), {"role": "assistant", "content": row["reference_1"]}]
-            asked.append([*before, *wrap_text(row[f"turn_{turn}"])])
+        asked = [next_turn((row["turn_1"], row["turn_2"]), turn, row["reference_1"]) for row in (rows[n] for n in todo)]
         for n, (text, reason) in zip(todo, write(asked) if asked else [], strict=True):
             rows[n][f"reference_{turn}"], why[n] = text, reason
         reporter.progress(turn * len(rows), 2 * len(rows))
@@ -108,13 +103,26 @@ def _write_both(write: Write, table: pa.Table, reporter: Reporter) -> pa.Table:
     return pa.Table.from_pylist(made, schema=WRITTEN)
 
 
+def next_turn(turns: tuple[str, str], turn: int, first: str) -> Conversation:
+    """What is answered by a turn's reference: the second follows the first."""
+    if turn == 1:
+        return wrap_text(turns[0])
+    return [*wrap_text(turns[0]), {"role": "assistant", "content": first}, *wrap_text(turns[1])]
+
+
+def ask_for(conversation: Conversation, max_tokens: int) -> Ask:
+    """The request that a reference takes."""
+    from icr.endpoint.endpoint import Ask
+
+    return Ask(tuple((message["role"], message["content"]) for message in conversation), max_tokens)
+
+
 def write_by_endpoint(endpoint: Endpoint, conversations: Sequence[Conversation], max_tokens: int) -> list[Written]:
     """Through chat completions. A kill loses nothing: the endpoint's cache has every answer."""
-    from icr.endpoint.endpoint import Ask, NoAnswer
+    from icr.endpoint.endpoint import NoAnswer
 
     written: list[Written] = []
-    asks = [Ask(tuple((m["role"], m["content"]) for m in c), max_tokens) for c in conversations]
-    for reply in endpoint.ask(asks, lambda more: None):
+    for reply in endpoint.ask([ask_for(c, max_tokens) for c in conversations], lambda more: None):
         if isinstance(reply, NoAnswer):
             written.append(("", reply.reason))
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from eval.judges.asking import Judging, Sheet
+from eval.judges.prompts import Wording, built_in
 from eval.judges.question import Question, Verdict, pass_messages
 from eval.xalpaca.answers import Answer, Baseline, read_answers
 from icr.base.conversation import Conversation, show_conversation
@@ -17,10 +18,8 @@ from icr.rows import make_schema
 
 Order = Literal["policy-first", "baseline-first"]
 ORDERS: tuple[Order, ...] = ("policy-first", "baseline-first")
-TEMPLATE = "judge_pairwise.txt"
-DRAW = Verdict((0.5, 0.5), raw="the two answers are identical; the judge was not asked")
-POINTS = {"policy-first": (1.0, 0.0), "baseline-first": (0.0, 1.0)}
-"""What either label says for the policy."""
+BENCHMARK = "xalpaca"
+IDENTICAL = "the two answers are identical; the judge was not asked"
 
 
 class VerdictRow(TypedDict):
@@ -51,11 +50,11 @@ class Comparison:
     first: str
     second: str
 
-    def question(self) -> Question:
-        return Question(
-            id=self.id,
-            template=TEMPLATE,
-            labels=("A", "B"),
+    def question(self, wording: Wording | None = None) -> Question:
+        """What is asked, in icr's own words where there are no others."""
+        return Question.of(
+            self.id,
+            wording or built_in()[BENCHMARK].one,
             texts=(
                 ("instruction", show_conversation(self.prompt)),
                 ("first", self.first),
@@ -78,24 +77,33 @@ def run_verdicts(judging: Judging, answers: Path, baseline: Baseline, out: Path,
         UserError: no answers, or an endpoint that cannot be used (nothing judged before is lost).
     """
     work = {lang: comparisons(lang, rows, baseline[lang], orders) for lang, rows in read_answers(answers).items()}
-    sheets = [_sheet(lang, pairs) for lang, pairs in work.items()]
+    wording = judging.prompts[BENCHMARK].one
+    sheets = [_sheet(lang, pairs, wording) for lang, pairs in work.items()]
     judging.ask(out / "verdicts", sheets, "verdicts", "win rate", 100)
 
 
-def _sheet(lang: str, pairs: Sequence[_Pair]) -> Sheet:
+def points_of(order: Order, wording: Wording) -> tuple[float, ...]:
+    """What each label says for the policy."""
+    return wording.points if order == "policy-first" else tuple(1 - point for point in wording.points)
+
+
+def _sheet(lang: str, pairs: Sequence[_Pair], wording: Wording) -> Sheet:
+    points = [points_of(order, wording) for order, _ in pairs]
+
     def row(number: int, verdict: Verdict) -> VerdictRow:
         order, comparison = pairs[number]
         return {
             "prompt_id": comparison.id,
             "order": order,
-            "preference": verdict.expect(POINTS[order]),
+            "preference": verdict.expect(points[number]),
             "reason": verdict.reason,
             "raw": verdict.raw,
             "shortened": verdict.shortened,
         }
 
-    known = {n: DRAW for n, (_, comparison) in enumerate(pairs) if comparison.first == comparison.second}
-    return Sheet(lang, [c.question() for _, c in pairs], [POINTS[order] for order, _ in pairs], VERDICTS, row, known)
+    draw = Verdict((0.5, 0.5, *(0.0 for _ in wording.labels[2:])), raw=IDENTICAL)
+    known = {n: draw for n, (_, comparison) in enumerate(pairs) if comparison.first == comparison.second}
+    return Sheet(lang, [c.question(wording) for _, c in pairs], points, VERDICTS, row, known)
 
 
 _Pair = tuple[Order, Comparison]

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from eval.clusters import Part
+from eval.judges.prompts import Prompts, built_in
 from eval.rates import RATES, average_rate, explained, join, language_rate, no_rate, percent
-from eval.terms import identify_templates
 from eval.xalpaca.answers import Answer, Baseline, read_answers
 from eval.xalpaca.items import discrete_preference, position_bias, read_items
 from eval.xalpaca.judged_pairs import JudgedPairs, read_difficulty, read_gamed
 from eval.xalpaca.lc import length_controlled
-from eval.xalpaca.pairwise import TEMPLATE, VerdictRow
+from eval.xalpaca.pairwise import BENCHMARK, VerdictRow
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows
@@ -68,6 +68,7 @@ def summarise(
     baseline_name: str,
     orders: str = "both",
     difficulty: Difficulty | None = None,
+    prompts: Prompts | None = None,
 ) -> Fields:
     """The content of `summary.json`, from the verdicts that `eval.xalpaca.pairwise.run_verdicts` wrote to `out`.
 
@@ -80,6 +81,7 @@ def summarise(
         out: the judge's folder, with verdicts/LANG.parquet.
         judge_name, baseline_name, orders: shown as they are.
         difficulty: of the instructions; without it, the length-controlled rate is fitted from the lengths alone.
+        prompts: what the judge was asked with; icr's own where there is none.
     """
     rows: dict[str, Fields] = {}
     parts: dict[str, Parts] = {}
@@ -87,7 +89,7 @@ def summarise(
         verdicts = read_rows(out / "verdicts" / f"{lang}.parquet")
         rows[lang], parts[lang] = _language(lang, of, baseline[lang], verdicts, difficulty)
     averages = [average_rate(name, {lang: of[name] for lang, of in parts.items()}) for name in RATES]
-    return _summary(judge_name, baseline_name, orders, rows, averages)
+    return _summary(judge_name, baseline_name, orders, rows, averages, prompts)
 
 
 def baseline_summary(answers: Path) -> Fields:
@@ -106,7 +108,14 @@ def _by_definition(name: str) -> Fields:
     return {name: 50.0, f"{name}_se": 0.0, f"{name}_interval": None, "why": why}
 
 
-def _summary(judge: str, baseline: str, orders: str, rows: Mapping[str, Fields], averages: Sequence[Fields]) -> Fields:
+def _summary(
+    judge: str,
+    baseline: str,
+    orders: str,
+    rows: Mapping[str, Fields],
+    averages: Sequence[Fields],
+    prompts: Prompts | None = None,
+) -> Fields:
     lengths = {lang: row["mean_length"] for lang, row in rows.items()}
     missing = [lang for lang, length in lengths.items() if length is None]
     length: Fields = {"mean_length": None if missing else _mean(list(lengths.values())), "why": {}}
@@ -116,7 +125,7 @@ def _summary(judge: str, baseline: str, orders: str, rows: Mapping[str, Fields],
         "judge": judge,
         "baseline": baseline,
         "orders": orders,
-        "template": identify_templates([TEMPLATE]),
+        **(prompts or built_in()[BENCHMARK]).summary(),
         "languages": {lang: explained(row) for lang, row in rows.items()},
         "average": {"n": sum(row["n"] for row in rows.values()), **explained(join([*averages, length]))},
     }

@@ -39,7 +39,7 @@ def _version() -> str:
 def env(json_: JsonOption = False) -> None:
     """Print versions and hardware for a bug report. No path, no name and no key is in it."""
     from icr.engines.precision import has_bf16
-    from icr.rounds.controller import find_versions
+    from icr.rounds.facts import find_versions
     from icr.work.devices import find_gpus
 
     found = {

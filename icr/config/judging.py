@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from icr.base.secrets import hide
 from icr.config.values import (
@@ -92,6 +92,40 @@ class Nlp(Section):
     """transformers: texts in one forward pass. `auto`: as many as fit into the GPU's memory; 16 without a GPU."""
 
 
+MEMBER = (
+    "name",
+    "model",
+    "base_url",
+    "reasoning_effort",
+    "extra_body",
+    "system",
+    "preference",
+    "structured",
+    "verdict_tokens",
+    "verdict_temperature",
+)
+"""Keys of one of several judges."""
+
+
+def _check_judges(judges: list[dict[str, object]]) -> list[dict[str, object]]:
+    """With what may be a secret in their addresses hidden. Raises ValueError."""
+    names: list[object] = []
+    for number, judge in enumerate(judges, 1):
+        unknown = [key for key in judge if key not in MEMBER]
+        if unknown:
+            raise ValueError(f"judge {number} has the unknown key {unknown[0]}; known keys: {', '.join(MEMBER)}")
+        if not judge.get("model"):
+            raise ValueError(f"judge {number} has no model")
+        names.append(judge.get("name", judge["model"]))
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"two judges are called {twice[0]}: give each its own `name`")
+    return [
+        {key: hide(value) if key == "base_url" and isinstance(value, str) else value for key, value in judge.items()}
+        for judge in judges
+    ]
+
+
 class Judge(Endpoint):
     """Who judges, and which benchmarks. The endpoint keys (`base_url` to `prices`) apply to `kind: openai`."""
 
@@ -100,6 +134,9 @@ class Judge(Endpoint):
     which compares two answers (docs/evaluation.md)."""
     model: Text | None = None
     """`local`: hub id, folder or .gguf file. `openai`: the model's name at the endpoint."""
+    judges: Annotated[list[dict[str, object]], AfterValidator(_check_judges)] = []
+    """Several judges in place of `model`, all through endpoints: a list of {model: …}, each with its own `name`,
+    `base_url` or other key of how a judge is asked. Keys that are not given are those of `judge`."""
     benchmarks: Annotated[list[Literal["xalpaca", "mtbench", "accuracy", "nlp"]], Field(min_length=1)] = ["xalpaca"]
     """What is measured. `xalpaca`: win rates against the baseline. `mtbench`: MT-Bench. `accuracy`: how often the judge
     agrees with the round's pairs. `nlp`: NLP tasks."""
@@ -114,9 +151,18 @@ class Judge(Endpoint):
     .csv or .parquet, each also .gz."""
     orders: Literal["both", "seeded"] = "both"
     """xalpaca: show every pair in both orders, or in one random order per prompt."""
+    template: Text | None = None
+    """YAML file of the judge's prompts, their labels, and whether it reasons first (docs/evaluation.md). Default: icr's
+    own prompts, also for a benchmark that the file does not have."""
     preference: Literal["auto", "logprobs", "label"] = "auto"
     """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
     label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""
+    batch: bool = False
+    """Ask an endpoint through OpenAI's Batch API: half the price, and answers within a day. The command waits for them;
+    it may be ended, and the same command collects what was submitted."""
+    structured: bool = False
+    """Have an endpoint answer in JSON with one of the labels (`response_format`), where it can. One that refuses it is
+    asked without."""
     verdict_tokens: Tokens | None = None
     """An endpoint's answer to a question has at most this many tokens, its reasoning included. Default: 16 for a label,
     1,024 where the judge explains its verdict first, and 4,096 with `reasoning_effort` other than none."""
@@ -146,6 +192,28 @@ class Judge(Endpoint):
     def named(self, key: str) -> str:
         """What the user sets a key by."""
         return f"judge.{key}"
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        if self.judges and self.kind != "openai":
+            raise ValueError("several judges are asked through endpoints: set kind to openai, or remove judges")
+        try:
+            _ = self.members
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ValueError(f"judges: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        return self
+
+    @property
+    def members(self) -> dict[str, Judge]:
+        """Several judges by name, each as the only one; {} where there is one judge."""
+        common = self.model_dump(exclude={"judges", "name"})
+        return {
+            str(own.get("name", own["model"])): Judge.model_validate(
+                common | {key: value for key, value in own.items() if key != "name"}
+            )
+            for own in self.judges
+        }
 
     @property
     def own(self) -> str | None:

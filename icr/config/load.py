@@ -28,6 +28,7 @@ PATHS: tuple[Keys, ...] = (
     ("judge", "baseline"),
     ("judge", "difficulty"),
     ("judge", "gamed"),
+    ("judge", "template"),
     ("judge", "prices"),
     ("judge", "cache"),
     ("judge", "ends"),

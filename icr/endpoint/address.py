@@ -6,7 +6,7 @@ import ipaddress
 import os
 from base64 import b64encode
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from icr.base.errors import UserError
@@ -68,6 +68,11 @@ class Address:
         """Where chat completions are asked for; parameters of the address, as Azure's api-version, come after it."""
         query = urlsplit(self.url).query
         return f"{self.base.rstrip('/')}/chat/completions" + (f"?{query}" if query else "")
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Parameters of the address, as Azure's api-version."""
+        return dict(parse_qsl(urlsplit(self.url).query))
 
     @property
     def headers(self) -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from time import time
 from typing import Protocol
 
@@ -22,9 +24,12 @@ from icr.endpoint.failures import is_transient, name_failure
 from icr.endpoint.limits import Meter, Rates
 from icr.endpoint.prices import Usage, guess_prompt_tokens
 from icr.endpoint.refusals import Dialect, find_refused
+from icr.endpoint.remembered import Memory
 from icr.endpoint.reply import BrokenAnswer, Reply, read_completion, usage_in
 
 TOP_LOGPROBS = 5
+SCHEMA_NAME = "verdict"
+"""Endpoints want a name for a schema; it counts for nothing."""
 FAILURES_IN_A_ROW = 20
 """After so many questions in a row without an answer, the endpoint counts as down."""
 LONGEST_WAIT = 300.0
@@ -48,15 +53,22 @@ class Ask:
     temperature: float = 0.0
     label_logprobs: bool = False
     """Ask for the log-probs of the first tokens' alternatives."""
+    schema: str = ""
+    """JSON schema that the answer has to follow, as text; "" for free text."""
     again: int = 0
     """How often the same was asked before, where its answer is to be another one."""
 
     @property
     def params(self) -> dict[str, object]:
         params: dict[str, object] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        return params | ({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.label_logprobs else {})
+        if self.label_logprobs:
+            params |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if self.schema:
+            form = {"name": SCHEMA_NAME, "strict": True, "schema": json.loads(self.schema)}
+            params["response_format"] = {"type": "json_schema", "json_schema": form}
+        return params
 
-    @property
+    @cached_property
     def guess(self) -> Usage:
         """Its tokens, before anybody counted them; the answer's is the most that it may have."""
         return Usage(guess_prompt_tokens([content for _, content in self.messages]), self.max_tokens)
@@ -94,14 +106,22 @@ class Chat:
     """Chat completions of one model at one address."""
 
     def __init__(
-        self, model: str, address: Address, settings: Settings, meter: Meter, note: Notes, first_wait: float
+        self,
+        model: str,
+        address: Address,
+        settings: Settings,
+        meter: Meter,
+        note: Notes,
+        first_wait: float,
+        memory: Memory | None = None,
     ) -> None:
+        """`memory`: what this endpoint has refused before; None where nothing is remembered."""
         self._model, self._address, self._openai = model, address, openai_client(address)
         self._base_url_key = settings.named("base_url")
         self._settings, self._first_wait = settings, first_wait
         self._rates = Rates(settings.requests_per_minute, settings.tokens_per_minute)
         self._meter, self._note = meter, note
-        self._dialect = Dialect()
+        self._memory, self._dialect = memory, memory.recall() if memory else Dialect()
         self._system, self._more = system_messages(settings), own_parameters(settings)
         self.answered = self._failed_in_a_row = 0
 
@@ -110,6 +130,8 @@ class Chat:
         """A client for the running event loop."""
         self._rates.begin()
         self._meter.begin()
+        for line in self._memory.describe(self._dialect) if self._memory and not self.answered else ():
+            self._note(line)
         async with ChatClient(self._openai, self._address, self._settings.timeout) as client:
             yield client
 
@@ -152,6 +174,8 @@ class Chat:
                 if changed is None:
                     raise
                 self._note(changed)
+                if self._memory:
+                    self._memory.keep(self._dialect)
 
     def _refuse_own(self, error: openai.APIStatusError) -> None:
         """Raises UserError when a parameter is refused that the user has set: it is not left out on our own account."""
@@ -180,7 +204,7 @@ class Chat:
     async def _once(self, client: ChatClient, ask: Ask, sent: Mapping[str, object]) -> Reply:
         guess = self.guess(ask)
         await self._rates.wait(guess.total)
-        body = {"model": self._model, "messages": [*self._system, *ask.json()], **sent, **self._more}
+        body = self._body(ask, sent)
         try:
             async with asyncio.timeout(self._settings.timeout):
                 content = await client.post(body)
@@ -200,6 +224,13 @@ class Chat:
             reply.usage = {"prompt_tokens": usage.prompt, "completion_tokens": usage.completion, "guessed": True}
         self._pay(usage, guess)
         return reply
+
+    def body(self, ask: Ask) -> dict[str, object]:
+        """A request as this endpoint takes it, as far as it has told."""
+        return self._body(ask, self._dialect.spell(ask.params))
+
+    def _body(self, ask: Ask, sent: Mapping[str, object]) -> dict[str, object]:
+        return {"model": self._model, "messages": [*self._system, *ask.json()], **sent, **self._more}
 
     def _pay(self, usage: Usage | None, guess: Usage) -> None:
         if usage is not None:

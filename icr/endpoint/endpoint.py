@@ -15,7 +15,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,20 +24,21 @@ from pydantic import ValidationError
 from icr.base.progress import Reporter, Silent
 from icr.base.secrets import hide
 from icr.config.schema import Endpoint as Settings
+from icr.endpoint import remembered
 from icr.endpoint.address import Address
+from icr.endpoint.batch import POLL, Batches
+from icr.endpoint.batched import FEW, Batching
 from icr.endpoint.cache import Cache, Writer, question_key
 from icr.endpoint.chat import FIRST_WAIT, Ask, Chat, NoAnswer, own_parameters, system_messages
 from icr.endpoint.limits import BudgetUsedUp, Meter
 from icr.endpoint.prices import Cost, Price, Usage, find_price
 from icr.endpoint.reply import Reply
 from icr.endpoint.shared import SharedCache
+from icr.endpoint.work import Heard, Work
 
 __all__ = ["Ask", "Endpoint", "Estimate", "NoAnswer"]
 
 OBJECTS_TO_COLLECT = 50_000
-
-Heard = Callable[[int, Reply | NoAnswer], None]
-"""(a question's number, what came of it)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class Estimate:
     """As if every answer were the longest that it may be."""
     usd: float | None
     """None when no price is known."""
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.calls + other.calls,
+            self.cached + other.cached,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            None if self.usd is None or other.usd is None else self.usd + other.usd,
+        )
 
 
 class Endpoint:
@@ -75,15 +85,17 @@ class Endpoint:
         ledger: Path | None = None,
         first_wait: float = FIRST_WAIT,
         dry: bool = False,
+        batch: bool = False,
     ) -> None:
         """Reads OPENAI_API_KEY.
 
         Args:
             cache: sqlite file of answers; made when absent.
-            shared: sqlite file of the user's answers of all evaluations.
+            shared: sqlite file of the user's answers of all evaluations; refusals are remembered beside it.
             ledger: file of what the command spends of its budget; None: this object's requests are all.
             first_wait: seconds; the first wait after a fault is drawn below it.
             dry: for `estimate` alone. No key is needed and no file is made.
+            batch: more than a few questions are asked through the Batch API.
 
         Raises: UserError: the key is missing and the endpoint is not on this machine, the prices or the cache cannot be
             read, or there is a budget and the price is unknown.
@@ -101,7 +113,16 @@ class Endpoint:
             self._cache = Cache(own)
         self._concurrency = settings.concurrency
         self._more, self._system = own_parameters(settings), system_messages(settings)
-        self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait)
+        memory = None
+        if shared is not None and not dry and remembered.is_remembered(address):
+            memory = remembered.Memory(shared.parent, hide(address.url), model)
+        self._chat = Chat(model, address, settings, self._meter, self.note_once, first_wait, memory)
+        self._batch, self._batching = batch, None
+        if batch and not dry:
+            where = f"{settings.named('base_url')}: {address.shown}"
+            record, wait = cache.with_suffix(".batches.json"), POLL * first_wait
+            batches = Batches(address, settings, where, record, self._tell, wait)
+            self._batching = Batching(batches, self._chat, self._meter, self._cache, self._key, self._kept)
         if self._price is None and not address.is_here and not dry:
             self.note_once(f"the price of {model} at {address.shown} is unknown: tokens are counted, cost is not "
                            f"(set it with {settings.named('prices')})")  # fmt: skip
@@ -124,11 +145,22 @@ class Endpoint:
             UserError: the endpoint cannot be used at all, or the budget is used up; answers until then are in the
                 cache.
         """
-        work = _Work(asks, done, heard)
+        work = Work(asks, done, heard)
+        self._asked = len(asks)
         if asks:
             with _alone(self._folder) as alone, _seldom_collected():
+                if self._batching and alone:
+                    self._batching.ask(asks, self._ask_one)
                 asyncio.run(self._ask_all(work, range(len(asks)) if alone else reversed(range(len(asks)))))
         return [work.replies[number] for number in range(len(asks))]
+
+    def _ask_one(self, ask: Ask) -> None:
+        asyncio.run(self._ask_all(Work([ask], lambda more: None, None), [0]))
+
+    def _tell(self, text: str, *, lasting: bool) -> None:
+        """A line for the user, or what is shown beside the progress."""
+        (self.reporter.note if lasting else self.reporter.status)(text)
+        self.reporter.progress(0, self._asked)  # the status is sent with it
 
     def estimate(self, asks: Sequence[Ask]) -> Estimate:
         """Expected requests, tokens and cost; nothing is sent."""
@@ -136,7 +168,8 @@ class Endpoint:
         missing = [ask for ask in unlike if self._cache.get(self._key(ask)) is None]
         cost = Cost(usd=None if self._price is None else 0.0)
         for ask in missing:
-            cost.add(self._chat.guess(ask), self._price)
+            guess = self._chat.guess(ask)
+            cost.add(replace(guess, batched=True) if self._batch and len(missing) > FEW else guess, self._price)
         return Estimate(len(missing), len(unlike) - len(missing), cost.prompt_tokens, cost.completion_tokens, cost.usd)
 
     def cost_of(self, asks: Sequence[Ask] | None = None) -> Cost:
@@ -173,7 +206,7 @@ class Endpoint:
             self._cache.drop(key)
             return None
 
-    async def _ask_all(self, work: _Work, order: Iterable[int]) -> None:
+    async def _ask_all(self, work: Work, order: Iterable[int]) -> None:
         todo, writer = iter(order), Writer(self._cache)
         ready: deque[tuple[Ask, str]] = deque()
         used_up: list[BudgetUsedUp] = []
@@ -197,7 +230,7 @@ class Endpoint:
                 ask, key = ready.popleft()
                 kept = self._kept(key)
                 if kept is not None:
-                    self.cost.cached += 1
+                    self.cost.cached += not (self._batching and key in self._batching.fresh)
                     work.settle(ask, kept)
                     continue
                 sent += 1
@@ -226,42 +259,6 @@ class Endpoint:
             writer.flush()
         if used_up:
             raise used_up[0]
-
-
-class _Work:
-    """Questions and what came of them. Two equal ones, as equal answers make in both orders, are asked once."""
-
-    def __init__(self, asks: Sequence[Ask], done: Callable[[int], None], heard: Heard | None) -> None:
-        self.asks = asks
-        self.replies: dict[int, Reply | NoAnswer] = {}
-        self._done, self._heard = done, heard
-        self._numbers: dict[Ask, list[int]] = {}
-        self._settled: dict[Ask, Reply | NoAnswer] = {}
-
-    def begin(self, number: int) -> Ask | None:
-        """The question, or None where an equal one was begun before."""
-        ask = self.asks[number]
-        if ask in self._settled:
-            self._put(number, self._settled[ask])
-            return None
-        equal = self._numbers.setdefault(ask, [])
-        equal.append(number)
-        return ask if len(equal) == 1 else None
-
-    def settle(self, ask: Ask, reply: Reply | NoAnswer) -> None:
-        self._settled[ask] = reply
-        for number in self._numbers[ask]:
-            self._put(number, reply)
-
-    def keep(self, ask: Ask, ours: Reply, theirs: str | None) -> None:
-        """An answer is on disk; `theirs` when another process had one sooner."""
-        self.settle(ask, ours if theirs is None else Reply.model_validate_json(theirs))
-
-    def _put(self, number: int, reply: Reply | NoAnswer) -> None:
-        self.replies[number] = reply
-        if self._heard:
-            self._heard(number, reply)
-        self._done(1)
 
 
 def _sum(answers: Iterator[str], price: Price | None) -> Cost:

@@ -6,6 +6,8 @@ import asyncio
 import math
 import re
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aiolimiter import AsyncLimiter
@@ -122,6 +124,17 @@ class Meter:
         self._set_aside += usd
         return usd
 
+    def fits(self, guesses: Sequence[Usage]) -> int:
+        """How many of these requests, from the first, the rest of the budget is enough for, whatever their answers."""
+        if self._budget is None or self._price is None:
+            return len(guesses)
+        left = self._budget - self._ledger.sum() - self._set_aside
+        for number, guess in enumerate(guesses):
+            left -= self._price(self._at_most(guess))
+            if left < 0:
+                return number
+        return len(guesses)
+
     def release(self, usd: float) -> None:
         """The request that this was set aside for has ended."""
         # sums of floats leave crumbs, and "nothing is set aside" has to be exact
@@ -129,7 +142,8 @@ class Meter:
         self._freed.set()
 
     def _at_most(self, guess: Usage) -> Usage:
-        return Usage(math.ceil(guess.prompt * self._underguessed), math.ceil(guess.completion * self._overlong))
+        prompt, completion = guess.prompt * self._underguessed, guess.completion * self._overlong
+        return replace(guess, prompt=math.ceil(prompt), completion=math.ceil(completion))
 
     def add(self, usage: Usage, guess: Usage) -> None:
         """An answer was paid for."""

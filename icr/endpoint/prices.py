@@ -16,6 +16,8 @@ from icr.config.values import NonNegative
 
 BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
+BATCHED = 0.5
+"""Share of the price that an answer costs through a Batch API: OpenAI's, and of others that have one."""
 MOST_TOKENS = 10_000_000
 """An answer that claims more is not believed."""
 
@@ -28,6 +30,8 @@ class Usage:
     completion: int
     cached: int = 0
     """Of the prompt's tokens, those that the provider had kept; some take less for them."""
+    batched: bool = False
+    """Through a Batch API, at half the price."""
 
     @classmethod
     def of(cls, raw: object) -> Usage | None:
@@ -39,7 +43,7 @@ class Usage:
             return None
         details = raw.get("prompt_tokens_details")
         cached = _tokens(details.get("cached_tokens")) if isinstance(details, dict) else None
-        return cls(prompt, completion, min(cached or 0, prompt))
+        return cls(prompt, completion, min(cached or 0, prompt), raw.get("batched") is True)
 
     @property
     def total(self) -> int:
@@ -111,7 +115,7 @@ def find_price(model: str, base_url: str, table: str | None) -> Price | None:
     """
     own = read_prices(Path(table)) if table else {}
     if model in own:
-        return own[model]
+        return _with_batches(own[model])
 
     def known(usage: Usage) -> float:
         priced = PricedUsage(input_tokens=usage.prompt, cache_read_tokens=usage.cached, output_tokens=usage.completion)
@@ -121,7 +125,11 @@ def find_price(model: str, base_url: str, table: str | None) -> Price | None:
         known(Usage(1, 1))
     except LookupError:
         return None
-    return known
+    return _with_batches(known)
+
+
+def _with_batches(price: Price) -> Price:
+    return lambda usage: price(usage) * (BATCHED if usage.batched else 1)
 
 
 def read_prices(path: Path) -> dict[str, Price]:

@@ -23,6 +23,13 @@ NAMES = {
     "max_completion_tokens": ("max_completion_tokens",),
     "max_tokens": ("max_tokens",),
     "temperature": ("temperature",),
+    "response_format": ("response_format",),
+    "response format": ("response_format",),
+    "json_schema": ("response_format",),
+    "json schema": ("response_format",),
+    "structured output": ("response_format",),
+    "structured outputs": ("response_format",),
+    "guided decoding": ("response_format",),
 }
 """What a refusal may name → the parameters that are sent without it. The longer of two names comes first."""
 INSTEAD = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}

@@ -36,7 +36,11 @@ def _with_error(row: Fields, field: str, digits: int = 1) -> str:
 def _asides(summary: Fields) -> Text:
     """Who judged, what it cost, every reason why something is missing, and what is left out of the rates."""
     cost = summary.get("cost")
-    lines = [f"judge: {summary['judge']}" + (f", {_money(cost)}" if cost else "")]
+    at = f" at {summary['address']}" if summary.get("address") else ""
+    lines = [f"judge: {summary['judge']}{at}" + (f", {_money(cost)}" if cost else "")]
+    if source := summary.get("template_source"):
+        lines.append(f"prompt: {source} ({summary['template']})")
+    lines += panel_lines(summary["panel"]) if summary.get("panel") else []
     without: dict[str, list[str]] = {}
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
         for key, reason in reasons(row):
@@ -48,6 +52,19 @@ def _asides(summary: Fields) -> Text:
         lines += [f"{code}: {text}" for text in _left_out(row)]
     lines += [f"{', '.join(dict.fromkeys(codes))}: no interval: {reason}" for reason, codes in without.items()]
     return Text("\n".join(lines))
+
+
+def panel_lines(panel: Fields) -> list[str]:
+    """What each of several judges says on average, what most of them say, and how far they agree."""
+    lines = [f"{name}: {_value(of['average'])}" for name, of in panel["judges"].items()]
+    if "majority" in panel:
+        lines.append(f"what most judges say: {_value(panel['majority']['average'])}")
+    alphas = ", ".join(f"{name} {number(alpha, 2)}" for name, alpha in panel["alpha"].items() if name != "why")
+    return [*lines, f"agreement of the judges, Krippendorff's α: {alphas}"]
+
+
+def _value(row: Fields) -> str:
+    return number(row["value"], 2) + (f" ± {number(row['se'], 2)}" if row.get("se") is not None else "")
 
 
 def _left_out(row: Fields) -> list[str]:
@@ -128,6 +145,7 @@ def difference_table(result: Difference, first: str, second: str) -> RenderableT
 def mtbench_table(summary: Fields) -> RenderableType:
     """Grades per language with 95 % intervals, by turn and by category."""
     rows = mtbench_rows({"": summary})
+    low, high = summary.get("scale", (1, 10))
     table = _table("language", "n", "average", "95 %", "turn 1", "turn 2")
     for row in rows:
         bounds = "" if row["low"] is None else f"{number(row['low'])}–{number(row['high'])}"
@@ -137,7 +155,9 @@ def mtbench_table(summary: Fields) -> RenderableType:
     categories = _table("category", *(row["language"] for row in rows))
     for name in rows[0]["categories"]:
         categories.add_row(name, *(number(row["categories"].get(name), 1) for row in rows))
-    return Group(table, categories, Text("Grades from 1 to 10; intervals over questions."), _asides(summary))
+    return Group(
+        table, categories, Text(f"Grades from {low:g} to {high:g}; intervals over questions."), _asides(summary)
+    )
 
 
 def nlp_result(summary: Fields) -> RenderableType:

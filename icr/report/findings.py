@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eval.terms import describe_judge
 from icr.base.fields import Fields
-from icr.report.numbers import number, share
+from icr.report.numbers import listed, number, share
 from icr.report.results import Results, Round, interval
 
 FALL = 0.05
 """A share of answers in the right language that is lower by more than this is told."""
-
-
-def list_words(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def findings(results: Results) -> list[str]:
@@ -29,7 +26,7 @@ def findings(results: Results) -> list[str]:
         sentences.append(
             f"After round {last.number} the policy's win rate against {baseline_name(last.summary)} is "
             f"{number(average['win_rate'])} % on average over {len(last.summary['languages'])} languages{between}, "
-            f"as judged by {last.summary['judge']}."
+            f"as judged by {describe_judge(last.summary)}."
         )
     sides: dict[str, list[str]] = {"above": [], "below": [], "both": []}
     for language in results.languages:
@@ -38,9 +35,9 @@ def findings(results: Results) -> list[str]:
             sides["above" if bounds[0] > 50 else "below" if bounds[1] < 50 else "both"].append(language.name)
     for side in ("above", "below"):
         if sides[side]:
-            sentences.append(f"The whole interval is {side} 50 % in {list_words(sides[side])}.")
+            sentences.append(f"The whole interval is {side} 50 % in {listed(sides[side])}.")
     if sides["both"]:
-        sentences.append(f"In {list_words(sides['both'])} the interval contains 50 %: no difference is shown.")
+        sentences.append(f"In {listed(sides['both'])} the interval contains 50 %: no difference is shown.")
     return sentences
 
 
@@ -91,4 +88,4 @@ def _language_falls(results: Results, before: Round, after: Round) -> str:
         first, last = (r.judged(language.code).get("right_language") for r in (before, after))
         if first is not None and last is not None and last < first - FALL:
             falls.append(f"{language.name} ({share(first)} → {share(last)})")
-    return f"; but fewer answers are in the right language in {list_words(falls)}" if falls else ""
+    return f"; but fewer answers are in the right language in {listed(falls)}" if falls else ""

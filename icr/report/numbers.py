@@ -40,3 +40,8 @@ def duration(seconds: float | None) -> str:
 def share(value: float | None) -> str:
     """A share from 0 to 1 as a percentage."""
     return NOTHING if value is None else f"{number(100 * value, 0)} %"
+
+
+def listed(names: list[str]) -> str:
+    """Names in a sentence: "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

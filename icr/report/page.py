@@ -14,14 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from eval.rates import reasons
+from eval.terms import describe_judge
 from icr.base.fields import Fields
 from icr.base.files import write_text
 from icr.base.rundir import RunDir
 from icr.config.plain import has_xalpaca, section
 from icr.report import plots
-from icr.report.findings import baseline_name, findings, list_words
+from icr.report.evaluation_tables import panel_lines
+from icr.report.findings import baseline_name, findings
 from icr.report.measured import Measured, measure
-from icr.report.numbers import duration, number, share, significant
+from icr.report.numbers import duration, listed, number, share, significant
 from icr.report.results import Language, Results, Round, collect, interval, reward_name, scale_words
 from icr.report.terminal import gains
 from icr.rounds.plan import STAGES
@@ -184,7 +186,7 @@ def _remarks(results: Results) -> list[str]:
 
 def _places(of: Mapping[str, list[str]]) -> str:
     """Languages with their rounds, in words."""
-    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {list_words(at)}" for name, at in of.items())
+    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {listed(at)}" for name, at in of.items())
 
 
 def _words(key: str) -> str:
@@ -210,6 +212,8 @@ def environment() -> Environment:
         "share": share,
         "cut": _text,
         "words": _words,
+        "judged_by": describe_judge,
+        "panel": panel_lines,
     }
     return environment
 

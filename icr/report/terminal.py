@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eval.clusters import FEWEST
 from eval.folders import read_summary
+from eval.terms import describe_judge
 from icr.base.fields import Fields
 from icr.base.rundir import RoundDir, RunDir
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
@@ -90,6 +91,17 @@ def _too_few(prompts: int) -> str:
     return f" (fewer than {FEWEST} prompts of a language have no interval)" if prompts < FEWEST else ""
 
 
+def _without_lc(judged: dict[int, Fields]) -> str:
+    """Why a length-controlled rate is missing, each reason once."""
+    places: dict[str, list[str]] = {}
+    for at_round, summary in judged.items():
+        for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
+            reason = row.get("why", {}).get("lc_win_rate")
+            if reason:
+                places.setdefault(reason, []).append(f"{code} in round {at_round}")
+    return "".join(f"\nNo LC for {', '.join(at)}: {reason}." for reason, at in places.items())
+
+
 def print_summary(run: RunDir, console: Console) -> None:
     """The results of every judged round per language; of a run without a judge, its responses and pairs."""
     config = read_config(run)
@@ -119,8 +131,8 @@ def print_summary(run: RunDir, console: Console) -> None:
     own = "" if baseline_judged else " (its own rates are 50 by definition)"
     console.print(
         Text(
-            f"Rates in percent against {last['baseline']}{own}, judged by {last['judge']} on {held_out} prompts per "
-            "language; change: points of win rate since the first judged round, ▲ or ▼ where its 95 % interval "
-            f"excludes 0{_too_few(min(sizes))}; lengths in characters."
+            f"Rates in percent against {last['baseline']}{own}, judged by {describe_judge(last)} on {held_out} "
+            "prompts per language; change: points of win rate since the first judged round, ▲ or ▼ where its 95 % "
+            f"interval excludes 0{_too_few(min(sizes))}; lengths in characters.{_without_lc(judged)}"
         )
     )

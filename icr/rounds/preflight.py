@@ -9,7 +9,9 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from eval.judges.open import check_judge
 from eval.judges.own import check_own_judge
+from eval.judges.prompts import check_prompts
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
 from icr.base.errors import ConfigError, UserError
@@ -177,6 +179,7 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
         return [], None
     if judge.own:
         found.attempt(None, check_own_judge, judge.own, judge.benchmarks)
+    found.attempt(None, check_prompts, judge)
     if not judge.prompts and "xalpaca" in judge.benchmarks:
         found.add(
             "the judge has no prompts", where="judge.prompts", do="name held-out prompts, or set judge.kind to none"
@@ -193,13 +196,13 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
         name = getattr(judge, key)
         if name and not Path(name).is_file():
             found.add(f"file {name} not found", where=f"judge.{key}", do="check the path")
-    if not judge.model and not judge.own:
+    if not judge.model and not judge.own and not judge.judges:
         found.add("the judge has no model", where="judge.model", do="name a model, or set judge.kind to none")
     heldout: list[Prompt] = []
     if judge.prompts and "en" in config.prompts.languages:
         heldout = found.attempt([], load_heldout, judge.prompts, config.prompts.languages, judge.limit)
-    if judge.kind == "openai" and judge.model:
-        found.attempt(None, _check_endpoint, judge)
+    if judge.kind == "openai" and (judge.model or judge.judges):
+        found.attempt(None, check_judge, judge)
     elif judge.prices:
         found.attempt(None, _check_prices, judge.prices)
     if judge.baseline != "round-0":
@@ -208,20 +211,15 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
     return heldout, found.attempt(None, locate, model, "judge.model") if model else None
 
 
-def _check_endpoint(judge: Judge) -> None:
-    from icr.endpoint.check import check_endpoint
-
-    assert judge.model is not None
-    check_endpoint(judge.model, judge)
-
-
 def _describe_end(judge: Judge) -> list[str]:
     from icr.endpoint.address import show_address
     from icr.endpoint.ends import describe_end
 
-    if judge.kind != "openai" or not judge.model:
+    if judge.kind != "openai":
         return []
-    return describe_end(judge.model, show_address(judge), judge.ends, date.today())
+    today = date.today()
+    judges = [one for one in judge.members.values() or [judge] if one.model]
+    return [line for one in judges for line in describe_end(one.model or "", show_address(one), one.ends, today)]
 
 
 def _check_prices(path: str) -> None:

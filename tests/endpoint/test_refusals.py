@@ -86,6 +86,20 @@ REFUSALS = {
         fault(422, "Input validation error: `temperature` must be strictly positive"),
         "temperature", None, "does not support temperature",
     ),
+    "openai, a model of before structured outputs": Refusal(
+        fault(400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model. Learn "
+              "more about supported models at the Structured Outputs guide.", param=None, code=None),
+        "response_format", None, "does not support response_format",
+    ),
+    "a server that knows no response_format": Refusal(
+        raw(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "response_format"],
+                              "msg": "Extra inputs are not permitted"}]}),
+        "response_format", None, "does not support response_format",
+    ),
+    "openrouter, a provider without it": Refusal(
+        fault(400, "Structured outputs are not supported by this provider"),
+        "response_format", None, "does not support structured outputs",
+    ),
     "plain text": Refusal(
         Answer(b"unknown field logprobs", 400), "logprobs", None, "does not support logprobs",
     ),
@@ -101,7 +115,8 @@ def test_what_a_provider_refuses_is_asked_differently_once_and_said(provider: st
         return refusal.answer if sent else says("A")
 
     with Stub(script) as stub:
-        asked = judge(tmp_path, stub.url, steps, concurrency=8)
+        structured = refusal.if_sent == "response_format"
+        asked = judge(tmp_path, stub.url, steps, concurrency=8, structured=structured)
         verdicts = verdicts_on(asked, *(item(n) for n in range(30)))
         requests = [request for _, request, _ in stub.sent]
     assert shares(verdicts) == [1.0] * 30

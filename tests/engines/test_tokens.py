@@ -11,6 +11,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from eval.judges.prompts import built_in
 from eval.judges.question import Question
 from icr.base.conversation import wrap_text
 from icr.engines.base import Stops
@@ -161,5 +162,7 @@ def test_training_scoring_and_judging_take_text_for_text(tmp_path: Path) -> None
     assert end not in [id for id, _ in classifier.token_ids(wrap_text(SPELLED), SPELLED)]
 
     texts = (("instruction", SPELLED), ("first", "a"), ("second", "b"))
-    judged = Question("1", "judge_accuracy.txt", tuple("12345"), texts, (("language", "German"),), explained=True)
+    judged = Question(
+        "1", built_in()["accuracy"].one.text, tuple("12345"), texts, (("language", "German"),), explained=True
+    )
     assert prompt_token_ids(make_tokenizer(), wrap_text(judged.prompt(explained=False))).count(end) == 1

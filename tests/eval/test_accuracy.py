@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from eval.accuracy import LABELS, agreement_of, chosen_first, pick_pairs, run_agreement, summarise
+from eval.accuracy import agreement_of, chosen_first, pick_pairs, points_of, run_agreement, summarise
+from eval.judges.prompts import built_in
 from eval.judges.question import Question, Verdict
 from icr.base.errors import UserError
 from icr.base.files import read_rows, write_rows
 from icr.rows import PAIRS
 from tests.helpers.judging import judged_by
+
+WORDING = built_in()["accuracy"].one
 
 
 def write_pairs(path: Path, count: int = 6) -> Path:
@@ -95,9 +98,9 @@ def test_the_average_takes_a_prompts_languages_as_one_draw(tmp_path: Path) -> No
 
 
 def test_shares_count_to_the_side_of_the_chosen_response_and_ties_as_half() -> None:
-    assert agreement_of(Verdict((0.5, 0.3, 0.2)), True) == pytest.approx((0.6, 0.2))
-    assert agreement_of(Verdict((0.5, 0.3, 0.2)), False) == pytest.approx((0.4, 0.2))
-    assert agreement_of(Verdict(None, "refused"), True) == (None, None)
+    assert agreement_of(Verdict((0.5, 0.3, 0.2)), points_of(True, WORDING)) == pytest.approx((0.6, 0.2))
+    assert agreement_of(Verdict((0.5, 0.3, 0.2)), points_of(False, WORDING)) == pytest.approx((0.4, 0.2))
+    assert agreement_of(Verdict(None, "refused"), points_of(True, WORDING)) == (None, None)
 
 
 def test_the_same_pairs_are_picked_every_time_and_asked_once(tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_the_same_pairs_are_picked_every_time_and_asked_once(tmp_path: Path) -> 
     run_agreement(judged_by(judge, "rater", 3), picked, tmp_path / "out")
     run_agreement(judged_by(judge, "rater", 3), picked, tmp_path / "out")
     assert len(judge.asked) == 14
-    assert all(q.labels == LABELS for q in judge.asked)
+    assert all(q.labels == WORDING.labels for q in judge.asked)
     assert sum("Swahili" in q.prompt() for q in judge.asked if dict(q.values)["lang"] == "sw") == 7
     assert len(read_rows(tmp_path / "out" / "sw.parquet")) == 7
 

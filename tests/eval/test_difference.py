@@ -13,6 +13,7 @@ from rich.console import Console
 from scipy.stats import ttest_1samp
 
 from eval.difference import compare
+from eval.terms import describe_judge
 from eval.xalpaca.pairwise import VERDICTS
 from icr.base.errors import UserError
 from icr.base.files import write_json, write_rows
@@ -158,3 +159,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare(one, tmp_path / "nothing", "xalpaca")
     with pytest.raises(UserError, match="no grades"):
         compare(one, one, "mtbench")
+
+
+def test_the_judge_of_a_summary_in_words() -> None:
+    summary = {"judge": "openai: m", "template": "abc", "template_source": "icr's own"}
+    assert describe_judge(summary) == describe_judge({"judge": "openai: m"}) == "openai: m"
+    there = {"address": "https://example.org/v1", "template_source": "own.yaml"}
+    assert describe_judge(summary | there) == "openai: m at https://example.org/v1 with the prompt own.yaml (abc)"

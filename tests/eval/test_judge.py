@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from eval.judges.local import LocalJudge, choose_labels
+from eval.judges.prompts import built_in
 from eval.judges.question import CUT, Question, Verdict, fill
 from eval.xalpaca.pairwise import Comparison, run_verdicts, seeded_order
 from icr.base.conversation import wrap_text
@@ -240,7 +241,8 @@ def test_labels_that_melt_into_the_template_give_way_to_others() -> None:
 
 def test_a_label_that_begins_another_counts_only_as_the_whole_answer(folder: Path, local: LocalJudge) -> None:
     grades = tuple(str(n) for n in range(1, 11))
-    question = Question("1", "judge_accuracy.txt", grades, (("instruction", "?"), ("first", "a"), ("second", "b")),
+    question = Question("1", built_in()["accuracy"].one.text, grades,
+                        (("instruction", "?"), ("first", "a"), ("second", "b")),
                         (("language", "German"),), explained=True)  # fmt: skip
     verdict = local.ask([question], lambda more: None)[0]
     tokenizer = load_tokenizer(str(folder))

@@ -10,6 +10,7 @@ import pytest
 
 from eval.accuracy import run_agreement
 from eval.judges.own import OwnJudge
+from eval.judges.prompts import built_in
 from eval.judges.question import Question
 from eval.xalpaca.answers import read_answers
 from eval.xalpaca.pairwise import Comparison, run_verdicts
@@ -51,7 +52,7 @@ def test_one_message_is_asked_about_as_a_text_always_was() -> None:
     question = Comparison("1", "de", wrap_text("Wer?"), "Ich.", "Du.").question()
     assert question == Question(
         id="1",
-        template="judge_pairwise.txt",
+        template=built_in()["xalpaca"].one.text,
         labels=("A", "B"),
         texts=(("instruction", "Wer?"), ("first", "Ich."), ("second", "Du.")),
         values=(("language", "German"), ("lang", "de")),

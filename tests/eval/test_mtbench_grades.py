@@ -9,9 +9,10 @@ from statistics import stdev
 
 import pytest
 
+from eval.judges.prompts import built_in
 from eval.judges.question import Verdict
 from eval.mtbench.answers import ANSWERS
-from eval.mtbench.grade import GRADES, expected_grade, grade, grading_questions
+from eval.mtbench.grade import grade, grading_questions, points_of
 from eval.mtbench.questions import load_questions
 from eval.mtbench.summary import mtbench_rows, summarise
 from icr.base.errors import UserError
@@ -30,21 +31,22 @@ from tests.helpers.mtbench import (
     write_questions,
 )
 
+PROMPTS = built_in()["mtbench"]
+
 
 def test_the_grade_of_label_probabilities_is_their_expectation() -> None:
     shares = (0.0, 0.0, 0.0, 0.0, 0.25, 0.0, 0.25, 0.0, 0.0, 0.5)
-    assert expected_grade(Verdict(shares)) == 0.25 * 5 + 0.25 * 7 + 0.5 * 10
-    assert expected_grade(Verdict(None, "refused")) is None
+    assert Verdict(shares).expect(points_of(PROMPTS)) == 0.25 * 5 + 0.25 * 7 + 0.5 * 10
+    assert Verdict(None, "refused").expect(points_of(PROMPTS)) is None
 
 
 def test_each_turn_is_its_own_question_and_the_second_shows_the_whole_conversation(tmp_path: Path) -> None:
     folder = write_questions(tmp_path / "q", reference="['12', '6']")
     questions = load_questions(MtBench(questions=str(folder)), ["fr"])
     asked = [q for q, _ in grading_questions(questions["fr"], answered(tmp_path, questions) / "answers")]
-    assert [q.template for q in asked] == [
-        "judge_grade_1.txt", "judge_grade_2.txt", "judge_grade_1_reference.txt", "judge_grade_2_reference.txt"
-    ]  # fmt: skip
-    assert all(q.labels == GRADES == tuple(str(n) for n in range(1, 11)) and q.explained for q in asked)
+    names = ("turn_1", "turn_2", "turn_1_reference", "turn_2_reference")
+    assert [q.template for q in asked] == [PROMPTS.wordings[name].text for name in names]
+    assert all(q.labels == PROMPTS.labels == tuple(str(n) for n in range(1, 11)) and q.explained for q in asked)
     first, second, _, referenced = (q.prompt() for q in asked)
     assert "fr first" in first and "fr second" not in first and WRITING["fr"][1] not in first
     parts = [WRITING["fr"][0], "fr first", WRITING["fr"][1], "fr second"]

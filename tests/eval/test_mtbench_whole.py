@@ -158,7 +158,7 @@ def test_five_languages_against_an_endpoint_that_is_cut_off_in_between(
     check_public_files(out / "mtbench", "m", summary)
     judgments = read_lines(out / "mtbench" / "model_judgment" / "ru" / "m_single.jsonl")
     assert [row["score"] for row in judgments] == [8.0, 10.0, 8.0, -1]
-    assert judgments[1]["judge"] == ["m", "judge_grade_2"] and judgments[1]["judgment"].endswith("[[10]]")
+    assert judgments[1]["judge"] == ["m", "mtbench-turn_2"] and judgments[1]["judgment"].endswith("[[10]]")
     assert judgments[1]["user_prompt"] in [c[-1]["content"] for c in conversations], "as it was asked"
 
 

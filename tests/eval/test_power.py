@@ -64,3 +64,25 @@ def test_validate_says_it_of_the_runs_benchmarks() -> None:
         f"X-AlpacaEval: {describe_power('xalpaca', {'de': 12, 'en': 12})}"
     ]
     assert describe_plans(Judge(kind="none"), ["de", "en"], []) == []
+
+
+@pytest.mark.parametrize("references", ["judge", None])
+def test_a_dry_run_of_mtbench_counts_the_references_that_the_judge_writes(
+    tmp_path: Path, references: str | None
+) -> None:
+    """Two questions of two turns; math has no reference, or both."""
+    from tests.helpers.mtbench import write_questions
+
+    given = None if references else "['12', '6']"
+    section = {"questions": str(write_questions(tmp_path / "q", reference=given)), "references": references,
+               "max_tokens": 100}  # fmt: skip
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("m: {input: 0.0, output: 10.0}\n")
+    data = {"languages": ["fr"], "judge": {"mtbench": section, "prices": str(prices),
+                                           "base_url": "http://127.0.0.1:9/v1"}}  # fmt: skip
+    config = evaluation_config("mtbench", str(tmp_path), "openai:m", data, [])
+    cost = estimate(config, tmp_path / "out").splitlines()[0]
+    written = 2 if references else 0
+    assert cost.startswith(f"{4 + written} calls to m"), cost
+    assert ("; 2 of them write references" in cost) == bool(references)
+    assert f"at most {3 * 4 * 1024 + written * 100:,} completion tokens" in cost

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from eval.accuracy import LABELS
 from eval.judges.labels import find_grade, find_label, find_marked, strip_thinking
+from eval.judges.prompts import built_in
 from eval.judges.question import Question, Verdict
 from eval.judges.reading import read_reply
-from eval.mtbench.grade import GRADES, POINTS
+from eval.mtbench.grade import points_of
 from icr.base.errors import UserError
 from icr.endpoint.cache import Cache
 from icr.endpoint.reply import read_completion
@@ -72,7 +72,7 @@ def test_the_last_line_of_a_cut_answer_may_be_the_beginning_of_a_sentence() -> N
     ],
 )
 def test_reward_accuracy_ignores_case_and_blanks(text: str, label: str | None) -> None:
-    assert find_marked(text, LABELS) == label
+    assert find_marked(text, built_in()["accuracy"].labels) == label
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_reward_accuracy_ignores_case_and_blanks(text: str, label: str | None) -
 )
 def test_grades_are_read_as_fastchat_reads_them(text: str, grade: float | None) -> None:
     assert find_grade(text, 1, 10) == grade
-    question = Question("q", "judge_grade_1.txt", GRADES, (), explained=True)
+    question = Question("q", "?", built_in()["mtbench"].labels, (), explained=True, graded=True)
     verdict = read_reply(read_completion(says(text or " ").body), question)
-    assert verdict.expect(POINTS) == (pytest.approx(grade) if grade is not None else None)
+    assert verdict.expect(points_of(built_in()["mtbench"])) == (pytest.approx(grade) if grade is not None else None)
     assert grade is None or (verdict.shares is not None and sum(verdict.shares) == pytest.approx(1))
 
 

@@ -60,6 +60,10 @@ Script = Callable[[dict[str, Any], int], Answer]
 """(the request's JSON, how often this question was asked before) → what to answer."""
 
 
+Other = Callable[[str, str, dict[str, str], bytes], Answer]
+"""(method, path, headers, body) → what to answer."""
+
+
 class Stub:
     """Serves while the `with` block runs, in a thread. Questions are told apart by their last message."""
 
@@ -71,6 +75,8 @@ class Stub:
         self.sent: list[tuple[float, dict[str, Any], dict[str, str]]] = []
         """Time, JSON and headers of every request."""
         self.paths: list[str] = []
+        self.other: Other | None = None
+        """Answers requests to other paths than that of chat completions."""
         self.busy = self.most_busy = 0
         self.connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
@@ -126,11 +132,15 @@ class _Connection(asyncio.Protocol):
             return
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        length = int(headers["content-length"])
+        length = int(headers.get("content-length", 0))
         if len(rest) >= length:
             self._received = rest[length:]
-            self._stub.paths.append(first.split(" ")[1])
-            self._take(json.loads(rest[:length]), headers)
+            method, path = first.split(" ")[:2]
+            self._stub.paths.append(path)
+            if self._stub.other is not None and "/chat/completions" not in path:
+                self._write(self._stub.other(method, path, headers, rest[:length]))
+            else:
+                self._take(json.loads(rest[:length]), headers)
 
     def _take(self, request: dict[str, Any], headers: dict[str, str]) -> None:
         stub, question = self._stub, request["messages"][-1]["content"]
@@ -149,14 +159,17 @@ class _Connection(asyncio.Protocol):
         self._stub.busy -= 1
         if self.transport.is_closing():  # the client was killed or gave up waiting
             return
+        self._write(answer)
+        if not answer.cut and answer.status == 200:
+            self._stub.answered_of[question] += 1
+
+    def _write(self, answer: Answer) -> None:
         fields = {"content-type": "application/json", "content-length": str(len(answer.body)), **answer.headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         body = answer.body[: len(answer.body) // 2] if answer.cut else answer.body
         self.transport.write(f"HTTP/1.1 {answer.status} X\r\n{head}\r\n".encode() + body)
         if answer.cut:
             self.transport.close()
-        elif answer.status == 200:
-            self._stub.answered_of[question] += 1
 
 
 def prefers_good(request: dict[str, Any], before: int) -> Answer:

@@ -9,6 +9,7 @@ from tests.malformed.bench import Bench, Case, setting
 
 LOCAL = {"judge__kind": "local"}
 ENDPOINT = {"judge__kind": "openai", "judge__model": "m", "judge__benchmarks": "[accuracy]"}
+HALF_A_TEMPLATE = "xalpaca:\n  labels: [A, B]\n  prompt: '{instruction} {first}'\n"
 HERE = "http://127.0.0.1:9/v1"
 
 
@@ -187,6 +188,16 @@ def judges() -> Iterator[Case]:
     yield judged("no baseline", lambda b: {"judge.baseline": "nowhere"}, "nowhere", "judge.baseline")
     yield judged("no difficulties", lambda b: {"judge.difficulty": "d.csv"}, "d.csv not found", "judge.difficulty")
     yield judged("no gamed pairs", lambda b: {"judge.gamed": "g.csv"}, "g.csv not found", "judge.gamed")
+    yield judged("no template", lambda b: {"judge.template": "t.yaml"}, "t.yaml", "no such file")
+    yield judged(
+        "a template without an answer",
+        lambda b: {
+            "judge.template": str(b.write("t.yaml", "xalpaca:\n  labels: [A, B]\n  prompt: '{instruction} {first}'\n"))
+        },
+        "`xalpaca.prompt` has no {second}",
+        "t.yaml:3",
+    )
+    yield setting("judge.judges", "[{model: a}, {model: a}]", "two judges are called a", judge__kind="openai")
     yield judged("no such model", lambda b: {"judge.model": "./m"}, "m not found", "judge.model")
     yield judged("a limit of a text", lambda b: {"judge.limit": "all"}, "`judge.limit`", "'all'")
     yield judged("few-shot of a text", lambda b: {"judge.nlp": "{few_shot: {arc: many}}"}, "`judge.nlp.few_shot.arc`")

@@ -100,6 +100,22 @@ def test_figures_are_all_there_in_each_languages_colour(report: Page) -> None:
     assert len(set(labels)) == len(labels)
 
 
+def test_several_judges_their_prompt_and_their_agreement_are_in_it(short: RunDir) -> None:
+    path = short.round(1).summary
+    value = {"value": 61.25, "se": 2.5}
+    panel = {
+        "judges": {"a": {"average": value}, "b": {"average": value}},
+        "majority": {"average": {"value": 60.0}},
+        "alpha": {"en": 0.5, "all": 0.75},
+    }
+    named = {"judge": "2 judges: a, b", "template": "abc", "template_source": "own.yaml", "panel": panel}
+    write_json(path, read_json(path) | named)
+    text = page(short).text
+    assert "Judge: 2 judges: a, b with the prompt own.yaml (abc)" in text
+    assert "a: 61.25 ± 2.50; b: 61.25 ± 2.50; what most judges say: 60.00; agreement of the judges" in text
+    assert "Krippendorff's α: en 0.50, all 0.75." in text
+
+
 def test_hostile_texts_are_shown_as_texts(short: RunDir) -> None:
     config = config_of()
     config["models"]["reference"] = config["judge"]["model"] = config["objective"] = HOSTILE

@@ -61,6 +61,7 @@ def test_summary_fits_a_terminal_and_marks_what_has_changed_for_sure(finished: R
     assert [row[-1] == "▲" for row in marked] == changes, sure
     assert 1 < len(sure) < 6
     assert marked[2] == ["2", "71.0", "±", "6.3", "68.2", "±", "6.3", "516", "89", "%", "+21.0", "▲"]
+    assert "No LC for ar in round 1: all lengths are equal." in " ".join(text.split())
     assert "judged by SmolLM2-135M-Instruct (local) on 36 to 40 prompts" in " ".join(text.split())
 
 

@@ -110,8 +110,8 @@ def test_operational_keys_are_those_that_change_no_result() -> None:
         "train.micro_batch_size", "train.gradient_checkpointing", "train.deepspeed", "train.processes", "train.nodes",
         "train.launcher", "train.save_steps", "train.save_minutes", "train.validation_steps", "train.report_to",
         "judge.concurrency", "judge.requests_per_minute", "judge.tokens_per_minute", "judge.attempts", "judge.timeout",
-        "judge.budget", "judge.prices", "judge.ends", "judge.cache", "judge.max_unscored", "judge.nlp.batch_size",
-        "prompts.allow_overlap",
+        "judge.batch", "judge.budget", "judge.prices", "judge.ends", "judge.cache", "judge.max_unscored",
+        "judge.nlp.batch_size", "prompts.allow_overlap",
     }  # fmt: skip
     with pytest.raises(KeyError):
         is_operational("train.none")

@@ -1,0 +1,267 @@
+"""What a judge is asked with: icr's own prompts (prompts/judge.yaml), or those of a file of the same form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from eval.judges.labels import words
+from icr.base.content import hash_value
+from icr.base.errors import ConfigError, UserError, some
+from icr.base.yaml_text import Document, read_yaml
+from icr.config.load import make_section
+from icr.config.schema import Judge as JudgeConfig
+from icr.config.values import Section, Text
+
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{(\w+)\}")
+"""{name}, or {{name}} for these very characters. Any other brace is a brace."""
+BUILT_IN = "icr's own"
+DO = "docs/evaluation.md, Other prompts, shows a file"
+OURS = ("language", "fence", "reply")
+"""Placeholders of every prompt: the language's name, a word that no text can foresee, and how to answer."""
+PAIR = ("instruction", "first", "second")
+TURNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "turn_1": (("question_1", "answer_1"), ()),
+    "turn_1_reference": (("question_1", "answer_1"), ("reference_1",)),
+    "turn_2": (("question_2", "answer_2"), ("question_1", "answer_1")),
+    "turn_2_reference": (("question_2", "answer_2"), ("question_1", "answer_1", "reference_1", "reference_2")),
+}
+"""MT-Bench's prompts → the placeholders that each must have, and those that it may have."""
+
+Label = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+
+
+class Asked(Section):
+    """What all sections of a file of prompts have."""
+
+    reasoning: Literal["none", "first"] = "none"
+    """`none`: the judge answers with a label alone. `first`: it may reason, and ends with its label in brackets."""
+
+
+class PairPrompt(Asked):
+    """Two answers to one instruction."""
+
+    labels: Annotated[list[Label], Field(min_length=2, max_length=3)]
+    """For the first answer, for the second, and, where the prompt has it, for neither."""
+    prompt: Text
+
+
+class GradePrompt(Asked):
+    """MT-Bench's two turns, each with and without a reference."""
+
+    labels: Annotated[list[Label], Field(min_length=2)]
+    """Whole numbers, the worst grade first, each one more than the one before."""
+    turn_1: Text
+    turn_1_reference: Text
+    turn_2: Text
+    turn_2_reference: Text
+
+
+class PromptFile(Section):
+    """A file of judge prompts, a section per benchmark."""
+
+    xalpaca: PairPrompt | None = None
+    accuracy: PairPrompt | None = None
+    mtbench: GradePrompt | None = None
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One prompt, and how it is answered."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    explained: bool
+    """The judge may write before it decides."""
+
+    @property
+    def points(self) -> tuple[float, ...]:
+        """What each label of a comparison says for the first answer: a third label is a tie, and half."""
+        return (1.0, 0.0, 0.5)[: len(self.labels)]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of one benchmark."""
+
+    source: str
+    """Where they are from, for people: BUILT_IN or the file's name."""
+    wordings: Mapping[str, Wording]
+    """By name: `prompt`, or one of TURNS."""
+
+    @property
+    def one(self) -> Wording:
+        """The prompt of a benchmark that has one."""
+        return self.wordings["prompt"]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return next(iter(self.wordings.values())).labels
+
+    @property
+    def identity(self) -> str:
+        """By content; of icr's own prompts as icr has always named them."""
+        own = [wording.text for wording in self.wordings.values()]
+        if self.source == BUILT_IN:
+            return hash_value(own)[:16]
+        first = next(iter(self.wordings.values()))
+        return hash_value([own, list(first.labels), first.explained])[:16]
+
+    def summary(self) -> dict[str, str]:
+        """What a summary says of them."""
+        return {"template": self.identity, "template_source": self.source}
+
+
+def find_prompts(config: JudgeConfig, benchmark: str) -> Prompts:
+    """What a judge is asked with: the section of `judge.template`, else icr's own.
+
+    Raises:
+        ConfigError, UserError: as `read_prompts`.
+    """
+    own = read_prompts(Path(config.template)) if config.template else {}
+    return own.get(benchmark) or built_in()[benchmark]
+
+
+@cache
+def built_in() -> dict[str, Prompts]:
+    """icr's own prompts by benchmark."""
+    with as_file(files("prompts").joinpath("judge.yaml")) as path:
+        return read_prompts(path, BUILT_IN)
+
+
+def read_prompts(path: Path, source: str | None = None) -> dict[str, Prompts]:
+    """The prompts of a file, by benchmark; those that it does not have are icr's own.
+
+    Raises:
+        UserError: the file is not there, or not YAML.
+        ConfigError: every problem found, each with its line: keys, labels and placeholders.
+    """
+    document = read_yaml(path, "the judge's template")
+    if not isinstance(document.data, dict) or not document.data:
+        raise UserError("the judge's template has no prompt", where=str(path), do=DO)
+    found = make_section(PromptFile, document.data, source=path, document=document)
+    problems = list(_Check(path, document, path.read_text(encoding="utf-8-sig").splitlines()).problems(found))
+    if problems:
+        raise ConfigError(problems)
+    sections = ((name, getattr(found, name)) for name in PromptFile.model_fields)
+    return {name: _prompts(name, section, source or path.name) for name, section in sections if section is not None}
+
+
+def _prompts(benchmark: str, section: PairPrompt | GradePrompt, source: str) -> Prompts:
+    explained, labels = section.reasoning == "first", tuple(section.labels)
+    texts = {name: getattr(section, name) for name in _texts(section)}
+    return Prompts(
+        source, {name: Wording(f"{benchmark}-{name}", text, labels, explained) for name, text in texts.items()}
+    )
+
+
+def _texts(section: PairPrompt | GradePrompt) -> tuple[str, ...]:
+    return ("prompt",) if isinstance(section, PairPrompt) else tuple(TURNS)
+
+
+def check_prompts(config: JudgeConfig) -> None:
+    """Whether the judge that a config names can be asked with its template.
+
+    Raises:
+        ConfigError, UserError: as `read_prompts`; the judge is a class, or cannot reason first as the prompt says.
+    """
+    if not config.template:
+        return
+    where = f"judge.template: {config.template}"
+    if config.own:
+        do = "remove it: a class has its own rule"
+        raise UserError("a custom judge is asked without a prompt", where=where, do=do)
+    own = read_prompts(Path(config.template))
+    if config.kind != "local":
+        return
+    stuck = [name for name, of in own.items() for w in of.wordings.values() if w.explained and "{reply}" not in w.text]
+    if stuck:
+        raise UserError(
+            f"a local judge answers with a label alone, and the prompt of {some(dict.fromkeys(stuck))} asks for "
+            "reasoning first",
+            where=where,
+            do="write {reply} where the prompt says how to answer, or reasoning: none with a prompt for a label alone",
+        )
+
+
+def identify_prompts(config: JudgeConfig, benchmarks: list[str]) -> dict[str, str]:
+    """The prompts of `judge.template` by their content, for the keys of steps; none where they are icr's own.
+
+    Raises:
+        ConfigError, UserError: as `read_prompts`.
+    """
+    if not config.template:
+        return {}
+    own = read_prompts(Path(config.template))
+    return {f"judge template of {name}": own[name].identity for name in benchmarks if name in own}
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Finds what pydantic cannot know, with the line of each."""
+
+    path: Path
+    document: Document
+    lines: list[str]
+
+    def problems(self, found: PromptFile) -> Iterator[UserError]:
+        for name in PromptFile.model_fields:
+            section = getattr(found, name)
+            if section is not None:
+                yield from self._labels(name, section)
+                for text in _texts(section):
+                    must, may = (PAIR, ()) if text == "prompt" else TURNS[text]
+                    yield from self._placeholders((name, text), getattr(section, text), section.labels, must, may)
+
+    def _labels(self, name: str, section: PairPrompt | GradePrompt) -> Iterator[UserError]:
+        said = [words(label) for label in section.labels]
+        where = self._where((name, "labels"))
+        mute = [label for label, own in zip(section.labels, said, strict=True) if not own]
+        if mute:
+            do = "write letters or numbers"
+            yield UserError(f"`{name}.labels`: {some(mute)} cannot be read in an answer", where=where, do=do)
+        elif len(set(said)) < len(said):
+            twice = [label for label, own in zip(section.labels, said, strict=True) if said.count(own) > 1]
+            yield UserError(f"`{name}.labels`: {' and '.join(twice)} are the same in an answer", where=where,
+                            do="give each label other letters or numbers")  # fmt: skip
+        elif isinstance(section, GradePrompt) and not _is_scale(section.labels):
+            yield UserError(f"`{name}.labels` are not grades", where=where,
+                            do="write whole numbers that grow by one, such as [1, 2, 3, 4, 5]")  # fmt: skip
+
+    def _placeholders(
+        self, keys: tuple[str, str], text: str, labels: list[str], must: tuple[str, ...], may: tuple[str, ...]
+    ) -> Iterator[UserError]:
+        known = [*must, *may, *OURS, *(f"label_{n}" for n in range(1, len(labels) + 1))]
+        used = [(match[2], match.start()) for match in PLACEHOLDER.finditer(text) if match[2]]
+        missing = [f"{{{name}}}" for name in must if name not in dict(used)]
+        if missing:
+            yield UserError(f"`{'.'.join(keys)}` has no {' and no '.join(missing)}", where=self._where(keys),
+                            do="write it where that text goes in")  # fmt: skip
+        for name, place in dict(reversed(used)).items():
+            if name not in known:
+                yield UserError(
+                    f"`{'.'.join(keys)}`: unknown placeholder {{{name}}}",
+                    where=self._where(keys, text.count("\n", 0, place)),
+                    do=f"use one of {', '.join(known)}; for these very characters, write {{{{{name}}}}}",
+                )
+
+    def _where(self, keys: tuple[str, str], below: int | None = None) -> str:
+        """File and line of a key, or of that line of its text, from 0, if the text is a block."""
+        line = self.document.lines.get(keys) or self.document.lines.get(keys[:1], 1)
+        in_block = re.search(r"\|[-+\d]*\s*(#.*)?$", self.lines[line - 1]) is not None
+        return f"{self.path}:{line if below is None or not in_block else line + 1 + below}"
+
+
+def _is_scale(labels: list[str]) -> bool:
+    if not all(label.isascii() and label.isdigit() for label in labels):
+        return False
+    grades = list(map(int, labels))
+    return grades == list(range(grades[0], grades[0] + len(grades)))
