@@ -14,6 +14,7 @@ import typer
 from icr.base.errors import IcrError, UserError, explain_os_error
 from icr.base.secrets import hide_in
 from icr.commands import inspect, runs
+from icr.commands.audit import audit
 from icr.commands.compare import compare
 from icr.commands.data import data_app
 from icr.commands.judge import judge_app
@@ -83,6 +84,7 @@ for _name, _help in {
     "train": "Train the next policy on the pairs (equation 11 or 16).",
 }.items():
     app.command(_name, help=_help)(runs.stage_command(_name))
+judge_app.command()(audit)
 app.add_typer(judge_app, name="judge")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
