@@ -166,7 +166,7 @@ def _check(config: EvaluationConfig, given: bool, note: Callable[[str], None]) -
         assert judge.mtbench is not None
         load_questions(judge.mtbench, languages)
     else:
-        check_settings(judge.nlp)
+        check_settings(judge.nlp, languages)
 
 
 def _choose_engine(config: EvaluationConfig, model: str, machine: Machine) -> EngineSettings | None:

@@ -78,12 +78,17 @@ class Nlp(Section):
 
     tasks: Literal["paper"] | Annotated[list[Text], Field(min_length=1)] = "paper"
     """`paper`: ARC, HellaSwag, MMLU and TruthfulQA in every language that has them. Or a list of lm-eval task names;
-    `{lang}` in a name stands for each language, and `paper` for the tasks of the paper."""
+    `{lang}` in a name stands for each language, and `paper` for the tasks of the paper. `mmlu_prox`, `mmlu_prox_lite`,
+    `include`, `global_mmlu`, `mgsm`, `mgsm_native_cot` and `belebele` are whole benchmarks in every language that has
+    them."""
     include_path: Text | None = None
     """Folder of custom task files in lm-eval's format. Python functions named in them are executed."""
     few_shot: dict[str, Annotated[Whole, Field(ge=0, le=1000)]] = {}
     """Few-shot examples per benchmark, such as {arc: 25}. Default: 5 for MMLU, 0 for the paper's other benchmarks, and
     for any other task what its own file says."""
+    chat_template: bool = False
+    """Ask through the model's chat template, with few-shot examples as turns: lm-eval's `apply_chat_template` and
+    `fewshot_as_multiturn`."""
     limit: Count | None = None
     """Use only the first N items of each task."""
     backend: Literal["auto", "vllm", "transformers"] = "auto"
