@@ -48,9 +48,9 @@ def regress(x: Floats, y: Floats, ids: Sequence[str]) -> list[Part]:
     Raises:
         ValueError: a coefficient depends on one prompt alone.
     """
-    a = np.linalg.inv(x.T @ x)
+    a: Floats = np.linalg.inv(x.T @ x)
     b = a @ x.T @ y
-    residuals = y - x @ b
+    residuals: Floats = y - x @ b
     residuals[np.abs(residuals) < ROUNDING] = 0.0
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for row, id in enumerate(ids):

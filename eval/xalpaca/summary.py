@@ -13,6 +13,7 @@ from eval.clusters import Part
 from eval.rates import RATES, average_rate, explained, join, language_rate, no_rate, percent
 from eval.terms import identify_templates
 from eval.xalpaca.answers import Answer, Baseline, read_answers
+from eval.xalpaca.fidelity import measure_fidelity
 from eval.xalpaca.items import discrete_preference, position_bias, read_items
 from eval.xalpaca.judged_pairs import JudgedPairs, read_difficulty, read_gamed
 from eval.xalpaca.lc import length_controlled
@@ -190,18 +191,26 @@ def _rates(
 def _facts(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str]) -> Fields:
     """What needs no judge: lengths in characters, and the shares of truncated and right-language answers."""
     if not answers:
-        names = ("mean_length", "mean_length_baseline", "right_language", "truncated")
+        names = ("mean_length", "mean_length_baseline", "right_language", "line_pass", "truncated")
         return dict.fromkeys(names) | {"language_unknown": 0, "why": dict.fromkeys(names, "no answers")}
     known = [code for a in answers if (code := detect(a.text)) is not None]
     right = sum(same_language(code, lang) for code in known) / len(known) if known else None
-    return {
+    fidelity = measure_fidelity([a.text for a in answers], lang)
+    row: Fields = {
         "mean_length": _mean([len(a.text) for a in answers]),
         "mean_length_baseline": _mean([len(baseline[a.id]) for a in answers]),
         "right_language": right,
         "language_unknown": len(answers) - len(known),
+        "line_pass": fidelity.line_pass,
+        "with_long_lines": fidelity.n,
         "truncated": _mean([a.truncated for a in answers]),
         "why": {} if known else {"right_language": "no answer has a known language"},
     }
+    if fidelity.word_pass is not None:
+        row["word_pass"] = fidelity.word_pass
+    if fidelity.line_pass is None:
+        row["why"]["line_pass"] = "no answer has a line of five words"
+    return row
 
 
 def _mean(values: Sequence[float]) -> float:

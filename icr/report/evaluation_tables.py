@@ -92,7 +92,17 @@ def xalpaca_table(summary: Fields) -> RenderableType:
         f"Rates in percent against {Path(summary['baseline']).name}, orders: {summary['orders']}; "
         f"lengths in characters; by order: share of items whose winner changes when the answers are swapped.{fitted}"
     )
-    return Group(table, head, _asides(summary))
+    return Group(table, head, *_fidelity(summary), _asides(summary))
+
+
+def _fidelity(summary: Fields) -> list[Text]:
+    """Shares of answers that stay in their language line by line and, for other scripts, word by word."""
+    found = [
+        f"{code} {share(row['line_pass'])}" + (f" (words {share(row['word_pass'])})" if "word_pass" in row else "")
+        for code, row in summary["languages"].items()
+        if row.get("line_pass") is not None
+    ]
+    return [Text(f"answers with every line in the language: {', '.join(found)}")] if found else []
 
 
 def accuracy_table(summary: Fields) -> RenderableType:
