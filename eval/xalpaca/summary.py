@@ -18,6 +18,7 @@ from eval.xalpaca.items import discrete_preference, position_bias, read_items
 from eval.xalpaca.judged_pairs import JudgedPairs, read_difficulty, read_gamed
 from eval.xalpaca.lc import length_controlled
 from eval.xalpaca.pairwise import TEMPLATE, VerdictRow
+from eval.xalpaca.style import Controlled, contrast, control_style, count_style
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows
@@ -177,14 +178,21 @@ def _rates(
         "win_rate": percent({a.id: preferences[a.id] for a in scored}),
         "discrete_win_rate": percent({a.id: discrete_preference(preferences[a.id]) for a in scored}),
         "lc_win_rate": None,
+        "style_win_rate": None,
     }
     if result.moves is not None:
         moves = dict(zip((a.id for a in scored), result.moves, strict=True))
         parts["lc_win_rate"] = Part(result.lc_win_rate, moves)
+    contrasts = {a.id: contrast(count_style(a.text), count_style(baseline[a.id])) for a in scored}
+    styled = control_style({a.id: preferences[a.id] for a in scored}, contrasts)
+    if isinstance(styled, Controlled):
+        parts["style_win_rate"] = styled.part
     # icr lc shows the raw rate in its place; here a column is one quantity in every language
-    reason = (result.note or "").partition(": ")[2]
-    rows = [language_rate(name, part) if part else no_rate(name, reason) for name, part in parts.items()]
+    reasons = {"lc_win_rate": (result.note or "").partition(": ")[2], "style_win_rate": str(styled)}
+    rows = [language_rate(name, part) if part else no_rate(name, reasons[name]) for name, part in parts.items()]
     rates = join(rows) | {"lc_variant": result.variant}
+    if isinstance(styled, Controlled):
+        rates |= {"style_weights": styled.weights}
     return rates | ({"lc_note": result.note} if result.note and parts["lc_win_rate"] else {}), parts
 
 

@@ -111,7 +111,8 @@ class Judge(Endpoint):
     every: Count = 1
     """Judge every N rounds. Round 0 and the last round are always judged."""
     prompts: Text | None = None
-    """xalpaca: held-out prompts, in the same format as `prompts.path` and also joined by id."""
+    """xalpaca: held-out prompts, in the same format as `prompts.path` and also joined by id. `{lang}` in it stands for
+    each language: hf:CohereLabs/m-ArenaHard:{lang}:test."""
     limit: Count | None = None
     """xalpaca: use only the first N prompts, in the order of the English ones."""
     baseline: Text = "round-0"
