@@ -98,6 +98,7 @@ def find_members(family: str, lang: str) -> Members | None:
         return None
     # composed, not constructed: lm-eval's tags name functions, which nobody needs to run here
     top = yaml.compose(file.read_text(encoding="utf-8"))
+    assert isinstance(top, yaml.MappingNode), file
     values = {key.value: value for key, value in top.value}
     tasks = values["task"]
     if isinstance(tasks, yaml.SequenceNode):
