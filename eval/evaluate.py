@@ -233,7 +233,7 @@ def agreement(
             judge_model=folders.get(model or ""),
             machine=machine,
             engine=None,
-            key=_key_of_judge(asked, model),
+            key=key_of_judge(asked, model),
             round=number,
             pairs=round_.pairs,
         )
@@ -245,7 +245,7 @@ def agreement(
     return summary
 
 
-def _key_of_judge(judge: Judge, model: str | None) -> str:
+def key_of_judge(judge: Judge, model: str | None) -> str:
     """What verdicts depend on besides the pairs, of which more may be asked for at any time."""
     endpoint: list[object] = [judge.model, judge.base_url, judge.preference] if judge.kind == "openai" else []
     if endpoint:

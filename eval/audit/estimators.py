@@ -117,7 +117,7 @@ class Corrected:
 
     part: Part
     power: float
-    """λ: how much the judge counts, from 0 (not at all: the labels alone) to 1."""
+    """λ: how much the judge counts, from 0: not at all, the labels alone."""
     correlation: float
     """Of the judge's and people's values on the labelled prompts."""
 
@@ -128,11 +128,12 @@ def correct(people: Mapping[str, float], judge: Mapping[str, float]) -> Correcte
     values f of these, and f̃ of the N others:
 
         θ = λ·mean(f̃) + mean(Y − λ·f)
-        λ = cov(Y, f) / ((1 + n/N)·var(f over all)), within 0 … 1
+        λ = cov(Y, f) / ((1 + n/N)·var(f over all)), and 0 where that is negative
         se² = λ²·var(f̃)/N + var(Y − λ·f)/n
 
-    λ minimises the error. With ρ the correlation of Y and f, the interval is √(1 − ρ²·N/(n + N)) times as wide as that
-    of the labels alone. The labelled prompts have to be drawn at random from all.
+    λ minimises the error; it is over 1 for a judge that says what people say with less contrast, as the probabilities
+    of labels often do. With ρ the correlation of Y and f, the interval is √(1 − ρ²·N/(n + N)) times as wide as that of
+    the labels alone. The labelled prompts have to be drawn at random from all.
 
     Args:
         people: prompt id → people's value, of at least two prompts that the judge has a value of.
@@ -158,4 +159,4 @@ def _power(y: Floats, f: Floats, rest: Floats) -> tuple[float, float]:
         return 0.0, correlation
     covariance = float(np.cov(y, f)[0, 1])
     power = covariance / ((1 + len(y) / len(rest)) * float(np.concatenate([f, rest]).var(ddof=1)))
-    return min(1.0, max(0.0, power)), correlation
+    return max(0.0, power), correlation

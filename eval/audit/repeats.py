@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from eval.audit.summary import Repeats
 from eval.audit.verdicts import Evaluated, Judged
+from eval.evaluate import key_of_judge
 from eval.judges.asking import Judging
-from eval.judges.open import check_judge, identify_judge, name_judge
+from eval.judges.open import check_judge, name_judge
 from eval.standing import SETTINGS_FILE
 from eval.xalpaca.pairwise import run_verdicts
 from icr.base.content import hash_value
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def ask_again(evaluated: Evaluated, repeats: int, prompts: int, overrides: Sequence[str], console: Console) -> Repeats:
+def ask_again(evaluated: Evaluated, repeats: int, sample: int, overrides: Sequence[str], console: Console) -> Repeats:
     """Have the same judge compare the same answers again.
 
     Args:
         repeats: how often.
-        prompts: of each language, the same in all of them, drawn by their ids.
+        sample: prompts of each language, the same in all of them, drawn by their ids.
         overrides: as in `--set`: where the judge is, what it may cost.
 
     Returns:
@@ -61,7 +62,7 @@ def ask_again(evaluated: Evaluated, repeats: int, prompts: int, overrides: Seque
     if model:
         check_located(model, "judge.model")
     out = evaluated.folder / "audit"
-    chosen = {lang: choose(items, prompts) for lang, items in evaluated.languages.items()}
+    chosen = {lang: choose(items, sample) for lang, items in evaluated.languages.items()}
     found: dict[str, list[dict[str, dict[str, float]]]] = {lang: [] for lang in chosen}
     out.mkdir(parents=True, exist_ok=True)
     lock = RunLock(out / ".lock")
@@ -71,7 +72,7 @@ def ask_again(evaluated: Evaluated, repeats: int, prompts: int, overrides: Seque
         for number in range(1, repeats + 1):
             place = out / f"repeat-{number}"
             _write_answers(evaluated.folder, chosen, place / "answers")
-            key = hash_value([identify_judge(judge, model), number])
+            key = hash_value([key_of_judge(judge, model), number])
             judging = Judging.of(judge, folder, machine, key, place / "cache.sqlite", date)
             baseline = {lang: {item.id: item.theirs for item in items} for lang, items in chosen.items()}
             run_verdicts(judging, place / "answers", baseline, place, evaluated.summary["orders"])
@@ -83,10 +84,10 @@ def ask_again(evaluated: Evaluated, repeats: int, prompts: int, overrides: Seque
     return found
 
 
-def choose(items: Sequence[Judged], prompts: int) -> list[Judged]:
+def choose(items: Sequence[Judged], sample: int) -> list[Judged]:
     """So many prompts that the judge was asked about, drawn by their ids: translations of a prompt are drawn alike."""
     asked = [item for item in items if not item.identical]
-    return sorted(asked, key=lambda item: hashlib.sha256(f"audit\x1f{item.id}".encode()).digest())[:prompts]
+    return sorted(asked, key=lambda item: hashlib.sha256(f"audit\x1f{item.id}".encode()).digest())[:sample]
 
 
 def _read_judge(folder: Path, overrides: Sequence[str]) -> tuple[Judge, str]:

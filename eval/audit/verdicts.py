@@ -10,7 +10,7 @@ from eval.folders import verdicts_folder
 from eval.terms import read_summary_of, unjudged
 from eval.xalpaca.answers import Answer, read_answers
 from eval.xalpaca.pairwise import VerdictRow
-from icr.base.errors import UserError
+from icr.base.errors import UserError, some
 from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows
 from icr.languages import detect, same_language
@@ -83,12 +83,18 @@ def read_evaluation(folder: Path) -> Evaluated:
 def _read_language(folder: Path, lang: str, answers: Sequence[Answer]) -> list[Judged]:
     baseline = read_compared(folder, lang)
     verdicts: dict[str, list[VerdictRow]] = {}
-    for row in read_rows(verdicts_folder(folder, "xalpaca") / f"{lang}.parquet"):
+    path = verdicts_folder(folder, "xalpaca") / f"{lang}.parquet"
+    if not path.is_file():
+        raise UserError("the verdicts are not there", where=str(path), do=DO)
+    for row in read_rows(path):
         verdicts.setdefault(row["prompt_id"], []).append(row)
+    if missing := [a.id for a in answers if a.id not in baseline]:
+        what = f"{len(missing)} answers in {lang} were not compared: {some(missing)}"
+        raise UserError(what, where=str(folder), do="judge again into another folder")
     return [
         Judged(a.id, lang, a.instruction, a.text, theirs, verdicts.get(a.id, []), _wrong(a.text, theirs, lang))
         for a in answers
-        if (theirs := baseline.get(a.id)) is not None
+        for theirs in [baseline[a.id]]
     ]
 
 

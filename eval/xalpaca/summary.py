@@ -199,25 +199,35 @@ def _rates(
 def _facts(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str]) -> Fields:
     """What needs no judge: lengths in characters, and the shares of truncated and right-language answers."""
     if not answers:
-        names = ("mean_length", "mean_length_baseline", "right_language", "line_pass", "truncated")
+        names = (
+            "mean_length",
+            "mean_length_baseline",
+            "right_language",
+            "line_pass",
+            "line_pass_baseline",
+            "truncated",
+        )
         return dict.fromkeys(names) | {"language_unknown": 0, "why": dict.fromkeys(names, "no answers")}
     known = [code for a in answers if (code := detect(a.text)) is not None]
     right = sum(same_language(code, lang) for code in known) / len(known) if known else None
     fidelity = measure_fidelity([a.text for a in answers], lang)
+    theirs = measure_fidelity([baseline[a.id] for a in answers], lang)
     row: Fields = {
         "mean_length": _mean([len(a.text) for a in answers]),
         "mean_length_baseline": _mean([len(baseline[a.id]) for a in answers]),
         "right_language": right,
         "language_unknown": len(answers) - len(known),
         "line_pass": fidelity.line_pass,
+        "line_pass_baseline": theirs.line_pass,
         "with_long_lines": fidelity.n,
         "truncated": _mean([a.truncated for a in answers]),
         "why": {} if known else {"right_language": "no answer has a known language"},
     }
     if fidelity.word_pass is not None:
         row["word_pass"] = fidelity.word_pass
-    if fidelity.line_pass is None:
-        row["why"]["line_pass"] = "no answer has a line of five words"
+    for name, found in (("line_pass", fidelity), ("line_pass_baseline", theirs)):
+        if found.line_pass is None:
+            row["why"][name] = "no answer has a line of five words"
     return row
 
 

@@ -19,7 +19,7 @@ def audit(
         Path | None, typer.Option("--human", help="csv of people's labels: id or index, lang, preference or label.")
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=0, max=20, help="Ask the judge again so many times.")] = 0,
-    prompts: Annotated[int, typer.Option("--prompts", min=1, help="Prompts per language that are asked again.")] = 50,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Prompts per language that are asked again.")] = 50,
     page: Annotated[Path | None, typer.Option("--page", help="Write the verdicts with both answers as HTML.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -37,7 +37,7 @@ def audit(
     if repeats:
         from eval.audit.repeats import ask_again
 
-        again = ask_again(evaluated, repeats, prompts, set_ or [], stderr())
+        again = ask_again(evaluated, repeats, sample, set_ or [], stderr())
     result = audited(evaluated, labels, again)
     write_json(folder / "audit" / "summary.json", result)
     if page:

@@ -107,11 +107,13 @@ def _at_equal_style(summary: Fields) -> list[Text]:
 def _fidelity(summary: Fields) -> list[Text]:
     """Shares of answers that stay in their language line by line and, for other scripts, word by word."""
     found = [
-        f"{code} {share(row['line_pass'])}" + (f" (words {share(row['word_pass'])})" if "word_pass" in row else "")
+        f"{code} {share(row['line_pass'])}"
+        + (f" (words {share(row['word_pass'])})" if "word_pass" in row else "")
+        + f", theirs {share(row.get('line_pass_baseline'))}"
         for code, row in summary["languages"].items()
         if row.get("line_pass") is not None
     ]
-    return [Text(f"answers with every line in the language: {', '.join(found)}")] if found else []
+    return [Text(f"answers with every line in the language: {'; '.join(found)}")] if found else []
 
 
 def accuracy_table(summary: Fields) -> RenderableType:

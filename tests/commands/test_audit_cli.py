@@ -34,7 +34,7 @@ def test_an_audit_asks_again_once_and_shows_what_it_found(tmp_path: Path) -> Non
         done = icr(*judge, "--out", out, *words, key=KEY)
         assert done.returncode == 0, done.stderr
         asked = len(stub.sent)
-        audit = ["judge", "audit", out, "--human", people, "--repeats", "2", "--prompts", "5", *words]
+        audit = ["judge", "audit", out, "--human", people, "--repeats", "2", "--sample", "5", *words]
         done = icr(*audit, "--page", page, "--json", key=KEY)
         assert done.returncode == 0, done.stderr
         assert asked == 24 and len(stub.sent) == 24 + 2 * 2 * 5

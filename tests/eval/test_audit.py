@@ -79,7 +79,9 @@ def test_labels_correct_a_judge_by_hand() -> None:
     people = np.array(list(y.values()))
     power = np.cov(people, labelled)[0, 1] / ((1 + 10 / 30) * np.array(list(f.values())).var(ddof=1))
     got = correct(y, f)
-    assert got.power == pytest.approx(min(1, power)) and 0 < got.power <= 1
+    assert got.power == pytest.approx(power) and got.power > 0
+    pale = correct(y, {id: value / 10 for id, value in f.items()})  # the same judge with less contrast
+    assert pale.power == pytest.approx(10 * power) and pale.part.value == pytest.approx(got.part.value)
     assert got.part.value == pytest.approx(got.power * rest.mean() + (people - got.power * labelled).mean())
     variance = got.power**2 * rest.var(ddof=1) / 30 + (people - got.power * labelled).var(ddof=1) / 10
     assert sum(move**2 for move in got.part.moves.values()) == pytest.approx(variance)

@@ -126,7 +126,7 @@ def test_the_judge_saw_both_orders(run: Path) -> None:
 
 def test_the_judge_of_a_round_is_audited_and_asked_again(run: Path) -> None:
     judge = run / "round-2" / "judge"
-    found = json.loads(icr("judge", "audit", judge, "--repeats", "1", "--prompts", "3", "--json").stdout)
+    found = json.loads(icr("judge", "audit", judge, "--repeats", "1", "--sample", "3", "--json").stdout)
     assert found["languages"].keys() == set(TEXTS)
     for row in found["languages"].values():
         assert row["verdicts"] == 2 * row["n"] and row["repeated"] == 2 * min(3, row["n"])
