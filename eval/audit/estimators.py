@@ -48,8 +48,8 @@ def regress(x: Floats, y: Floats, ids: Sequence[str]) -> list[Part]:
     Raises:
         ValueError: a coefficient depends on one prompt alone.
     """
-    a: Floats = np.linalg.inv(x.T @ x)
-    b = a @ x.T @ y
+    a: Floats = np.asarray(np.linalg.inv(x.T @ x), dtype=np.float64)
+    b: Floats = a @ x.T @ y
     residuals: Floats = y - x @ b
     residuals[np.abs(residuals) < ROUNDING] = 0.0
     rows: defaultdict[str, list[int]] = defaultdict(list)
