@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("alpha", "coverage", "scoring", "training", "sampling", "controller", "pool", "quickstart", "judge")
+NAMES = ("alpha", "coverage", "scoring", "training", "sampling", "controller", "pool", "quickstart", "judge", "audit")
 
 if __name__ == "__main__":
     codes = []

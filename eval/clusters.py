@@ -74,11 +74,12 @@ Bounds = tuple[float, float]
 PERCENT: Bounds = (0.0, 100.0)
 
 
-def estimate(parts: Sequence[Part], bounds: Bounds | None = None) -> Estimate:
+def estimate(parts: Sequence[Part], bounds: Bounds | None = None, most_df: float = math.inf) -> Estimate:
     """The mean over languages, which all have a value (module docstring).
 
     Args:
         bounds: of the value; None for differences.
+        most_df: degrees of freedom that the error has at most, where it comes from fewer prompts than move the value.
     """
     value = sum(part.value for part in parts) / len(parts)
     items = dict.fromkeys(id for part in parts for id in part.moves)
@@ -92,7 +93,7 @@ def estimate(parts: Sequence[Part], bounds: Bounds | None = None) -> Estimate:
     if se == 0 and (bounds is None or value not in bounds):
         return Estimate(value, se, None, None, len(items), EQUAL)
     present = np.array([[id in part.moves for id in items] for part in parts], dtype=np.float64)
-    df = degrees(moves, present) if se > 0 else smallest - 1
+    df = min(most_df, degrees(moves, present) if se > 0 else smallest - 1)
     t = float(stdtrit(df, (1 + CONFIDENCE) / 2))
     low, high = (value - t * se, value + t * se) if bounds is None else wilson(value, se, t, len(items), bounds)
     return Estimate(value, se, low, high, len(items))

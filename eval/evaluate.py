@@ -168,7 +168,7 @@ def _check(config: EvaluationConfig, given: bool, note: Callable[[str], None]) -
         assert judge.mtbench is not None
         load_questions(judge.mtbench, languages)
     else:
-        check_settings(judge.nlp)
+        check_settings(judge.nlp, languages)
 
 
 def _choose_engine(config: EvaluationConfig, model: str, machine: Machine) -> EngineSettings | None:
@@ -236,7 +236,7 @@ def agreement(
             judge_model=folders.get(model or ""),
             machine=machine,
             engine=None,
-            key=_key_of_judge(asked, model),
+            key=key_of_judge(asked, model),
             round=number,
             pairs=round_.pairs,
         )
@@ -248,7 +248,7 @@ def agreement(
     return summary
 
 
-def _key_of_judge(judge: Judge, model: str | None) -> str:
+def key_of_judge(judge: Judge, model: str | None) -> str:
     """What verdicts depend on besides the pairs, of which more may be asked for at any time."""
     endpoint: list[object] = [judge.model, judge.base_url, judge.preference] if judge.kind == "openai" else []
     if endpoint:

@@ -11,7 +11,7 @@ from eval.clusters import PERCENT, Estimate, Part, estimate
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 
-RATES = ("win_rate", "lc_win_rate", "discrete_win_rate")
+RATES = ("win_rate", "lc_win_rate", "discrete_win_rate", "style_win_rate")
 """Names in a summary; the error of each ends with _se, its 95 % interval with _interval."""
 
 

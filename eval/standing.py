@@ -62,8 +62,10 @@ def _settings(config: EvaluationConfig, *, samples: bool) -> Iterator[tuple[str,
         section, _, _ = key.partition(".")
         if f"judge/{config.benchmark}" not in stages or section not in ("sampling", "judge"):
             continue
-        if key == "sampling.stop" and not config.sampling.stop:
-            continue  # it did not exist once
+        if (key == "sampling.stop" and not config.sampling.stop) or (
+            key == "judge.nlp.chat_template" and not config.judge.nlp.chat_template
+        ):
+            continue  # they did not exist once
         if (section == "sampling" and not samples) or (key in OF_ENDPOINTS and config.judge.kind != "openai"):
             continue
         if key in SINCE and config.judge.kind != "openai":

@@ -74,11 +74,21 @@ def detect(text: str) -> str | None:
     than 20 letters are left, or that the confidence is below 0.7. Only the first 1,000 characters are read.
     Deterministic. The model is in the package: nothing is downloaded.
     """
-    prose = _CODE_BLOCK.sub(" ", text)[:READ]
+    prose = drop_code(text)[:READ]
     if sum(map(str.isalpha, prose)) < MIN_LETTERS:
         return None
     code, confidence = _detector()(prose)
     return code if confidence >= MIN_CONFIDENCE else None
+
+
+def drop_code(text: str) -> str:
+    """The text without its fenced code blocks."""
+    return _CODE_BLOCK.sub(" ", text)
+
+
+def identify(text: str) -> tuple[str, float]:
+    """The most probable language of a text of any length, as a code of lid.176, and its probability."""
+    return _detector()(text)
 
 
 @cache

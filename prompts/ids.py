@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from icr.base.errors import UserError
 
-ID_NAMES = ("instruction_id", "id", "prompt_id")
+ID_NAMES = ("instruction_id", "id", "prompt_id", "question_id")
 """A row's fields; the first that has a value is its id."""
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 

@@ -15,6 +15,9 @@ from prompts.ids import read_id
 from prompts.messages import check_filled, is_blank, name_roles, read_prompt
 from prompts.tables import READERS, Rows, capped, find_file, read_file, suffix_of
 
+EACH = "{lang}"
+"""In a path or a name on the hub: each language in its own file, config or data set."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -46,7 +49,7 @@ def load_prompts(
 
     Args:
         path: a folder of LANG.jsonl (or any form of `prompts.tables`), one such table with a `lang` column, or a data
-            set on the hub (`hf:org/name`, see `prompts.hub`).
+            set on the hub (`hf:org/name`, see `prompts.hub`); with `{lang}` in it, one for each language.
         languages: ISO 639-1 codes; `en` among them.
         limit: keep the first N English prompts and their translations.
         key: the config key, for messages.
@@ -210,6 +213,11 @@ def load_heldout(path: str, languages: list[str], limit: int | None = None) -> l
 
 def _rows(path: str, languages: list[str], key: str, problems: list[UserError]) -> Iterator[_Row]:
     folder = Path(path)
+    if EACH in path:
+        for lang in languages:
+            for where, value in read_source(path.replace(EACH, lang), key, problems):
+                yield from _row(value, lang, where, problems)
+        return
     if folder.is_dir():
         for lang in languages:
             if file := _file_of(folder, lang, key, problems):

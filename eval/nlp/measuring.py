@@ -41,6 +41,8 @@ class Planned(TypedDict):
     """None: of a task without one."""
     few_shot: int | None
     """None: what the task's own file says."""
+    group: str | None
+    """See `NlpTask`."""
 
 
 PLANNED = make_schema(Planned)
@@ -62,7 +64,9 @@ def plan(state: Resident, task: PlanTask, table: pa.Table, reporter: Reporter) -
     found = plan_tasks(task.settings, table["lang"].to_pylist(), _catalogue(state, task.settings))
     rows = [_dump(wanted) for wanted in found.tasks]
     for lang, benchmarks in found.without.items():
-        rows += [{"task": None, "benchmark": name, "language": lang, "few_shot": None} for name in benchmarks]
+        rows += [
+            {"task": None, "benchmark": name, "language": lang, "few_shot": None, "group": None} for name in benchmarks
+        ]
     return pa.Table.from_pylist(rows, schema=PLANNED)
 
 
@@ -112,7 +116,7 @@ def measure(state: Resident, task: MeasureTask, table: pa.Table, reporter: Repor
         ready = _ready(state, task.settings, wanted)
         scorer = state.keep(f"nlp model {task.model}", lambda: Scorer(task.model, task.settings, task.gpu_memory))
         scorer.on_progress(reporter.progress)
-        record, items = _evaluate(scorer, wanted, ready, task.settings.limit)
+        record, items = _evaluate(scorer, wanted, ready, task.settings)
         if record["too_long"]:
             reporter.note(
                 f"{wanted.name}: {record['too_long']} texts are too long for the model; their beginnings were cut off"
@@ -138,14 +142,20 @@ def read_plan(table: pa.Table) -> Plan:
     rows: list[Planned] = table.to_pylist()
     for row in rows:
         if row["task"] is not None:
-            found.tasks.append(NlpTask(row["task"], row["benchmark"], row["language"], row["few_shot"]))
+            found.tasks.append(NlpTask(row["task"], row["benchmark"], row["language"], row["few_shot"], row["group"]))
         elif row["language"] is not None:
             found.without.setdefault(row["language"], []).append(row["benchmark"])
     return found
 
 
 def _dump(task: NlpTask) -> Planned:
-    return {"task": task.name, "benchmark": task.benchmark, "language": task.language, "few_shot": task.few_shot}
+    return {
+        "task": task.name,
+        "benchmark": task.benchmark,
+        "language": task.language,
+        "few_shot": task.few_shot,
+        "group": task.group,
+    }
 
 
 def _catalogue(state: Resident, settings: Nlp) -> Catalogue:
@@ -157,7 +167,7 @@ def _ready(state: Resident, settings: Nlp, task: NlpTask) -> LmTask:
     return state.keep(f"nlp task {task.name} {task.few_shot}", lambda: catalogue.load(task))
 
 
-def _evaluate(scorer: Scorer, task: NlpTask, ready: LmTask, limit: int | None) -> tuple[TaskRecord, list[Item]]:
+def _evaluate(scorer: Scorer, task: NlpTask, ready: LmTask, settings: Nlp) -> tuple[TaskRecord, list[Item]]:
     """One task: its record, and the values of its items."""
     import torch
     from lm_eval import evaluate
@@ -166,7 +176,13 @@ def _evaluate(scorer: Scorer, task: NlpTask, ready: LmTask, limit: int | None) -
     torch.manual_seed(SEED)
     try:
         result = evaluate(
-            scorer.lm, {"tasks": {task.name: ready}}, limit=limit, bootstrap_iters=BOOTSTRAPS, log_samples=True
+            scorer.lm,
+            {"tasks": {task.name: ready}},
+            limit=settings.limit,
+            bootstrap_iters=BOOTSTRAPS,
+            log_samples=True,
+            apply_chat_template=settings.chat_template,
+            fewshot_as_multiturn=settings.chat_template,
         )
     except torch.OutOfMemoryError as error:
         raise UserError(

@@ -22,10 +22,11 @@ from eval.folders import summary_path
 from eval.judges.asking import PATIENT
 from eval.nlp.average import average, averaged_items
 from eval.nlp.measuring import LANGUAGES, FetchTask, MeasureTask, PlanTask, read_measured, read_plan, tabulate
+from eval.nlp.pooling import pool
 from eval.nlp.result import ITEMS, Measure, TaskRecord
 from eval.nlp.tasks import NlpTask, Plan, check_settings
 from icr.base.errors import UserError
-from icr.base.files import read_json, write_json, write_rows
+from icr.base.files import read_json, read_rows, write_json, write_rows
 from icr.config.schema import Nlp
 from icr.work.pool import Shard
 
@@ -61,6 +62,8 @@ class Terms(TypedDict):
     limit: int | None
     backend: str
     own_tasks: list[list[str]] | None
+    chat_template: NotRequired[bool]
+    """Only where it is true: it came later."""
 
 
 def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str], out: Path) -> NlpSummary:
@@ -72,7 +75,7 @@ def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str
     Raises:
         UserError: lm-eval is not installed, unknown task, data or model cannot be loaded.
     """
-    check_settings(settings)
+    check_settings(settings, languages)
     if importlib.util.find_spec("lm_eval") is None:
         raise UserError("lm-eval is not installed", where="judge: nlp", do="pip install 'icr[nlp]'")
     folder = out / "nlp"
@@ -92,10 +95,27 @@ def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str
             _measure(machine, todo, settings, model, folder, terms)
     finally:
         machine.pool.stop("nlp")  # with the model that lm-eval has loaded
-    rows = [row for task in plan.tasks if (row := _kept(folder, task, terms))]
+    rows = _pooled(out, [(task, row) for task in plan.tasks if (row := _kept(folder, task, terms))])
     summary: NlpSummary = {**_summary(rows, plan, settings, model, out), "fingerprint": whole}
     write_json(summary_path(out, "nlp"), summary)
     return summary
+
+
+def _pooled(out: Path, measured: Sequence[tuple[NlpTask, TaskRecord]]) -> list[TaskRecord]:
+    """The records of what is shown: a benchmark that lm-eval cuts into subjects has one a language, with its items."""
+    groups: dict[str, list[TaskRecord]] = {}
+    for task, row in measured:
+        groups.setdefault(task.group or task.name, []).append(row)
+    found = []
+    grouped = {task.group for task, _ in measured}
+    for name, rows in groups.items():
+        if name not in grouped:
+            found += rows
+            continue
+        whole, items = pool(name, rows, [read_rows(items_path(out, row["task"])) for row in rows])
+        write_rows(items_path(out, name), items, ITEMS)
+        found.append(whole)
+    return found
 
 
 def _plan(machine: Machine, settings: Nlp, languages: Sequence[str]) -> Plan:
@@ -137,13 +157,14 @@ def _fingerprint(task: NlpTask, terms: Terms) -> str:
 
 
 def _terms(settings: Nlp, model: str) -> Terms:
-    return {
+    terms: Terms = {
         "model": model_fingerprint(model),
         "lm_eval": importlib.metadata.version("lm_eval"),
         "limit": settings.limit,
         "backend": settings.backend,
         "own_tasks": _files(Path(settings.include_path), "*") if settings.include_path else None,
     }
+    return {**terms, "chat_template": True} if settings.chat_template else terms
 
 
 def model_fingerprint(model: str) -> str:

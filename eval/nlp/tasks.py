@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from eval.nlp.families import FAMILIES, check_families, find_members
 from icr.base.errors import UserError, explain_os_error
 from icr.config.schema import Nlp
 
@@ -60,6 +61,8 @@ class NlpTask:
     """None for a task that was named without {lang}."""
     few_shot: int | None
     """None: what the task's own file says."""
+    group: str | None = None
+    """lm-eval's name of the benchmark in this language, where this is one of its subjects."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,15 @@ class Plan:
     """Language → benchmarks that have no task in it."""
 
 
-def check_settings(settings: Nlp) -> None:
+def check_settings(settings: Nlp, languages: Sequence[str] = ()) -> None:
     """Find what is wrong without lm-eval.
 
     Raises:
-        UserError: the folder of custom tasks is missing, has no task files, or one is not YAML.
+        UserError: the folder of custom tasks is missing, has no task files, or one is not YAML; a multilingual
+            benchmark has none of the languages.
     """
+    if languages:
+        check_families(settings, languages)
     if settings.include_path is None:
         return
     folder, where = Path(settings.include_path), f"judge.nlp.include_path: {settings.include_path}"
@@ -108,6 +114,7 @@ class Catalogue:
             include_defaults=False, include_path=[*(builtin / name for name in PAPER_FOLDERS), *self._own]
         )
         self._all: TaskManager | None = None
+        self._families: dict[str, TaskManager] = {}
 
     def manager(self, name: str, *, quick: bool = False) -> TaskManager | None:
         """Who knows the task; None if nobody does. `quick`: search only the paper's tasks and custom ones."""
@@ -115,11 +122,27 @@ class Catalogue:
             return self._few
         if quick:
             return None
+        if (found := self._family(name)) is not None:
+            return found
         if self._all is None:
             import lm_eval.tasks
 
             self._all = lm_eval.tasks.TaskManager(include_path=self._own or None)
         return self._all if name in self._all.all_tasks else None
+
+    def _family(self, name: str) -> TaskManager | None:
+        """Who knows a task of a multilingual benchmark: it reads that benchmark's files alone."""
+        import lm_eval.tasks
+
+        builtin = Path(lm_eval.tasks.__file__).parent
+        for folder in {family.folder for family in FAMILIES.values() if name.startswith(family.prefix)}:
+            if folder not in self._families:
+                self._families[folder] = lm_eval.tasks.TaskManager(
+                    include_defaults=False, include_path=[builtin / folder]
+                )
+            if name in self._families[folder].all_tasks:
+                return self._families[folder]
+        return None
 
     def require(self, name: str) -> None:
         """Raises UserError if the task is unknown, or the name stands for several."""
@@ -199,6 +222,13 @@ def plan_tasks(settings: Nlp, languages: Sequence[str], catalogue: Catalogue) ->
     without: dict[str, list[str]] = {}
     for name in ["paper"] if settings.tasks == "paper" else settings.tasks:
         paper = name == "paper"
+        if name in FAMILIES:
+            for lang in languages:
+                members = _family(name, lang, settings)
+                tasks |= {task.name: task for task in members}
+                if not members:
+                    without.setdefault(lang, []).append(name)
+            continue
         wanted = _paper(settings, languages) if paper else _named(name, settings, languages)
         there = [task for task in wanted if catalogue.manager(task.name, quick=paper)]
         if not there and not paper:
@@ -230,6 +260,15 @@ def _paper(settings: Nlp, languages: Sequence[str]) -> list[NlpTask]:
         for b in PAPER
         for lang in languages
     ]
+
+
+def _family(name: str, lang: str, settings: Nlp) -> list[NlpTask]:
+    """A multilingual benchmark in one language: its single tasks, with few-shot examples as their files say."""
+    found, shots = find_members(name, lang), settings.few_shot.get(name)
+    if found is None:
+        return []
+    group = found.name if len(found.tasks) > 1 else None
+    return [NlpTask(task, name, lang, shots, group) for task in found.tasks]
 
 
 def _named(name: str, settings: Nlp, languages: Sequence[str]) -> list[NlpTask]:

@@ -23,15 +23,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linprog, minimize
-from scipy.special import expit
 
 from eval.rates import win_rate
 from eval.xalpaca.judged_pairs import Floats, JudgedPairs
+from eval.xalpaca.logistic import CERTAIN, fit, fit_firth, information, is_separable, leverage, sigmoid
 from icr.base.errors import UserError
 
 GAMED_WEIGHT = 0.2  # of all gamed baselines together, AlpacaEval's regularize_to_baseline_lambda
-CERTAIN = 0.01  # a preference this near to 0 or 1 acts on the fit's existence as 0 or 1 does
 NOT_CONTROLLED = "not_length_controlled"
 SEPARABLE = "the features separate wins from losses: fitted with Firth's penalty, which pulls rates towards 50 %"
 
@@ -98,14 +96,15 @@ def length_controlled(
         plain = length_controlled(table)
         note = "difficulties left out: they are constant in these pairs, or follow from the lengths"
         return replace(plain, note="; ".join(filter(None, (note, plain.note))))
-    if _leverage_at_equal_length(design) > 1:
+    at_equal = np.concatenate([[0.0], design.x[: design.n, 1:].mean(axis=0)])
+    if leverage(design.x, design.weight, at_equal) > 1:
         return replace(
             raw,
             note="the LC win rate is the raw one: the lengths differ too much to estimate the rate at equal lengths",
         )
 
-    separable = _is_separable(design)
-    w = _fit_firth(design) if separable else _fit(design.x, design.y, design.weight)
+    separable = is_separable(design.x, design.y)
+    w = (fit_firth if separable else fit)(design.x, design.y, design.weight)
     moves = 100 * _moves(design, w)
     names = ("tanh_len", "intercept") if difficulty is None else ("tanh_len", "difficulty", "intercept")
     variant = "minimal" if difficulty is None else "v1" if gamed else "noreg"
@@ -171,84 +170,9 @@ def _difficulties(pairs: JudgedPairs, difficulty: Mapping[str, float]) -> Floats
     return np.array([difficulty[index] for index in pairs.index])
 
 
-def _fit(x: Floats, y: Floats, weight: Floats) -> Floats:
-    """Maximum of Σ weight·[y·log σ(xw) + (1 − y)·log(1 − σ(xw))], a concave function of w."""
-    total = weight.sum()
-
-    def loss(w: Floats) -> float:
-        return float(weight @ (np.logaddexp(0, x @ w) - y * (x @ w)) / total)
-
-    def gradient(w: Floats) -> Floats:
-        return np.asarray(x.T @ (weight * (_sigmoid(x @ w) - y)) / total, dtype=np.float64)
-
-    def hessian(w: Floats) -> Floats:
-        return np.asarray(_information(x, weight, w) / total, dtype=np.float64)
-
-    start = np.zeros(x.shape[1])
-    found = minimize(loss, start, method="trust-exact", jac=gradient, hess=hessian, options={"gtol": 1e-10})
-    return np.asarray(found.x, dtype=np.float64)
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return np.asarray(expit(x), dtype=np.float64)
-
-
-def _information(x: Floats, weight: Floats, w: Floats) -> Floats:
-    """Σ weight·σ'(xw)·x xᵀ, the Fisher information."""
-    p = _sigmoid(x @ w)
-    return (x * (weight * p * (1 - p))[:, None]).T @ x
-
-
-def _fit_firth(design: _Design) -> Floats:
-    """Maximum of the likelihood times |information|^½ (Firth 1993), finite for separable data too.
-
-    The gradient is that of the likelihood with each row joined by half a win and half a loss of weight h, its leverage.
-    """
-    x, y, weight = design.x, design.y, design.weight
-
-    def loss(w: Floats) -> float:
-        log_det = np.linalg.slogdet(_information(x, weight, w)).logabsdet
-        return float(weight @ (np.logaddexp(0, x @ w) - y * (x @ w)) - log_det / 2)
-
-    def gradient(w: Floats) -> Floats:
-        p = _sigmoid(x @ w)
-        # pinv, because a line search may probe where σ' underflows
-        inverse = np.linalg.pinv(_information(x, weight, w), hermitian=True)
-        h = weight * p * (1 - p) * np.einsum("ij,jk,ik->i", x, inverse, x)
-        return np.asarray(x.T @ (weight * (p - y) + h * (p - 0.5)), dtype=np.float64)
-
-    return np.asarray(minimize(loss, np.zeros(x.shape[1]), method="BFGS", jac=gradient).x, dtype=np.float64)
-
-
-def _is_separable(design: _Design) -> bool:
-    """Whether some direction of w raises no row's loss and lowers one's, so that the likelihood has no maximum.
-
-    A linear programme: with s = +1 for a certain win, −1 for a certain loss, 0 for a verdict between, it seeks w in
-    [−1, 1] with s·xw ≥ 0 in certain rows, xw = 0 in the others, and the largest Σ s·xw. Such a w grows to the border
-    of its box; where there is none, w = 0 is the only solution.
-    """
-    s = np.select([design.y >= 1 - CERTAIN, design.y <= CERTAIN], [1.0, -1.0])
-    gain, between = design.x[s != 0] * s[s != 0, None], design.x[s == 0]
-    if not len(gain):
-        return False
-    found = linprog(-gain.sum(axis=0), -gain, np.zeros(len(gain)), between, np.zeros(len(between)), bounds=(-1, 1))
-    return found.x is not None and bool(np.abs(found.x).max() > 0.5)
-
-
 def _at_equal_length(design: _Design, w: Floats) -> Floats:
     """σ(w_dif·d + w_0) of each pair of the model: its preference were both answers equally long."""
-    return _sigmoid(design.x[: design.n, 1:] @ w[1:])
-
-
-def _leverage_at_equal_length(design: _Design) -> float:
-    """z·(Σ weight·x xᵀ)⁻¹·z for the pairs' mean row z with the lengths made equal.
-
-    A pair's own leverage is at most 1. Above it, all pairs together say less about equal lengths than one verdict there
-    would: a model that is always 500 ± 50 characters longer, say. The fit would answer 0 or 100 %, by chance.
-    """
-    values, vectors = np.linalg.eigh((design.x * design.weight[:, None]).T @ design.x)
-    at_equal = np.concatenate([[0.0], design.x[: design.n, 1:].mean(axis=0)])
-    return float(np.sum((at_equal @ vectors) ** 2 / np.maximum(values, 1e-12)))
+    return sigmoid(design.x[: design.n, 1:] @ w[1:])
 
 
 def _moves(design: _Design, w: Floats) -> Floats:
@@ -264,8 +188,8 @@ def _moves(design: _Design, w: Floats) -> Floats:
     p = _at_equal_length(design, w)
     at_equal = np.concatenate([np.zeros((n, 1)), x[:, 1:]], axis=1)
     gradient = at_equal.T @ (p * (1 - p)) / n
-    residual = design.y[:n] - _sigmoid(x @ w)
-    through_w = x @ np.linalg.solve(_information(design.x, design.weight, w), gradient) * residual
+    residual = design.y[:n] - sigmoid(x @ w)
+    through_w = x @ np.linalg.solve(information(design.x, design.weight, w), gradient) * residual
     influence = (p - p.mean()) / n + through_w
     moves: Floats = (influence - influence.mean()) * np.sqrt(n / (n - k))
     return moves

@@ -13,10 +13,12 @@ from eval.clusters import Part
 from eval.judges.prompts import Prompts, built_in
 from eval.rates import RATES, average_rate, explained, join, language_rate, no_rate, percent
 from eval.xalpaca.answers import Answer, Baseline, read_answers
+from eval.xalpaca.fidelity import measure_fidelity
 from eval.xalpaca.items import discrete_preference, position_bias, read_items
 from eval.xalpaca.judged_pairs import JudgedPairs, read_difficulty, read_gamed
 from eval.xalpaca.lc import length_controlled
 from eval.xalpaca.pairwise import BENCHMARK, VerdictRow
+from eval.xalpaca.style import Controlled, contrast, control_style, count_style
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows
@@ -185,32 +187,57 @@ def _rates(
         "win_rate": percent({a.id: preferences[a.id] for a in scored}),
         "discrete_win_rate": percent({a.id: discrete_preference(preferences[a.id]) for a in scored}),
         "lc_win_rate": None,
+        "style_win_rate": None,
     }
     if result.moves is not None:
         moves = dict(zip((a.id for a in scored), result.moves, strict=True))
         parts["lc_win_rate"] = Part(result.lc_win_rate, moves)
+    contrasts = {a.id: contrast(count_style(a.text), count_style(baseline[a.id])) for a in scored}
+    styled = control_style({a.id: preferences[a.id] for a in scored}, contrasts)
+    if isinstance(styled, Controlled):
+        parts["style_win_rate"] = styled.part
     # icr lc shows the raw rate in its place; here a column is one quantity in every language
-    reason = (result.note or "").partition(": ")[2]
-    rows = [language_rate(name, part) if part else no_rate(name, reason) for name, part in parts.items()]
+    reasons = {"lc_win_rate": (result.note or "").partition(": ")[2], "style_win_rate": str(styled)}
+    rows = [language_rate(name, part) if part else no_rate(name, reasons[name]) for name, part in parts.items()]
     rates = join(rows) | {"lc_variant": result.variant}
+    if isinstance(styled, Controlled):
+        rates |= {"style_weights": styled.weights}
     return rates | ({"lc_note": result.note} if result.note and parts["lc_win_rate"] else {}), parts
 
 
 def _facts(lang: str, answers: Sequence[Answer], baseline: Mapping[str, str]) -> Fields:
     """What needs no judge: lengths in characters, and the shares of truncated and right-language answers."""
     if not answers:
-        names = ("mean_length", "mean_length_baseline", "right_language", "truncated")
+        names = (
+            "mean_length",
+            "mean_length_baseline",
+            "right_language",
+            "line_pass",
+            "line_pass_baseline",
+            "truncated",
+        )
         return dict.fromkeys(names) | {"language_unknown": 0, "why": dict.fromkeys(names, "no answers")}
     known = [code for a in answers if (code := detect(a.text)) is not None]
     right = sum(same_language(code, lang) for code in known) / len(known) if known else None
-    return {
+    fidelity = measure_fidelity([a.text for a in answers], lang)
+    theirs = measure_fidelity([baseline[a.id] for a in answers], lang)
+    row: Fields = {
         "mean_length": _mean([len(a.text) for a in answers]),
         "mean_length_baseline": _mean([len(baseline[a.id]) for a in answers]),
         "right_language": right,
         "language_unknown": len(answers) - len(known),
+        "line_pass": fidelity.line_pass,
+        "line_pass_baseline": theirs.line_pass,
+        "with_long_lines": fidelity.n,
         "truncated": _mean([a.truncated for a in answers]),
         "why": {} if known else {"right_language": "no answer has a known language"},
     }
+    if fidelity.word_pass is not None:
+        row["word_pass"] = fidelity.word_pass
+    for name, found in (("line_pass", fidelity), ("line_pass_baseline", theirs)):
+        if found.line_pass is None:
+            row["why"][name] = "no answer has a line of five words"
+    return row
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -43,7 +43,7 @@ def judge(
         raise UserError(
             "no round and no benchmark is given",
             where="icr judge",
-            do="name a round (--run RUN --round N), or a benchmark: xalpaca, mtbench, accuracy, nlp, diff",
+            do="name a round (--run RUN --round N), or a benchmark: xalpaca, mtbench, accuracy, nlp, diff, audit",
         )
     from icr.commands.runs import run_stage
 

@@ -16,6 +16,7 @@ from icr.base.errors import IcrError, UserError, explain_os_error
 from icr.base.secrets import hide_in
 from icr.commands import inspect, runs
 from icr.commands.about import env, options
+from icr.commands.audit import audit
 from icr.commands.chat import chat
 from icr.commands.compare import compare
 from icr.commands.data import data_app
@@ -93,6 +94,7 @@ for _name, _help in {
     "train": "Train the next policy on the pairs (equation 11 or 16).",
 }.items():
     app.command(_name, help=_help)(runs.stage_command(_name))
+judge_app.command()(audit)
 app.add_typer(judge_app, name="judge")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")

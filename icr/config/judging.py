@@ -78,12 +78,17 @@ class Nlp(Section):
 
     tasks: Literal["paper"] | Annotated[list[Text], Field(min_length=1)] = "paper"
     """`paper`: ARC, HellaSwag, MMLU and TruthfulQA in every language that has them. Or a list of lm-eval task names;
-    `{lang}` in a name stands for each language, and `paper` for the tasks of the paper."""
+    `{lang}` in a name stands for each language, and `paper` for the tasks of the paper. `mmlu_prox`, `mmlu_prox_lite`,
+    `include`, `global_mmlu`, `mgsm`, `mgsm_native_cot` and `belebele` are whole benchmarks in every language that has
+    them."""
     include_path: Text | None = None
     """Folder of custom task files in lm-eval's format. Python functions named in them are executed."""
     few_shot: dict[str, Annotated[Whole, Field(ge=0, le=1000)]] = {}
     """Few-shot examples per benchmark, such as {arc: 25}. Default: 5 for MMLU, 0 for the paper's other benchmarks, and
     for any other task what its own file says."""
+    chat_template: bool = False
+    """Ask through the model's chat template, with few-shot examples as turns: lm-eval's `apply_chat_template` and
+    `fewshot_as_multiturn`."""
     limit: Count | None = None
     """Use only the first N items of each task."""
     backend: Literal["auto", "vllm", "transformers"] = "auto"
@@ -143,7 +148,8 @@ class Judge(Endpoint):
     every: Count = 1
     """Judge every N rounds. Round 0 and the last round are always judged."""
     prompts: Text | None = None
-    """xalpaca: held-out prompts, in the same format as `prompts.path` and also joined by id."""
+    """xalpaca: held-out prompts, in the same format as `prompts.path` and also joined by id. `{lang}` in it stands for
+    each language: hf:CohereLabs/m-ArenaHard:{lang}:test."""
     limit: Count | None = None
     """xalpaca: use only the first N prompts, in the order of the English ones."""
     baseline: Text = "round-0"

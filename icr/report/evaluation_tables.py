@@ -42,14 +42,16 @@ def _asides(summary: Fields) -> Text:
         lines.append(f"prompt: {source} ({summary['template']})")
     lines += panel_lines(summary["panel"]) if summary.get("panel") else []
     without: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
         for key, reason in reasons(row):
             if key.endswith("_interval") or key in ("low", "high"):
                 without.setdefault(reason, []).append(code)
             else:
-                lines.append(f"{code}: no {key.replace('_', ' ')}: {reason}")
+                missing.setdefault(f"no {key.replace('_', ' ')}: {reason}", []).append(code)
         lines += [f"{code}: {count} unscored: {reason}" for reason, count in (row.get("reasons") or {}).items()]
         lines += [f"{code}: {text}" for text in _left_out(row)]
+    lines += [f"{', '.join(codes)}: {text}" for text, codes in missing.items()]
     lines += [f"{', '.join(dict.fromkeys(codes))}: no interval: {reason}" for reason, codes in without.items()]
     return Text("\n".join(lines))
 
@@ -109,7 +111,26 @@ def xalpaca_table(summary: Fields) -> RenderableType:
         f"Rates in percent against {Path(summary['baseline']).name}, orders: {summary['orders']}; "
         f"lengths in characters; by order: share of items whose winner changes when the answers are swapped.{fitted}"
     )
-    return Group(table, head, _asides(summary))
+    return Group(table, head, *_at_equal_style(summary), *_fidelity(summary), _asides(summary))
+
+
+def _at_equal_style(summary: Fields) -> list[Text]:
+    """Win rates where both answers have the same length, headers, lists and bold passages."""
+    rows = [*summary["languages"].items(), ("average", summary["average"])]
+    found = [f"{code} {_with_error(row, 'style_win_rate')}" for code, row in rows if row.get("style_win_rate")]
+    return [Text(f"win rate at equal style: {', '.join(found)}")] if found else []
+
+
+def _fidelity(summary: Fields) -> list[Text]:
+    """Shares of answers that stay in their language line by line and, for other scripts, word by word."""
+    found = [
+        f"{code} {share(row['line_pass'])}"
+        + (f" (words {share(row['word_pass'])})" if "word_pass" in row else "")
+        + f", theirs {share(row.get('line_pass_baseline'))}"
+        for code, row in summary["languages"].items()
+        if row.get("line_pass") is not None
+    ]
+    return [Text(f"answers with every line in the language: {'; '.join(found)}")] if found else []
 
 
 def accuracy_table(summary: Fields) -> RenderableType:

@@ -167,7 +167,7 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
     if len(set(judge.benchmarks)) < len(judge.benchmarks):
         found.add("a benchmark is listed twice", where="judge.benchmarks", do="list each benchmark once")
     if "nlp" in judge.benchmarks:
-        found.attempt(None, check_settings, judge.nlp)
+        found.attempt(None, check_settings, judge.nlp, config.prompts.languages)
     if judge.kind == "none":
         others = [name for name in judge.benchmarks if name != "nlp"]
         if others:

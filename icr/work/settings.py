@@ -156,6 +156,7 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.nlp.tasks": ("judge/nlp",),
     "judge.nlp.include_path": (INPUT,),
     "judge.nlp.few_shot": ("judge/nlp",),
+    "judge.nlp.chat_template": ("judge/nlp",),
     "judge.nlp.limit": ("judge/nlp",),
     "judge.nlp.backend": ("judge/nlp",),
     "judge.nlp.batch_size": (OPERATIONAL,),
@@ -182,6 +183,7 @@ def _asks_endpoint(config: Config) -> bool:
 ONLY_WHERE: dict[str, Callable[[Config, Stage], bool]] = {
     "models.template_arguments": lambda config, stage: bool(config.models.template_arguments),
     "sampling.stop": lambda config, stage: bool(config.sampling.stop),
+    "judge.nlp.chat_template": lambda config, stage: config.judge.nlp.chat_template,
     # LIDR takes one greedy response per prompt, whatever `sampling` says, and has no rewards
     "reward.kind": lambda config, stage: stage == "score" or _is_lidr(config),
     "sampling.n": lambda config, stage: not _is_lidr(config),

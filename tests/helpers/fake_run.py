@@ -217,6 +217,8 @@ def _judge(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
             "win_rate_se": se,
             "discrete_win_rate": rate,
             "discrete_win_rate_se": se,
+            "style_win_rate": rate,
+            "style_win_rate_se": se,
             "lc_win_rate": rate - 1.4 * t,
             "lc_win_rate_se": se,
             "unscored": i if t else 0,

@@ -16,7 +16,7 @@ from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
 from icr.config.load import load_config
 from prompts.hub import HubName
-from prompts.load import load_english, load_prompts
+from prompts.load import load_english, load_heldout, load_prompts
 from prompts.preferences import describe_pairs, read_alignment
 
 ROWS = [{"prompt": "one", "prompt_id": 1, "chosen": []}, {"prompt": "two", "prompt_id": 2, "chosen": []}]
@@ -193,3 +193,28 @@ def test_a_name_of_the_hub_is_no_path_and_a_path_is_no_name(tmp_path: Path, key:
     with pytest.raises(UserError, match=r"there is no folder .*data/ultrafeedback") as caught:
         load_prompts(resolved("data/ultrafeedback"), ["en"], key=key)
     assert "hf:org/name" in caught.value.do
+
+
+def test_m_arena_hard_has_a_config_for_each_language(online: Callable[..., list[Any]]) -> None:
+    """Its public columns; a language of its prompts is in the name alone, and ids join the languages."""
+    rows = [
+        {"question_id": f"328c149ed45a41c0b9d6f14659e6359{n}", "category": "arena-hard-v0.1", "cluster": "ABC",
+         "prompt": f"Write SQL {n}"}
+        for n in range(3)
+    ]  # fmt: skip
+    asked = online(COMMIT, rows)
+    found = load_heldout("hf:CohereLabs/m-ArenaHard:{lang}:test", ["en", "de"], 2)
+    place = "hf://datasets/CohereLabs/m-ArenaHard"
+    assert {call[:3] for call in asked} == {(place, "en", "test"), (place, "de", "test")}
+    assert [(p.id[-1], p.lang) for p in found] == [("0", "en"), ("0", "de"), ("1", "en"), ("1", "de")]
+    assert found[0].messages == wrap_text("Write SQL 0")
+
+
+def test_a_path_may_have_a_file_for_each_language(tmp_path: Path) -> None:
+    for lang in ("en", "sw"):
+        (tmp_path / lang).mkdir()
+        (tmp_path / lang / "test.jsonl").write_text('{"question_id": 7, "prompt": "' + lang + '"}\n')
+    found = load_heldout(str(tmp_path / "{lang}" / "test.jsonl"), ["sw"])
+    assert [(p.id, p.lang, p.messages) for p in found] == [("7", "sw", wrap_text("sw"))]
+    with pytest.raises(UserError, match=r"(?s)file .*fr/test\.jsonl not found"):
+        load_heldout(str(tmp_path / "{lang}" / "test.jsonl"), ["sw", "fr"])

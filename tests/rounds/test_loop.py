@@ -124,6 +124,22 @@ def test_the_judge_saw_both_orders(run: Path) -> None:
         assert summary["languages"][lang]["n"] == 4
 
 
+def test_the_judge_of_a_round_is_audited_and_asked_again(run: Path) -> None:
+    judge = run / "round-2" / "judge"
+    found = json.loads(icr("judge", "audit", judge, "--repeats", "1", "--sample", "3", "--json").stdout)
+    assert found["languages"].keys() == set(TEXTS)
+    for row in found["languages"].values():
+        assert row["verdicts"] == 2 * row["n"] and row["repeated"] == 2 * min(3, row["n"])
+        assert row["position"] == {
+            "value": None,
+            "why": f"{row['n']} prompts are too few for an interval, which needs 6",
+        }
+        # a local judge reads the same probabilities again
+        assert row["repeats_agree"]["value"] == 100 if row["n"] else row["repeats_agree"]["why"]
+    refused = icr("judge", "audit", run / "round-0" / "judge", code=2)
+    assert "which nobody judged" in refused.stderr
+
+
 def test_the_report_is_one_file_without_the_outside(run: Path) -> None:
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Spanish" in page and "<script" not in page and "default-src 'none'" in page

@@ -1,0 +1,51 @@
+"""`icr judge audit`: the judge itself, measured by its verdicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.commands.options import JsonOption, SetOption, stderr, stdout
+
+
+def audit(
+    folder: Annotated[
+        Path, typer.Argument(help="An evaluation: the --out of icr judge xalpaca, or RUN/round-N/judge.")
+    ],
+    human: Annotated[
+        Path | None, typer.Option("--human", help="csv of people's labels: id or index, lang, preference or label.")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=0, max=20, help="Ask the judge again so many times.")] = 0,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Prompts per language that are asked again.")] = 50,
+    page: Annotated[Path | None, typer.Option("--page", help="Write the verdicts with both answers as HTML.")] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Audit the judge. Position, verbosity and language bias, consistency, agreement with people."""
+    from eval.audit.people import read_labels
+    from eval.audit.summary import audit as audited
+    from eval.audit.verdicts import read_evaluation
+    from icr.base.files import write_json
+    from icr.report.audit_table import audit_tables
+
+    evaluated = read_evaluation(folder)
+    labels = read_labels(human, evaluated.languages) if human else None
+    again = None
+    if repeats:
+        from eval.audit.repeats import ask_again
+
+        again = ask_again(evaluated, repeats, sample, set_ or [], stderr())
+    result = audited(evaluated, labels, again)
+    write_json(folder / "audit" / "summary.json", result)
+    if page:
+        from icr.report.audit_page import write_audit_page
+
+        write_audit_page(page, evaluated, result, labels)
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    stdout().print(audit_tables(result))
+    print(f"\nfigures: {folder / 'audit' / 'summary.json'}" + (f"\npage: {page}" if page else ""))
