@@ -18,6 +18,7 @@ from icr.commands.compare import compare
 from icr.commands.data import data_app
 from icr.commands.judge import judge_app
 from icr.commands.prompts import prompts_app
+from icr.commands.reward_models import rm_app
 
 app = typer.Typer(
     name="icr",
@@ -86,6 +87,7 @@ for _name, _help in {
 app.add_typer(judge_app, name="judge")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
+app.add_typer(rm_app, name="rm")
 
 
 if __name__ == "__main__":

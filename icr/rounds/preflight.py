@@ -27,7 +27,7 @@ from icr.rounds.templates import check_templates
 from loops.checks import check_train
 from prompts.load import Prompt, load_heldout, load_prompts
 from prompts.overlap import check_overlap, describe_prompts
-from prompts.preferences import EnglishPairs, describe_pairs, read_alignment
+from prompts.preferences.english import EnglishPairs, describe_pairs, read_alignment
 
 
 def preflight(config: Config) -> Inputs:

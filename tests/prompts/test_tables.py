@@ -13,7 +13,7 @@ import pytest
 
 from icr.base.errors import UserError
 from prompts.load import load_english, load_prompts
-from prompts.preferences import read_alignment
+from prompts.preferences.english import read_alignment
 from prompts.tables import find_file, read_file
 from tests.prompts.test_prompts import problems, put
 

@@ -1,0 +1,90 @@
+"""`icr rm`: data for reward models, their training and their measurement."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icr.base.errors import UserError
+from icr.commands.options import JsonOption, stdout
+
+if TYPE_CHECKING:
+    from prompts.preferences.make import DataReport
+
+rm_app = typer.Typer(
+    name="rm",
+    help="Reward models across languages: data, training, accuracy and benchmarks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@rm_app.command()
+def data(
+    sources: Annotated[
+        list[str], typer.Argument(help="jsonl, json, csv, tsv or parquet files (also .gz), or hf:org/name.")
+    ],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Must be new or empty.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Form of the sources. Default: by their columns.")
+    ] = None,
+    lang: Annotated[
+        str | None, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")
+    ] = None,
+    validation: Annotated[
+        float, typer.Option("--validation", min=0, help="Share of the rows, or their number, to hold back by group.")
+    ] = 0.05,
+    validation_source: Annotated[
+        list[str] | None,
+        typer.Option("--validation-source", help="Take the validation from here instead. May be repeated."),
+    ] = None,
+    drop_overlap: Annotated[
+        bool, typer.Option("--drop-overlap", help="Leave training rows out whose group is also in the validation.")
+    ] = False,
+    question: Annotated[str, typer.Option("--question", help="Column of Seahorse that is the label.")] = "question6",
+    documents: Annotated[
+        str | None, typer.Option("--documents", help="Table of gem_id and document for Seahorse.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed holds other groups back.")] = 42,
+    json_: JsonOption = False,
+) -> None:
+    """Convert preference data of any public form to one table, and split it by prompt."""
+    from icr.languages import check_languages
+    from prompts.preferences.forms import Options, read_documents
+    from prompts.preferences.make import make_data
+
+    if lang is not None:
+        check_languages([lang], "--lang")
+    if validation >= 1 and validation != int(validation):
+        do = "write a share below 1, or a whole number of rows"
+        raise UserError(f"{validation:g} is neither a share nor a number of rows", where="--validation", do=do)
+    options = Options(format_, lang, question, read_documents(documents) if documents else {})
+    report = make_data(
+        sources,
+        out,
+        options,
+        validation=validation,
+        given=validation_source or [],
+        drop_overlap=drop_overlap,
+        seed=seed,
+    )
+    if json_:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        _print_data(report, out)
+
+
+def _print_data(report: DataReport, out: Path) -> None:
+    from icr.report.reward_models import data_table
+
+    stdout().print(data_table(report))
+    for lang, tally in report.languages.items():
+        if tally.left_out:
+            print(f"{lang} left out: " + ", ".join(f"{count} {reason}" for reason, count in tally.left_out.items()))
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"{report.kind}: {out}")

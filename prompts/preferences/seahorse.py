@@ -1,0 +1,84 @@
+"""Seahorse: summaries in six languages, with answers of people to six questions. Yes is 1, No is 0."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from icr.base.errors import UserError
+from prompts.preferences.reading import NO_LANGUAGE, Fields, Reading, read_text
+from prompts.tables import Rows
+
+QUESTION = "question6"
+"""Whether the summary is concise and represents the main points: what RMT trains on."""
+LABELS = {"yes": 1, "no": 0}
+ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
+
+
+def read_annotations(reading: Reading, rows: Rows, question: str, documents: Mapping[str, str]) -> None:
+    """The answers to one question.
+
+    Args:
+        question: the column's name.
+        documents: gem_id → what the summary is of; may be empty.
+    """
+    found = [(where, value if isinstance(value, dict) else {}) for where, value in rows]
+    escaped = any(ESCAPE.search(str(row.get("summary"))) for _, row in found)
+    if escaped:
+        reading.notes.append(f"{reading.source}: summaries are JSON-escaped (first release); they are unescaped")
+    copies: Counter[str] = Counter()
+    for where, row in found:
+        lang = reading.language(row, "worker_lang")
+        reading.rows[lang or "?"] += 1
+        if lang is None:
+            reading.leave_out("?", NO_LANGUAGE)
+            continue
+        try:
+            _add(reading, row, where, lang, question, documents, escaped, copies)
+        except UserError as error:
+            reading.problems.append(error)
+
+
+def _add(
+    reading: Reading, row: Fields, where: str, lang: str, question: str,
+    documents: Mapping[str, str], escaped: bool, copies: Counter[str],
+) -> None:  # fmt: skip
+    answer = row.get(question)
+    if not isinstance(answer, str):
+        raise UserError(f"no column {question}", where=where, do="name the column with --question")
+    word = answer.strip().lower()
+    if word in ("", "unsure"):
+        return reading.leave_out(lang, f"{question} {'Unsure' if word else 'empty'}")
+    if word not in LABELS:
+        raise UserError(f"`{question}` is {answer!r}", where=where, do="write Yes, No, Unsure or nothing")
+    article = str(row.get("gem_id") or "").strip()
+    if not article:
+        return reading.leave_out(lang, "no gem_id")
+    if documents and article not in documents:
+        return reading.leave_out(lang, "no document")
+    summary = read_text(row, "summary", where)
+    name = f"{PurePath(reading.source).name.partition('.')[0]}/{article}/{row.get('model') or 'summary'}"
+    copies[name] += 1
+    reading.ratings.append(
+        {
+            "id": f"{name}/{copies[name]}",
+            "lang": lang,
+            "prompt": documents.get(article, ""),
+            "response": _unescape(summary) if escaped else summary,
+            "label": LABELS[word],
+            "source": reading.source,
+            "group": article,
+        }
+    )
+    return None
+
+
+def _unescape(text: str) -> str:
+    """What JSON's escapes stand for; a text that is no JSON string stays as it is."""
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        return text
