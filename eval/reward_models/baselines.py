@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prompts.preferences.rows import PairRow, RatingRow
 
@@ -52,7 +51,7 @@ def fit_pair_rule(train: Sequence[PairRow]) -> LengthRule:
 def fit_rating_rule(train: Sequence[RatingRow]) -> LengthRule:
     """Direction and threshold with the highest accuracy on training ratings, by trying all of them.
 
-    Of several, the one that gives more responses the majority's label.
+    Of several: the longer response as the good one, then the highest threshold.
     """
     lengths = np.array([len(row["response"]) for row in train], dtype=np.float64)
     labels = np.array([row["label"] for row in train], dtype=np.int64)
@@ -60,17 +59,11 @@ def fit_rating_rule(train: Sequence[RatingRow]) -> LengthRule:
     order = np.argsort(lengths, kind="stable")
     below = np.searchsorted(lengths[order], thresholds)  # responses shorter than each threshold
     good_below = np.concatenate([[0], np.cumsum(labels[order])])[below]
-    good, n = int(labels.sum()), len(labels)
-    right_longer = (below - good_below) + (good - good_below)  # bad ones below and good ones from there on
-    rights: dict[bool, NDArray[np.int64]] = {True: right_longer, False: n - right_longer}
-    majority = good * 2 >= n
-
-    def rank(longer: bool, i: int) -> tuple[int, int]:
-        called_good = n - int(below[i]) if longer else int(below[i])
-        return int(rights[longer][i]), called_good if majority else n - called_good
-
-    longer, i = max(((way, i) for way in (True, False) for i in range(len(thresholds))), key=lambda key: rank(*key))
-    return LengthRule(longer, float(thresholds[i]))
+    right = (below - good_below) + (int(labels.sum()) - good_below)  # bad ones below, good ones from there on
+    rights = {True: right, False: len(labels) - right}
+    longer = bool(rights[True].max() >= rights[False].max())
+    best = np.flatnonzero(rights[longer] == rights[longer].max())
+    return LengthRule(longer, float(thresholds[best[-1]]))
 
 
 def expected_agreement(a: float, b: float) -> float:

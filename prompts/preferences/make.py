@@ -167,7 +167,7 @@ def _report(
         identical = _share_identical(own, reasons.get(SAME, 0)) if kind == "pairs" else 0.0
         counts = rows[lang], trained[lang], validated[lang], prompts
         languages[lang] = Tally(*counts, reasons, *measured, identical, overlap.get(lang, 0))
-    sources = list(dict.fromkeys(reading.source for reading in readings))
+    sources = list(dict.fromkeys(reading.name for reading in readings))
     documents = any(row["prompt"] for row in every)
     notes = [note for reading in readings for note in reading.notes]
     if not documents:

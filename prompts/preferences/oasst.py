@@ -90,7 +90,7 @@ def _make_pairs(reading: Reading, rows: Iterator[tuple[str, Fields]]) -> None:
                 siblings[message.parent or ""].append(message)
     if reading.kept_deleted:
         what = f"{reading.kept_deleted} messages were deleted after people had ranked them, and are used"
-        reading.notes.append(f"{reading.source}: {what}")
+        reading.notes.append(f"{reading.name}: {what}")
     for answers in siblings.values():
         if len(answers) == 1:
             reading.leave_out(answers[0].lang, "no sibling")
@@ -113,7 +113,7 @@ def _add(reading: Reading, prompts: _Prompts, one: Message, other: Message) -> N
             "prompt": prompt,
             "chosen": chosen.text,
             "rejected": rejected.text,
-            "source": reading.source,
+            "source": reading.name,
             "group": group,
             "margin": None,
         }

@@ -41,7 +41,7 @@ def _add(reading: Reading, row: Fields, where: str, lang: str) -> None:
             "prompt": prompt,
             "response": response,
             "label": LABELS[label],
-            "source": str(row.get("source") or reading.source),
+            "source": str(row.get("source") or reading.name),
             "group": normalise_id(row.get("group"), where) or digest(prompt or response),
         }
     )

@@ -6,11 +6,13 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import NamedTuple
 
 from icr.base.conversation import dump_conversation
 from icr.base.errors import UserError
 from icr.languages import language_code
+from prompts.hub import is_hub_name
 from prompts.ids import normalise_id
 from prompts.preferences.rows import PairRow, RatingRow
 from prompts.preferences.sides import Sides
@@ -56,6 +58,11 @@ class Reading:
     """Of OASST: messages that were deleted after people had ranked them."""
     _ids: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Of the source, as tables and reports have it: without this machine's folders."""
+        return self.source if is_hub_name(self.source) else PurePath(self.source).name
+
     def leave_out(self, lang: str, reason: str) -> None:
         self.left_out[lang][reason] += 1
 
@@ -96,7 +103,7 @@ class Reading:
                 "prompt": prompt,
                 "chosen": chosen,
                 "rejected": rejected,
-                "source": str(row.get("source") or self.source),
+                "source": str(row.get("source") or self.name),
                 "group": group,
                 "margin": found.margin,
             }

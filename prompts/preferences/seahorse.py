@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import PurePath
 
 from icr.base.errors import UserError
 from prompts.preferences.reading import NO_LANGUAGE, Fields, Reading, read_text
@@ -28,7 +27,7 @@ def read_annotations(reading: Reading, rows: Rows, question: str, documents: Map
     found = [(where, value if isinstance(value, dict) else {}) for where, value in rows]
     escaped = any(ESCAPE.search(str(row.get("summary"))) for _, row in found)
     if escaped:
-        reading.notes.append(f"{reading.source}: summaries are JSON-escaped (first release); they are unescaped")
+        reading.notes.append(f"{reading.name}: summaries are JSON-escaped (first release); they are unescaped")
     copies: Counter[str] = Counter()
     for where, row in found:
         lang = reading.language(row, "worker_lang")
@@ -60,7 +59,7 @@ def _add(
     if documents and article not in documents:
         return reading.leave_out(lang, "no document")
     summary = read_text(row, "summary", where)
-    name = f"{PurePath(reading.source).name.partition('.')[0]}/{article}/{row.get('model') or 'summary'}"
+    name = f"{reading.name.partition('.')[0]}/{article}/{row.get('model') or 'summary'}"
     copies[name] += 1
     reading.ratings.append(
         {
@@ -69,7 +68,7 @@ def _add(
             "prompt": documents.get(article, ""),
             "response": _unescape(summary) if escaped else summary,
             "label": LABELS[word],
-            "source": reading.source,
+            "source": reading.name,
             "group": article,
         }
     )

@@ -41,6 +41,11 @@ def write_form(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
+def test_tabs_between_cells(tmp_path: Path) -> None:
+    (tmp_path / "en.tsv").write_text('id\tinstruction\n1\tSay "yes", or \u2028 no.\n\n2\tGröße?\n', encoding="utf-8")
+    assert [p.text for p in load_prompts(str(tmp_path), ["en"])] == ['Say "yes", or \u2028 no.', "Größe?"]
+
+
 @pytest.mark.parametrize("end", ["", ".gz"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 def test_every_form_gives_the_same_prompts(tmp_path: Path, suffix: str, end: str) -> None:
