@@ -51,7 +51,7 @@ def language_code(name: str) -> str | None:
     """The ISO 639-1 code of what data sets call a language: en-US, spa_Latn, arb, English; None where it has none."""
     try:
         tag = langcodes.Language.get(name.strip().replace("_", "-"))
-    except langcodes.LanguageTagError:
+    except ValueError:  # LanguageTagError
         return _code_of_name(name.strip().lower())
     code = tag.language or ""
     if len(code) != 2:

@@ -125,6 +125,7 @@ def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTraine
     )
     refuse_strange(base, loaded["missing_keys"], loaded["unexpected_keys"], family)
     check_export(base, model, family)
+    family.start(model, loaded["missing_keys"])
     if not train.dropout:
         disable_dropout_in_model(model)  # dropout that no setting of the config stands for
     lora = lora_config(train, family)

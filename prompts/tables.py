@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from icr.base.errors import ConfigError, UserError, some
 
 if TYPE_CHECKING:
-    from _csv import _reader as CellReader
+    from _csv import Reader as CellReader
 
 Rows = Iterator[tuple[str, object]]
 """(place, value): file:line, or the number of an element or a row where a file has no lines."""

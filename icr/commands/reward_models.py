@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, stdout
+from icr.base.fields import Fields
+from icr.commands.options import JsonOption, SetOption, stderr, stdout
 
 if TYPE_CHECKING:
     from prompts.preferences.make import DataReport
@@ -76,6 +77,41 @@ def data(
         print(json.dumps(asdict(report), ensure_ascii=False))
     else:
         _print_data(report, out)
+
+
+@rm_app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file (docs/reward-models.md).")],
+    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a reward model on pairs or ratings. Rerun the same command to resume."""
+    from icr.config.load import load_section
+    from icr.config.reward_model import RewardModelConfig
+    from icr.experiments.reward_model import train_reward_model
+
+    changes = {} if run is None else {"run": str(run)}
+    found = load_section(RewardModelConfig, config, set_ or [], changes)
+    result = train_reward_model(found, stderr())
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    _print_training(result)
+    print(f"model: {Path(found.run or '') / 'model'}")
+
+
+def _print_training(result: Fields) -> None:
+    from icr.report.reward_models import accuracy_table
+
+    training = result["training"]
+    best = training.get("validation")
+    print(f"{training['rows']} rows, {training['steps']} steps" + (
+        f"; lowest validation loss {best['loss']:.4f} after step {best['step']}" if best else ""
+    ))  # fmt: skip
+    for part, counts in training["too_long"].items():
+        print(f"too long, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
+    stdout().print(accuracy_table({"": result["languages"]}))
 
 
 def _print_data(report: DataReport, out: Path) -> None:

@@ -23,6 +23,7 @@ PATHS: tuple[Keys, ...] = (
     ("models", "chat_template"),
     ("chat_template",),
     ("alignment", "pairs"),
+    ("data", "path"),
     ("prompts", "path"),
     ("judge", "prompts"),
     ("judge", "baseline"),
@@ -40,6 +41,7 @@ PATHS_OR_NAMES: tuple[Keys, ...] = (
     ("models", "policy"),
     ("models", "reference"),
     ("model",),
+    ("base",),
     ("reward", "model"),
     ("train", "deepspeed"),
     ("judge", "model"),
@@ -61,6 +63,13 @@ def find_config(name: str) -> Path:
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None) -> Config:
+    """A run's config, as `load_section` reads it."""
+    return load_section(Config, path, overrides, changes)
+
+
+def load_section(
+    kind: type[S], path: Path, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None
+) -> S:
     """Read `path`, apply `key=value` overrides and then `changes` (key → value), and type-check the result.
 
     Paths in the file are relative to the file, paths in overrides to the working directory.
@@ -74,7 +83,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: Mapping[str,
     if not isinstance(data, dict):
         raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
     resolve_paths(data, path.resolve().parent)
-    return make_section(Config, data, overrides, changes, path, document)
+    return make_section(kind, data, overrides, changes, path, document)
 
 
 def make_config(

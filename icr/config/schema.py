@@ -200,7 +200,7 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.warmup_steps is not None and self.warmup_ratio != WARMUP_RATIO:
+        if self.warmup_steps is not None and self.warmup_ratio != type(self).model_fields["warmup_ratio"].default:
             raise ValueError("both warmup_ratio and warmup_steps are set; remove one of them")
         if self.validation >= 1 and self.validation != int(self.validation):
             raise ValueError("validation must be a share below 1 or a whole number of pairs")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
+
+from icr.base.fields import Fields
 
 if TYPE_CHECKING:
     from prompts.preferences.make import DataReport
@@ -26,6 +29,51 @@ def data_table(report: DataReport) -> Table:
         shares = (_percent(tally.longer_wins if pairs else tally.positive), _percent(tally.identical) if pairs else "–")
         table.add_row(lang, *map(str, (*counts, *shares, tally.overlap)))
     return table
+
+
+def accuracy_table(models: Mapping[str, Mapping[str, Fields]]) -> Table:
+    """A row per model and language: accuracy beside its baselines, in percent.
+
+    Args:
+        models: name → language → what `eval.reward_models.accuracy` measured.
+    """
+    ratings = any(found["kind"] == "ratings" for languages in models.values() for found in languages.values())
+    table = Table(box=box.SIMPLE_HEAD)
+    if len(models) > 1:
+        table.add_column("model", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    names = (
+        "n",
+        "accuracy",
+        "95 %",
+        "length",
+        "chance",
+        "like length\n(expected)",
+        *(("major-\nity", "AUC", "people") if ratings else ("equal",)),
+    )
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for model, languages in models.items():
+        for lang, found in languages.items():
+            agree = f"{_number(found.get('length_agreement'))} ({_number(found.get('expected_agreement'))})"
+            cells = [str(found["n"]), _number(found.get("accuracy")), _interval(found.get("accuracy_interval"))]
+            cells += [_number(found.get("length")), _number(found.get("chance")), agree]
+            if ratings:
+                area = found.get("auc")
+                cells += [_number(found.get("majority")), "–" if area is None else f"{area:.3f}"]
+                cells += [_number(found.get("human_agreement"))]
+            else:
+                cells.append(_number(found.get("ties")))
+            table.add_row(*([model] if len(models) > 1 else []), lang, *cells)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _interval(value: Sequence[float] | None) -> str:
+    return "–" if value is None else f"{value[0]:.1f}–{value[1]:.1f}"
 
 
 def _percent(share: float | None) -> str:

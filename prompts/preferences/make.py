@@ -152,8 +152,8 @@ def _report(
     left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for reading in readings:
         rows.update(reading.rows)
-        for lang, reasons in reading.left_out.items():
-            left_out[lang].update(reasons)
+        for lang, found in reading.left_out.items():
+            left_out[lang].update(found)
     for lang, count in taken.items():
         left_out[lang][OVERLAP] += count
     overlap = count_overlap(train, held)
@@ -163,10 +163,10 @@ def _report(
         own = [row for row in every if row["lang"] == lang]
         prompts = len({row["prompt"] or row["group"] for row in own})
         measured = _measure(kind, own)
-        reasons = dict(left_out[lang].most_common())
-        identical = _share_identical(own, reasons.get(SAME, 0)) if kind == "pairs" else 0.0
+        why = dict(left_out[lang].most_common())
+        identical = _share_identical(own, why.get(SAME, 0)) if kind == "pairs" else 0.0
         counts = rows[lang], trained[lang], validated[lang], prompts
-        languages[lang] = Tally(*counts, reasons, *measured, identical, overlap.get(lang, 0))
+        languages[lang] = Tally(*counts, why, *measured, identical, overlap.get(lang, 0))
     sources = list(dict.fromkeys(reading.name for reading in readings))
     documents = any(row["prompt"] for row in every)
     notes = [note for reading in readings for note in reading.notes]

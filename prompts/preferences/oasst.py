@@ -14,7 +14,7 @@ from itertools import combinations
 from icr.base.conversation import Conversation, Role, dump_conversation
 from icr.base.errors import UserError
 from icr.languages import language_code
-from prompts.preferences.reading import NO_LANGUAGE, Fields, Reading, read_number, read_text
+from prompts.preferences.reading import NO_LANGUAGE, Fields, LeftOut, Reading, read_number, read_text
 from prompts.tables import Rows
 
 READY = "ready_for_export"
@@ -72,14 +72,13 @@ def _make_pairs(reading: Reading, rows: Iterator[tuple[str, Fields]]) -> None:
                 do = "give every message its own id"
                 raise UserError(f"message_id {id} appears twice", where=f"{where} and {places[id]}", do=do)
             places[id] = where
-            message = _read(reading, row, id, where)
+            lang = _language(reading, row)
+            used[id] = _read(reading, row, id, lang, where)
+        except LeftOut as reason:
+            reading.leave_out(lang, str(reason))
+            out.add(id)
         except UserError as error:
             reading.problems.append(error)
-            continue
-        if message is None:
-            out.add(id)
-        else:
-            used[id] = message
     prompts = _Prompts(used, out, set(places), reading)
     siblings: defaultdict[str, list[Message]] = defaultdict(list)
     for message in used.values():
@@ -101,7 +100,8 @@ def _make_pairs(reading: Reading, rows: Iterator[tuple[str, Fields]]) -> None:
 def _add(reading: Reading, prompts: _Prompts, one: Message, other: Message) -> None:
     assert one.rank is not None and other.rank is not None
     if one.rank == other.rank:
-        return reading.leave_out(one.lang, "pairs of equal rank")
+        reading.leave_out(one.lang, "pairs of equal rank")
+        return
     chosen, rejected = (one, other) if one.rank < other.rank else (other, one)
     found = prompts.of(chosen)
     assert found is not None
@@ -118,23 +118,27 @@ def _add(reading: Reading, prompts: _Prompts, one: Message, other: Message) -> N
             "margin": None,
         }
     )
-    return None
 
 
-def _read(reading: Reading, row: Fields, id: str, where: str) -> Message | None:
-    """A message; None where it is left out, which is counted."""
+def _language(reading: Reading, row: Fields) -> str:
+    """The message's language, which it is counted under; `?` where it is unknown."""
     code = row.get("lang")
-    lang = (language_code(code) if isinstance(code, str) else None) or reading.lang
-    reading.rows[lang or "?"] += 1
-    if lang is None:
-        return reading.leave_out("?", NO_LANGUAGE)
+    lang = (language_code(code) if isinstance(code, str) else None) or reading.lang or "?"
+    reading.rows[lang] += 1
+    return lang
+
+
+def _read(reading: Reading, row: Fields, id: str, lang: str, where: str) -> Message:
+    """A message. Raises LeftOut, or UserError where it is wrong."""
+    if lang == "?":
+        raise LeftOut(NO_LANGUAGE)
     if row.get("tree_state", READY) != READY:
-        return reading.leave_out(lang, f"tree not {READY}")
+        raise LeftOut(f"tree not {READY}")
     rank = None if row.get("rank") in (None, "") else read_number(row, "rank", where)
     if _is(row.get("deleted"), True) and rank is None:
-        return reading.leave_out(lang, "deleted")
+        raise LeftOut("deleted")
     if _is(row.get("review_result"), False):
-        return reading.leave_out(lang, "failed review")
+        raise LeftOut("failed review")
     role = ROLES.get(row.get("role"))
     if role is None:
         what = f"message {id} has the role {row.get('role')!r}"
@@ -181,7 +185,8 @@ class _Prompts:
         seen: set[str] = set()
         while at is not None and at not in self._talks:
             if at in seen:
-                return self._wrong(path, answer, "is below itself: its parents make a circle", "correct the parent_id")
+                self._wrong(path, answer, "is below itself: its parents make a circle", "correct the parent_id")
+                return None
             seen.add(at)
             if at not in self._used:
                 if at in self._out:
@@ -189,7 +194,8 @@ class _Prompts:
                     return None
                 if at in self._known:
                     return None  # it has a problem of its own
-                return self._wrong(path, answer, f"answers {at}, which is not in the source", DO_PARENT)
+                self._wrong(path, answer, f"answers {at}, which is not in the source", DO_PARENT)
+                return None
             path.append(at)
             at = self._used[at].parent
         talk: tuple[str, Conversation] | None = (path[-1], []) if at is None else self._talks[at]
@@ -201,7 +207,8 @@ class _Prompts:
             messages = [*messages, {"role": message.role, "content": message.text}]
             self._talks[step] = (root, messages)
         if messages[-1]["role"] != "user":
-            return self._wrong([], answer, "answers a message of the assistant's", "correct the role or the parent_id")
+            self._wrong([], answer, "answers a message of the assistant's", "correct the role or the parent_id")
+            return None
         return root, messages
 
     def _wrong(self, path: list[str], answer: Message, what: str, do: str) -> None:

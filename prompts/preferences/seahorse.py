@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from icr.base.errors import UserError
-from prompts.preferences.reading import NO_LANGUAGE, Fields, Reading, read_text
+from prompts.preferences.reading import NO_LANGUAGE, Fields, LeftOut, Reading, read_text
 from prompts.tables import Rows
 
 QUESTION = "question6"
@@ -37,6 +37,8 @@ def read_annotations(reading: Reading, rows: Rows, question: str, documents: Map
             continue
         try:
             _add(reading, row, where, lang, question, documents, escaped, copies)
+        except LeftOut as reason:
+            reading.leave_out(lang, str(reason))
         except UserError as error:
             reading.problems.append(error)
 
@@ -50,14 +52,14 @@ def _add(
         raise UserError(f"no column {question}", where=where, do="name the column with --question")
     word = answer.strip().lower()
     if word in ("", "unsure"):
-        return reading.leave_out(lang, f"{question} {'Unsure' if word else 'empty'}")
+        raise LeftOut(f"{question} {'Unsure' if word else 'empty'}")
     if word not in LABELS:
         raise UserError(f"`{question}` is {answer!r}", where=where, do="write Yes, No, Unsure or nothing")
     article = str(row.get("gem_id") or "").strip()
     if not article:
-        return reading.leave_out(lang, "no gem_id")
+        raise LeftOut("no gem_id")
     if documents and article not in documents:
-        return reading.leave_out(lang, "no document")
+        raise LeftOut("no document")
     summary = read_text(row, "summary", where)
     name = f"{reading.name.partition('.')[0]}/{article}/{row.get('model') or 'summary'}"
     copies[name] += 1
@@ -72,7 +74,6 @@ def _add(
             "group": article,
         }
     )
-    return None
 
 
 def _unescape(text: str) -> str:

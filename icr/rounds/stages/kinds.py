@@ -24,7 +24,6 @@ from icr.reward_table import ScoredLanguage, measure_length
 from icr.rewards import Score, random_reward, score_plainly, score_ratios
 from icr.rounds.stages.kind import RewardKind, list_keys
 from icr.rounds.stages.measure import (
-    ClassifyTask,
     CustomTask,
     LogpsTask,
     Scored,
@@ -35,6 +34,7 @@ from icr.rounds.stages.measure import (
 from icr.rounds.stages.own_reward import OWN
 from icr.rounds.stages.translate import translate_responses
 from icr.rows import Response, read_rewards
+from icr.work.classify import ClassifyTask
 
 if TYPE_CHECKING:
     from icr.rounds.context import Context
