@@ -101,6 +101,60 @@ def train(
     print(f"model: {Path(found.run or '') / 'model'}")
 
 
+@rm_app.command("eval")
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Reward models: folders or hub ids.")],
+    data: Annotated[Path, typer.Option("--data", help="A folder of icr rm data.")],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume.")],
+    split: Annotated[str, typer.Option("--split", help="validation, train or all.")] = "validation",
+    languages: Annotated[str | None, typer.Option("--languages", help="Comma-separated ISO 639-1 codes.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure the accuracy of reward models per language, beside chance, majority, length and people."""
+    from eval.reward_models.evaluate import evaluate_models
+    from icr.languages import check_languages
+    from icr.report.reward_models import accuracy_table
+
+    if split not in ("validation", "train", "all"):
+        raise UserError(f"unknown split {split}", where="--split", do="write validation, train or all")
+    codes = [code.strip() for code in languages.split(",")] if languages is not None else None
+    check_languages(codes or [], "--languages")
+    result = evaluate_models(models, data, split, codes, out, stderr())  # type: ignore[arg-type]
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    stdout().print(accuracy_table(result["models"]))
+    for note in result["notes"]:
+        print(f"note: {note}")
+    print(f"all figures: {out}")
+
+
+@rm_app.command()
+def bench(
+    on: Annotated[str, typer.Option("--on", help="Rows of RewardBench, Multilingual RewardBench or RewardBench 2.")],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Reward models: folders or hub ids. None: length alone.")
+    ] = None,
+    lang: Annotated[str, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")] = "en",
+    json_: JsonOption = False,
+) -> None:
+    """Measure reward models on RewardBench and its like, by the benchmark's own rules."""
+    from eval.reward_models.evaluate import bench_models
+    from icr.languages import check_languages
+    from icr.report.reward_models import bench_table, longer_table
+
+    check_languages([lang], "--lang")
+    result = bench_models(models or [], on, lang, out, stderr())
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    if result["models"]:
+        stdout().print(bench_table(result))
+    stdout().print(longer_table(result["longer"]))
+    print(f"all figures: {out}")
+
+
 def _print_training(result: Fields) -> None:
     from icr.report.reward_models import accuracy_table
 

@@ -163,12 +163,22 @@ def dump_config(config: Section, folder: Path | None = None) -> str:
         at: object = data
         for key in keys[:-1]:
             at = at.get(key) if isinstance(at, dict) else None
-        value = at.get(keys[-1]) if isinstance(at, dict) else None
-        if isinstance(at, dict) and isinstance(value, str) and Path(value).is_absolute():
-            for base in (folder, folder.resolve()) if folder else ():
-                if Path(value).is_relative_to(base):
-                    at[keys[-1]] = f"./{Path(value).relative_to(base).as_posix()}"
+        if isinstance(at, dict) and folder is not None:
+            value = at.get(keys[-1])
+            if isinstance(value, dict):
+                at[keys[-1]] = {name: _relative(inner, folder) for name, inner in value.items()}
+            elif keys[-1] in at:
+                at[keys[-1]] = _relative(value, folder)
     return dump_yaml(data)
+
+
+def _relative(value: object, folder: Path) -> object:
+    """A path inside the folder as one relative to it."""
+    if isinstance(value, str) and Path(value).is_absolute():
+        for base in (folder, folder.resolve()):
+            if Path(value).is_relative_to(base):
+                return f"./{Path(value).relative_to(base).as_posix()}"
+    return value
 
 
 def flatten(settings: Section) -> dict[str, object]:
@@ -221,15 +231,25 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
         if not isinstance(section, dict):
             continue
         value = section.get(keys[-1])
-        if not isinstance(value, str) or not value or value.startswith(("package:", PREFIX)) or value in WORDS:
-            continue
-        try:
-            paths = [at / Path(value).expanduser() for at in bases]
-            path = next((p for p in paths if p.exists()), paths[-1])
-            if keys in PATHS or path.exists() or (_is_local(section) and means_path(value, bases)):
-                section[keys[-1]] = str(path.resolve())
-        except (OSError, ValueError, RuntimeError):
-            continue  # too long, no text, or the home of an unknown user: what needs the file says that it is not there
+        if isinstance(value, dict):  # one model a language
+            for name in value:
+                _resolve(value, name, keys, bases)
+        elif value is not None:
+            _resolve(section, keys[-1], keys, bases)
+
+
+def _resolve(section: dict[str, object], name: str, keys: Keys, bases: Sequence[Path]) -> None:
+    """Write the path that a key of a section names in full; a value that is none stays."""
+    value = section[name]
+    if not isinstance(value, str) or not value or value.startswith(("package:", PREFIX)) or value in WORDS:
+        return
+    try:
+        paths = [at / Path(value).expanduser() for at in bases]
+        path = next((p for p in paths if p.exists()), paths[-1])
+        if keys in PATHS or path.exists() or (_is_local(section) and means_path(value, bases)):
+            section[name] = str(path.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return  # too long, no text, or the home of an unknown user: what needs the file says that it is not there
 
 
 def _is_local(section: Mapping[str, object]) -> bool:

@@ -33,19 +33,22 @@ Ids = list[tuple[int, int]]
 """(token id, segment) of each token; the segment tells prompt from response where there is no chat template."""
 
 
-def check_classifier(name: str) -> str:
-    """The folder or hub id that `reward.model` names, checked as far as that goes without loading it.
+def check_classifier(name: str, key: str = KEY) -> str:
+    """The folder or hub id of a reward model, checked as far as that goes without loading it.
+
+    Args:
+        key: the config key or option that names it, for messages.
 
     Raises:
         UserError: folder not found, it is a .gguf file, or its config does not have exactly one label.
     """
-    found = locate(name, KEY)
+    found = locate(name, key)
     if found.endswith(".gguf"):
-        raise UserError("a .gguf file cannot be a classifier", where=f"{KEY}: {name}", do="name a folder or a hub id")
+        raise UserError("a .gguf file cannot be a classifier", where=f"{key}: {name}", do="name a folder or a hub id")
     config = Path(found) / "config.json"
     if config.is_file():
         labels = json.loads(config.read_text(encoding="utf-8")).get("id2label") or {0: "", 1: ""}
-        _check_labels(len(labels), found)
+        _check_labels(len(labels), found, key)
     return found
 
 
@@ -217,10 +220,10 @@ def _load(name: str, dtype: torch.dtype, device: str) -> tuple[PreTrainedTokeniz
     return tokenizer, model
 
 
-def _check_labels(count: int, name: str) -> None:
+def _check_labels(count: int, name: str, key: str = KEY) -> None:
     if count != 1:
         raise UserError(
             f"the classifier has {count} logits, but a reward is one number",
-            where=f"{KEY}: {name}",
+            where=f"{key}: {name}",
             do="name a reward model: a sequence classifier with a single label",
         )

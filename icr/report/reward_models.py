@@ -68,6 +68,34 @@ def accuracy_table(models: Mapping[str, Mapping[str, Fields]]) -> Table:
     return table
 
 
+def bench_table(result: Fields) -> Table:
+    """A row per model and language: the sections of a benchmark and their mean, in percent."""
+    every = [found for languages in result["models"].values() for found in languages.values()]
+    sections = list(dict.fromkeys(name for found in every for name in found["sections"]))
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("model", ""):
+        table.add_column(name, no_wrap=True)
+    for name in ("n", *sections, "overall"):
+        table.add_column(name, justify="right")
+    for model, languages in result["models"].items():
+        for lang, found in languages.items():
+            cells = [_number(found["sections"].get(name)) for name in sections]
+            table.add_row(model, lang, str(found["n"]), *cells, _number(found["overall"]))
+    return table
+
+
+def longer_table(longer: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """A row per language and subset: how often the longer answer is the right one, in percent, ties left out."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", "subset"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("longer is right", justify="right")
+    for lang, subsets in longer.items():
+        for subset, value in subsets.items():
+            table.add_row(lang, subset, _number(value))
+    return table
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 

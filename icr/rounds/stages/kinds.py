@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from icr.base.errors import UserError
+from icr.base.problems import Collector
 from icr.base.shown import show_path
-from icr.config.schema import Config
+from icr.config.schema import Config, reward_models
 from icr.engines.classifier import SCALE as LOGIT
 from icr.engines.classifier import check_classifier
 from icr.engines.precision import Precision
@@ -48,6 +49,7 @@ class LogRatio(RewardKind):
     """
 
     has_precision = True
+    needs_reference = True
     reasons: ClassVar[tuple[str, ...]] = ("too_long",)
 
     def measure(self) -> dict[str, object]:
@@ -118,9 +120,13 @@ class Translated(LogRatio):
 
 
 class Classified(RewardKind):
-    """R_n: the logit of a sequence classifier, given x^ℓ; a text longer than it reads has no reward and is dropped."""
+    """R_n: the logit of a sequence classifier, given x^ℓ; a text longer than it reads has no reward and is dropped.
+
+    One classifier scores all languages, or each its own.
+    """
 
     has_precision = True
+    needs_english = False
     scale = LOGIT
     reasons = ("too_long",)
 
@@ -132,31 +138,56 @@ class Classified(RewardKind):
                 where="reward.model",
                 do="name a sequence classifier there, or use another reward.kind",
             )
-        check_classifier(config.reward.model)
+        languages = config.prompts.languages
+        models = reward_models(config.reward, languages)
+        if without := [lang for lang in languages if lang not in models]:
+            do = "add one for each language of prompts.languages, or name one for all"
+            raise UserError(f"no reward model for {', '.join(without)}", where="reward.model", do=do)
+        found = Collector()
+        for model in dict.fromkeys(models.values()):
+            found.attempt("", check_classifier, model)
+        found.raise_any()
 
     def measure(self) -> dict[str, object]:
         facts = super().measure()
-        located = check_classifier(self.context.config.reward.model or "")
-        model = self.context.machine.folders({located}, None)[located]
+        config, context = self.context.config, self.context
+        models = reward_models(config.reward, context.languages)
+        located = {model: check_classifier(model) for model in dict.fromkeys(models.values())}
+        folders = context.machine.folders(set(located.values()), None)
+        for model, found in located.items():
+            self._classify(folders[found], [lang for lang, name in models.items() if name == model])
+        shown = {lang: show_path(located[model], context.run.path) for lang, model in models.items()}
+        return facts | {"model": next(iter(shown.values())) if isinstance(config.reward.model, str) else shown}
+
+    def _classify(self, model: str, languages: Sequence[str]) -> None:
+        """One classifier on the responses of the languages that it scores."""
         batch_tokens, template = self.context.config.reward.batch_tokens, Template(date=self.context.template.date)
         self._pass(
-            "classifier",
+            self._name(languages[0]),
             lambda precision: ClassifyTask(
                 model=model, template=template, precision=precision, batch_tokens=batch_tokens
             ),
-            self.read_all(),
+            [row for lang in languages for row in self.read_responses(lang)],
             partial(read_texts, self.context),
         )
-        return facts | {"model": show_path(located, self.context.run.path)}
+
+    def _name(self, lang: str) -> str:
+        """Of the pass that scores a language: `classifier`, or with the first language of those that share one."""
+        reward = self.context.config.reward
+        if not isinstance(reward.model, dict):
+            return "classifier"
+        models = reward_models(reward, self.context.languages)
+        return f"classifier-{next(other for other, model in models.items() if model == models[lang])}"
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
-        return score_plainly(self._measured("classifier", responses, again), missing="too_long")
+        return score_plainly(self._measured(self._name(lang), responses, again), missing="too_long")
 
 
 class Random(RewardKind):
     """The control: a number from a hash, which knows nothing of the response."""
 
     scale = "uniform in [0, 1)"
+    needs_english = False
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         seed, number = self.context.config.sampling.seed, self.context.round.number
@@ -261,6 +292,16 @@ def check_kind(config: Config) -> None:
             that cannot be imported or has no `rewards`.
     """
     find_kind(config.reward.kind).check(config)
+
+
+def needs_english(config: Config) -> bool:
+    """Whether the reward reads English prompts; without it no language needs them."""
+    return find_kind(config.reward.kind).needs_english
+
+
+def compares_models(config: Config) -> bool:
+    """Whether the reward compares the policy with the reference, which must then be two models."""
+    return find_kind(config.reward.kind).needs_reference
 
 
 def samples_greedily(name: str) -> bool:
