@@ -81,18 +81,18 @@ def data(
 
 @rm_app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file (docs/reward-models.md).")],
+    config: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe (docs/reward-models.md).")],
     run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Train a reward model on pairs or ratings. Rerun the same command to resume."""
-    from icr.config.load import load_section
-    from icr.config.reward_model import RewardModelConfig
+    from icr.config.load import find_config, load_section
+    from icr.config.reward_model import RECIPES, RewardModelConfig
     from icr.experiments.reward_model import train_reward_model
 
     changes = {} if run is None else {"run": str(run)}
-    found = load_section(RewardModelConfig, config, set_ or [], changes)
+    found = load_section(RewardModelConfig, find_config(config, RECIPES), set_ or [], changes)
     result = train_reward_model(found, stderr())
     if json_:
         print(json.dumps(result, ensure_ascii=False))

@@ -50,15 +50,22 @@ PATHS_OR_NAMES: tuple[Keys, ...] = (
 WORDS = ("round-0", "zero2", "zero3", "none", "judge")
 
 
-def find_config(name: str) -> Path:
-    """A path, or the name of a recipe that comes with icr."""
+def find_config(name: str, recipes: Path = CONFIGS) -> Path:
+    """A path, or the name of a recipe that comes with icr.
+
+    Args:
+        recipes: the folder of those that the command takes.
+
+    Raises:
+        UserError: it is neither.
+    """
     path = Path(name)
     if path.is_file():
         return path
-    recipe = CONFIGS / f"{name}.yaml"
+    recipe = recipes / f"{name}.yaml"
     if recipe.is_file():
         return recipe
-    known = sorted(p.stem for p in CONFIGS.glob("*.yaml"))
+    known = sorted(p.stem for p in recipes.glob("*.yaml"))
     raise UserError(f"config {name} not found", do=f"give a path, or the name of a recipe: {', '.join(known)}")
 
 
@@ -223,7 +230,7 @@ def _merge(data: dict[str, object], extra: dict[str, object]) -> None:
 
 def resolve_paths(data: dict[str, object], base: Path) -> None:
     """Paths are relative to `base`; those of a recipe also to the current folder: users add no files to recipes."""
-    bases = [base, Path.cwd()] if base == CONFIGS else [base]
+    bases = [base, Path.cwd()] if base in (CONFIGS, CONFIGS / "reward-models") else [base]
     for keys in PATHS + PATHS_OR_NAMES:
         section: object = data
         for key in keys[:-1]:

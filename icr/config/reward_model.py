@@ -6,9 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from icr.config.schema import Train
+from icr.config.schema import CONFIGS, Train
 from icr.config.values import Count, NonNegative, Positive, Section, Share, TemplateArguments, Text, Tokens
 
+RECIPES = CONFIGS / "reward-models"
 REWARD_WARMUP = 0.1
 
 
@@ -26,7 +27,7 @@ class RewardData(Section):
 
 
 class RewardTrain(Train):
-    """The training. Keys that are not here are those of a run's `train` (docs/config.md)."""
+    """The training, with the keys of a run's `train` but for those that only alignment has."""
 
     learning_rate: Annotated[Positive, Field(le=10)] = 1e-5
     batch_size: Count = 128
@@ -56,7 +57,7 @@ class RewardModelConfig(Section):
     """What the training starts from: an encoder or a causal model; hub id or folder."""
     chat_template: Text | None = None
     """A Jinja file, for decoders whose tokenizer has no chat template."""
-    template_arguments: TemplateArguments = Field(default_factory=dict)
+    template_arguments: TemplateArguments = {}
     """Arguments of the chat template, such as {enable_thinking: false}."""
     data: RewardData
     loss: Literal["auto", "pairwise", "pointwise"] = "auto"
