@@ -95,7 +95,7 @@ def test_the_pad_token_is_not_the_end_of_turn(trained: tuple[Path, dict[str, Any
         ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
         with torch.no_grad():
             hidden = model.model(input_ids=ids).last_hidden_state[0, -1]
-        assert score == pytest.approx(float(hidden @ model.score.weight[0]), abs=1e-4)
+        assert score == pytest.approx(float(hidden @ model.score.weight[0].detach()), abs=1e-4)
 
 
 def test_an_encoder_learns_from_ratings(made: dict[str, Path], tmp_path: Path, inline: list[str]) -> None:
@@ -148,9 +148,7 @@ def test_what_is_too_long_is_dropped_or_cut(made: dict[str, Path], tmp_path: Pat
 
 
 def test_languages_that_have_fewer_rows_are_repeated(made: dict[str, Path], tmp_path: Path, inline: list[str]) -> None:
-    rows = [
-        row for row in pair_rows() if row["lang"] == "en" or row["id"] in ("p0", "p1", "p5", "p9", "p11", "p13", "p20")
-    ]
+    rows = [row for row in pair_rows() if row["lang"] == "en" or int(row["id"][1:]) % 3 == 0]
     data = make_folder(tmp_path / "data", rows)
     counts = {lang: sum(r["lang"] == lang for r in load_data(data, "x").train) for lang in ("en", "es")}
     settings = {"epochs": 0.2, "validation_steps": None}

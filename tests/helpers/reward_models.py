@@ -77,7 +77,7 @@ def make_folder(folder: Path, rows: list[dict[str, Any]], validation: float = 0.
     return folder
 
 
-def write_config(folder: Path, base: Path, data: Path, **changes: Any) -> Path:
+def write_config(folder: Path, base: Path, data: Path, /, **changes: Any) -> Path:
     """A small config of `icr rm train`; keyword arguments replace keys or merge into sections."""
     config: dict[str, Any] = {
         "run": str(folder / "run"),
