@@ -61,8 +61,10 @@ class Base:
 
 
 def plain_train(config: RewardModelConfig) -> Train:
-    """The settings of the training as `loops` knows them."""
-    return Train.model_validate(config.train.model_dump(include=set(Train.model_fields)))
+    """The settings of the training as `loops` knows them. Which rows are for validation, the data file says."""
+    unused = {"warmup_ratio"} if config.train.warmup_steps is not None else set()
+    settings = config.train.model_dump(include=set(Train.model_fields) - unused)
+    return Train.model_validate(settings | {"validation": 1})
 
 
 def check_inputs(config: RewardModelConfig) -> RewardInputs:

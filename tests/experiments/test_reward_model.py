@@ -16,10 +16,13 @@ from eval.reward_models.evaluate import bench_models, evaluate_models
 from icr.base.conversation import wrap_text
 from icr.base.errors import ConfigError, UserError
 from icr.config.load import load_section
-from icr.config.reward_model import RewardModelConfig
+from icr.config.reward_model import RECIPES, RewardModelConfig
+from icr.config.schema import Train
 from icr.engines.classifier import Classifier, check_classifier
+from icr.experiments.reward_inputs import plain_train
 from icr.experiments.reward_model import train_reward_model
 from loops.callbacks import read_metrics
+from loops.checks import check_train
 from prompts.preferences.make import load_data
 from tests.helpers.inline import run_inline, silent
 from tests.helpers.reward_models import make_decoder, make_encoder, make_folder, pair_rows, rating_rows, write_config
@@ -218,6 +221,17 @@ def test_a_benchmark(trained: tuple[Path, dict[str, Any]], tmp_path: Path, inlin
     scores = [json.loads(line) for line in (tmp_path / "out" / "scores-run.jsonl").read_text().splitlines()]
     assert [row["id"] for row in scores] == [str(n) for n in range(8)]
     assert all(row["scores_chosen"][0] > row["scores_rejected"][0] for row in scores)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_are_trainings(recipe: Path) -> None:
+    """What `loops` gets of them, through the file that the training reads."""
+    config = load_section(RewardModelConfig, recipe)
+    passed = plain_train(config)
+    check_train(passed)
+    assert Train.model_validate_json(passed.model_dump_json()) == passed
+    assert passed.learning_rate == config.train.learning_rate and passed.warmup_steps == config.train.warmup_steps
+    assert recipe.read_text().startswith("# ")
 
 
 @pytest.mark.parametrize(

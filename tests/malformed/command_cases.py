@@ -82,6 +82,20 @@ def preferences() -> Iterator[Case]:
     yield preferred("a benchmark", pair.replace("}", ', "subset": "x"}'), "rows of a benchmark", "icr rm bench")
 
 
+def rewards() -> Iterator[Case]:
+    """`icr rm train`, `eval` and `bench`."""
+    yield said("reward model: no config", "rm|train|DIR/none.yaml", "none.yaml not found", "xrm-llama3.2-3b")
+    yield said("reward model: an unknown key", "rm|train|rmt-oasst1|--set|margn=true", "unknown key `margn`", "margin")
+    yield said(
+        "reward model: no data", "rm|train|rmt-oasst1|--run|DIR/r", "not a folder of preference data", "data.path"
+    )
+    yield said("reward model: beta", "rm|train|rmt-oasst1|--set|train.beta=0.2", "no meaning for a reward model")
+    yield said("reward accuracy: no data", "rm|eval|MODEL|--data|DIR|--out|DIR/o", "not a folder of preference data")
+    yield said("reward accuracy: a split", "rm|eval|MODEL|--data|DIR|--out|DIR/o|--split|test", "unknown split test")
+    yield said("reward benchmark: no rows", "rm|bench|--on|DIR/none.jsonl|--out|DIR/o", "none.jsonl not found", "--on")
+    yield said("reward benchmark: a language", "rm|bench|--on|x|--out|DIR/o|--lang|xx", "'xx'", "--lang")
+
+
 def cases() -> Iterator[Case]:
     yield said("unknown", "iterat", "iterat")
     yield said("no config", "validate", "'config'")
@@ -116,6 +130,7 @@ def cases() -> Iterator[Case]:
     yield said("check of no folder", "prompts|check|DIR/none", "none")
     yield said("check without English", "prompts|check|DIR", "en.jsonl")
     yield from preferences()
+    yield from rewards()
     yield evaluated("leads outside", "--languages=../x", "'../x'", "--languages")
     yield evaluated("is a path", "--languages=/etc/x", "'/etc/x'", "--languages")
     yield evaluated("is empty", "--languages=,", "--languages")
