@@ -41,7 +41,7 @@ def check_trainable(
     from loops.export import check_export
     from loops.families import family_of
     from loops.objective import make_objective
-    from loops.settings import refuse_strange
+    from loops.settings import refuse_strange, refuse_untrained
 
     made = make_objective(objective, beta=train.beta, nll_weight=train.nll_weight)
     made.configure(settings or {})
@@ -49,6 +49,7 @@ def check_trainable(
     loaded = load_skeleton(folder, read_headers(folder, where), family.auto_class, family.config_changes())
     found = Collector()
     found.attempt(None, refuse_strange, folder, loaded.missing, loaded.unexpected, family)
+    found.attempt(None, refuse_untrained, folder, loaded.missing, train)
     if not found.problems:
         found.attempt(None, check_export, folder, loaded.model, family)
     found.attempt(None, check_lora, loaded.model, train, family)

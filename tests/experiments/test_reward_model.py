@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from eval.reward_models.evaluate import bench_models, evaluate_models
@@ -283,3 +284,8 @@ def test_bases_that_cannot_be_trained(made: dict[str, Path], tmp_path: Path) -> 
     model.save_pretrained(two)
     AutoTokenizer.from_pretrained(made["decoder"]).save_pretrained(two)
     fails(two, "a classifier with 2 logits")
+    bare = make_encoder(tmp_path / "bare")
+    weights = load_file(bare / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if not name.startswith("pooler.")}
+    save_file(kept, bare / "model.safetensors", metadata={"format": "pt"})
+    fails(bare, "LoRA would leave these weights random", train={"lora": {"rank": 2}})
