@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CONFIG, RECORD, RESULT = "config.yaml", "step.json", "validation.json"
-WORK = ("tokens", "data.parquet", "dropped.json", "metrics.jsonl", "validation.jsonl", "counts.json", "checkpoints", "best", "scores",
-        "model", "adapter", "start.json", "restarted.json", RESULT)  # fmt: skip
+WORK = (
+    "tokens", "data.parquet", "dropped.json", "metrics.jsonl", "validation.jsonl", "counts.json", "checkpoints", "best",
+    "scores", "model", "adapter", "start.json", "restarted.json", RESULT,
+)  # fmt: skip
+"""What a training leaves in RUN."""
 INPUTS = ("run", "base", "chat_template", "data.path")
 """Keys that name an input of the training, which is known by its content."""
 SAME_SCORE = 1e-9
