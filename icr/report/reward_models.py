@@ -38,34 +38,28 @@ def accuracy_table(models: Mapping[str, Mapping[str, Fields]]) -> Table:
         models: name → language → what `eval.reward_models.accuracy` measured.
     """
     ratings = any(found["kind"] == "ratings" for languages in models.values() for found in languages.values())
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, caption="chance is 50 %", caption_justify="left")
     if len(models) > 1:
-        table.add_column("model", no_wrap=True)
+        table.add_column("model")
     table.add_column("", no_wrap=True)
-    names = (
-        "n",
-        "accuracy",
-        "95 %",
-        "length",
-        "chance",
-        "like length\n(expected)",
-        *(("major-\nity", "AUC", "people") if ratings else ("equal",)),
-    )
-    for name in names:
+    last = ("major-\nity", "AUC", "people") if ratings else ("equal",)
+    for name in ("n", "accu-\nracy", "95 %", "length", "like length\n(expected)", *last):
         table.add_column(name, justify="right", no_wrap=True)
     for model, languages in models.items():
         for lang, found in languages.items():
-            agree = f"{_number(found.get('length_agreement'))} ({_number(found.get('expected_agreement'))})"
-            cells = [str(found["n"]), _number(found.get("accuracy")), _interval(found.get("accuracy_interval"))]
-            cells += [_number(found.get("length")), _number(found.get("chance")), agree]
-            if ratings:
-                area = found.get("auc")
-                cells += [_number(found.get("majority")), "–" if area is None else f"{area:.3f}"]
-                cells += [_number(found.get("human_agreement"))]
-            else:
-                cells.append(_number(found.get("ties")))
-            table.add_row(*([model] if len(models) > 1 else []), lang, *cells)
+            table.add_row(*([model] if len(models) > 1 else []), lang, *_accuracy_cells(found, ratings))
     return table
+
+
+def _accuracy_cells(found: Fields, ratings: bool) -> list[str]:
+    agree = f"{_number(found.get('length_agreement'))} ({_number(found.get('expected_agreement'))})"
+    cells = [str(found["n"]), _number(found.get("accuracy")), _interval(found.get("accuracy_interval"))]
+    cells += [_number(found.get("length")), agree]
+    if not ratings:
+        return [*cells, _number(found.get("ties"))]
+    area = found.get("auc")
+    shown = "–" if area is None else f"{area:.3f}"
+    return [*cells, _number(found.get("majority")), shown, _number(found.get("human_agreement"))]
 
 
 def bench_table(result: Fields) -> Table:

@@ -6,6 +6,7 @@ A deleted message is left out, except for one that people had ranked before: wit
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ def _read(reading: Reading, row: Fields, id: str, lang: str, where: str) -> Mess
     if row.get("tree_state", READY) != READY:
         raise LeftOut(f"tree not {READY}")
     rank = None if row.get("rank") in (None, "") else read_number(row, "rank", where)
+    if rank is not None and math.isnan(rank):  # as pandas writes a missing number
+        rank = None
     if _is(row.get("deleted"), True) and rank is None:
         raise LeftOut("deleted")
     if _is(row.get("review_result"), False):

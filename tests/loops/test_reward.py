@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import Linear, Module
+from transformers import TrainerControl, TrainerState
 
+from loops.callbacks import StopEarly
 from loops.families import family_of
 from loops.reward import Pairwise, Pointwise, pairwise_loss, pointwise_loss
 from loops.reward_model import PairwiseFamily, PointwiseFamily
@@ -82,3 +87,20 @@ def test_a_new_head_is_drawn_by_its_inputs_and_has_no_bias() -> None:
     kept = model.score.weight.clone()
     family.start(model, [])  # a base that has a head keeps it
     assert torch.equal(model.score.weight, kept)
+
+
+@pytest.mark.parametrize(("before", "after", "stops"), [([3.0, 1.0], [2.0, 1.5], 2), ([], [3.0, 2.0, 1.0], 0)])
+def test_patience_counts_validations_before_a_resume(
+    tmp_path: Path, before: list[float], after: list[float], stops: int
+) -> None:
+    """Those after the checkpoint are done again, and do not count twice."""
+    lines = [json.dumps({"step": n, "loss": loss}) for n, loss in enumerate([*before, 0.0], 1)]
+    (tmp_path / "validation.jsonl").write_text("\n".join(lines) + "\n")
+    stop = StopEarly(2, tmp_path / "validation.jsonl")
+    args, state, control = SimpleNamespace(device="cpu"), TrainerState(global_step=len(before)), TrainerControl()
+    stop.on_train_begin(args, state, control)  # type: ignore[arg-type]
+    stopped = []
+    for loss in after:
+        stop.on_evaluate(args, state, control, metrics={"eval_loss": loss})  # type: ignore[arg-type]
+        stopped.append(control.should_training_stop)
+    assert stopped.index(True) + 1 == stops if stops else not any(stopped)
