@@ -28,6 +28,54 @@ NO_TRAINING = "the data has no training rows in this language"
 NO_SCORE = "no row has a score"
 
 
+def rights_of_pairs(scores: Sequence[tuple[Score, Score]]) -> Floats:
+    """Of each pair 1 where the chosen response scores higher, 0 where lower, 0.5 for equal; NaN without a score."""
+    gaps = np.array([np.nan if c is None or r is None else c - r for c, r in scores], dtype=np.float64)
+    return 0.5 + 0.5 * np.sign(gaps)
+
+
+def rights_of_ratings(rows: Sequence[RatingRow], scores: Sequence[Score]) -> Floats:
+    """Of each rating 1 where r > 0 for label 1 or r ≤ 0 for label 0, else 0; NaN without a score."""
+    return np.array(
+        [np.nan if s is None else float((s > 0) == bool(row["label"])) for row, s in zip(rows, scores, strict=True)],
+        dtype=np.float64,
+    )
+
+
+def compare_rights(first: Floats, second: Floats, groups: Sequence[str], seed: int = 0) -> Fields:
+    """Second minus first accuracy in percent, over the rows that both have scored, by a bootstrap over groups.
+
+    Args:
+        first, second: of `rights_of_pairs` or `rights_of_ratings`, on the same rows.
+        groups: of the rows.
+    """
+    both = np.isfinite(first) & np.isfinite(second)
+    if not both.any():
+        return {"n": 0, "why": {"difference": NO_SCORE}}
+    weights = draw_weights([group for group, there in zip(groups, both, strict=True) if there], seed)
+    return {"n": int(both.sum()), **_rate("difference", (second - first)[both], weights)}
+
+
+def calibrate(gaps: Floats, bins: int = 10) -> Fields:
+    """Whether σ(|Δr|), how sure a pairwise model is of its choice, is how often it is right.
+
+    Args:
+        gaps: Δr, chosen minus rejected, of each pair.
+
+    Returns:
+        `reliability`, a row for each of `bins` equal parts of 0.5…1 that has pairs (mean σ, share right, pairs), and
+        `calibration_error`, the mean of |σ − right| over the pairs' parts.
+    """
+    sure, right = 1 / (1 + np.exp(-np.abs(gaps))), 0.5 + 0.5 * np.sign(gaps)
+    part = np.minimum((2 * bins * (sure - 0.5)).astype(np.int64), bins - 1)
+    rows = [
+        {"sure": float(sure[part == n].mean()), "right": float(right[part == n].mean()), "n": int((part == n).sum())}
+        for n in np.unique(part)
+    ]
+    error = sum(row["n"] * abs(row["sure"] - row["right"]) for row in rows) / len(gaps)
+    return {"reliability": rows, "calibration_error": error}
+
+
 def measure_pairs(
     rows: Sequence[PairRow], scores: Sequence[tuple[Score, Score]], train: Sequence[PairRow], seed: int = 0
 ) -> Fields:
@@ -43,13 +91,14 @@ def measure_pairs(
     if not kept:
         return facts | {"why": {"accuracy": NO_SCORE}}
     gaps = np.array([chosen - rejected for _, chosen, rejected in kept])
-    right = 0.5 + 0.5 * np.sign(gaps)
+    right = rights_of_pairs([(chosen, rejected) for _, chosen, rejected in kept])
     weights = draw_weights([row["group"] for row, _, _ in kept], seed)
     facts |= {
         "groups": len({row["group"] for row, _, _ in kept}),
         **_rate("accuracy", right, weights),
         "ties": 100 * float(np.mean(gaps == 0)),
         "mean_gap": float(gaps.mean()),
+        **calibrate(gaps),
     }
     if not train:
         return facts | {"why": {"length": NO_TRAINING}}
@@ -74,7 +123,7 @@ def measure_ratings(
         return facts | {"why": {"accuracy": NO_SCORE}}
     labels = [row["label"] for row, _ in kept]
     values = np.array([score for _, score in kept])
-    right = ((values > 0) == np.array(labels, dtype=bool)).astype(np.float64)
+    right = rights_of_ratings([row for row, _ in kept], [score for _, score in kept])
     weights = draw_weights([row["group"] for row, _ in kept], seed)
     lengths = np.array([len(row["response"]) for row, _ in kept], dtype=np.float64)
     people = human_agreement([*train, *rows])

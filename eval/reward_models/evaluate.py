@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from eval.reward_models.accuracy import Score
+from eval.reward_models.accuracy import Score, compare_rights
 from eval.reward_models.bench import Scores, longer_wins, summarise
 from eval.reward_models.bench_rows import BenchRow, read_bench
-from eval.reward_models.scoring import Scorer, measure
+from eval.reward_models.scoring import Measured, Scorer, measure
 from icr.base.content import identify_model
 from icr.base.errors import UserError
 from icr.base.fields import Fields
@@ -60,7 +60,8 @@ def evaluate_models(
         languages: of the rows; None: all.
 
     Returns:
-        `models` (name → language → figures), `documents` and `notes`.
+        `models` (name → language → figures), `differences` (of each further model to the first: name → language),
+        `documents` and `notes`.
 
     Raises:
         ConfigError: everything that is wrong with the models.
@@ -76,10 +77,21 @@ def evaluate_models(
         raise UserError(f"the data has no {split} rows in {', '.join(absent)}", where=f"--data: {data}", do=do)
     if not rows:
         raise UserError(f"the data has no {split} rows", where=f"--data: {data}", do="use --split train or all")
-    result: Fields = {"data": data.name, "split": split, "documents": any(row["prompt"] for row in rows), "models": {}}
+    result: Fields = {
+        "data": data.name,
+        "split": split,
+        "documents": any(row["prompt"] for row in rows),
+        "models": {},
+        "differences": {},
+    }
+    first: dict[str, Measured] = {}
     with _scorers(models, out, console) as scorers:
         for name, scorer in scorers:
-            result["models"][name] = measure(scorer, found.kind, rows, found.train)
+            measured = measure(scorer, found.kind, rows, found.train)
+            result["models"][name] = {lang: of_lang.figures for lang, of_lang in measured.items()}
+            if first:
+                result["differences"][name] = _compare(first, measured)
+            first = first or measured
     result["notes"] = [] if result["documents"] else [NO_DOCUMENTS]
     write_json(out / "accuracy.json", result)
     flat = [
@@ -89,6 +101,13 @@ def evaluate_models(
     ]
     write_text(out / "accuracy.csv", _csv(flat))
     return result
+
+
+def _compare(first: Mapping[str, Measured], second: Mapping[str, Measured]) -> dict[str, Fields]:
+    """Second minus first, by language, on the same rows."""
+    return {
+        lang: compare_rights(first[lang].right, measured.right, measured.groups) for lang, measured in second.items()
+    }
 
 
 def bench_models(models: Sequence[str], source: str, lang: str, out: Path, console: Console) -> Fields:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 
-from eval.reward_models.accuracy import Score, measure_pairs, measure_ratings
+from eval.reward_models.accuracy import (
+    Score,
+    measure_pairs,
+    measure_ratings,
+    rights_of_pairs,
+    rights_of_ratings,
+)
+from eval.reward_models.bootstrap import Floats
 from icr.base.content import hash_rows
 from icr.base.fields import Fields
 from icr.engines.precision import Precision
@@ -69,8 +76,18 @@ class Scorer:
         return [known[text] for text in texts]
 
 
-def measure(scorer: Scorer, kind: Kind, rows: Rows, train: Rows) -> dict[str, Fields]:
-    """Accuracy beside baselines, by language (`eval.reward_models.accuracy`).
+class Measured(NamedTuple):
+    """One model on the rows of one language."""
+
+    figures: Fields
+    """Of `eval.reward_models.accuracy`."""
+    right: Floats
+    """Of each row; NaN without a score."""
+    groups: list[str]
+
+
+def measure(scorer: Scorer, kind: Kind, rows: Rows, train: Rows) -> dict[str, Measured]:
+    """Accuracy beside baselines, by language.
 
     Args:
         rows: what is measured on.
@@ -84,23 +101,23 @@ def measure(scorer: Scorer, kind: Kind, rows: Rows, train: Rows) -> dict[str, Fi
     found = {}
     for lang in languages:
         own = [n for n, row in enumerate(ratings) if row["lang"] == lang]
-        of_train = [row for row in known if row["lang"] == lang]
-        found[lang] = measure_ratings([ratings[n] for n in own], [scores[n] for n in own], of_train)
+        of_lang, of_scores = [ratings[n] for n in own], [scores[n] for n in own]
+        figures = measure_ratings(of_lang, of_scores, [row for row in known if row["lang"] == lang])
+        found[lang] = Measured(figures, rights_of_ratings(of_lang, of_scores), [row["group"] for row in of_lang])
     return found
 
 
 def _measure_pairs(
     scorer: Scorer, rows: list[PairRow], train: list[PairRow], languages: Sequence[str]
-) -> dict[str, Fields]:
-    chosen, rejected = (
-        [(row["prompt"], row["chosen"]) for row in rows],
-        [(row["prompt"], row["rejected"]) for row in rows],
-    )
+) -> dict[str, Measured]:
+    chosen = [(row["prompt"], row["chosen"]) for row in rows]
+    rejected = [(row["prompt"], row["rejected"]) for row in rows]
     scores = scorer.scores([*chosen, *rejected])
     both = list(zip(scores[: len(rows)], scores[len(rows) :], strict=True))
     found = {}
     for lang in languages:
         own = [n for n, row in enumerate(rows) if row["lang"] == lang]
-        of_train = [row for row in train if row["lang"] == lang]
-        found[lang] = measure_pairs([rows[n] for n in own], [both[n] for n in own], of_train)
+        of_lang, of_scores = [rows[n] for n in own], [both[n] for n in own]
+        figures = measure_pairs(of_lang, of_scores, [row for row in train if row["lang"] == lang])
+        found[lang] = Measured(figures, rights_of_pairs(of_scores), [row["group"] for row in of_lang])
     return found

@@ -113,7 +113,7 @@ def evaluate(
     """Measure the accuracy of reward models per language, beside chance, majority, length and people."""
     from eval.reward_models.evaluate import evaluate_models
     from icr.languages import check_languages
-    from icr.report.reward_models import accuracy_table
+    from icr.report.reward_models import accuracy_table, differences_table
 
     if split not in ("validation", "train", "all"):
         raise UserError(f"unknown split {split}", where="--split", do="write validation, train or all")
@@ -124,6 +124,8 @@ def evaluate(
         print(json.dumps(result, ensure_ascii=False))
         return
     stdout().print(accuracy_table(result["models"]))
+    if result["differences"]:
+        stdout().print(differences_table(result))
     for note in result["notes"]:
         print(f"note: {note}")
     print(f"all figures: {out}")
@@ -163,6 +165,8 @@ def _print_training(result: Fields) -> None:
     print(f"{training['rows']} rows, {training['steps']} steps" + (
         f"; lowest validation loss {best['loss']:.4f} after step {best['step']}" if best else ""
     ))  # fmt: skip
+    for part, figures in result["gap"].items():
+        print(f"{part}: loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.1f} %")
     for part, counts in training["too_long"].items():
         print(f"too long, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
     stdout().print(accuracy_table({"": result["languages"]}))

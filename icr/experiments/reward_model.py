@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from eval.reward_models.scoring import Scorer, measure
@@ -41,6 +41,8 @@ WORK = (
 INPUTS = ("run", "base", "chat_template", "data.path")
 """Keys that name an input of the training, which is known by its content."""
 SAME_SCORE = 1e-9
+LAST_STEPS = 20
+"""Optimiser steps that the training loss is averaged over."""
 
 
 def train_reward_model(config: RewardModelConfig, console: Console) -> Fields:
@@ -156,16 +158,27 @@ def _train(
     return {**counts, "too_long": read_json(dropped)}
 
 
-def _measure(
-    run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: Machine, counts: Mapping[str, object]
-) -> Fields:
+def _describe_gap(run: Path, counts: Fields) -> Fields:
+    """Loss and accuracy of the training, over the last steps up to the exported model, and of its validation."""
+    from loops.callbacks import read_metrics
+
+    step = counts["validation"]["step"]
+    steps = [row for row in read_metrics(run / "metrics.jsonl") if row["step"] <= step][-LAST_STEPS:]
+    validated = next(row for row in read_metrics(run / "validation.jsonl") if row["step"] == step)
+    names = {"loss": "loss", "accuracy": "rewards/accuracies"}
+    training = {name: fmean(row[key] for row in steps) for name, key in names.items()}
+    return {"training": training, "validation": {name: validated[key] for name, key in names.items()}}
+
+
+def _measure(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: Machine, counts: Fields) -> Fields:
     """Accuracy of the exported model on the validation rows, and its card.
 
     Raises:
         UserError: it gives every response the same score.
     """
     scorer = Scorer(machine, str(run / "model"), machine.precision("auto"), run / "scores")
-    languages = measure(scorer, inputs.data.kind, inputs.validation, inputs.train)
+    measured = measure(scorer, inputs.data.kind, inputs.validation, inputs.train)
+    languages = {lang: of_lang.figures for lang, of_lang in measured.items()}
     scores = scorer.scores([text for row in inputs.validation for text in texts(row)])
     known = [score for score in scores if score is not None]
     if known and max(known) - min(known) < SAME_SCORE:
@@ -174,7 +187,8 @@ def _measure(
             where=str(run / "model"),
             do="lower train.learning_rate, and look at metrics.jsonl",
         )
-    result = {"loss": inputs.loss, "training": dict(counts), "languages": languages}
+    gap = _describe_gap(run, counts)
+    result = {"loss": inputs.loss, "training": dict(counts), "gap": gap, "languages": languages}
     write_json(run / RESULT, result)
     write_reward_card(run / "model", config, inputs.loss, languages, result)
     return result

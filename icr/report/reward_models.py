@@ -62,6 +62,22 @@ def _accuracy_cells(found: Fields, ratings: bool) -> list[str]:
     return [*cells, _number(found.get("majority")), shown, _number(found.get("human_agreement"))]
 
 
+def differences_table(result: Fields) -> Table:
+    """A row per further model and language: its accuracy minus the first model's, on the same rows."""
+    first = next(iter(result["models"]))
+    table = Table(box=box.SIMPLE_HEAD, caption=f"accuracy minus that of {first}", caption_justify="left")
+    for name in ("model", ""):
+        table.add_column(name)
+    for name in ("n", "difference", "95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for model, languages in result["differences"].items():
+        for lang, found in languages.items():
+            value, between = found.get("difference"), found.get("difference_interval")
+            shown = "–" if between is None else f"{between[0]:+.1f} … {between[1]:+.1f}"
+            table.add_row(model, lang, str(found["n"]), "–" if value is None else f"{value:+.1f}", shown)
+    return table
+
+
 def bench_table(result: Fields) -> Table:
     """A row per model and language: the sections of a benchmark and their mean, in percent."""
     every = [found for languages in result["models"].values() for found in languages.values()]

@@ -77,6 +77,8 @@ def test_a_decoder_learns_what_is_better(trained: tuple[Path, dict[str, Any]]) -
     best = result["training"]["validation"]
     assert best["loss"] == min(row["loss"] for row in validations) and best["rows"] == 12
     assert {"rewards/margins", "rewards/accuracies"} <= read_metrics(run / "metrics.jsonl")[0].keys()
+    gap = result["gap"]
+    assert gap["validation"]["loss"] == best["loss"] and 0 <= gap["training"]["accuracy"] <= 1
     card = (run / "model" / "README.md").read_text()
     assert "| en | 6 |" in card and str(run) not in card and "Implicit" not in card
     assert not (run / "checkpoints").exists() and not (run / "tokens").exists()
@@ -191,6 +193,8 @@ def test_accuracy_of_several_models(
     assert found["models"]["run"] == trained[1]["languages"]
     english = found["models"]["untrained"]["en"]
     assert english["accuracy"] == pytest.approx(100 - found["models"]["run"]["en"]["accuracy"])
+    differences = found["differences"]["untrained"]["en"]
+    assert differences["difference"] == pytest.approx(english["accuracy"] - found["models"]["run"]["en"]["accuracy"])
     lines = (tmp_path / "out" / "accuracy.csv").read_text().splitlines()
     assert len(lines) == 1 + 4 and lines[0].startswith("model,data,split,language,kind,n")
     before = inline.count("classify")

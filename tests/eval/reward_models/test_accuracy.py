@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from eval.reward_models.accuracy import measure_pairs, measure_ratings
+from eval.reward_models.accuracy import (
+    calibrate,
+    compare_rights,
+    measure_pairs,
+    measure_ratings,
+    rights_of_pairs,
+    rights_of_ratings,
+)
 from eval.reward_models.bootstrap import auc, draw_weights, mean_interval
 
 
@@ -43,6 +50,30 @@ def test_ratings_by_hand() -> None:
     assert found["human_agreement"] == 100 and found["human_pairs"] == 4  # each row is there twice
     one = measure_ratings(rows[:2], [1.0, 2.0], [])
     assert one["auc"] is None and one["accuracy"] == 100
+
+
+def test_differences_are_paired() -> None:
+    first, second = (
+        rights_of_pairs([(1, 0), (0, 1), (None, 1), (2, 2)]),
+        rights_of_pairs([(1, 0), (1, 0), (1, 0), (0, 1)]),
+    )
+    assert first[[0, 1, 3]].tolist() == [1, 0, 0.5] and np.isnan(first[2])
+    found = compare_rights(first, second, ["a", "b", "c", "d"])
+    assert found == {"n": 3, "difference": pytest.approx(100 * (0 + 1 - 0.5) / 3), "difference_interval": None}
+    many = compare_rights(np.tile([1.0, 0.0], 20), np.ones(40), [str(n) for n in range(40)])
+    assert many["difference"] == 50 and 30 < many["difference_interval"][0] < 50 < many["difference_interval"][1] < 70
+    assert compare_rights(first * np.nan, second, ["a", "b", "c", "d"])["n"] == 0
+    assert rights_of_ratings([rating("x", 1, "a"), rating("x", 0, "b")], [0.0, None])[0] == 0
+
+
+def test_calibration_by_hand() -> None:
+    """Two pairs at σ = .6, one right and one wrong, and one at σ = .95 that is right."""
+    gap = np.log(0.6 / 0.4)
+    found = calibrate(np.array([gap, -gap, np.log(0.95 / 0.05)]))
+    assert [row["n"] for row in found["reliability"]] == [2, 1]
+    assert found["reliability"][0]["sure"] == pytest.approx(0.6) and found["reliability"][0]["right"] == 0.5
+    assert found["calibration_error"] == pytest.approx((2 * 0.1 + 0.05) / 3)
+    assert calibrate(np.array([0.0, 1e9]))["reliability"][-1] == {"sure": 1.0, "right": 1.0, "n": 1}
 
 
 def test_auc_is_scipys(seed: int = 3) -> None:
