@@ -18,7 +18,8 @@ def data_table(report: DataReport) -> Table:
     """A row per language of what `icr rm data` made."""
     pairs = report.kind == "pairs"
     share = "longer\nwins" if pairs else "label\n1"
-    names = ("rows", "left\nout", report.kind, "train", "vali-\ndation", "prompts", share, "iden-\ntical", "over-\nlap")
+    identical = ("iden-\ntical",) if pairs else ()
+    names = ("rows", "left\nout", report.kind, "train", "vali-\ndation", "prompts", share, *identical, "over-\nlap")
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     for name in names:
@@ -26,7 +27,7 @@ def data_table(report: DataReport) -> Table:
     for lang, tally in report.languages.items():
         kept = tally.train + tally.validation
         counts = (tally.rows, sum(tally.left_out.values()), kept, tally.train, tally.validation, tally.prompts)
-        shares = (_percent(tally.longer_wins if pairs else tally.positive), _percent(tally.identical) if pairs else "–")
+        shares = (_percent(tally.longer_wins), _percent(tally.identical)) if pairs else (_percent(tally.positive),)
         table.add_row(lang, *map(str, (*counts, *shares, tally.overlap)))
     return table
 
@@ -42,8 +43,8 @@ def accuracy_table(models: Mapping[str, Mapping[str, Fields]]) -> Table:
     if len(models) > 1:
         table.add_column("model")
     table.add_column("", no_wrap=True)
-    last = ("major-\nity", "AUC", "people") if ratings else ("equal",)
-    for name in ("n", "accu-\nracy", "95 %", "length", "like length\n(expected)", *last):
+    last = ("major-\nity", "AUC", "peo-\nple") if ratings else ("equal",)
+    for name in ("n", "accu-\nracy", "95 %", "len-\ngth", "like length\n(expected)", *last):
         table.add_column(name, justify="right", no_wrap=True)
     for model, languages in models.items():
         for lang, found in languages.items():
