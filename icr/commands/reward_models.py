@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,6 +125,7 @@ def evaluate(
         print(json.dumps(result, ensure_ascii=False))
         return
     stdout().print(accuracy_table(result["models"]))
+    _print_dropped(result["models"])
     if result["differences"]:
         stdout().print(differences_table(result))
     for note in result["notes"]:
@@ -170,6 +172,15 @@ def _print_training(result: Fields) -> None:
     for part, counts in training["too_long"].items():
         print(f"too long, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
     stdout().print(accuracy_table({"": result["languages"]}))
+    _print_dropped({"the model": result["languages"]})
+
+
+def _print_dropped(models: Mapping[str, Mapping[str, Fields]]) -> None:
+    """Rows that a model could not read, by language."""
+    for model, languages in models.items():
+        dropped = [f"{lang} {found['dropped']}" for lang, found in languages.items() if found["dropped"]]
+        if dropped:
+            print(f"longer than {model} reads, left out: {', '.join(dropped)}")
 
 
 def _print_data(report: DataReport, out: Path) -> None:
