@@ -19,6 +19,7 @@ from icr.base.shown import show_path
 from icr.config.load import dump_config, flatten
 from icr.config.reward_model import RewardModelConfig
 from icr.engines.check import find_folder
+from icr.engines.sizes import measure_checkpoint
 from icr.experiments.reward_card import METHOD, TAG, write_reward_card
 from icr.experiments.reward_inputs import OBJECTIVES, Base, RewardInputs, check_base, check_inputs, plain_train
 from icr.experiments.reward_rows import texts, write_data
@@ -26,6 +27,7 @@ from icr.rounds.controller import find_versions
 from icr.work.machine import Machine
 from icr.work.settings import OPERATIONAL, USES
 from icr.work.steps import Step, stale, stamp
+from loops.disk import check_disk, estimate_disk, folder_size
 from loops.spec import CardFacts, TrainSpec
 from prompts.preferences.make import TRAIN, VALIDATION
 
@@ -129,6 +131,9 @@ def _train(
     train = plain_train(config)
     train = train.model_copy(update={"precision": machine.precision(train.precision)})
     data, dropped = run / "data.parquet", run / "dropped.json"
+    size = measure_checkpoint(str(base))
+    if size is not None and not (run / "model").exists():
+        check_disk(estimate_disk(train, size), run, folder_size(run / "checkpoints") + folder_size(run / "best"))
     if not (run / "model").exists() and not (data.is_file() and dropped.is_file()):
         write_json(dropped, write_data(run, config, inputs, base, read_as, machine))
     facts = CardFacts(
