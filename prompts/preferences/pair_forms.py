@@ -9,7 +9,6 @@ from icr.base.conversation import Conversation, load_conversation
 from icr.base.errors import UserError
 from prompts.messages import read_messages, strip_all
 from prompts.preferences.reading import (
-    NO_LANGUAGE,
     SAME,
     Fields,
     LeftOut,
@@ -29,21 +28,11 @@ TIE = "tie"
 
 def read_pairs(reading: Reading, rows: Rows, read: PairReader) -> None:
     """Every row of a source by the reader of its form."""
-    for where, value in rows:
-        row = value if isinstance(value, dict) else {}
-        lang = reading.language(row, "lang", "language")
-        reading.rows[lang or "?"] += 1
-        if lang is None:
-            reading.leave_out("?", NO_LANGUAGE)
-            continue
-        try:
+    for where, row, lang in reading.each(rows, "lang", "language"):
+        with reading.noting(lang):
             if reading.lenient and (reason := find_no_preference(row)):
                 raise LeftOut(reason)
             reading.add_pair(row, where, lang, read(row, where))
-        except LeftOut as reason:
-            reading.leave_out(lang, str(reason))
-        except UserError as error:
-            reading.problems.append(error)
 
 
 def read_plain(row: Fields, where: str) -> Preference:

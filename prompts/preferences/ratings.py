@@ -6,7 +6,7 @@ from icr.base.conversation import dump_conversation, wrap_text
 from icr.base.errors import UserError
 from prompts.ids import normalise_id
 from prompts.messages import check_order, read_messages
-from prompts.preferences.reading import NO_LANGUAGE, Fields, LeftOut, Reading, digest, read_text
+from prompts.preferences.reading import Fields, Reading, digest, read_text
 from prompts.tables import Rows
 
 LABELS: dict[object, int] = {1: 1, 0: 0, "1": 1, "0": 0}
@@ -14,19 +14,9 @@ LABELS: dict[object, int] = {1: 1, 0: 0, "1": 1, "0": 0}
 
 def read_ratings(reading: Reading, rows: Rows) -> None:
     """Every row of a source."""
-    for where, value in rows:
-        row = value if isinstance(value, dict) else {}
-        lang = reading.language(row, "lang", "language")
-        reading.rows[lang or "?"] += 1
-        if lang is None:
-            reading.leave_out("?", NO_LANGUAGE)
-            continue
-        try:
+    for where, row, lang in reading.each(rows, "lang", "language"):
+        with reading.noting(lang):
             _add(reading, row, where, lang)
-        except LeftOut as reason:
-            reading.leave_out(lang, str(reason))
-        except UserError as error:
-            reading.problems.append(error)
 
 
 def _add(reading: Reading, row: Fields, where: str, lang: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from prompts.hub import is_hub_name
 from prompts.ids import normalise_id
 from prompts.preferences.rows import PairRow, RatingRow
 from prompts.preferences.sides import Sides
+from prompts.tables import Rows
 
 NO_LANGUAGE = "language unknown"
 SAME = "same response twice"
@@ -73,6 +75,31 @@ class Reading:
             if isinstance(value, str) and value.strip() and (code := language_code(value)):
                 return code
         return self.lang
+
+    def each(self, rows: Rows, *names: str) -> Iterator[tuple[str, Fields, str]]:
+        """(place, row, language) of the rows, counted; those without a language are left out.
+
+        Args:
+            names: as for `language`.
+        """
+        for where, value in rows:
+            row = value if isinstance(value, dict) else {}
+            lang = self.language(row, *names)
+            self.rows[lang or "?"] += 1
+            if lang is None:
+                self.leave_out("?", NO_LANGUAGE)
+            else:
+                yield where, row, lang
+
+    @contextmanager
+    def noting(self, lang: str) -> Iterator[None]:
+        """What is raised of a row: LeftOut is counted under its language, a UserError is one of the problems."""
+        try:
+            yield
+        except LeftOut as reason:
+            self.leave_out(lang, str(reason))
+        except UserError as error:
+            self.problems.append(error)
 
     def new_id(self, lang: str, given: object, contents: tuple[str, ...], where: str) -> str:
         """The row's id: its own, else a hash of its contents. Translations of a row may share its id.

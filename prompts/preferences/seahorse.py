@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from icr.base.errors import UserError
-from prompts.preferences.reading import NO_LANGUAGE, Fields, LeftOut, Reading, read_text
+from prompts.preferences.reading import Fields, LeftOut, Reading, read_text
 from prompts.tables import Rows
 
 QUESTION = "question6"
@@ -24,23 +24,14 @@ def read_annotations(reading: Reading, rows: Rows, question: str, documents: Map
         question: the column's name.
         documents: gem_id → what the summary is of; may be empty.
     """
-    found = [(where, value if isinstance(value, dict) else {}) for where, value in rows]
-    escaped = any(ESCAPE.search(str(row.get("summary"))) for _, row in found)
+    found = list(reading.each(rows, "worker_lang"))
+    escaped = any(ESCAPE.search(str(row.get("summary"))) for _, row, _ in found)
     if escaped:
         reading.notes.append(f"{reading.name}: summaries are JSON-escaped (first release); they are unescaped")
     copies: Counter[str] = Counter()
-    for where, row in found:
-        lang = reading.language(row, "worker_lang")
-        reading.rows[lang or "?"] += 1
-        if lang is None:
-            reading.leave_out("?", NO_LANGUAGE)
-            continue
-        try:
+    for where, row, lang in found:
+        with reading.noting(lang):
             _add(reading, row, where, lang, question, documents, escaped, copies)
-        except LeftOut as reason:
-            reading.leave_out(lang, str(reason))
-        except UserError as error:
-            reading.problems.append(error)
 
 
 def _add(
@@ -77,7 +68,7 @@ def _add(
 
 
 def _unescape(text: str) -> str:
-    """What JSON's escapes stand for; a text that is no JSON string stays as it is."""
+    """What JSON's escapes stand for; a text that is not a JSON string stays as it is."""
     try:
         return str(json.loads(f'"{text}"'))
     except ValueError:
