@@ -221,6 +221,10 @@ def test_a_reward_model_needs_no_english_and_no_second_model(
     reward = {"kind": "model", "model": str(make_classifier(tmp_path / "rm", "own"))}
     inputs = preflight(load_config(tiny_config(tmp_path / "a", **changes, reward=reward)))
     assert {prompt.lang for prompt in inputs.prompts} == {"es", "ru"} and not inputs.prompts[0].english
+    changes["prompts"] = {"languages": ["ru", "en"]}
+    order = [p.id for p in preflight(load_config(tiny_config(tmp_path / "c", **changes, reward=reward))).prompts]
+    assert order == [f"p{n}" for n in range(1, 7) for _ in range(2)]
+    changes["prompts"] = {"languages": ["es", "ru"]}
     with pytest.raises(ConfigError) as refused:
         preflight(load_config(tiny_config(tmp_path / "b", **changes, reward={"kind": "cross-lingual"})))
     whats = [problem.what for problem in refused.value.problems]
