@@ -250,6 +250,8 @@ def test_recipes_are_trainings(recipe: Path) -> None:
         ({"chat_template": "no.jinja"}, ["file "]),
         ({"train": {"beta": 0.5}}, ["beta has no meaning for a reward model"]),
         ({"train": {"optimizer": "adafactor", "deepspeed": "zero2"}}, ["Adafactor does not work with DeepSpeed"]),
+        ({"train": {"batch_size": 8, "processes": 3}}, ["cannot be split into micro-batches of 4 on 3 processes"]),
+        ({"train": {"nodes": 2}}, ["the command that starts the training on 2 nodes is missing"]),
         ({"max_tokens": 0, "margn": True}, ["`max_tokens`", "unknown key `margn`"]),
     ],
     ids=lambda value: str(value)[:30],
