@@ -34,12 +34,13 @@ from icr.engines.precision import resolve_precision
 from icr.engines.templates import Template, prompt_token_ids
 from icr.engines.vllm_engine import VllmEngine
 from icr.rounds.context import Context, Inputs
-from icr.rounds.stages.measure import CONDITIONS_SHARD, ENCODED, VALUES
+from icr.rounds.stages.measure import CONDITIONS_SHARD, ENCODED
 from icr.rounds.stages.pair import pair
 from icr.rounds.stages.sample import sample
 from icr.rounds.stages.score import score
 from icr.rows import RESPONSES
 from icr.scoring import sequence_logprobs
+from icr.work.classify import VALUES
 from icr.work.machine import Machine
 from icr.work.pool import Pool
 from icr.work.steps import Step

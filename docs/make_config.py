@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import types
 import typing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from icr.config.reward_model import RewardModelConfig, RewardTrain
 from icr.config.schema import Config
 
 HEAD = """# Config
@@ -26,10 +28,20 @@ This page is generated from `icr/config/schema.py`.
 """
 
 
-def render() -> str:
-    """The page."""
-    lines = [HEAD, "## Top level", "", *_table(Config)]
-    for name, field in Config.model_fields.items():
+REWARD_HEAD = """# Config of icr rm train
+
+One YAML file, read as [a run's](config.md). Keys of `train` that are not explained otherwise are the same there.
+
+This page is generated from `icr/config/reward_model.py`.
+"""
+HIDDEN = {RewardTrain: ("beta", "nll_weight", "validation")}
+"""Keys that a section inherits and refuses."""
+
+
+def render(kind: type[BaseModel] = Config, head: str = HEAD) -> str:
+    """The page of a config."""
+    lines = [head, "## Top level", "", *_table(kind)]
+    for name, field in kind.model_fields.items():
         section = _section(field.annotation)
         if section:
             lines += ["", f"## `{name}`", ""]
@@ -45,7 +57,7 @@ def render() -> str:
 def _table(section: type[BaseModel], prefix: str = "") -> list[str]:
     lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
     for name, field in section.model_fields.items():
-        if not prefix and _section(field.annotation):
+        if (not prefix and _section(field.annotation)) or name in HIDDEN.get(section, ()):
             continue
         default = "required" if field.default is PydanticUndefined else f"`{_plain(field.default)}`"
         meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
@@ -86,5 +98,8 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+PAGES = {"config.md": render, "reward-model-config.md": partial(render, RewardModelConfig, REWARD_HEAD)}
+
 if __name__ == "__main__":
-    Path(__file__).with_name("config.md").write_text(render(), encoding="utf-8")
+    for name, page in PAGES.items():
+        Path(__file__).with_name(name).write_text(page(), encoding="utf-8")

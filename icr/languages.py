@@ -46,6 +46,34 @@ def english_name(code: str) -> str:
     return NAMES.get(code) or langcodes.Language.get(code, normalize=False).display_name("en")
 
 
+@cache
+def language_code(name: str) -> str | None:
+    """The ISO 639-1 code of what data sets call a language: en-US, spa_Latn, arb, English; None where it has none."""
+    try:
+        tag = langcodes.Language.get(name.strip().replace("_", "-"))
+    except ValueError:  # LanguageTagError
+        return _code_of_name(name.strip().lower())
+    code = tag.language or ""
+    if len(code) != 2:
+        code = tag.prefer_macrolanguage().language or ""
+    if re.fullmatch("[a-z]{2}", code) and langcodes.tag_is_valid(code):
+        return code
+    return _code_of_name(name.strip().lower())
+
+
+def _code_of_name(name: str) -> str | None:
+    try:
+        code = langcodes.find(name).language or ""
+    except LookupError:
+        return None
+    if len(code) != 2 or name not in (
+        langcodes.Language.get(code).display_name("en").lower(),
+        english_name(code).lower(),
+    ):
+        return None  # it finds Javanese for JavaScript
+    return code
+
+
 def check_languages(codes: Sequence[str], where: str) -> None:
     """Whether these are ISO 639-1 codes, each once.
 

@@ -122,6 +122,34 @@ class KeepBest(TrainerCallback):
             self.best.keep(state.global_step, metrics["eval_loss"], self.export, state.is_world_process_zero)
 
 
+class StopEarly(TrainerCallback):
+    """Ends the training after so many validations in a row without a lower loss."""
+
+    def __init__(self, patience: int, path: Path) -> None:
+        """`path`: of `validation.jsonl`, from which a resumed training knows the validations before."""
+        self.patience, self.path = patience, path
+        self.losses: list[float] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.losses = [row["loss"] for row in read_metrics(self.path) if row["step"] <= state.global_step]
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
+        assert metrics is not None
+        self.losses.append(metrics["eval_loss"])
+        since_best = len(self.losses) - 1 - self.losses.index(min(self.losses))
+        if agree(since_best >= self.patience, args.device):
+            control.should_training_stop = True
+
+
 def agree(decision: bool, device: torch.device) -> bool:
     """The first rank's decision, on every rank: clocks differ, and ranks that do different things would wait
     forever."""

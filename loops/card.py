@@ -14,17 +14,13 @@ def write_model_card(folder: Path, facts: CardFacts) -> None:
     languages, pairs = facts.languages, facts.pairs
     head: dict[str, object] = {
         "library_name": "transformers",
-        "tags": ["implicit-cross-lingual-rewarding", str(facts.objective)],
+        "tags": [facts.tag, str(facts.objective)],
     }
     if languages:
         head["language"] = languages
     title = "a trained model" if facts.round is None else f"round {facts.round}"
     lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# icr, {title}", ""]
-    lines += [
-        "Made by Implicit Cross-Lingual Rewarding (arXiv 2503.04647): the policy's own answers, paired by the reward",
-        "implied by its English alignment, and trained on in every language.",
-        "",
-    ]
+    lines += [facts.method, ""]
     rows = {
         "trained from": facts.base, "reference of the reward": facts.reference, "objective": facts.objective,
     }  # fmt: skip

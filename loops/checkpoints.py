@@ -101,6 +101,7 @@ def result_settings(spec: TrainSpec) -> dict[str, object]:
     return {
         **{f"train.{name}": value for name, value in train.items()},
         "objective": spec.objective,
+        **{f"objective.{name}": value for name, value in spec.settings.items()},
         # a folder's name is not its content, and a run may be moved; log-probs under the model are in the data
         "model": "" if Path(spec.model).is_dir() else spec.model,
         "data": data,

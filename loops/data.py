@@ -30,6 +30,8 @@ from loops.batches import Row
 PROMPT_COLUMNS = {"prompt_id": pa.string(), "prompt_ids": pa.list_(pa.int32())}
 
 
+HELD = "held"
+"""A column of truth values, where the caller has decided which rows are for validation."""
 NUMERICS = "reference numerics"
 """Key of the file's metadata."""
 
@@ -51,7 +53,7 @@ def write_training_data(
     """
     if not rows:
         raise UserError("no pairs to train on", where=str(path), do="the counts of the stage pair say why")
-    types = {**PROMPT_COLUMNS, **columns}
+    types = {**PROMPT_COLUMNS, HELD: pa.bool_(), **columns}
     schema = pa.schema([(name, types[name]) for name in rows[0]])
     write_rows(path, list(rows), schema.with_metadata({NUMERICS: numerics}) if numerics else schema)
 
@@ -146,7 +148,7 @@ def lay_out(
     Args:
         answers: the columns of token ids that follow the prompt, see `Family.answers`.
         context: tokens that the model can take.
-        validation: rows to hold back: a share below 1, or a number.
+        validation: rows to hold back: a share below 1, or a number. A column HELD of the data goes before it.
 
     Raises:
         UserError: no row fits into `context` tokens, none is left to train on or none to validate, or the batch cannot
@@ -162,7 +164,7 @@ def lay_out(
             where=str(path),
             do="train a model with a longer context, or lower sampling.max_tokens",
         )
-    held = hold_back(fits, validation, seed)
+    held = fits[HELD].to_numpy() if HELD in fits.column_names else hold_back(fits, validation, seed)
     kept = fits.filter(pa.array(~held))
     kept = kept.append_column("number", pa.array(np.arange(kept.num_rows)))
     longest, tokens = _lengths(kept, answers)

@@ -119,6 +119,8 @@ def write_model(
             _add_end(tmp, end)
         if family is not None and family.config_changes():
             _change_config(tmp / "config.json", {"architectures": [type(model).__name__], **family.config_changes()})
+        if family is not None and family.tokenizer_changes():
+            _change_tokenizer(tmp, family.tokenizer_changes())
         save_torch_state_dict(final, tmp, max_shard_size=SHARD_SIZE)
         write_model_card(tmp, facts)
 
@@ -137,7 +139,7 @@ def plan_export(
     from transformers.core_model_loading import revert_weight_conversion
 
     named: dict[str, Tensor] = revert_weight_conversion(model, weights)  # type: ignore[arg-type]
-    dtypes = _final_dtypes(base_dtypes(base), named, family)
+    dtypes = _final_dtypes(_with_prefix(base_dtypes(base), named, model), named, family)
     unused = _left_out(model, base, set(dtypes) - set(named))
     dtypes = {key: dtype for key, dtype in dtypes.items() if key not in unused}
     missing = sorted(set(dtypes) - set(named))
@@ -188,6 +190,19 @@ def _final_dtypes(
     kept = {key: dtype for key, dtype in base.items() if not key.startswith(family.unused_weights)}
     usual = Counter(base.values()).most_common(1)[0][0]
     return kept | {key: usual for key in named if key not in base and key.startswith(family.new_weights)}
+
+
+def _with_prefix(base: dict[str, torch.dtype], named: Mapping[str, Tensor], model: Module) -> dict[str, torch.dtype]:
+    """The base's tensors as a model of this class names them: a bare encoder has no `bert.` before its names."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    return {prefix + key if key not in named and prefix + key in named else key: dtype for key, dtype in base.items()}
+
+
+def _change_tokenizer(folder: Path, changes: Mapping[str, object]) -> None:
+    """In both files that may say what the special tokens are."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            _change_config(folder / name, changes)
 
 
 def _change_config(file: Path, changes: Mapping[str, object]) -> None:

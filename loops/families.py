@@ -10,12 +10,13 @@ This file and the families import neither transformers nor trl: the caller that 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from icr.base.errors import UserError
 from icr.base.plugins import load_class
@@ -68,6 +69,18 @@ class Family(ABC, Generic[O_co]):
         """What the exported `config.json` says otherwise than the base's; also how the model is configured."""
         return {}
 
+    def tokenizer_changes(self) -> dict[str, object]:
+        """What the exported `tokenizer_config.json` says otherwise than the base's."""
+        return {}
+
+    def start(self, model: Module, missing: Collection[str]) -> None:
+        """Give the weights that the base lacks their first values; as transformers draws them, without this.
+
+        Args:
+            model: loaded, before any adapter; with ZeRO-3 its weights are shared out.
+            missing: names of its weights that were not in the checkpoint.
+        """
+
 
 def family_of(objective: Objective) -> Family[Objective]:
     """The family that trains this objective. Raises UserError for an objective that names none."""
@@ -81,13 +94,15 @@ def family_of(objective: Objective) -> Family[Objective]:
     return found(objective)
 
 
-def pad_sequences(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, Tensor, Tensor]:
+def pad_sequences(
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int = PAD
+) -> tuple[Tensor, Tensor, Tensor]:
     """(ids, attention, answer), each of shape (sequences, longest): prompts followed by their answers, and padding.
 
     `attention` is 1 on both, `answer` is 1 on the answers alone.
     """
     longest = max(len(prompt) + len(answer) for prompt, answer in sequences)
-    ids = torch.full((len(sequences), longest), PAD, dtype=torch.int64)
+    ids = torch.full((len(sequences), longest), pad, dtype=torch.int64)
     attention, answers = torch.zeros_like(ids), torch.zeros_like(ids)
     for n, (prompt, answer) in enumerate(sequences):
         end = len(prompt) + len(answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from loops.families import Family
-    from loops.objective import Objective
+    from loops.objective import Objective, Setting
 
 KEY = "train.lora.target_modules"
 ALL = "all-linear"
 """peft's word for every linear layer but the output head."""
 
 
-def check_trainable(folder: Path, where: str, train: Train, objective: str) -> None:
+def check_trainable(
+    folder: Path, where: str, train: Train, objective: str, settings: Mapping[str, Setting] | None = None
+) -> None:
     """Check LoRA's targets against the model's modules, and the trained model's names against the checkpoint's.
 
     Args:
         folder: of a checkpoint that `icr.engines.check.check_model` has passed.
         where: the config key that names it.
+        settings: of the objective, beyond `train`.
 
     Raises:
         ConfigError: everything that is wrong.
@@ -37,12 +41,15 @@ def check_trainable(folder: Path, where: str, train: Train, objective: str) -> N
     from loops.export import check_export
     from loops.families import family_of
     from loops.objective import make_objective
-    from loops.settings import refuse_strange
+    from loops.settings import refuse_strange, refuse_untrained
 
-    family = family_of(make_objective(objective, beta=train.beta, nll_weight=train.nll_weight))
+    made = make_objective(objective, beta=train.beta, nll_weight=train.nll_weight)
+    made.configure(settings or {})
+    family = family_of(made)
     loaded = load_skeleton(folder, read_headers(folder, where), family.auto_class, family.config_changes())
     found = Collector()
     found.attempt(None, refuse_strange, folder, loaded.missing, loaded.unexpected, family)
+    found.attempt(None, refuse_untrained, folder, loaded.missing, train)
     if not found.problems:
         found.attempt(None, check_export, folder, loaded.model, family)
     found.attempt(None, check_lora, loaded.model, train, family)

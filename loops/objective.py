@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NotRequired, TypedDict
 
@@ -42,6 +42,8 @@ class Pair(NamedPrompt):
     rejected_ids: ReadOnly[Sequence[int]]
 
 
+Setting = bool | int | float | str
+
 Request = tuple[list[int], list[int]]
 """(prompt ids, response ids): a sequence whose log-prob under the training reference is wanted."""
 
@@ -62,6 +64,9 @@ class Objective(ABC):
     def __init__(self, *, beta: float, nll_weight: float) -> None:
         """`beta` and `nll_weight` are `train.beta` and `train.nll_weight` of the config."""
         self.beta, self.nll_weight = beta, nll_weight
+
+    def configure(self, settings: Mapping[str, Setting]) -> None:  # noqa: B027 - most objectives take none
+        """Take what the caller of the training has set for it beyond `train`: `TrainSpec.settings`."""
 
     @abstractmethod
     def reference_requests(self, pairs: Sequence[Pair], *, seed: int = 0) -> list[Request]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icr.base.errors import UserError
+from icr.base.errors import UserError, some
 from icr.config.schema import Train
 from icr.engines.attention import find_attention
 from icr.engines.precision import weights_of
@@ -22,6 +22,10 @@ from loops.objective import Objective
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
+
+
+HEADS = ("score", "classifier")
+"""Modules of a classifier that peft trains whole beside an adapter."""
 
 
 def trainer_settings(train: Train, schedule: Schedule, output: Path) -> dict[str, Any]:
@@ -125,6 +129,8 @@ def load_model(train: Train, base: Path, family: Family[Objective]) -> PreTraine
     )
     refuse_strange(base, loaded["missing_keys"], loaded["unexpected_keys"], family)
     check_export(base, model, family)
+    refuse_untrained(base, loaded["missing_keys"], train)
+    family.start(model, loaded["missing_keys"])
     if not train.dropout:
         disable_dropout_in_model(model)  # dropout that no setting of the config stands for
     lora = lora_config(train, family)
@@ -147,6 +153,17 @@ def refuse_strange(base: Path, missing: Iterable[str], unexpected: Iterable[str]
                 where=str(base),
                 do="use a checkpoint written by save_pretrained",
             )
+
+
+def refuse_untrained(base: Path, missing: Iterable[str], train: Train) -> None:
+    """Raises UserError for new weights that LoRA would leave as they were drawn: it trains no others than the head."""
+    left = sorted(name for name in missing if name.partition(".")[0] not in HEADS) if train.lora else []
+    if left:
+        raise UserError(
+            f"the base lacks {some(left)}, and LoRA would leave these weights random",
+            where=f"train.lora; {base}",
+            do="train without LoRA, or name a base that has them",
+        )
 
 
 def _device_map(train: Train) -> dict[str, str] | None:

@@ -9,9 +9,18 @@ from pydantic import BaseModel, field_validator
 from icr.config.schema import Train
 from icr.engines.templates import Arguments
 
+METHOD = (
+    "Made by Implicit Cross-Lingual Rewarding (arXiv 2503.04647): the policy's own answers, paired by the reward\n"
+    "implied by its English alignment, and trained on in every language."
+)
+
 
 class CardFacts(BaseModel):
     """What the final model's card says; all of it may be absent."""
+
+    method: str = METHOD
+    """One sentence."""
+    tag: str = "implicit-cross-lingual-rewarding"
 
     round: int | None = None
     objective: str | None = None
@@ -48,7 +57,11 @@ class TrainSpec(BaseModel):
     events: Path
     """Where progress, the result or an error is written, see `icr.base.progress`."""
     objective: str = "dpo"
+    settings: dict[str, bool | int | float | str] = {}
+    """What the objective takes beyond `train`, see `loops.objective.Objective.configure`."""
     train: Train = Train()
+    patience: int | None = None
+    """Validations without a lower loss after which the training stops; None: it goes on to its end."""
     chat_template: Path | None = None
     """`models.chat_template`: goes into the final model in place of the base's."""
     template_arguments: Arguments = {}

@@ -55,7 +55,9 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
         return counts
     checkpoints = Checkpoints(spec.work / "checkpoints", processes, result_settings(spec))
     best = Best(spec.work / "best")
-    family = family_of(make_objective(spec.objective, beta=spec.train.beta, nll_weight=spec.train.nll_weight))
+    objective = make_objective(spec.objective, beta=spec.train.beta, nll_weight=spec.train.nll_weight)
+    objective.configure(spec.settings)
+    family = family_of(objective)
     base = base_folder(spec.model)
     spec = settle_micro_batch(spec, family, base, processes)
     schedule = plan(spec, family, base, processes)
@@ -218,11 +220,13 @@ def build_trainer(
 
 
 def _callbacks(spec: TrainSpec, schedule: Schedule, events: EventFile) -> list[TrainerCallback]:
-    from loops.callbacks import MetricsFile, Progress, SaveByTime, ValidationFile
+    from loops.callbacks import MetricsFile, Progress, SaveByTime, StopEarly, ValidationFile
 
     callbacks: list[TrainerCallback] = [Progress(events, schedule), MetricsFile(spec.work / "metrics.jsonl")]
     if schedule.validation is not None:
         callbacks.append(ValidationFile(spec.work / "validation.jsonl"))
+        if spec.patience is not None:
+            callbacks.append(StopEarly(spec.patience, spec.work / "validation.jsonl"))
     if spec.train.save_steps is None:
         callbacks.append(SaveByTime(spec.train.save_minutes))
     return callbacks

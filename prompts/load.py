@@ -78,7 +78,8 @@ def load_prompts(
             by_lang[row.lang][row.id] = row
     problems[:0] = unread
     english = by_lang[pivot] if pivot else {}
-    order = english or {id: row for lang in languages for id, row in by_lang[lang].items()}
+    first = sorted(languages, key=lambda lang: lang != "en")
+    order = english or {id: row for lang in first for id, row in by_lang[lang].items()}
     for lang in languages:
         if not by_lang[lang] and not problems:
             problems.append(

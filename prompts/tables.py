@@ -1,4 +1,4 @@
-"""Rows of files, each with its place: jsonl, json, csv, parquet and txt, all of them also as .gz."""
+"""Rows of files, each with its place: jsonl, json, csv, tsv, parquet and txt, all of them also as .gz."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icr.base.errors import ConfigError, UserError, some
+
+if TYPE_CHECKING:
+    from _csv import Reader as CellReader
 
 Rows = Iterator[tuple[str, object]]
 """(place, value): file:line, or the number of an element or a row where a file has no lines."""
@@ -165,8 +169,26 @@ def _refuse_surrogates(value: object, where: str) -> None:
 
 def _read_csv(file: Path, problems: list[UserError]) -> Rows:
     """A row's place is the line on which it begins: a quoted cell may have several."""
-    csv.field_size_limit(sys.maxsize)
+    quoted = "put cells with commas, quotes or line breaks in double quotes, and double the quotes in them"
+    wrong = "separate cells with commas, and put cells with commas or line breaks in double quotes"
     reader = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
+    yield from _read_cells(file, reader, "csv", wrong, quoted, problems)
+
+
+def _read_tsv(file: Path, problems: list[UserError]) -> Rows:
+    """Cells between tabs as they are: a quotation mark is part of the text."""
+    do = "separate cells with one tab, and write no tab or line break inside of them"
+    reader = csv.reader(_text(file).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE)
+    yield from _read_cells(file, reader, "tsv", do, do, problems)
+
+
+def _read_cells(file: Path, reader: CellReader, kind: str, wrong: str, broken: str, problems: list[UserError]) -> Rows:
+    """
+    Args:
+        wrong: what to do about a row with too many or too few cells.
+        broken: what to do where the file cannot be taken apart.
+    """
+    csv.field_size_limit(sys.maxsize)
     try:
         header = [name.strip() for name in next(reader, [])]
         if twice := {name for name in header if name and header.count(name) > 1}:
@@ -176,13 +198,11 @@ def _read_csv(file: Path, problems: list[UserError]) -> Rows:
             where, begins = f"{file}:{begins}", reader.line_num + 1
             if cells and len(cells) != len(header):
                 what = f"{len(cells)} cells under {len(header)} column names"
-                do = "separate cells with commas, and put cells with commas or line breaks in double quotes"
-                problems.append(UserError(what, where=where, do=do))
+                problems.append(UserError(what, where=where, do=wrong))
             elif cells:
                 yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        do = "put cells with commas, quotes or line breaks in double quotes, and double the quotes in them"
-        raise UserError(f"not csv: {error}", where=f"{file}:{reader.line_num}", do=do) from error
+        raise UserError(f"not {kind}: {error}", where=f"{file}:{reader.line_num}", do=broken) from error
 
 
 def _read_txt(file: Path, problems: list[UserError]) -> Rows:
@@ -231,8 +251,9 @@ READERS: dict[str, Callable[[Path, list[UserError]], Rows]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,
+    ".tsv": _read_tsv,
     ".parquet": _read_parquet,
     ".txt": _read_txt,
 }
-ROWS = (".jsonl", ".json", ".csv", ".parquet")
+ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """The forms whose rows have fields."""

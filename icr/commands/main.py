@@ -23,6 +23,7 @@ from icr.commands.data import data_app
 from icr.commands.export import export
 from icr.commands.judge import judge_app
 from icr.commands.prompts import prompts_app
+from icr.commands.reward_models import rm_app
 from icr.commands.start import init, recipes
 
 app = typer.Typer(
@@ -98,6 +99,7 @@ judge_app.command()(audit)
 app.add_typer(judge_app, name="judge")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
+app.add_typer(rm_app, name="rm")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ PATHS: tuple[Keys, ...] = (
     ("models", "chat_template"),
     ("chat_template",),
     ("alignment", "pairs"),
+    ("data", "path"),
     ("prompts", "path"),
     ("judge", "prompts"),
     ("judge", "baseline"),
@@ -41,6 +42,7 @@ PATHS_OR_NAMES: tuple[Keys, ...] = (
     ("models", "policy"),
     ("models", "reference"),
     ("model",),
+    ("base",),
     ("reward", "model"),
     ("train", "deepspeed"),
     ("judge", "model"),
@@ -49,19 +51,33 @@ PATHS_OR_NAMES: tuple[Keys, ...] = (
 WORDS = ("round-0", "zero2", "zero3", "none", "judge")
 
 
-def find_config(name: str) -> Path:
-    """A path, or the name of a recipe that comes with icr."""
+def find_config(name: str, recipes: Path = CONFIGS) -> Path:
+    """A path, or the name of a recipe that comes with icr.
+
+    Args:
+        recipes: the folder of those that the command takes.
+
+    Raises:
+        UserError: it is neither.
+    """
     path = Path(name)
     if path.is_file():
         return path
-    recipe = CONFIGS / f"{name}.yaml"
+    recipe = recipes / f"{name}.yaml"
     if recipe.is_file():
         return recipe
-    known = sorted(p.stem for p in CONFIGS.glob("*.yaml"))
+    known = sorted(p.stem for p in recipes.glob("*.yaml"))
     raise UserError(f"config {name} not found", do=f"give a path, or the name of a recipe: {', '.join(known)}")
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None) -> Config:
+    """A run's config, as `load_section` reads it."""
+    return load_section(Config, path, overrides, changes)
+
+
+def load_section(
+    kind: type[S], path: Path, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None
+) -> S:
     """Read `path`, apply `key=value` overrides and then `changes` (key → value), and type-check the result.
 
     Paths in the file are relative to the file, paths in overrides to the working directory.
@@ -75,7 +91,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), changes: Mapping[str,
     if not isinstance(data, dict):
         raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
     resolve_paths(data, path.resolve().parent)
-    return make_section(Config, data, overrides, changes, path, document)
+    return make_section(kind, data, overrides, changes, path, document)
 
 
 def make_config(
@@ -155,12 +171,22 @@ def dump_config(config: Section, folder: Path | None = None) -> str:
         at: object = data
         for key in keys[:-1]:
             at = at.get(key) if isinstance(at, dict) else None
-        value = at.get(keys[-1]) if isinstance(at, dict) else None
-        if isinstance(at, dict) and isinstance(value, str) and Path(value).is_absolute():
-            for base in (folder, folder.resolve()) if folder else ():
-                if Path(value).is_relative_to(base):
-                    at[keys[-1]] = f"./{Path(value).relative_to(base).as_posix()}"
+        if isinstance(at, dict) and folder is not None:
+            value = at.get(keys[-1])
+            if isinstance(value, dict):
+                at[keys[-1]] = {name: _relative(inner, folder) for name, inner in value.items()}
+            elif keys[-1] in at:
+                at[keys[-1]] = _relative(value, folder)
     return dump_yaml(data)
+
+
+def _relative(value: object, folder: Path) -> object:
+    """A path inside the folder as one relative to it."""
+    if isinstance(value, str) and Path(value).is_absolute():
+        for base in (folder, folder.resolve()):
+            if Path(value).is_relative_to(base):
+                return f"./{Path(value).relative_to(base).as_posix()}"
+    return value
 
 
 def flatten(settings: Section) -> dict[str, object]:
@@ -205,7 +231,7 @@ def _merge(data: dict[str, object], extra: dict[str, object]) -> None:
 
 def resolve_paths(data: dict[str, object], base: Path) -> None:
     """Paths are relative to `base`; those of a recipe also to the current folder: users add no files to recipes."""
-    bases = [base, Path.cwd()] if base == CONFIGS else [base]
+    bases = [base, Path.cwd()] if base in (CONFIGS, CONFIGS / "reward-models") else [base]
     for keys in PATHS + PATHS_OR_NAMES:
         section: object = data
         for key in keys[:-1]:
@@ -213,15 +239,25 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
         if not isinstance(section, dict):
             continue
         value = section.get(keys[-1])
-        if not isinstance(value, str) or not value or value.startswith(("package:", PREFIX)) or value in WORDS:
-            continue
-        try:
-            paths = [at / Path(value).expanduser() for at in bases]
-            path = next((p for p in paths if p.exists()), paths[-1])
-            if keys in PATHS or path.exists() or (_is_local(section) and means_path(value, bases)):
-                section[keys[-1]] = str(path.resolve())
-        except (OSError, ValueError, RuntimeError):
-            continue  # too long, no text, or the home of an unknown user: what needs the file says that it is not there
+        if isinstance(value, dict):  # one model a language
+            for name in value:
+                _resolve(value, name, keys, bases)
+        elif value is not None:
+            _resolve(section, keys[-1], keys, bases)
+
+
+def _resolve(section: dict[str, object], name: str, keys: Keys, bases: Sequence[Path]) -> None:
+    """Write the path that a key of a section names in full; a value that is none stays."""
+    value = section[name]
+    if not isinstance(value, str) or not value or value.startswith(("package:", PREFIX)) or value in WORDS:
+        return
+    try:
+        paths = [at / Path(value).expanduser() for at in bases]
+        path = next((p for p in paths if p.exists()), paths[-1])
+        if keys in PATHS or path.exists() or (_is_local(section) and means_path(value, bases)):
+            section[name] = str(path.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return  # too long, no text, or the home of an unknown user: what needs the file says that it is not there
 
 
 def _is_local(section: Mapping[str, object]) -> bool:

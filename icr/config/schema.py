@@ -52,7 +52,8 @@ class Models(Section):
     policy: Text | None = None
     """π_θ⁰: hub id, folder, or .gguf file. Without it, `alignment` makes it from the reference."""
     reference: Text
-    """π_I, the model before English alignment: hub id, folder, or .gguf file."""
+    """π_I, the model before English alignment: hub id, folder, or .gguf file. Rewards without log-probs do not use it:
+    it may be the policy itself."""
     chat_template: Text | None = None
     """A Jinja file, for models whose tokenizer has no chat template."""
     template_arguments: TemplateArguments = {}
@@ -79,9 +80,9 @@ class Prompts(Section):
     """Folder of LANG.jsonl (or .json, .csv, .parquet, .txt, each also .gz), one such table with `lang`, or a data set
     on the hub: `hf:org/name@revision:config:split`. A row has an `instruction`, or a conversation as `messages`."""
     languages: Annotated[list[Text], Field(min_length=1)]
-    """ISO 639-1 codes. English (`en`) must be one of them."""
+    """ISO 639-1 codes. English (`en`) must be one of them for rewards that read the English prompt, and for `lidr`."""
     limit: Count | None = None
-    """Use only the first N prompts, in the order of the English ones."""
+    """Use only the first N prompts, in the order of the English ones (without English, of the first language)."""
     allow_overlap: bool = False
     """Allow held-out prompts (`judge.prompts`) that are also training prompts. Otherwise they are an error."""
 
@@ -116,8 +117,8 @@ class Reward(Section):
     English prompt (Eq. 13). `model`: the logit of the classifier `reward.model`. `random`: a control. `module:Class`: a
     custom reward (docs/reward.md). `lidr`: no reward, but the baseline of arXiv 2410.08964, with one greedy response
     per prompt (`sampling.n`, `temperature` and `top_p` are ignored)."""
-    model: Text | None = None
-    """kind `model`: a sequence classifier with one logit; hub id or folder."""
+    model: Text | Annotated[dict[Text, Text], Field(min_length=1)] | None = None
+    """kind `model`: a sequence classifier with one logit; hub id or folder. Or one a language: {es: …, ru: …}."""
     beta: Positive = 0.1
     length_penalty: Literal["fit", "none"] | Number = "fit"
     """`fit`: α is fitted per language (Eq. 15). A number: this α for every language. `none`: no penalty."""
@@ -200,11 +201,20 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.warmup_steps is not None and self.warmup_ratio != WARMUP_RATIO:
+        if self.warmup_steps is not None and self.warmup_ratio != type(self).model_fields["warmup_ratio"].default:
             raise ValueError("both warmup_ratio and warmup_steps are set; remove one of them")
         if self.validation >= 1 and self.validation != int(self.validation):
             raise ValueError("validation must be a share below 1 or a whole number of pairs")
         return self
+
+
+def reward_models(reward: Reward, languages: list[str]) -> dict[str, str]:
+    """Language → the classifier of `reward.model`; a language that a mapping leaves out is not there."""
+    if reward.kind != "model" or reward.model is None:
+        return {}
+    if isinstance(reward.model, str):
+        return dict.fromkeys(languages, reward.model)
+    return {lang: reward.model[lang] for lang in languages if lang in reward.model}
 
 
 class Config(Section):

@@ -14,37 +14,91 @@ from icr.engines.attention import choose_attention
 from icr.engines.folders import locate
 from icr.engines.memory import loading, work_in_batches
 from icr.engines.precision import Precision
-from icr.engines.templates import Template, encode_conversation
-from icr.engines.tokens import guard_of
+from icr.engines.templates import Template, encode_conversation, template_ends
+from icr.engines.tokens import guard_of, template_source
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 SCALE = "classifier logit"
 KEY = "reward.model"
 _SILENT = Silent()
 PLAIN_TEMPLATE = Template()
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer")
+"""Architectures whose first position is the one after the pad token's id: their table has that many rows more."""
 
 Ids = list[tuple[int, int]]
 """(token id, segment) of each token; the segment tells prompt from response where there is no chat template."""
 
 
-def check_classifier(name: str) -> str:
-    """The folder or hub id that `reward.model` names, checked as far as that goes without loading it.
+def check_classifier(name: str, key: str = KEY) -> str:
+    """The folder or hub id of a reward model, checked as far as that goes without loading it.
+
+    Args:
+        key: the config key or option that names it, for messages.
 
     Raises:
         UserError: folder not found, it is a .gguf file, or its config does not have exactly one label.
     """
-    found = locate(name, KEY)
+    found = locate(name, key)
     if found.endswith(".gguf"):
-        raise UserError("a .gguf file cannot be a classifier", where=f"{KEY}: {name}", do="name a folder or a hub id")
+        raise UserError("a .gguf file cannot be a classifier", where=f"{key}: {name}", do="name a folder or a hub id")
     config = Path(found) / "config.json"
     if config.is_file():
         labels = json.loads(config.read_text(encoding="utf-8")).get("id2label") or {0: "", 1: ""}
-        _check_labels(len(labels), found)
+        _check_labels(len(labels), found, key)
     return found
+
+
+def read_conversation(tokenizer: PreTrainedTokenizerBase, prompt: Conversation, response: str) -> Ids:
+    """Prompt and response as a classifier reads them: in its chat template, else as a pair of texts.
+
+    In training, evaluation and rewards alike. The template ends the response's turn.
+    """
+    if tokenizer.chat_template:
+        answered: Conversation = [*prompt, {"role": "assistant", "content": response}]
+        return [(id, 0) for id in encode_conversation(tokenizer, answered, opened=False)]
+    return guard_of(tokenizer).encode_pair(show_conversation(prompt), response)
+
+
+def longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that a classifier reads."""
+    positions = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
+    if config.model_type in OFFSET_POSITIONS:
+        positions -= (config.pad_token_id or 0) + 1
+    return min(positions, int(tokenizer.model_max_length))
+
+
+def choose_pad(tokenizer: PreTrainedTokenizerBase) -> tuple[int, str]:
+    """(id, token) that fills up the batches of a new classifier: one that no sequence holds.
+
+    A decoder's logit is read at the last token that is not the pad token, whatever the mask says. With the end of turn
+    as pad token it would be read one token too early.
+
+    Raises:
+        UserError: the tokenizer has no such token.
+    """
+    source = template_source(tokenizer)
+    used = {tokenizer.eos_token_id, tokenizer.bos_token_id, *template_ends(tokenizer)}
+    parts = (tokenizer.cls_token, tokenizer.sep_token, tokenizer.mask_token)
+    free = {
+        token: id
+        for token, id in guard_of(tokenizer).ids.items()
+        if id not in used and token not in source and token not in parts
+    }
+    pad = tokenizer.pad_token
+    if isinstance(pad, str) and pad in free:
+        return free[pad], pad
+    if free:
+        best = min(free, key=lambda token: ("pad" not in token.lower(), "reserved" not in token.lower(), free[token]))
+        return free[best], best
+    raise UserError(
+        "the tokenizer has no token for padding alone: its special tokens all stand in conversations",
+        where=tokenizer.name_or_path,
+        do="add a pad token to the tokenizer, and a row for it to the model's embeddings",
+    )
 
 
 class Classifier:
@@ -68,15 +122,11 @@ class Classifier:
         self._batch_tokens = batch_tokens
         self._config = self.model.config.get_text_config()
         self._pad: int | None = self._config.pad_token_id
-        positions = getattr(self._config, "max_position_embeddings", None) or self.tokenizer.model_max_length
-        self.longest = min(int(positions), int(self.tokenizer.model_max_length))
+        self.longest = longest_input(self._config, self.tokenizer)
 
     def token_ids(self, prompt: Conversation, response: str) -> Ids:
-        """Prompt and response as the classifier reads them: in its chat template, else as a pair of texts."""
-        if self.tokenizer.chat_template:
-            answered: Conversation = [*prompt, {"role": "assistant", "content": response}]
-            return [(id, 0) for id in encode_conversation(self.tokenizer, answered, opened=False)]
-        return guard_of(self.tokenizer).encode_pair(show_conversation(prompt), response)
+        """As `read_conversation`."""
+        return read_conversation(self.tokenizer, prompt, response)
 
     def logits(self, pairs: Sequence[tuple[Conversation, str]], reporter: Reporter = _SILENT) -> list[float | None]:
         """The logit of each (prompt, response); None where the two are longer than the classifier can read.
@@ -170,10 +220,10 @@ def _load(name: str, dtype: torch.dtype, device: str) -> tuple[PreTrainedTokeniz
     return tokenizer, model
 
 
-def _check_labels(count: int, name: str) -> None:
+def _check_labels(count: int, name: str, key: str = KEY) -> None:
     if count != 1:
         raise UserError(
             f"the classifier has {count} logits, but a reward is one number",
-            where=f"{KEY}: {name}",
+            where=f"{key}: {name}",
             do="name a reward model: a sequence classifier with a single label",
         )

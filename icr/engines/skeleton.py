@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -58,13 +59,27 @@ def load_skeleton(
     empty: dict[str, torch.Tensor] = {
         name: torch.empty(stored.shape, dtype=stored.torch_dtype, device="meta") for name, stored in tensors.items()
     }
-    model, info = kind.from_pretrained(
-        None, config=config, state_dict=empty, device_map={"": "meta"}, output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )  # fmt: skip
+    with _without_report():
+        model, info = kind.from_pretrained(
+            None, config=config, state_dict=empty, device_map={"": "meta"}, output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
     return Skeleton(
         model,
         tuple(sorted(info["missing_keys"])),
         tuple(sorted(info["unexpected_keys"])),
         tuple(sorted((name, tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"])),
     )
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """No table of transformers' on stderr: what is missing is said by the caller, or is new on purpose."""
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)

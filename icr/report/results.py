@@ -294,7 +294,9 @@ def reward_name(reward: Fields) -> str:
     """The kind, with what it takes: β of a log-ratio, or the classifier's name."""
     kind = str(reward.get("kind") or "cross-lingual")
     if kind == "model":
-        return f"{kind}: {reward.get('model')}"
+        model = reward.get("model")
+        each = ", ".join(f"{lang} {name}" for lang, name in model.items()) if isinstance(model, dict) else model
+        return f"{kind}: {each}"
     return f"{kind}, β = {reward.get('beta', 0.1)}" if kind in LOG_RATIOS else kind
 
 

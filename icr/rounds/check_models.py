@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from icr.base.problems import Collector
-from icr.config.schema import Config
+from icr.config.schema import Config, reward_models
 from icr.engines.check import check_model, find_folder
 from icr.engines.folders import is_ready
 from icr.engines.models import check_same_vocabulary
@@ -32,8 +32,8 @@ def check_models(config: Config, policy: str | None, reference: str, judge: str 
             found.attempt(None, check_model, folder, key)
             if len(found.problems) == before:
                 good[key] = folder
-    if config.reward.kind == "model" and config.reward.model:
-        folder = find_folder(config.reward.model)
+    for model in dict.fromkeys(reward_models(config.reward, config.prompts.languages).values()):
+        folder = find_folder(model)
         if folder is not None:
             found.attempt(None, check_model, folder, "reward.model", auto_class="AutoModelForSequenceClassification")
     first, second = good.get("models.policy"), good.get("models.reference")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval.judges.prompts import identify_prompts
 from icr.base.content import hash_file, hash_folder, hash_rows, identify_class, identify_model
-from icr.config.schema import Config, Judge
+from icr.config.schema import Config, Judge, reward_models
 from icr.rounds.context import Inputs
 from prompts.load import Prompt
 
@@ -30,8 +30,11 @@ def _identify(config: Config, inputs: Inputs) -> Iterator[tuple[str, str]]:
     if inputs.alignment:
         yield "English pairs", hash_rows(inputs.alignment)
     yield from _by_language("prompts in", inputs.prompts)
-    if config.reward.kind == "model" and config.reward.model:
+    if isinstance(config.reward.model, str) and config.reward.kind == "model":
         yield "reward model", identify_model(config.reward.model)
+    elif config.reward.kind == "model":
+        for lang, model in reward_models(config.reward, config.prompts.languages).items():
+            yield f"reward model of {lang}", identify_model(model)
     if ":" in config.reward.kind:
         yield "reward class", identify_class(config.reward.kind, "reward.kind")
     if config.objective not in ("dpo", "kto"):

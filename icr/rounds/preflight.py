@@ -24,12 +24,12 @@ from icr.rounds.check_models import check_models
 from icr.rounds.checks import find_faults, find_notes
 from icr.rounds.context import Inputs
 from icr.rounds.room import check_room
-from icr.rounds.stages.kinds import check_kind
+from icr.rounds.stages.kinds import check_kind, compares_models, needs_english
 from icr.rounds.templates import check_templates
 from loops.checks import check_train
 from prompts.load import Prompt, load_heldout, load_prompts
 from prompts.overlap import check_overlap, describe_prompts
-from prompts.preferences import EnglishPairs, describe_pairs, read_alignment
+from prompts.preferences.english import EnglishPairs, describe_pairs, read_alignment
 
 
 def preflight(config: Config) -> Inputs:
@@ -43,11 +43,13 @@ def preflight(config: Config) -> Inputs:
     _settings(config, found)
     languages = config.prompts.languages
     prompts: list[Prompt] = []
-    if "en" in languages:
-        prompts = found.attempt([], load_prompts, config.prompts.path, languages, limit=config.prompts.limit)
+    if "en" in languages or not needs_english(config):
+        pivot = "en" if "en" in languages and needs_english(config) else ""
+        limit = config.prompts.limit
+        prompts = found.attempt([], load_prompts, config.prompts.path, languages, limit=limit, pivot=pivot)
     policy = found.attempt(None, locate, config.models.policy, "models.policy") if config.models.policy else None
     reference = found.attempt("", locate, config.models.reference, "models.reference")
-    if policy and policy == reference:
+    if policy and policy == reference and compares_models(config):
         found.add(
             "policy and reference are the same model, so every reward would be 0",
             where="models",
@@ -100,7 +102,7 @@ def load_checked(
 
 def _settings(config: Config, found: Collector) -> None:
     languages = config.prompts.languages
-    if "en" not in languages:
+    if "en" not in languages and needs_english(config):
         found.add(
             "`en` is not among the languages",
             where="prompts.languages",
@@ -199,7 +201,7 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
     if not judge.model and not judge.own and not judge.judges:
         found.add("the judge has no model", where="judge.model", do="name a model, or set judge.kind to none")
     heldout: list[Prompt] = []
-    if judge.prompts and "en" in config.prompts.languages:
+    if judge.prompts and ("en" in config.prompts.languages or not needs_english(config)):
         heldout = found.attempt([], load_heldout, judge.prompts, config.prompts.languages, judge.limit)
     if judge.kind == "openai" and (judge.model or judge.judges):
         found.attempt(None, check_judge, judge)

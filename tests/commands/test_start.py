@@ -28,7 +28,7 @@ def test_version_and_module() -> None:
 
 
 def test_no_line_of_help_is_cut() -> None:
-    for command in ([], ["judge"], ["prompts"], ["data"]):
+    for command in ([], ["judge"], ["prompts"], ["data"], ["rm"]):
         text = run(app, [*command, "-h"]).stdout
         assert not [line for line in text.splitlines() if line.endswith("...") and "Usage" not in line]
 

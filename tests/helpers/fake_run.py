@@ -1,7 +1,6 @@
 """A run folder as the pipeline leaves it, with invented numbers: what tests of the report and the tables look at.
 
-No model is involved. Rewards are drawn at random; α, pairs and margins are then computed from them, so that the tables
-and the figures agree with each other the way a real run's do.
+No model is involved. Rewards are drawn at random; α, pairs and margins are computed from them, as in a real run.
 """
 
 from __future__ import annotations
@@ -303,8 +302,7 @@ SECONDS = {"align": 21.4, "sample": 58.0, "score": 31.2, "pair": 0.4, "train": 4
 def build(
     path: Path, rounds: int = 2, judge: str = "local", until: tuple[int, str] = FINISHED, running: bool = False
 ) -> RunDir:
-    """A run of `rounds` rounds in folder `path`, up to and without stage `until` = (round, stage), which with
-    `running` is marked as begun."""
+    """A run of `rounds` rounds in folder `path`, up to and without stage `until`, which `running` marks as begun."""
     run = RunDir(path)
     write_text(run.config, yaml.safe_dump(config_of(rounds, judge), sort_keys=False, allow_unicode=True))
     plan = [(0, "align"), (0, "judge"), *((n, s) for n in range(1, rounds + 1) for s in list(WORK)[1:])]

@@ -1,4 +1,4 @@
-"""Families of training: batches by hand, and two more kinds that fit into the same places."""
+"""Families of training: batches by hand, and other kinds that fit into the same places."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_classifier_exports_a_classifier(tmp_path: Path, tied: bool) -> None:
     base = make_tiny_model(tmp_path / "base", tied=tied, dtype=torch.bfloat16)
     pairs = random_pairs(8)
     settings = {"epochs": 8, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 3e-3}
-    spec = make_spec(tmp_path / "run", base, pairs, "tests.helpers.small_families:BradleyTerry", **settings)
+    spec = make_spec(tmp_path / "run", base, pairs, "loops.reward:Pairwise", **settings)
     run_here(spec)
     rows = metrics(spec)
     # −log σ is convex: the mean loss is at least the loss of the mean margin, and near it while margins are small
@@ -121,7 +121,7 @@ def test_a_classifier_exports_a_classifier(tmp_path: Path, tied: bool) -> None:
 def test_a_classifier_by_lora(base: Path, tmp_path: Path) -> None:
     """The head is trained whole beside the adapter, and both are in the exported model."""
     spec = make_spec(
-        tmp_path / "run", base, random_pairs(8), "tests.helpers.small_families:BradleyTerry", lora={"rank": 2},
+        tmp_path / "run", base, random_pairs(8), "loops.reward:Pairwise", lora={"rank": 2},
         learning_rate=1e-2, epochs=4, gradient_checkpointing=True,
     )  # fmt: skip
     run_here(spec)

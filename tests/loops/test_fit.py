@@ -18,7 +18,7 @@ def train(targets: Any) -> Train:
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj"], ["self_attn.v_proj", "up_proj"], ".*layers.1.*k_proj"])
 def test_good_targets(base: Path, targets: Any) -> None:
-    for objective in ("dpo", "kto", "tests.helpers.small_families:BradleyTerry"):
+    for objective in ("dpo", "kto", "loops.reward:Pairwise"):
         check_trainable(base, "models.policy", train(targets), objective)
 
 

@@ -57,6 +57,45 @@ def translated(change: str, *says: str, prepare: Callable[[Bench], object] | Non
     return Case(f"translation: {change}", make, says)
 
 
+def preferred(name: str, content: str | bytes, *says: str, options: str = "--lang|en") -> Case:
+    """`icr rm data` on a file s.jsonl."""
+
+    def make(bench: Bench) -> list[object]:
+        source = bench.write("s.jsonl", content)
+        return ["rm", "data", source, "--out", bench.folder / "out", *(options.split("|") if options else [])]
+
+    return Case(f"preference data: {name}", make, says)
+
+
+def preferences() -> Iterator[Case]:
+    pair = '{"prompt": "Q", "chosen": "A", "rejected": "B"}\n'
+    yield preferred("nothing", "", "the source has no rows", "s.jsonl")
+    yield preferred("not UTF-8", b'{"prompt": "Q", "chosen": "\xff", "rejected": "B"}', "not UTF-8", "s.jsonl:1")
+    yield preferred("no side", pair + '{"prompt": "Q", "chosen": "A"}', "without prompt, chosen", "s.jsonl:2")
+    yield preferred("equal sides", pair + pair.replace('"B"', '"A"'), "the same text", "s.jsonl:2")
+    yield preferred("an unknown form", '{"question": "Q"}', "no known form", "question", "s.jsonl:1")
+    yield preferred("an unknown format", pair, "unknown format csv", "--format", options="--lang|en|--format|csv")
+    yield preferred("no language", pair, "no row is left", "1 language unknown", options="")
+    yield preferred("not a language", pair, "'xx'", "--lang", options="--lang|xx")
+    yield preferred("half a row held back", pair, "neither a share nor", options="--lang|en|--validation|1.5")
+    yield preferred("all held back", pair, "leave none to train on", options="--lang|en|--validation|1")
+    yield preferred("a benchmark", pair.replace("}", ', "subset": "x"}'), "rows of a benchmark", "icr rm bench")
+
+
+def rewards() -> Iterator[Case]:
+    """`icr rm train`, `eval` and `bench`."""
+    yield said("reward model: no config", "rm|train|DIR/none.yaml", "none.yaml not found", "xrm-llama3.2-3b")
+    yield said("reward model: an unknown key", "rm|train|rmt-oasst1|--set|margn=true", "unknown key `margn`", "margin")
+    yield said(
+        "reward model: no data", "rm|train|rmt-oasst1|--run|DIR/r", "not a folder of preference data", "data.path"
+    )
+    yield said("reward model: beta", "rm|train|rmt-oasst1|--set|train.beta=0.2", "no meaning for a reward model")
+    yield said("reward accuracy: no data", "rm|eval|MODEL|--data|DIR|--out|DIR/o", "not a folder of preference data")
+    yield said("reward accuracy: a split", "rm|eval|MODEL|--data|DIR|--out|DIR/o|--split|test", "unknown split test")
+    yield said("reward benchmark: no rows", "rm|bench|--on|DIR/none.jsonl|--out|DIR/o", "none.jsonl not found", "--on")
+    yield said("reward benchmark: a language", "rm|bench|--on|x|--out|DIR/o|--lang|xx", "'xx'", "--lang")
+
+
 def cases() -> Iterator[Case]:
     yield said("unknown", "iterat", "iterat")
     yield said("no config", "validate", "'config'")
@@ -90,6 +129,8 @@ def cases() -> Iterator[Case]:
     )
     yield said("check of no folder", "prompts|check|DIR/none", "none")
     yield said("check without English", "prompts|check|DIR", "en.jsonl")
+    yield from preferences()
+    yield from rewards()
     yield evaluated("leads outside", "--languages=../x", "'../x'", "--languages")
     yield evaluated("is a path", "--languages=/etc/x", "'/etc/x'", "--languages")
     yield evaluated("is empty", "--languages=,", "--languages")

@@ -14,7 +14,7 @@ from icr.base.conversation import dump_conversation, wrap_text
 from icr.base.errors import ConfigError
 from prompts.audit import audit
 from prompts.load import load_english, load_prompts
-from prompts.preferences import read_alignment
+from prompts.preferences.english import read_alignment
 from tests.helpers.stub_server import Answer, Stub, fault, says
 from tests.helpers.translating import language_of, report, rows, text_of, translate
 from tests.prompts.test_prompts import problems, put, row

@@ -17,7 +17,7 @@ from icr.base.errors import UserError
 from icr.config.load import load_config
 from prompts.hub import HubName
 from prompts.load import load_english, load_heldout, load_prompts
-from prompts.preferences import describe_pairs, read_alignment
+from prompts.preferences.english import describe_pairs, read_alignment
 
 ROWS = [{"prompt": "one", "prompt_id": 1, "chosen": []}, {"prompt": "two", "prompt_id": 2, "chosen": []}]
 COMMIT = "1" * 40

@@ -10,7 +10,7 @@ import pytest
 from icr.base.conversation import dump_conversation
 from icr.base.errors import ConfigError, UserError
 from prompts.load import load_prompts
-from prompts.preferences import read_alignment
+from prompts.preferences.english import read_alignment
 from tests.conftest import write_prompts
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from icr.base.errors import UserError
 from prompts.load import load_english, load_prompts
-from prompts.preferences import read_alignment
+from prompts.preferences.english import read_alignment
 from prompts.tables import find_file, read_file
 from tests.prompts.test_prompts import problems, put
 
@@ -39,6 +39,11 @@ def write_form(path: Path, rows: list[dict[str, str]]) -> Path:
         path.write_bytes(gzip.compress(plain.read_bytes()))
         plain.unlink()
     return path
+
+
+def test_tabs_between_cells(tmp_path: Path) -> None:
+    (tmp_path / "en.tsv").write_text('id\tinstruction\n1\tSay "yes", or \u2028 no.\n\n2\tGröße?\n', encoding="utf-8")
+    assert [p.text for p in load_prompts(str(tmp_path), ["en"])] == ['Say "yes", or \u2028 no.', "Größe?"]
 
 
 @pytest.mark.parametrize("end", ["", ".gz"])

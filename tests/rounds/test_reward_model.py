@@ -21,6 +21,8 @@ from transformers import (
 
 from icr.base.errors import ConfigError, StageFailed, UserError
 from icr.base.rundir import RunDir
+from icr.config.load import dump_config, load_config
+from icr.rounds.preflight import preflight
 from icr.rounds.stages.score import score
 from tests.conftest import TEXTS
 from tests.helpers.independent import rows
@@ -179,3 +181,61 @@ def test_a_check_that_fails_does_not_fail_the_round(make_round: Any, monkeypatch
     monkeypatch.setattr(context.machine, "note", notes.append)
     assert score(context)["flips"] == {"checked": 0, "flipped": 0, "left_out": 9}
     assert len(notes) == 2 and "killed by SIGKILL (out of memory?)" in notes[0]  # of policy and reference
+
+
+def test_one_classifier_a_language(make_round: Any, tmp_path: Path) -> None:
+    """Each language has the rewards that its classifier gives alone; two that share one are scored in one pass."""
+    first, second = make_classifier(tmp_path / "one", "own"), make_classifier(tmp_path / "two", "own")
+    model = LlamaForSequenceClassification.from_pretrained(second)
+    with torch.no_grad():
+        model.score.weight.mul_(-1)
+    model.save_pretrained(second)
+    alone = {}
+    for folder in (first, second):
+        context = make_round("model", folder.name, model=str(folder))
+        score(context)
+        alone[folder] = {lang: [reward["reward"] for _, reward in reward_rows(context, lang)] for lang in TEXTS}
+    asked = {"en": str(first), "es": str(second), "ru": str(first)}
+    context = make_round("model", "each", model=asked)
+    counts = score(context)
+    assert counts["model"] == {"en": "…/one", "es": "…/two", "ru": "…/one"}
+    for lang, folder in asked.items():
+        rewards = [reward["reward"] for _, reward in reward_rows(context, lang)]
+        assert rewards == pytest.approx(alone[Path(folder)][lang], abs=1e-5)
+    assert alone[first]["es"] != pytest.approx(alone[second]["es"], abs=1e-3)
+    with pytest.raises(ConfigError) as lacking:
+        make_round("model", "lacks", model={"en": str(first)})
+    assert [p.what for p in lacking.value.problems] == ["no reward model for es, ru"]
+
+
+def test_a_reward_model_needs_no_english_and_no_second_model(
+    tiny_config: Any, tiny_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Neither is read; log-ratios need both."""
+    policy = str(tiny_pair[0])
+    changes = {
+        "models": {"policy": policy, "reference": policy},
+        "prompts": {"languages": ["es", "ru"]},
+        "judge": {"kind": "none"},
+    }
+    reward = {"kind": "model", "model": str(make_classifier(tmp_path / "rm", "own"))}
+    inputs = preflight(load_config(tiny_config(tmp_path / "a", **changes, reward=reward)))
+    assert {prompt.lang for prompt in inputs.prompts} == {"es", "ru"} and not inputs.prompts[0].english
+    changes["prompts"] = {"languages": ["ru", "en"]}
+    order = [p.id for p in preflight(load_config(tiny_config(tmp_path / "c", **changes, reward=reward))).prompts]
+    assert order == [f"p{n}" for n in range(1, 7) for _ in range(2)]
+    changes["prompts"] = {"languages": ["es", "ru"]}
+    with pytest.raises(ConfigError) as refused:
+        preflight(load_config(tiny_config(tmp_path / "b", **changes, reward={"kind": "cross-lingual"})))
+    whats = [problem.what for problem in refused.value.problems]
+    assert "`en` is not among the languages" in whats
+    assert "policy and reference are the same model, so every reward would be 0" in whats
+
+
+def test_paths_of_classifiers_are_relative_to_the_config(tiny_config: Any, tmp_path: Path) -> None:
+    make_classifier(tmp_path / "models" / "rm", "own")
+    reward = {"kind": "model", "model": {"en": "../models/rm", "es": "org/name", "ru": "../models/rm"}}
+    config = load_config(tiny_config(tmp_path / "a", reward=reward))
+    found = str(tmp_path / "models" / "rm")
+    assert config.reward.model == {"en": found, "es": "org/name", "ru": found}
+    assert "en: ./models/rm" in dump_config(config, tmp_path)

@@ -43,6 +43,10 @@ class RewardKind(ABC):
     """Whether a model's forward pass decides, which a bf16 run checks on a few prompts in fp32."""
     scale: str | None = LOG_RATIO
     """What the rewards measure, for lengths.json. None: it gives no rewards."""
+    needs_english: ClassVar[bool] = True
+    """Whether it reads the English prompt."""
+    needs_reference: ClassVar[bool] = False
+    """Whether it compares the policy with the reference, so that the two must differ."""
     reasons: ClassVar[tuple[str, ...]] = ()
     """Why it may be unable to reward a response."""
 
@@ -127,7 +131,7 @@ class RewardKind(ABC):
     def was_checked(self, responses: Sequence[Response]) -> bool:
         """Whether these responses, which have rewards, were all scored again in fp32: there may be no memory for it."""
         passes = [values for name, values in self._values.items() if name.endswith("-fp32")]
-        return all(values[key] is not None for values in passes for key in list_keys(responses))
+        return all(values[key] is not None for values in passes for key in list_keys(responses) if key in values)
 
 
 def list_keys(responses: Sequence[Response]) -> list[Key]:

@@ -10,21 +10,17 @@ import numpy as np
 import pyarrow as pa
 
 from icr.base.errors import UserError
-from icr.base.shown import show_path
 from icr.config.schema import Config
-from icr.engines.classifier import SCALE as LOGIT
-from icr.engines.classifier import check_classifier
 from icr.engines.precision import Precision
-from icr.engines.templates import Template
 from icr.lidr import OWN as OWN_ANSWER
 from icr.lidr import Sides, others, pick_own
 from icr.lidr import build_pairs as build_lidr_pairs
 from icr.pairs import PairResult
 from icr.reward_table import ScoredLanguage, measure_length
 from icr.rewards import Score, random_reward, score_plainly, score_ratios
+from icr.rounds.stages.classified import Classified
 from icr.rounds.stages.kind import RewardKind, list_keys
 from icr.rounds.stages.measure import (
-    ClassifyTask,
     CustomTask,
     LogpsTask,
     Scored,
@@ -48,6 +44,7 @@ class LogRatio(RewardKind):
     """
 
     has_precision = True
+    needs_reference = True
     reasons: ClassVar[tuple[str, ...]] = ("too_long",)
 
     def measure(self) -> dict[str, object]:
@@ -117,46 +114,11 @@ class Translated(LogRatio):
         return [Score(dropped="translation") if out else next(rest) for out in failed]
 
 
-class Classified(RewardKind):
-    """R_n: the logit of a sequence classifier, given x^ℓ; a text longer than it reads has no reward and is dropped."""
-
-    has_precision = True
-    scale = LOGIT
-    reasons = ("too_long",)
-
-    @classmethod
-    def check(cls, config: Config) -> None:
-        if not config.reward.model:
-            raise UserError(
-                "the reward model is missing",
-                where="reward.model",
-                do="name a sequence classifier there, or use another reward.kind",
-            )
-        check_classifier(config.reward.model)
-
-    def measure(self) -> dict[str, object]:
-        facts = super().measure()
-        located = check_classifier(self.context.config.reward.model or "")
-        model = self.context.machine.folders({located}, None)[located]
-        batch_tokens, template = self.context.config.reward.batch_tokens, Template(date=self.context.template.date)
-        self._pass(
-            "classifier",
-            lambda precision: ClassifyTask(
-                model=model, template=template, precision=precision, batch_tokens=batch_tokens
-            ),
-            self.read_all(),
-            partial(read_texts, self.context),
-        )
-        return facts | {"model": show_path(located, self.context.run.path)}
-
-    def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
-        return score_plainly(self._measured("classifier", responses, again), missing="too_long")
-
-
 class Random(RewardKind):
     """The control: a number from a hash, which knows nothing of the response."""
 
     scale = "uniform in [0, 1)"
+    needs_english = False
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         seed, number = self.context.config.sampling.seed, self.context.round.number
@@ -261,6 +223,16 @@ def check_kind(config: Config) -> None:
             that cannot be imported or has no `rewards`.
     """
     find_kind(config.reward.kind).check(config)
+
+
+def needs_english(config: Config) -> bool:
+    """Whether the reward reads English prompts; without it no language needs them."""
+    return find_kind(config.reward.kind).needs_english
+
+
+def compares_models(config: Config) -> bool:
+    """Whether the reward compares the policy with the reference, which must then be two models."""
+    return find_kind(config.reward.kind).needs_reference
 
 
 def samples_greedily(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from icr.engines.precision import Precision
 from icr.engines.templates import Template
 from icr.rewards import condition
 from icr.rows import Response
+from icr.work.classify import KEY, TEXTS, UNIT, check_or_nothing, with_values
 from icr.work.pool import Task
 from icr.work.probe import EngineProbeTask, ProbeTask
 from icr.work.resident import Resident
@@ -38,22 +39,9 @@ R = TypeVar("R", bound=Scored)
 Key = tuple[str, str, int]
 """(prompt id, language, sample)"""
 
-KEY = [("prompt_id", pa.string()), ("lang", pa.string()), ("sample", pa.int32())]
-VALUES = pa.schema([*KEY, ("value", pa.float64())])
 CONDITIONS = pa.schema([("condition", pa.string())])
 ENCODED = pa.schema([("ids", pa.list_(pa.int32()))])
 SEQUENCES = pa.schema([*KEY, ("condition_ids", pa.list_(pa.int32())), ("token_ids", pa.list_(pa.int32()))])
-TEXTS = pa.schema(
-    [
-        *KEY,
-        ("prompt", pa.string()),
-        ("english", pa.string()),
-        ("response", pa.string()),
-        ("token_ids", pa.list_(pa.int32())),
-        ("finish_reason", pa.string()),
-    ]
-)
-UNIT = ("prompt_id", "lang")
 CONDITIONS_SHARD = 4096
 
 
@@ -100,7 +88,7 @@ def sum_logps(state: Resident, task: LogpsTask, table: pa.Table, reporter: Repor
         model, context = state.scorer(task.model, task.precision, surely=task.check), context_length(task.model)
         return sum_fitting(model, context, prompts, responses, batch_tokens=task.batch_tokens, reporter=reporter)
 
-    return _with_values(table, _check_or_nothing(work, table.num_rows, reporter) if task.check else work())
+    return with_values(table, check_or_nothing(work, table.num_rows, reporter) if task.check else work())
 
 
 def sum_fitting(
@@ -148,48 +136,6 @@ def _probe_ids(state: Resident, task: ProbeTask | EngineProbeTask, table: pa.Tab
     return ids[: task.tokens]
 
 
-class ClassifyTask(Task):
-    """In: TEXTS. Out: VALUES, the logit of a sequence classifier given the prompt as asked; null: too long to read."""
-
-    name: ClassVar[str] = "classify"
-    lane: ClassVar[str] = "scorer"
-    unit: ClassVar[tuple[str, ...]] = UNIT
-
-    model: str
-    template: Template
-    precision: Precision
-    batch_tokens: int
-    check: bool = False
-    """As of `LogpsTask`."""
-
-
-def classify(state: Resident, task: ClassifyTask, table: pa.Table, reporter: Reporter) -> pa.Table:
-    prompts = map(load_conversation, table["prompt"].to_pylist())
-    pairs = list(zip(prompts, table["response"].to_pylist(), strict=True))
-
-    def work() -> list[float | None]:
-        classifier = state.classifier(task.model, task.precision, task.batch_tokens, task.template, surely=task.check)
-        return classifier.logits(pairs, reporter)
-
-    return _with_values(table, _check_or_nothing(work, table.num_rows, reporter) if task.check else work())
-
-
-def _check_or_nothing(work: Callable[[], list[float | None]], rows: int, reporter: Reporter) -> list[float | None]:
-    """What `work` gives, or nulls where the device has no memory for it: a check must not end what it checks."""
-    import torch
-
-    from icr.engines.memory import DoesNotFit
-
-    try:
-        return work()
-    except DoesNotFit as error:
-        reporter.note(f"the check of bf16 against fp32 is left out on some prompts: {error.what}")
-    except torch.OutOfMemoryError:
-        reporter.note("the check of bf16 against fp32 is left out on some prompts: the device's memory is full")
-    torch.cuda.empty_cache()
-    return [None] * rows
-
-
 class CustomTask(Task):
     """In: TEXTS. Out: VALUES, what a class of the user's says of them."""
 
@@ -207,11 +153,7 @@ def call_custom(state: Resident, task: CustomTask, table: pa.Table, reporter: Re
     reward = state.keep(task.reward, lambda: OWN.make(task.reward))
     values = call(reward, task.reward, make_rows(table.to_pylist()))
     reporter.progress(table.num_rows, table.num_rows)
-    return _with_values(table, values)
-
-
-def _with_values(table: pa.Table, values: Sequence[float | None]) -> pa.Table:
-    return table.select([name for name, _ in KEY]).append_column("value", pa.array(values, pa.float64())).cast(VALUES)
+    return with_values(table, values)
 
 
 def read_conditions(context: Context, kind: str) -> dict[tuple[str, str], list[int]]:

@@ -1,0 +1,1 @@
+"""Reward models: accuracy beside baselines, and benchmarks."""

@@ -1,0 +1,80 @@
+"""Best of n: the response with the highest reward, what it is worth, and how far it is from the policy.
+
+From n samples of one prompt follows the *expected* result of best-of-k for every k ≤ n, without sampling again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def best_of_k_weights(n: int, k: int) -> Floats:
+    """P(the i-th smallest of n rewards is the largest of k that are drawn without repetition): C(i−1, k−1)/C(n, k).
+
+    Args:
+        n: samples; k: from 1 to n.
+
+    Returns:
+        Shape (n,), for i = 1 … n; it sums to 1.
+
+    Raises:
+        ValueError: k is outside of 1…n.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"best of {k} out of {n} samples")
+    whole = math.comb(n, k)
+    return np.array([math.comb(i - 1, k - 1) / whole for i in range(1, n + 1)])
+
+
+def expected_best(rewards: Sequence[float], k: int, values: Sequence[float] | None = None) -> float:
+    """E of a value of the best of k samples: Σ_i v_(i)·C(i−1, k−1)/C(n, k), in the order of rising rewards.
+
+    Args:
+        rewards: of the n samples of one prompt. Samples of equal reward share their places' weights.
+        values: of the samples, such as a judge's win rate; None: the rewards themselves.
+
+    Raises:
+        ValueError: k is outside of 1…n, or there is not one value a reward.
+    """
+    r = np.asarray(rewards, dtype=np.float64)
+    v = r if values is None else np.asarray(values, dtype=np.float64)
+    if v.shape != r.shape:
+        raise ValueError(f"{len(v)} values for {len(r)} rewards")
+    order = np.argsort(r, kind="stable")
+    weights = best_of_k_weights(len(r), k)
+    _, place = np.unique(r[order], return_inverse=True)
+    shared = (np.bincount(place, weights) / np.bincount(place))[place]
+    return float(shared @ v[order])
+
+
+def kl_bound(k: int) -> float:
+    """log k − (k − 1)/k nats: at most so far is best-of-k from the policy, KL(best-of-k ‖ policy).
+
+    Raises:
+        ValueError: k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"best of {k}")
+    return math.log(k) - (k - 1) / k
+
+
+def exact_kl(probabilities: Sequence[float], k: int) -> float:
+    """KL(best-of-k ‖ policy) in nats of a policy with finitely many answers: Σ_i q_i·log(q_i/p_i).
+
+    q_i = F_i^k − F_{i−1}^k, with F_i the probability of the i answers of lowest reward.
+
+    Args:
+        probabilities: p of the answers, in the order of rising rewards, which all differ; they sum to 1.
+        k: samples.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    below = np.concatenate([[0.0], np.cumsum(p)])
+    q = np.diff(below**k)
+    there = q > 0
+    return float(np.sum(q[there] * np.log(q[there] / p[there])))

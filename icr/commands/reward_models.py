@@ -1,0 +1,195 @@
+"""`icr rm`: data for reward models, their training and their measurement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icr.base.errors import UserError
+from icr.base.fields import Fields
+from icr.commands.options import JsonOption, SetOption, stderr, stdout
+
+if TYPE_CHECKING:
+    from prompts.preferences.make import DataReport
+
+rm_app = typer.Typer(
+    name="rm",
+    help="Reward models across languages: data, training, accuracy and benchmarks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@rm_app.command()
+def data(
+    sources: Annotated[
+        list[str], typer.Argument(help="jsonl, json, csv, tsv or parquet files (also .gz), or hf:org/name.")
+    ],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Must be new or empty.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Form of the sources. Default: by their columns.")
+    ] = None,
+    lang: Annotated[
+        str | None, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")
+    ] = None,
+    validation: Annotated[
+        float, typer.Option("--validation", min=0, help="Share of the rows, or their number, to hold back by group.")
+    ] = 0.05,
+    validation_source: Annotated[
+        list[str] | None,
+        typer.Option("--validation-source", help="Take the validation from here instead. May be repeated."),
+    ] = None,
+    drop_overlap: Annotated[
+        bool, typer.Option("--drop-overlap", help="Leave training rows out whose group is also in the validation.")
+    ] = False,
+    question: Annotated[str, typer.Option("--question", help="Column of Seahorse that is the label.")] = "question6",
+    documents: Annotated[
+        str | None, typer.Option("--documents", help="Table of gem_id and document for Seahorse.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed holds other groups back.")] = 42,
+    json_: JsonOption = False,
+) -> None:
+    """Convert preference data of any public form to one table, and split it by prompt."""
+    from icr.languages import check_languages
+    from prompts.preferences.forms import Options, read_documents
+    from prompts.preferences.make import make_data
+
+    if lang is not None:
+        check_languages([lang], "--lang")
+    if validation >= 1 and validation != int(validation):
+        do = "write a share below 1, or a whole number of rows"
+        raise UserError(f"{validation:g} is neither a share nor a number of rows", where="--validation", do=do)
+    options = Options(format_, lang, question, read_documents(documents) if documents else {})
+    report = make_data(
+        sources,
+        out,
+        options,
+        validation=validation,
+        given=validation_source or [],
+        drop_overlap=drop_overlap,
+        seed=seed,
+    )
+    if json_:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        _print_data(report, out)
+
+
+@rm_app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe (docs/reward-models.md).")],
+    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a reward model on pairs or ratings. Rerun the same command to resume."""
+    from icr.config.load import find_config, load_section
+    from icr.config.reward_model import RECIPES, RewardModelConfig
+    from icr.experiments.reward_model import train_reward_model
+
+    changes = {} if run is None else {"run": str(run)}
+    found = load_section(RewardModelConfig, find_config(config, RECIPES), set_ or [], changes)
+    result = train_reward_model(found, stderr())
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    _print_training(result)
+    print(f"model: {Path(found.run or '') / 'model'}")
+
+
+@rm_app.command("eval")
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Reward models: folders or hub ids.")],
+    data: Annotated[Path, typer.Option("--data", help="A folder of icr rm data.")],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume.")],
+    split: Annotated[str, typer.Option("--split", help="validation, train or all.")] = "validation",
+    languages: Annotated[str | None, typer.Option("--languages", help="Comma-separated ISO 639-1 codes.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure the accuracy of reward models per language, beside chance, majority, length and people."""
+    from eval.reward_models.evaluate import evaluate_models
+    from icr.languages import check_languages
+    from icr.report.reward_models import accuracy_table, differences_table
+
+    if split not in ("validation", "train", "all"):
+        raise UserError(f"unknown split {split}", where="--split", do="write validation, train or all")
+    codes = [code.strip() for code in languages.split(",")] if languages is not None else None
+    check_languages(codes or [], "--languages")
+    result = evaluate_models(models, data, split, codes, out, stderr())  # type: ignore[arg-type]
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    stdout().print(accuracy_table(result["models"]))
+    _print_dropped(result["models"])
+    if result["differences"]:
+        stdout().print(differences_table(result))
+    for note in result["notes"]:
+        print(f"note: {note}")
+    print(f"all figures: {out}")
+
+
+@rm_app.command()
+def bench(
+    on: Annotated[str, typer.Option("--on", help="Rows of RewardBench, Multilingual RewardBench or RewardBench 2.")],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Reward models: folders or hub ids. None: length alone.")
+    ] = None,
+    lang: Annotated[str, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")] = "en",
+    json_: JsonOption = False,
+) -> None:
+    """Measure reward models on RewardBench and its like, by the benchmark's own rules."""
+    from eval.reward_models.evaluate import bench_models
+    from icr.languages import check_languages
+    from icr.report.reward_models import bench_table, longer_table
+
+    check_languages([lang], "--lang")
+    result = bench_models(models or [], on, lang, out, stderr())
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    if result["models"]:
+        stdout().print(bench_table(result))
+    stdout().print(longer_table(result["longer"]))
+    print(f"all figures: {out}")
+
+
+def _print_training(result: Fields) -> None:
+    from icr.report.reward_models import accuracy_table
+
+    training = result["training"]
+    best = training.get("validation")
+    print(f"{training['rows']} rows, {training['steps']} steps" + (
+        f"; lowest validation loss {best['loss']:.4f} after step {best['step']}" if best else ""
+    ))  # fmt: skip
+    for part, figures in result["gap"].items():
+        print(f"{part}: loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.1f} %")
+    for part, counts in training["too_long"].items():
+        print(f"too long, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
+    stdout().print(accuracy_table({"": result["languages"]}))
+    _print_dropped({"the model": result["languages"]})
+
+
+def _print_dropped(models: Mapping[str, Mapping[str, Fields]]) -> None:
+    """Rows that a model could not read, by language."""
+    for model, languages in models.items():
+        dropped = [f"{lang} {found['dropped']}" for lang, found in languages.items() if found["dropped"]]
+        if dropped:
+            print(f"longer than {model} reads, left out: {', '.join(dropped)}")
+
+
+def _print_data(report: DataReport, out: Path) -> None:
+    from icr.report.reward_models import data_table
+
+    stdout().print(data_table(report))
+    for lang, tally in report.languages.items():
+        if tally.left_out:
+            print(f"{lang} left out: " + ", ".join(f"{count} {reason}" for reason, count in tally.left_out.items()))
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"{report.kind}: {out}")

@@ -1,0 +1,1 @@
+"""Preference data: pairs of a better and a worse response, and responses with a label, in the forms people publish."""

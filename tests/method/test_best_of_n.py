@@ -1,0 +1,48 @@
+"""Best of n: expected values against every subset of the samples, KL against published figures."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from icr.best_of_n import best_of_k_weights, exact_kl, expected_best, kl_bound
+
+
+def test_expected_best_is_the_mean_over_all_subsets() -> None:
+    rewards = [0.3, -1.2, 2.0, 0.7, 0.1, 1.4]
+    values = [1.0, 0.0, 0.25, 0.5, 1.0, 0.0]
+    for k in range(1, 7):
+        subsets = list(combinations(range(6), k))
+        best = [max(subset, key=lambda n: rewards[n]) for subset in subsets]
+        assert expected_best(rewards, k) == pytest.approx(np.mean([rewards[n] for n in best]), abs=1e-12)
+        assert expected_best(rewards, k, values) == pytest.approx(np.mean([values[n] for n in best]), abs=1e-12)
+        assert best_of_k_weights(6, k).sum() == pytest.approx(1)
+    assert best_of_k_weights(4, 2).tolist() == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6])
+    assert best_of_k_weights(64, 64).tolist() == [0.0] * 63 + [1.0]
+
+
+def test_equal_rewards_share_their_places() -> None:
+    """Whichever of two equally good answers is taken: the result does not depend on their order."""
+    one, other = expected_best([1, 1, 0], 2, [1, 0, 0]), expected_best([1, 1, 0], 2, [0, 1, 0])
+    assert one == other == pytest.approx(0.5)
+
+
+def test_kl() -> None:
+    """The bound at 64 is 3.17 nats; a policy of four answers is a little below the bound."""
+    assert [kl_bound(k) for k in (1, 2, 4, 64)] == pytest.approx([0, 0.1931, 0.6363, 3.1745], abs=5e-5)
+    four = [0.1, 0.2, 0.3, 0.4]
+    assert [exact_kl(four, k) for k in (1, 2, 4)] == pytest.approx([0, 0.1760, 0.5405], abs=5e-5)
+    fine = [1 / 10_000] * 10_000
+    assert exact_kl(fine, 64) == pytest.approx(kl_bound(64), abs=5e-3) and exact_kl(fine, 64) < kl_bound(64)
+
+
+def test_what_cannot_be() -> None:
+    for n, k in ((4, 5), (4, 0)):
+        with pytest.raises(ValueError, match=f"best of {k} out of 4"):
+            best_of_k_weights(n, k)
+    with pytest.raises(ValueError, match="2 values for 3 rewards"):
+        expected_best([1, 2, 3], 1, [1, 2])
+    with pytest.raises(ValueError, match="best of 0"):
+        kl_bound(0)
