@@ -126,20 +126,50 @@ def settle(out: Path, config: EvaluationConfig, step: Step, note: Callable[[str]
     Raises:
         UserError: finished work was made from other files; work that was started has other settings.
     """
-    record = _read_records(out).get(step.name) or _read_old(out, config, step)
+    return settle_step(
+        step,
+        read_records(out).get(step.name) or _read_old(out, config, step),
+        whole=summary_path(out, step.name).is_file(),
+        holds="an evaluation",
+        where=out / SETTINGS_FILE,
+        remove=lambda: forget(out, step.name),
+        note=note,
+    )
+
+
+def settle_step(
+    step: Step,
+    record: StageRecord | None,
+    *,
+    whole: bool,
+    holds: str,
+    where: Path,
+    remove: Callable[[], None],
+    note: Callable[[str], None],
+) -> StageRecord | None:
+    """The record of a step as it still holds; None if the step was not started.
+
+    Args:
+        whole: whether the files of a finished step are there.
+        holds, where: what the folder has of the step, and its settings file, for messages.
+        remove: removes work that was not finished and was made from other files.
+
+    Raises:
+        UserError: finished work was made from other files; work that was started has other settings.
+    """
     if record is None:
         return None
-    if record.state == "done" and not summary_path(out, step.name).is_file():
+    if record.state == "done" and not whole:
         record.state = "failed"
     changes = stale(step, record)
     others = canonical_json(record.settings) != canonical_json(dict(step.settings))
     if changes and (others or record.state == "done"):
         lines = "\n".join(f"    {change}" for change in changes)
-        what = f"this folder holds an evaluation of other files or with other settings:\n{lines}"
-        raise UserError(what, where=str(out / SETTINGS_FILE), do=DO)
+        what = f"this folder holds {holds} of other files or with other settings:\n{lines}"
+        raise UserError(what, where=str(where), do=DO)
     if changes:
         note(f"{step.title} starts over: {'; '.join(changes)}")
-        forget(out, step.name)
+        remove()
     return record
 
 
@@ -173,7 +203,7 @@ def recorded(out: Path, benchmark: str, record: StageRecord) -> Iterator[None]:
 
 
 def write_record(out: Path, benchmark: str, record: StageRecord) -> None:
-    records = {**_read_records(out), benchmark: record}
+    records = {**read_records(out), benchmark: record}
     write_json(_records_path(out), {name: kept.model_dump(mode="json") for name, kept in records.items()})
 
 
@@ -181,7 +211,8 @@ def _records_path(out: Path) -> Path:
     return out / "steps.json"
 
 
-def _read_records(out: Path) -> dict[str, StageRecord]:
+def read_records(out: Path) -> dict[str, StageRecord]:
+    """Step name → record of `OUT/steps.json`. Raises UserError where it cannot be read."""
     path = _records_path(out)
     if not path.is_file():
         return {}

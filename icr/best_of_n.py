@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+@cache
 def best_of_k_weights(n: int, k: int) -> Floats:
     """P(the i-th smallest of n rewards is the largest of k that are drawn without repetition): C(i−1, k−1)/C(n, k).
 
@@ -21,7 +23,7 @@ def best_of_k_weights(n: int, k: int) -> Floats:
         n: samples; k: from 1 to n.
 
     Returns:
-        Shape (n,), for i = 1 … n; it sums to 1.
+        Shape (n,), for i = 1 … n; it sums to 1. Read-only.
 
     Raises:
         ValueError: k is outside of 1…n.
@@ -29,7 +31,9 @@ def best_of_k_weights(n: int, k: int) -> Floats:
     if not 1 <= k <= n:
         raise ValueError(f"best of {k} out of {n} samples")
     whole = math.comb(n, k)
-    return np.array([math.comb(i - 1, k - 1) / whole for i in range(1, n + 1)])
+    weights = np.array([math.comb(i - 1, k - 1) / whole for i in range(1, n + 1)])
+    weights.flags.writeable = False
+    return weights
 
 
 def expected_best(rewards: Sequence[float], k: int, values: Sequence[float] | None = None) -> float:
@@ -51,6 +55,30 @@ def expected_best(rewards: Sequence[float], k: int, values: Sequence[float] | No
     _, place = np.unique(r[order], return_inverse=True)
     shared = (np.bincount(place, weights) / np.bincount(place))[place]
     return float(shared @ v[order])
+
+
+def expected_scored(rewards: Sequence[float | None], k: int) -> float | None:
+    """E of the reward of the best of k samples, where some of the n have none and are never chosen:
+
+        Σ_i r_(i)·C(i−1, k−1) / Σ_i C(i−1, k−1), over the places i = d+1 … n of the known rewards
+
+    The d samples without a reward have the lowest places. It is the mean over those choices of k that hold a reward.
+
+    Returns:
+        None where no reward is known.
+
+    Raises:
+        ValueError: k is outside of 1…n.
+    """
+    known = sorted(reward for reward in rewards if reward is not None)
+    weights = best_of_k_weights(len(rewards), k)[len(rewards) - len(known) :]
+    return float(weights @ np.array(known) / weights.sum()) if known else None
+
+
+def choose_best(rewards: Sequence[float | None], k: int) -> int | None:
+    """The place of the highest reward among the first k samples, the first of equal ones; None: none has a reward."""
+    known = [(reward, -place) for place, reward in enumerate(rewards[:k]) if reward is not None]
+    return -max(known)[1] if known else None
 
 
 def kl_bound(k: int) -> float:

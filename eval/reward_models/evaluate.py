@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Literal, cast
 from eval.reward_models.accuracy import Score, compare_rights
 from eval.reward_models.bench import Scores, longer_wins, summarise
 from eval.reward_models.bench_rows import BenchRow, read_bench
-from eval.reward_models.scoring import Measured, Scorer, measure
+from eval.reward_models.scoring import Measured, Scorer, locate_reward_model, measure, short_name
 from icr.base.content import identify_model
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.problems import Collector
-from icr.engines.check import check_model, find_folder
-from icr.engines.classifier import check_classifier
 from icr.work.machine import Machine
 from prompts.preferences.make import Rows, load_data
 
@@ -41,8 +39,7 @@ def name_models(models: Sequence[str]) -> dict[str, str]:
     """
     named: dict[str, str] = {}
     for model in models:
-        path = Path(model)
-        name = path.resolve().parent.name if path.name == "model" and path.is_dir() else path.name
+        name = short_name(model)
         if name in named:
             do = "give one of them a folder of another name"
             raise UserError(f"two models are called {name}", where=f"{named[name]}, {model}", do=do)
@@ -159,7 +156,7 @@ def _scorers(models: Sequence[str], out: Path, console: Console) -> Iterator[Ite
     """
     named = name_models(models)
     found = Collector()
-    located = {name: found.attempt("", _check, model) for name, model in named.items()}
+    located = {name: found.attempt("", locate_reward_model, model, KEY) for name, model in named.items()}
     found.raise_any()
     out.mkdir(parents=True, exist_ok=True)
     lock = RunLock(out / ".lock")
@@ -177,14 +174,6 @@ def _scorers(models: Sequence[str], out: Path, console: Console) -> Iterator[Ite
 
 def _open(machine: Machine, model: str, folder: Path, name: str) -> Scorer:
     return Scorer(machine, model, machine.precision("auto"), folder, name)
-
-
-def _check(model: str) -> str:
-    located = check_classifier(model, KEY)
-    folder = find_folder(located)
-    if folder is not None:
-        check_model(folder, KEY, auto_class="AutoModelForSequenceClassification")
-    return located
 
 
 def _score(score: Callable[[Sequence[tuple[str, str]]], list[Score]], rows: Sequence[BenchRow]) -> list[Scores]:

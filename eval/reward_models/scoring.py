@@ -19,6 +19,8 @@ from eval.reward_models.accuracy import (
 from eval.reward_models.bootstrap import Floats
 from icr.base.content import hash_rows
 from icr.base.fields import Fields
+from icr.engines.check import check_model, find_folder
+from icr.engines.classifier import check_classifier
 from icr.engines.precision import Precision
 from icr.engines.templates import Template
 from icr.work.classify import TEXTS, ClassifyTask
@@ -30,6 +32,28 @@ from prompts.preferences.rows import Kind, PairRow, RatingRow
 SHARD = 512
 """Texts."""
 BATCH_TOKENS = 16384
+
+
+def short_name(model: str) -> str:
+    """A model for tables and file names: the last part of its name; of RUN/model, the run's."""
+    path = Path(model)
+    return path.resolve().parent.name if path.name == "model" and path.is_dir() else path.name
+
+
+def locate_reward_model(model: str, key: str) -> str:
+    """The folder or hub id of a reward model, checked as far as its files are on this machine.
+
+    Args:
+        key: the option or argument that names it, for messages.
+
+    Raises:
+        UserError, ConfigError: everything that is wrong.
+    """
+    located = check_classifier(model, key)
+    folder = find_folder(located)
+    if folder is not None:
+        check_model(folder, key, auto_class="AutoModelForSequenceClassification")
+    return located
 
 
 @dataclass(frozen=True)

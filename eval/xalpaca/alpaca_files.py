@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.xalpaca.answers import Baseline, read_answers
+from eval.xalpaca.answers import Answer, Baseline, read_answers
 from eval.xalpaca.items import read_items
 from eval.xalpaca.pairwise import VerdictRow
 from icr.base.fields import Fields
@@ -25,16 +25,7 @@ def write_alpaca_files(out: Path, baseline: Baseline, generator: str, baseline_n
     """
     for lang, answers in read_answers(out / "answers").items():
         folder = out / "alpaca_eval" / lang
-        outputs = [
-            {
-                "dataset": DATASET,
-                "id": _public_id(a.id),
-                "instruction": a.instruction,
-                "output": a.text,
-                "generator": generator,
-            }
-            for a in answers
-        ]
+        outputs = [model_output(a, generator) for a in answers]
         write_json(folder / "model_outputs.json", outputs)
         verdicts: list[VerdictRow] = read_rows(out / "verdicts" / f"{lang}.parquet")
         preferences = read_items(verdicts).preferences
@@ -55,6 +46,17 @@ def write_alpaca_files(out: Path, baseline: Baseline, generator: str, baseline_n
             for a in answers
         ]
         write_json(folder / "annotations.json", annotations)
+
+
+def model_output(answer: Answer, generator: str, dataset: str = DATASET) -> Fields:
+    """An answer as AlpacaEval's model_outputs.json has it."""
+    return {
+        "dataset": dataset,
+        "id": _public_id(answer.id),
+        "instruction": answer.instruction,
+        "output": answer.text,
+        "generator": generator,
+    }
 
 
 def _orders(verdicts: Sequence[VerdictRow]) -> dict[str, list[Fields]]:

@@ -10,7 +10,7 @@ import typer
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.commands.options import JsonOption, SetOption, stderr, stdout
+from icr.commands.options import JsonOption, SetOption, split_codes, stderr, stdout
 
 if TYPE_CHECKING:
     from icr.config.evaluation import Benchmark
@@ -67,7 +67,7 @@ def xalpaca(
 ) -> None:
     """Measure win rates against a baseline's answers. Raw and length-controlled, per language."""
     section = {"baseline": _path(baseline), "prompts": prompts, "limit": limit}
-    data = {"languages": _codes(languages), "judge": section}
+    data = {"languages": split_codes(languages), "judge": section}
     _evaluate("xalpaca", model, judge, data, set_, out, dry_run, json_)
 
 
@@ -107,7 +107,7 @@ def mtbench(
 ) -> None:
     """Grade the answers to two-turn questions from 1 to 10."""
     section = {"questions": _path(questions), "references": references, "limit": limit}
-    data = {"languages": _codes(languages), "judge": {"mtbench": section}}
+    data = {"languages": split_codes(languages), "judge": {"mtbench": section}}
     _evaluate("mtbench", model, judge, data, set_, out, dry_run, json_)
 
 
@@ -128,7 +128,7 @@ def nlp(
     """
     names = "paper" if tasks == "paper" else [name.strip() for name in tasks.split(",") if name.strip()]
     section = {"tasks": names, "include_path": _path(include_path), "limit": limit}
-    data = {"languages": _codes(languages), "judge": {"nlp": section}}
+    data = {"languages": split_codes(languages), "judge": {"nlp": section}}
     _evaluate("nlp", model, None, data, set_, out, False, json_)
 
 
@@ -183,13 +183,6 @@ def _show(benchmark: str, summary: Fields, json_: bool) -> None:
         print(json.dumps(summary, ensure_ascii=False))
     else:
         stdout().print(TABLES[benchmark](summary))
-
-
-def _codes(languages: str) -> list[str]:
-    codes = [code.strip() for code in languages.split(",") if code.strip()]
-    if not codes:
-        raise UserError("no language is given", where="--languages", do="write codes such as es,sw,th")
-    return codes
 
 
 def _path(path: Path | None) -> str | None:

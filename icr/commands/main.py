@@ -17,6 +17,7 @@ from icr.base.secrets import hide_in
 from icr.commands import inspect, runs
 from icr.commands.about import env, options
 from icr.commands.audit import audit
+from icr.commands.best_of_n import best_of_n
 from icr.commands.chat import chat
 from icr.commands.compare import compare
 from icr.commands.data import data_app
@@ -96,6 +97,7 @@ for _name, _help in {
 }.items():
     app.command(_name, help=_help)(runs.stage_command(_name))
 judge_app.command()(audit)
+app.command("best-of-n")(best_of_n)
 app.add_typer(judge_app, name="judge")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")

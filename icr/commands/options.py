@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from icr.base.errors import UserError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,6 +17,14 @@ SetOption = Annotated[
     typer.Option("--set", help="Override a config key: key=value, e.g. judge.budget=5. May be repeated."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def split_codes(languages: str) -> list[str]:
+    """The codes of `--languages`. Raises UserError where there are none."""
+    codes = [code.strip() for code in languages.split(",") if code.strip()]
+    if not codes:
+        raise UserError("no language is given", where="--languages", do="write codes such as es,sw,th")
+    return codes
 
 
 def stdout() -> Console:

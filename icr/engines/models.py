@@ -17,17 +17,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def check_same_vocabulary(policy: str, reference: str) -> None:
-    """The reward subtracts log-probs of the same token ids, so both models must mean the same by an id."""
+def check_same_vocabulary(
+    policy: str,
+    reference: str,
+    where: str = "",
+    do: str = "use the model that the policy was trained from as the reference",
+) -> None:
+    """The reward subtracts log-probs of the same token ids, so both models must mean the same by an id.
+
+    Args:
+        where, do: for the message, where the two are not those of a config.
+
+    Raises:
+        UserError: they do not.
+    """
     ours, theirs = _vocabulary(policy), _vocabulary(reference)
     if ours == theirs:
         return
     differing = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
+    who = "two models" if where else "policy and reference"
     raise UserError(
-        f"policy and reference have different vocabularies ({len(ours)} and {len(theirs)} tokens; "
+        f"{who} have different vocabularies ({len(ours)} and {len(theirs)} tokens; "
         f"{len(differing)} differ, the first: {differing[0]!r})",
-        where=f"models.policy: {policy}, models.reference: {reference}",
-        do="use the model that the policy was trained from as the reference",
+        where=where or f"models.policy: {policy}, models.reference: {reference}",
+        do=do,
     )
 
 

@@ -96,6 +96,20 @@ def rewards() -> Iterator[Case]:
     yield said("reward benchmark: a language", "rm|bench|--on|x|--out|DIR/o|--lang|xx", "'xx'", "--lang")
 
 
+def best() -> Iterator[Case]:
+    """`icr best-of-n`."""
+    line = "best-of-n|MODEL|--reward|DIR/none|--prompts|HELDOUT|--languages|en|--out|DIR/o"
+    yield said("best of n: no reward model", line, "none not found", "--reward")
+    yield said("best of n: k above n", f"{line}|--n|8|--k|9", "the best of 9", "of 8 candidates", "--k")
+    yield said("best of n: one candidate", f"{line}|--n|1", "`sampling.n`")
+    yield said("best of n: beta", f"{line}|--set|reward.beta=-1", "`reward.beta`", "-1")
+    yield said("best of n: a language", line.replace("|en|", "|de|"), "no prompts in de", "--prompts")
+    yield said("best of n: no language", line.replace("|en|", "|,|"), "no language is given", "--languages")
+    yield said(
+        "best of n: one model", line.replace("DIR/none", "multilingual:x"), "needs two models", "POLICY,REFERENCE"
+    )
+
+
 def cases() -> Iterator[Case]:
     yield said("unknown", "iterat", "iterat")
     yield said("no config", "validate", "'config'")
@@ -131,6 +145,7 @@ def cases() -> Iterator[Case]:
     yield said("check without English", "prompts|check|DIR", "en.jsonl")
     yield from preferences()
     yield from rewards()
+    yield from best()
     yield evaluated("leads outside", "--languages=../x", "'../x'", "--languages")
     yield evaluated("is a path", "--languages=/etc/x", "'/etc/x'", "--languages")
     yield evaluated("is empty", "--languages=,", "--languages")

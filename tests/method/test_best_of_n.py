@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from icr.best_of_n import best_of_k_weights, exact_kl, expected_best, kl_bound
+from icr.best_of_n import best_of_k_weights, choose_best, exact_kl, expected_best, expected_scored, kl_bound
 
 
 def test_expected_best_is_the_mean_over_all_subsets() -> None:
@@ -46,3 +46,20 @@ def test_what_cannot_be() -> None:
         expected_best([1, 2, 3], 1, [1, 2])
     with pytest.raises(ValueError, match="best of 0"):
         kl_bound(0)
+
+
+def test_a_sample_without_a_reward_is_never_chosen() -> None:
+    """The mean of the best over the subsets that hold a reward."""
+    rewards = [0.3, None, 2.0, None, 0.1]
+    for k in range(1, 6):
+        held = [[r for n in subset if (r := rewards[n]) is not None] for subset in combinations(range(5), k)]
+        assert expected_scored(rewards, k) == pytest.approx(np.mean([max(r) for r in held if r]), abs=1e-12)
+    assert expected_scored(rewards, 1) == pytest.approx(0.8) and expected_scored(rewards, 5) == 2.0
+    assert expected_scored([None, None], 2) is None
+    with pytest.raises(ValueError, match="best of 3 out of 2"):
+        expected_scored([1.0, None], 3)
+
+
+def test_the_best_of_the_first_k_is_chosen() -> None:
+    rewards = [None, 0.5, 2.0, 2.0, -1.0]
+    assert [choose_best(rewards, k) for k in range(1, 6)] == [None, 1, 2, 2, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypedDict, TypeVar
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from icr.rounds.context import Context
+    from icr.work.machine import Machine
     from prompts.load import Prompt
 
 
@@ -158,12 +160,18 @@ def call_custom(state: Resident, task: CustomTask, table: pa.Table, reporter: Re
 
 def read_conditions(context: Context, kind: str) -> dict[tuple[str, str], list[int]]:
     """(prompt id, language) → the token ids that log-probs are given, as the reward kind asks."""
-    prompts = _by_key(context)
-    asked = {key: dump_conversation(condition(kind, p.lang, p.messages, p.english)) for key, p in prompts.items()}
-    texts = list(dict.fromkeys(asked.values()))
     task = EncodeConditionsTask(model=context.policy, template=context.template)
+    return encode_prompts(context.machine, context.pass_folder("conditions"), task, kind, context.inputs.prompts)
+
+
+def encode_prompts(
+    machine: Machine, folder: Path, task: EncodeConditionsTask, kind: str, prompts: Iterable[Prompt]
+) -> dict[tuple[str, str], list[int]]:
+    """(prompt id, language) → the token ids of what `icr.rewards.condition` makes of the prompt."""
+    asked = {(p.id, p.lang): dump_conversation(condition(kind, p.lang, p.messages, p.english)) for p in prompts}
+    texts = list(dict.fromkeys(asked.values()))
     shards = cut_table(pa.table({"condition": texts}, schema=CONDITIONS), CONDITIONS_SHARD)
-    tables, _ = context.machine.fill(context.pass_folder("conditions"), task, shards, "the reward's conditions")
+    tables, _ = machine.fill(folder, task, shards, "the reward's conditions")
     ids = dict(zip(texts, (ids for table in tables for ids in table["ids"].to_pylist()), strict=True))
     return {key: ids[text] for key, text in asked.items()}
 

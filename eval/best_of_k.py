@@ -1,0 +1,63 @@
+"""What the best of k candidates is worth for k = 1, 2, 4, … n: per language and on average, with 95 % intervals.
+
+Sampled once, scored once: the expected value of every k follows from all n scores (`icr.best_of_n`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from eval.clusters import Part, estimate
+from eval.rates import explained, no_rate, rate_fields
+from icr.base.fields import Fields
+from icr.best_of_n import expected_scored, kl_bound
+
+Scores = Mapping[str, Mapping[str, Sequence[float | None]]]
+"""Language → prompt id → the score of each candidate; None where it has none."""
+NAME = "score"
+NO_SCORE = "no candidate has a score"
+
+
+def sizes_up_to(n: int, *also: int) -> list[int]:
+    """1, 2, 4, … and n itself."""
+    return sorted({2**power for power in range(n.bit_length())} | {n, *also})
+
+
+def summarise_best(scores: Scores, n: int, k: int) -> list[Fields]:
+    """A row for each k: `k`, `kl_bound` in nats, the expected score of each language in `languages`, and `average`.
+
+    A prompt counts with the mean over the choices of k candidates that hold a score, so the prompts are the same for
+    every k. Prompts without a score are left out; `n` counts the others. Intervals are those of `eval.clusters`.
+
+    Args:
+        n: candidates a prompt.
+        k: has a row in any case.
+    """
+    return [_row(scores, size) for size in sizes_up_to(n, k)]
+
+
+def _row(scores: Scores, k: int) -> Fields:
+    parts = {lang: _part(prompts, k) for lang, prompts in scores.items()}
+    missing = [lang for lang, part in parts.items() if part is None]
+    known = [part for part in parts.values() if part is not None]
+    average = no_rate(NAME, f"missing for {', '.join(missing)}") if missing else rate_fields(NAME, estimate(known))
+    return {
+        "k": k,
+        "kl_bound": kl_bound(k),
+        "languages": {lang: _language(part) for lang, part in parts.items()},
+        "average": explained(average),
+    }
+
+
+def _part(prompts: Mapping[str, Sequence[float | None]], k: int) -> Part | None:
+    """One language's expected score; None where no candidate has a score."""
+    expected = {id: expected_scored(rewards, k) for id, rewards in prompts.items()}
+    known = {id: value for id, value in expected.items() if value is not None}
+    return Part.of(known) if known else None
+
+
+def _language(part: Part | None) -> Fields:
+    if part is None:
+        return explained(no_rate(NAME, NO_SCORE)) | {"n": 0}
+    found = estimate([part])
+    return explained(rate_fields(NAME, found)) | {"n": found.n}

@@ -1,0 +1,56 @@
+"""`icr best-of-n`: the best of n candidates under any reward, and what it is worth for every k."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.commands.options import JsonOption, SetOption, split_codes, stderr, stdout
+
+
+def best_of_n(
+    model: Annotated[str, typer.Argument(help="The model to sample: hub id, folder or .gguf file.")],
+    reward: Annotated[
+        list[str],
+        typer.Option(
+            "--reward",
+            help="A reward model (folder or hub id), or the log-ratio of two models: cross-lingual:POLICY,REFERENCE or "
+            "multilingual:POLICY,REFERENCE. May be repeated.",
+        ),
+    ],
+    prompts: Annotated[str, typer.Option("--prompts", help="Folder of LANG.jsonl, one table, or hf:org/name.")],
+    languages: Annotated[str, typer.Option("--languages", help="Comma-separated ISO 639-1 codes, e.g. es,sw,th.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume, or with another --reward."),
+    ],
+    n: Annotated[int, typer.Option("--n", help="Candidates per prompt.")] = 64,
+    k: Annotated[int | None, typer.Option("--k", help="The answers are the best of the first K. Default: n.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N prompts.")] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Sample n candidates per prompt once, score them under each reward, and take the best of k."""
+    from icr.config.best_of_n import BestOfNConfig
+    from icr.config.load import make_section, resolve_paths
+    from icr.experiments.best_of_n import best_of_n as run
+    from icr.report.best_of_n import best_table, describe_missing
+
+    data: dict[str, object] = {
+        "model": model,
+        "prompts": {"path": prompts, "languages": split_codes(languages), "limit": limit},
+        "sampling": {"n": n},
+    }
+    resolve_paths(data, Path.cwd())
+    result = run(make_section(BestOfNConfig, data, set_ or []), reward, k, out.resolve(), stderr())
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    for name, found in result["rewards"].items():
+        stdout().print(best_table(name, found))
+        for line in describe_missing(name, found):
+            print(line)
+        print(f"the best of {found['k']}: {out / 'best' / name}")
