@@ -37,7 +37,7 @@ def best_of_n(
     from icr.config.best_of_n import BestOfNConfig
     from icr.config.load import make_section, resolve_paths
     from icr.experiments.best_of_n import best_of_n as run
-    from icr.report.best_of_n import best_table, describe_missing
+    from icr.report.best_of_n import best_table, describe_missing, describe_samples
 
     data: dict[str, object] = {
         "model": model,
@@ -49,6 +49,8 @@ def best_of_n(
     if json_:
         print(json.dumps(result, ensure_ascii=False))
         return
+    for line in describe_samples(result["samples"]):
+        print(line)
     for name, found in result["rewards"].items():
         stdout().print(best_table(name, found))
         for line in describe_missing(name, found):

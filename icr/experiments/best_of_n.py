@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +81,7 @@ def best_of_n(config: BestOfNConfig, rewards: Sequence[str], k: int | None, out:
     machine = Machine(out, console, [lock.fd], tensor_parallel=config.sampling.tensor_parallel)
     try:
         step = describe_sampling(config, inputs, machine)
-        record = _settle(out, step, _languages(config, out / SAMPLES), CONFIG, out / SAMPLES, machine)
+        record = _settle(out, step, _tables(config, out / SAMPLES), "candidates", machine)
         write_text(out / CONFIG, dump_config(config))
         template = Template(file=config.chat_template, arguments=config.template_arguments, date=start_date(out))
         if record is None or record.state != "done":
@@ -138,26 +138,30 @@ def describe_sampling(config: BestOfNConfig, inputs: BestInputs, machine: Machin
         made[f"prompts in {lang}"] = hash_rows(texts)
     if config.chat_template:
         made["chat template"] = hash_file(Path(config.chat_template))
-    counts = {key: value for key, value in flatten(config).items() if "sample" in USES.get(key, ())}
-    counts |= {"sampling.precision": machine.precision(config.sampling.precision)}
-    return Step(SAMPLING, made, counts | {"template_arguments": config.template_arguments})
+    used = {key for key, stages in USES.items() if "sample" in stages} - {"prompts.limit"}  # the prompts say it
+    settings = {key: value for key, value in flatten(config).items() if key in used}
+    settings |= {"sampling.precision": machine.precision(config.sampling.precision)}
+    return Step(SAMPLING, made, settings | {"template_arguments": config.template_arguments})
 
 
-def _languages(config: BestOfNConfig, folder: Path) -> list[Path]:
+def _tables(config: BestOfNConfig, folder: Path) -> list[Path]:
     """The tables of a finished step."""
     return [folder / f"{lang}.parquet" for lang in config.prompts.languages]
 
 
-def _settle(
-    out: Path, step: Step, tables: Iterable[Path], holds: str, folder: Path, machine: Machine
-) -> StageRecord | None:
+def _settle(out: Path, step: Step, tables: Sequence[Path], holds: str, machine: Machine) -> StageRecord | None:
+    """The record of a step as it still holds, see `eval.standing.settle_step`.
+
+    Args:
+        tables: its files, in a folder of its own.
+    """
     return settle_step(
         step,
         read_records(out).get(step.name),
         whole=all(table.is_file() for table in tables),
-        holds="candidates" if step.name == SAMPLING else f"scores named {holds}",
+        holds=holds,
         where=out / CONFIG,
-        remove=lambda: shutil.rmtree(folder, ignore_errors=True),
+        remove=lambda: shutil.rmtree(tables[0].parent, ignore_errors=True),
         note=machine.note,
     )
 
@@ -203,7 +207,7 @@ def _score(out: Path, config: BestOfNConfig, reward: CandidateReward, of: Candid
     """OUT/scores/NAME/LANG.parquet of every language."""
     folder = out / "scores" / reward.name
     step = reward.step(of.key, of.precision)
-    record = _settle(out, step, _languages(config, folder), reward.name, folder, of.machine)
+    record = _settle(out, step, _tables(config, folder), f"scores named {reward.name}", of.machine)
     if record is not None and record.state == "done":
         return
     shards = folder / "shards" / step.key[:16]

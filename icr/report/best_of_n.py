@@ -6,7 +6,9 @@ from rich import box
 from rich.table import Table
 
 from icr.base.fields import Fields
-from icr.report.numbers import NOTHING, number, significant
+from icr.report.numbers import NOTHING, number
+
+DIGITS = 3
 
 
 def best_table(name: str, found: Fields) -> Table:
@@ -21,10 +23,17 @@ def best_table(name: str, found: Fields) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in found["best_of_k"]:
         average = row["average"]
-        cells = [significant(average["score"]), _interval(average["score_interval"])]
-        cells += [significant(of_lang["score"]) for of_lang in row["languages"].values()]
+        cells = [number(average["score"], DIGITS), _interval(average["score_interval"])]
+        cells += [number(of_lang["score"], DIGITS) for of_lang in row["languages"].values()]
         table.add_row(str(row["k"]), number(row["kl_bound"], 2), *cells)
     return table
+
+
+def describe_samples(samples: Fields) -> list[str]:
+    """In words: prompts that were not sampled."""
+    too_long: dict[str, list[str]] = samples.get("dropped_too_long", {})
+    counts = [f"{lang} {len(ids)}" for lang, ids in too_long.items()]
+    return [f"prompts too long for the model's context, not sampled: {', '.join(counts)}"] if counts else []
 
 
 def describe_missing(name: str, found: Fields) -> list[str]:
@@ -43,4 +52,4 @@ def describe_missing(name: str, found: Fields) -> list[str]:
 
 
 def _interval(value: list[float] | None) -> str:
-    return NOTHING if value is None else f"{significant(value[0])} … {significant(value[1])}"
+    return NOTHING if value is None else f"{number(value[0], DIGITS)} … {number(value[1], DIGITS)}"
