@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from eval.reward_models.scoring import BATCH_TOKENS, SHARD, Scorer, locate_reward_model, short_name
@@ -129,17 +128,20 @@ class LogRatioReward:
         table = table.select(SEQUENCES.names).cast(SEQUENCES)
         ours = self._logps(of, "policy", policy, table, folder / "policy", lang)
         theirs = self._logps(of, "reference", reference, table, folder / "reference", lang)
-        found = implicit_reward(ours, theirs, self.beta)
-        return [None if np.isnan(value) else float(value) for value in found]
+        return [
+            None if a is None or b is None else float(implicit_reward(a, b, self.beta))
+            for a, b in zip(ours, theirs, strict=True)
+        ]
 
-    def _logps(self, of: Candidates, name: str, model: str, table: pa.Table, folder: Path, lang: str) -> list[float]:
-        """log π(y|·) of every candidate; NaN: longer than the context."""
+    def _logps(
+        self, of: Candidates, name: str, model: str, table: pa.Table, folder: Path, lang: str
+    ) -> list[float | None]:
+        """log π(y|·) of every candidate; None: longer than the context."""
         task = LogpsTask(model=model, precision=of.precision, batch_tokens=BATCH_TOKENS)
         each = max(1, table.num_rows // max(1, len(set(table["prompt_id"].to_pylist()))))
         shards = cut_table(table, max(1, SHARD // each), UNIT)
         tables, _ = of.machine.fill(folder, task, shards, f"scores: {self.name}, {name}, {lang}")
-        values = (value for part in tables for value in part["value"].to_pylist())
-        return [float("nan") if value is None else value for value in values]
+        return [value for part in tables for value in part["value"].to_pylist()]
 
 
 def _check_tokens(sampled: str, model: str, given: str) -> None:

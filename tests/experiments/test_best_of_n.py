@@ -249,3 +249,17 @@ def test_models_of_other_tokens_cannot_score(tiny_pair: Pair, prompts: Path, tmp
     spec = f"multilingual:{tiny_pair[0]},{other}"
     with pytest.raises(ConfigError, match="two models have different vocabularies"):
         best_of_n(settings(tiny_pair[0], prompts), [spec], None, tmp_path / "out", silent())
+
+
+def test_scores_that_are_not_finite_are_refused(
+    out: Path, tiny_pair: Pair, prompts: Path, judge: Path, tmp_path: Path, inline: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Not taken for too long, and not written."""
+    values = [float("nan"), None, *[1.0] * 28]
+    monkeypatch.setattr(Classifier, "logits", lambda self, pairs, reporter: values[: len(pairs)])
+    other = shutil.copytree(judge, tmp_path / "rm-c")
+    with pytest.raises(UserError, match="1 of 30 scores in es are not finite numbers: nan"):
+        best_of_n(settings(tiny_pair[0], prompts), [str(other)], 3, out, silent())
+    assert not list((out / "scores" / "rm-c").glob("*.parquet"))
+    assert read_json(out / "steps.json")["rm-c/scoring"]["state"] == "failed"
