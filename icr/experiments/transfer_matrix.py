@@ -104,33 +104,3 @@ def _agreements(
             tau = float(ranking_agreement(*columns)[0])
             found.append({"targets": [one, other], "tau": tau if np.isfinite(tau) else None})
     return found
-
-
-def conclude(result: Fields) -> list[str]:
-    """A sentence for each target: the source to take, and which others cannot be told from it."""
-    lines = []
-    for target, of in result["targets"].items():
-        if not of["order"]:
-            lines.append(f"{target}: not ranked, because {of['why']}.")
-            continue
-        best, others = of["order"][0], of["order"][1:]
-        if not others:
-            lines.append(f"{target}: {best} is the only source; a ranking needs two.")
-            continue
-        alike = [source for source in others if not _is_behind(of["ahead"][source])]
-        chance = "" if of["chances"] is None else f" (best with probability {of['chances'][best]:.2f})"
-        if not alike:
-            lines.append(f"{target}: take {best}{chance}; it is better than every other source.")
-        else:
-            lines.append(f"{target}: {best} is first{chance}, but {_join(alike)} cannot be told from it.")
-    return lines
-
-
-def _is_behind(ahead: Fields) -> bool:
-    """Whether the best source's lead has a whole interval above 0."""
-    interval = ahead.get("difference_interval")
-    return interval is not None and interval[0] > 0
-
-
-def _join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
