@@ -33,10 +33,20 @@ def conclude(result: Fields) -> list[str]:
         alike = [source for source in others if not _is_behind(of["ahead"][source])]
         chance = "" if of["chances"] is None else f" (best with probability {of['chances'][best]:.2f})"
         if not alike:
-            lines.append(f"{target}: take {best}{chance}; it is better than every other source.")
+            line = f"{target}: take {best}{chance}; it is better than every other source."
         else:
-            lines.append(f"{target}: {best} is first{chance}, but {listed(alike)} cannot be told from it.")
+            line = f"{target}: {best} is first{chance}, but {listed(alike)} cannot be told from it."
+        lines.append(line + _beside_length(result, best, target))
     return lines
+
+
+def _beside_length(result: Fields, source: str, target: str) -> str:
+    """A warning where the best model is not better than length alone."""
+    cell = next(c for c in result["cells"] if (c["source"], c["target"]) == (source, target))
+    above = cell["above_length_interval"]
+    if above is None or above[0] > 0:
+        return ""
+    return f" It is not clearly better than length alone ({number(cell['length'])})."
 
 
 def _is_behind(ahead: Fields) -> bool:

@@ -174,5 +174,8 @@ def test_conclusions_say_what_cannot_be_told_apart() -> None:
     assert result["missing"] == ["vi"] and result["targets"]["ru"]["ranks"] == {"en": 1, "es": 2, "de": 3}
     [line] = conclude(result)
     assert line.startswith("ru: en is first (best with probability 0.") and line.endswith("es cannot be told from it.")
+    for cell in result["cells"]:
+        cell |= {"length": 64.0, "above_length_interval": [-1.0, 40.0]}
+    assert conclude(result)[0].endswith("It is not clearly better than length alone (64.0).")
     alone = make_matrix({"en": {"ru": measured(good)}}, ["ru"], ["en"])
     assert conclude(alone) == ["ru: en is the only source; a ranking needs two."]
