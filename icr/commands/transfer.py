@@ -20,7 +20,9 @@ def transfer(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a reward model per source language and measure all of them in every target language.
+    """Find which source language serves which target language.
+
+    A reward model is trained on each source, and all are measured in every target.
 
     Rerun the same command to resume. Languages may be added to the file: only their cells are run.
     """
