@@ -8,7 +8,9 @@ setup: $(VENV)/.ready
 
 # The lock is installed without dependency resolution: the CPU build of vLLM asks for packages that text does not need.
 $(VENV)/.ready: requirements/cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("icr needs Python 3.11 or newer: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing $$(grep -c == requirements/cpu.txt) packages, about 4 GB: two to five minutes, most of it without output"
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@

@@ -21,7 +21,7 @@ from icr.base.files import write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.problems import Collector
 from icr.work.machine import Machine
-from prompts.preferences.make import Rows, load_data
+from prompts.preferences.make import PreferenceData, Rows, load_data
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,14 +66,7 @@ def evaluate_models(
         StageFailed: a worker failed.
     """
     found = load_data(data, "--data")
-    parts = {"train": found.train, "validation": found.validation, "all": [*found.train, *found.validation]}
-    rows = cast(Rows, [row for row in parts[split] if languages is None or row["lang"] in languages])
-    there = {row["lang"] for row in rows}
-    if absent := [lang for lang in languages or [] if lang not in there]:
-        do = "name other languages, or another --split"
-        raise UserError(f"the data has no {split} rows in {', '.join(absent)}", where=f"--data: {data}", do=do)
-    if not rows:
-        raise UserError(f"the data has no {split} rows", where=f"--data: {data}", do="use --split train or all")
+    rows = select_rows(found, split, languages, f"--data: {data}")
     result: Fields = {
         "data": data.name,
         "split": split,
@@ -82,13 +75,11 @@ def evaluate_models(
         "differences": {},
     }
     first: dict[str, Measured] = {}
-    with _scorers(models, out, console) as scorers:
-        for name, scorer in scorers:
-            measured = measure(scorer, found.kind, rows, found.train)
-            result["models"][name] = {lang: of_lang.figures for lang, of_lang in measured.items()}
-            if first:
-                result["differences"][name] = _compare(first, measured)
-            first = first or measured
+    for name, measured in measure_models(models, found, rows, out, console).items():
+        result["models"][name] = {lang: of_lang.figures for lang, of_lang in measured.items()}
+        if first:
+            result["differences"][name] = _compare(first, measured)
+        first = first or measured
     result["notes"] = [] if result["documents"] else [NO_DOCUMENTS]
     write_json(out / "accuracy.json", result)
     flat = [
@@ -98,6 +89,35 @@ def evaluate_models(
     ]
     write_text(out / "accuracy.csv", _csv(flat))
     return result
+
+
+def select_rows(found: PreferenceData, split: Split, languages: Sequence[str] | None, where: str) -> Rows:
+    """The rows to measure on.
+
+    Raises:
+        UserError: there are none, or a language has none.
+    """
+    parts = {"train": found.train, "validation": found.validation, "all": [*found.train, *found.validation]}
+    rows = cast(Rows, [row for row in parts[split] if languages is None or row["lang"] in languages])
+    there = {row["lang"] for row in rows}
+    if absent := [lang for lang in languages or [] if lang not in there]:
+        do = "name other languages, or another --split"
+        raise UserError(f"the data has no {split} rows in {', '.join(absent)}", where=where, do=do)
+    if not rows:
+        raise UserError(f"the data has no {split} rows", where=where, do="use --split train or all")
+    return rows
+
+
+def measure_models(
+    models: Sequence[str], found: PreferenceData, rows: Rows, out: Path, console: Console
+) -> dict[str, dict[str, Measured]]:
+    """Short name of a model → language → its accuracy on these rows. Scores are kept in OUT/scores.
+
+    Raises:
+        ConfigError, UserError, StageFailed: as `evaluate_models`.
+    """
+    with _scorers(models, out, console) as scorers:
+        return {name: measure(scorer, found.kind, rows, found.train) for name, scorer in scorers}
 
 
 def _compare(first: Mapping[str, Measured], second: Mapping[str, Measured]) -> dict[str, Fields]:

@@ -26,6 +26,7 @@ from icr.commands.judge import judge_app
 from icr.commands.prompts import prompts_app
 from icr.commands.reward_models import rm_app
 from icr.commands.start import init, recipes
+from icr.commands.transfer import transfer
 
 app = typer.Typer(
     name="icr",
@@ -85,7 +86,7 @@ def _say(text: str) -> None:
 app.callback(help=app.info.help)(options)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, recipes, runs.iterate, inspect.status, inspect.best, inspect.report, inspect.validate),
-    *(chat, export, inspect.lc, compare, env),
+    *(chat, export, inspect.lc, compare, transfer, env),
 )
 for _command in _COMMANDS:
     app.command()(_command)

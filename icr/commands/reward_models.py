@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 rm_app = typer.Typer(
     name="rm",
-    help="Reward models across languages: data, training, accuracy and benchmarks.",
+    help="Reward models: data, training, accuracy, benchmarks.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -54,7 +54,7 @@ def data(
     seed: Annotated[int, typer.Option("--seed", help="Another seed holds other groups back.")] = 42,
     json_: JsonOption = False,
 ) -> None:
-    """Convert preference data of any public form to one table, and split it by prompt."""
+    """Convert preference data to one table, split by prompt."""
     from icr.languages import check_languages
     from prompts.preferences.forms import Options, read_documents
     from prompts.preferences.make import make_data
@@ -87,7 +87,10 @@ def train(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a reward model on pairs or ratings. Rerun the same command to resume."""
+    """Train a reward model on pairs or ratings.
+
+    Rerun the same command to resume.
+    """
     from icr.config.load import find_config, load_section
     from icr.config.reward_model import RECIPES, RewardModelConfig
     from icr.experiments.reward_model import train_reward_model
@@ -111,7 +114,10 @@ def evaluate(
     languages: Annotated[str | None, typer.Option("--languages", help="Comma-separated ISO 639-1 codes.")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure the accuracy of reward models per language, beside chance, majority, length and people."""
+    """Measure the accuracy of reward models per language.
+
+    Beside it: chance, the majority, length and people.
+    """
     from eval.reward_models.evaluate import evaluate_models
     from icr.languages import check_languages
     from icr.report.reward_models import accuracy_table, differences_table
@@ -143,7 +149,7 @@ def bench(
     lang: Annotated[str, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")] = "en",
     json_: JsonOption = False,
 ) -> None:
-    """Measure reward models on RewardBench and its like, by the benchmark's own rules."""
+    """Measure reward models on RewardBench, by its own rules."""
     from eval.reward_models.evaluate import bench_models
     from icr.languages import check_languages
     from icr.report.reward_models import bench_table, longer_table

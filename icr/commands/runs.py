@@ -54,7 +54,7 @@ def iterate(
         controller.iterate()
         report = write_report(controller.run)
         print_summary(controller.run, stdout())
-        print("", *conclude(collect(controller.run), _typed(controller.run.path)), f"report    {report}", sep="\n")
+        print("", *conclude(collect(controller.run), _typed(controller.run.path)), f"report: {report}", sep="\n")
 
 
 def _typed(path: Path) -> str:

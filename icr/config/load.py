@@ -24,6 +24,8 @@ PATHS: tuple[Keys, ...] = (
     ("chat_template",),
     ("alignment", "pairs"),
     ("data", "path"),
+    ("data", "preferences"),
+    ("reward_model", "chat_template"),
     ("prompts", "path"),
     ("judge", "prompts"),
     ("judge", "baseline"),

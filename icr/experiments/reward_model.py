@@ -63,6 +63,8 @@ def train_reward_model(config: RewardModelConfig, console: Console) -> Fields:
     if folder is not None:
         check_base(folder, config, inputs.loss)
     run = Path(config.run or "").resolve()
+    if (finished := read_finished(run, config, inputs)) is not None:
+        return finished
     lock = RunLock(run / ".lock")
     processes = None if config.train.processes == "auto" else config.train.processes
     machine = Machine(run, console, [lock.fd], processes)
@@ -70,12 +72,9 @@ def train_reward_model(config: RewardModelConfig, console: Console) -> Fields:
         base = Path(machine.folders({inputs.base}, config.chat_template)[inputs.base])
         read_as = check_base(base, config, inputs.loss)
         record = _begin(run, config, inputs, machine)
-        if record.state == "done" and (run / RESULT).is_file():
-            result: Fields = read_json(run / RESULT)
-            return result
         started = time.monotonic()
         record.counts = _train(run, config, inputs, base, read_as, machine)
-        result = _measure(run, config, inputs, machine, record.counts)
+        result: Fields = _measure(run, config, inputs, machine, record.counts)
         record.state, record.finished = "done", time.time()
         record.seconds += time.monotonic() - started
         write_json(run / RECORD, record.model_dump(mode="json"))
@@ -83,6 +82,17 @@ def train_reward_model(config: RewardModelConfig, console: Console) -> Fields:
     finally:
         machine.stop()
         lock.release()
+
+
+def read_finished(run: Path, config: RewardModelConfig, inputs: RewardInputs) -> Fields | None:
+    """What RUN/validation.json has of a finished training of these files and settings; None where there is none."""
+    if not ((run / RECORD).is_file() and (run / RESULT).is_file()):
+        return None
+    record = StageRecord.model_validate(read_json(run / RECORD))
+    if record.state != "done" or stale(describe_training(config, inputs), record):
+        return None
+    result: Fields = read_json(run / RESULT)
+    return result
 
 
 def describe_training(config: RewardModelConfig, inputs: RewardInputs) -> Step:

@@ -65,9 +65,9 @@ def conclude(results: Results, run: str) -> list[str]:
         f"{baseline_name(last.summary)}, on average over {languages} languages"
     )
     return [
-        f"shown     {shown}",
-        f"how sure  {_sureness(bounds)}{_language_falls(results, baseline, last)}",
-        f"next      icr best {run} says which round to take; icr init writes a config for your own model",
+        f"shown: {shown}",
+        f"how sure: {_sureness(bounds)}{_language_falls(results, baseline, last)}",
+        f"next: icr best {run} says which round to take; icr init writes a config for your own model",
     ]
 
 

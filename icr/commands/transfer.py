@@ -1,0 +1,59 @@
+"""`icr transfer`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.base.errors import UserError
+from icr.commands.options import JsonOption, SetOption, stderr, stdout
+
+
+def transfer(
+    experiment: Annotated[str, typer.Argument(help="A YAML file (docs/transfer-matrix.md).")],
+    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the file's.")] = None,
+    only: Annotated[str, typer.Option("--only", help="Train only the steps of this pattern, such as 'rm-e*'.")] = "*",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done. Run nothing.")] = False,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Find which source language serves which target language.
+
+    A reward model is trained on each source, and all are measured in every target.
+
+    Rerun the same command to resume. Languages may be added to the file: only their cells are run.
+    """
+    from icr.config.load import find_config, load_section
+    from icr.config.reward_model import RECIPES
+    from icr.config.transfer import TransferConfig
+    from icr.experiments.transfer import check_cells, is_trained, plan_cells, run_transfer
+    from icr.report.transfer import transfer_tables, write_transfer_page
+
+    changes = {} if run is None else {"run": str(run)}
+    config = load_section(TransferConfig, find_config(experiment, RECIPES), set_ or [], changes)
+    if config.run is None:
+        raise UserError("the output folder is missing", where="run", do="name it in the file, or with --run")
+    if dry_run:
+        cells = plan_cells(config)
+        check_cells(config, cells)
+        for cell in cells:
+            print(f"{cell.name:<16}{'done' if is_trained(cell) else 'to train'}")
+        print(f"{len(cells)} reward models × {len(config.languages.targets)} targets")
+        return
+    result, failed = run_transfer(config, only, stderr())
+    page = write_transfer_page(result, Path(config.run))
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        stdout().print(transfer_tables(result))
+        print(f"\npage: {page}")
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise UserError(
+            f"{len(failed)} steps failed: {', '.join(failed)}\n  {name}: {error}",
+            where=config.run,
+            do="rerun the same command to try them again; the others are above",
+        )

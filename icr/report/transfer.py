@@ -1,0 +1,108 @@
+"""What `icr transfer` shows: on the terminal, as tables, and as one page with a heat map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from icr.base.fields import Fields
+from icr.base.files import write_text
+from icr.report import plots
+from icr.report.numbers import listed, number
+from icr.report.page import environment
+
+DARK = 0.6
+"""From this share of the colour on, numbers in a cell are white."""
+
+
+def conclude(result: Fields) -> list[str]:
+    """A sentence for each target: the source to take, and which others cannot be told from it."""
+    lines = []
+    for target, of in result["targets"].items():
+        if not of["order"]:
+            lines.append(f"{target}: not ranked, because {of['why']}.")
+            continue
+        best, others = of["order"][0], of["order"][1:]
+        if not others:
+            lines.append(f"{target}: {best} is the only source; a ranking needs two.")
+            continue
+        alike = [source for source in others if not _is_behind(of["ahead"][source])]
+        chance = "" if of["chances"] is None else f" (best with probability {of['chances'][best]:.2f})"
+        if not alike:
+            line = f"{target}: take {best}{chance}; it is better than every other source."
+        else:
+            line = f"{target}: {best} is first{chance}, but {listed(alike)} cannot be told from it."
+        lines.append(line + _beside_length(result, best, target))
+    return lines
+
+
+def _beside_length(result: Fields, source: str, target: str) -> str:
+    """A warning where the best model is not better than length alone."""
+    cell = next(c for c in result["cells"] if (c["source"], c["target"]) == (source, target))
+    above = cell["above_length_interval"]
+    if above is None or above[0] > 0:
+        return ""
+    return f" It is not clearly better than length alone ({number(cell['length'])})."
+
+
+def _is_behind(ahead: Fields) -> bool:
+    """Whether the best source's lead has a whole interval above 0."""
+    interval = ahead.get("difference_interval")
+    return interval is not None and interval[0] > 0
+
+
+def transfer_tables(result: Fields) -> RenderableType:
+    """Accuracy of each source in each target, the ranks, and what can be concluded."""
+    targets = list(result["targets"])
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
+    table.add_column("trained on")
+    for target in targets:
+        table.add_column(target, justify="right", no_wrap=True)
+    by = {(cell["source"], cell["target"]): cell for cell in result["cells"]}
+    for source in result["sources"]:
+        cells = []
+        for target in targets:
+            cell, ranks = by[source, target], result["targets"][target].get("ranks", {})
+            rank = f" ({ranks[source]})" if source in ranks else ""
+            cells.append(f"{number(cell['accuracy'])}{rank}\n{_between(cell['accuracy_interval'])}")
+        table.add_row(source, *cells)
+    length = {t: next((c["length"] for c in result["cells"] if c["target"] == t), None) for t in targets}
+    table.add_section()
+    table.add_row("length alone", *(number(length[target]) for target in targets), style="dim")
+    table.caption = "accuracy in percent with 95 % intervals over prompts; in brackets the source's rank; chance is 50"
+    lines = [*conclude(result), *(f"{name}: no model" for name in result["missing"])]
+    return Group(table, Text("\n".join(lines)))
+
+
+def _between(interval: list[float] | None) -> str:
+    return "–" if interval is None else f"{number(interval[0])}–{number(interval[1])}"
+
+
+def write_transfer_page(result: Fields, run: Path) -> Path:
+    """RUN/report.html."""
+    values = [cell["accuracy"] for cell in result["cells"] if cell["accuracy"] is not None]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+
+    def share(value: float) -> float:
+        """Of the colour, from the lowest accuracy to the highest."""
+        return (value - low) / (high - low) if high > low else 0.5
+
+    page = (
+        environment()
+        .get_template("transfer.html.j2")
+        .render(
+            result=result,
+            cells={(cell["source"], cell["target"]): cell for cell in result["cells"]},
+            conclusions=conclude(result),
+            share=share,
+            dark=DARK,
+            palette=plots.PALETTE,
+            title=run.name,
+        )
+    )
+    write_text(run / "report.html", page)
+    return run / "report.html"
