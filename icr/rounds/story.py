@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from icr.base.rundir import Stage
 from icr.config.schema import Config
-
-REWARDS = {
-    "cross-lingual": "asking the English-aligned model, in English, which answers it prefers: β·log(π_θ/π_ref)",
-    "multilingual": "asking the English-aligned model, in each language, which answers it prefers: β·log(π_θ/π_ref)",
-    "translate": "translating the answers, then asking the English-aligned model which it prefers",
-    "model": "a reward model scores the answers",
-    "random": "random rewards: the control",
-    "lidr": "translating between English and the other languages: no reward is used",
-}
+from icr.rounds.stages.kinds import describe_kind
 
 
 def explain_stage(config: Config, number: int, stage: Stage) -> str:
@@ -22,7 +14,7 @@ def explain_stage(config: Config, number: int, stage: Stage) -> str:
     lines: dict[str, str] = {
         "align": "making π_θ⁰: the reference model learns a preference from English pairs alone",
         "sample": f"the policy answers every prompt {config.sampling.n} times",
-        "score": REWARDS.get(config.reward.kind, f"{config.reward.kind} scores the answers") + alpha,
+        "score": describe_kind(config) + alpha,
         "pair": "the best and the worst answer to each prompt become a pair",
         "train": f"the next policy is trained on the pairs ({config.objective})",
         "judge": f"answers to held-out prompts, against those of {'round 0' if baseline == 'round-0' else baseline}"

@@ -8,10 +8,11 @@ import pytest
 from icr.base.rundir import Stage
 from icr.config.load import load_config
 from icr.config.schema import CONFIGS
-from icr.rounds.story import REWARDS, explain_stage
+from icr.rounds.stages.kinds import KINDS
+from icr.rounds.story import explain_stage
 
 
-@pytest.mark.parametrize("kind", [*REWARDS, "mine:Reward"])
+@pytest.mark.parametrize("kind", [*KINDS, "mine:Reward"])
 def test_every_stage_is_explained_in_a_line(kind: str) -> None:
     config = load_config(Path(CONFIGS / "quickstart.yaml"), [f"reward.kind={kind}"])
     lines = {stage: explain_stage(config, 1, stage) for stage in get_args(Stage)}

@@ -31,6 +31,10 @@ class Classified(RewardKind):
     reasons = ("too_long",)
 
     @classmethod
+    def describe(cls, config: Config) -> str:
+        return "a reward model scores the answers"
+
+    @classmethod
     def check(cls, config: Config) -> None:
         if not config.reward.model:
             raise UserError(

@@ -61,6 +61,11 @@ class RewardKind(ABC):
     def check(cls, config: Config) -> None:
         """Find what is wrong before anything is loaded. Raises UserError."""
 
+    @classmethod
+    def describe(cls, config: Config) -> str:
+        """What scoring does, in a line for readers who do not know the method."""
+        return f"{config.reward.kind} scores the answers"
+
     def measure(self) -> dict[str, object]:
         """Do the heavy work, or what is left of it. Returns what the round's record says of it."""
         if self.has_precision:

@@ -47,6 +47,11 @@ class LogRatio(RewardKind):
     needs_reference = True
     reasons: ClassVar[tuple[str, ...]] = ("too_long",)
 
+    @classmethod
+    def describe(cls, config: Config) -> str:
+        how = "in English" if config.reward.kind == "cross-lingual" else "in each language"
+        return f"asking the English-aligned model, {how}, which answers it prefers: β·log(π_θ/π_ref)"
+
     def measure(self) -> dict[str, object]:
         facts = super().measure()
         initial = self.context.config.reward.reference == "initial"
@@ -90,6 +95,10 @@ class Translated(LogRatio):
 
     reasons = ("translation", "too_long")
 
+    @classmethod
+    def describe(cls, config: Config) -> str:
+        return "translating the answers, then asking the English-aligned model which it prefers"
+
     def measure(self) -> dict[str, object]:
         counts = translate_responses(self.context, [(lang, "en") for lang in others(self.context.languages)])
         self._failed = {
@@ -119,6 +128,10 @@ class Random(RewardKind):
 
     scale = "uniform in [0, 1)"
     needs_english = False
+
+    @classmethod
+    def describe(cls, config: Config) -> str:
+        return "random rewards: the control"
 
     def scores(self, responses: Sequence[Response], lang: str, *, again: bool = False) -> list[Score]:
         seed, number = self.context.config.sampling.seed, self.context.round.number
@@ -151,6 +164,10 @@ class Lidr(RewardKind):
 
     greedy = True
     scale = None
+
+    @classmethod
+    def describe(cls, config: Config) -> str:
+        return "translating between English and the other languages: no reward is used"
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -223,6 +240,11 @@ def check_kind(config: Config) -> None:
             that cannot be imported or has no `rewards`.
     """
     find_kind(config.reward.kind).check(config)
+
+
+def describe_kind(config: Config) -> str:
+    """What scoring with this reward kind does, in a line."""
+    return find_kind(config.reward.kind).describe(config)
 
 
 def needs_english(config: Config) -> bool:
