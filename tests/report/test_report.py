@@ -204,9 +204,7 @@ def test_a_run_ends_with_what_was_shown_how_sure_and_what_next(
         summary["languages"]["es"]["right_language"] = 0.9 if at.number == 0 else 0.4
         write_json(at.summary, summary)
     shown, sure, following = conclude(collect(short), "runs/short")
-    assert shown.startswith(
-        "shown     round 1 wins 60.0 % of comparisons with round 0's own answers, on average over 5"
-    )
+    assert shown.startswith("shown: round 1 wins 60.0 % of comparisons with round 0's own answers, on average over 5")
     assert says in sure and sure.endswith("but fewer answers are in the right language in Spanish (90 % → 40 %)")
     assert "icr best runs/short" in following
 

@@ -105,7 +105,7 @@ def test_a_key_counts_for_the_stages_that_the_table_names_and_no_others(key: str
 
 def test_operational_keys_are_those_that_change_no_result() -> None:
     assert {key for key in USES if is_operational(key)} == {
-        "run", "rounds", "judge.every", "judge.benchmarks",
+        "run", "rounds", "stop_when", "judge.every", "judge.benchmarks",
         "sampling.tensor_parallel", "sampling.gpu_memory", "reward.batch_tokens", "reward.flip_check",
         "train.micro_batch_size", "train.gradient_checkpointing", "train.deepspeed", "train.processes", "train.nodes",
         "train.launcher", "train.save_steps", "train.save_minutes", "train.validation_steps", "train.report_to",
