@@ -33,7 +33,10 @@ def best_of_n(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Sample n candidates per prompt once, score them under each reward, and take the best of k."""
+    """Sample n answers a prompt and take the best of k.
+
+    They are sampled once and scored under each reward.
+    """
     from icr.config.best_of_n import BestOfNConfig
     from icr.config.load import make_section, resolve_paths
     from icr.experiments.best_of_n import best_of_n as run
