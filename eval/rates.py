@@ -13,6 +13,8 @@ from icr.base.fields import Fields
 
 RATES = ("win_rate", "lc_win_rate", "discrete_win_rate", "style_win_rate")
 """Names in a summary; the error of each ends with _se, its 95 % interval with _interval."""
+LANGUAGE_FALL = 0.05
+"""A share of answers in the right language that is lower by more than this has fallen."""
 
 
 def rate_fields(name: str, found: Estimate) -> Fields:

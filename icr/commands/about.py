@@ -12,8 +12,6 @@ import typer
 
 from icr.commands.options import JsonOption
 
-GIB = 1 << 30
-
 
 def _show_version(asked: bool) -> None:
     if asked:
@@ -39,6 +37,7 @@ def _version() -> str:
 def env(json_: JsonOption = False) -> None:
     """Print versions and hardware for a bug report. No path, no name and no key is in it."""
     from icr.engines.precision import has_bf16
+    from icr.engines.sizes import GIB
     from icr.rounds.facts import find_versions
     from icr.work.devices import find_gpus
 

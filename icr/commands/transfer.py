@@ -38,9 +38,9 @@ def transfer(
         raise UserError("the output folder is missing", where="run", do="name it in the file, or with --run")
     if dry_run:
         cells = plan_cells(config)
-        check_cells(config, cells)
+        inputs = check_cells(config, cells)
         for cell in cells:
-            print(f"{cell.name:<16}{'done' if is_trained(cell) else 'to train'}")
+            print(f"{cell.name:<16}{'done' if is_trained(cell, inputs[cell.name]) else 'to train'}")
         print(f"{len(cells)} reward models × {len(config.languages.targets)} targets")
         return
     result, failed = run_transfer(config, only, stderr())

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.reward_models.evaluate import measure_models, select_rows
 from eval.reward_models.scoring import Measured
-from icr.base.errors import ConfigError, IcrError, UserError
+from icr.base.errors import IcrError, UserError
 from icr.base.fields import Fields
 from icr.base.files import write_json, write_text
 from icr.base.lock import RunLock
+from icr.base.problems import Collector
 from icr.config.load import dump_config
 from icr.config.reward_model import RewardModelConfig
 from icr.config.transfer import TransferConfig
-from icr.experiments.reward_inputs import check_inputs
-from icr.experiments.reward_model import train_reward_model
+from icr.experiments.reward_inputs import RewardInputs, check_inputs
+from icr.experiments.reward_model import read_finished, train_reward_model
 from icr.experiments.transfer_matrix import make_matrix
 from icr.languages import check_languages
 from prompts.preferences.make import load_data
@@ -68,33 +69,20 @@ def plan_cells(config: TransferConfig) -> list[Cell]:
     return cells
 
 
-def check_cells(config: TransferConfig, cells: Sequence[Cell]) -> None:
-    """Everything that is wrong with the experiment, before anything is trained.
+def check_cells(config: TransferConfig, cells: Sequence[Cell]) -> dict[str, RewardInputs]:
+    """Everything that is wrong with the experiment, before anything is trained; name of a cell → its inputs.
 
     Raises:
         ConfigError: every problem once.
     """
-    problems: dict[str, UserError] = {}
-
-    def collect(check: Callable[[], object]) -> None:
-        try:
-            check()
-        except ConfigError as error:
-            problems.update({str(problem): problem for problem in error.problems})
-        except UserError as error:
-            problems[str(error)] = error
-
-    targets = config.languages.targets
-    collect(lambda: check_languages(targets, "languages.targets"))
-    collect(lambda: _check_targets(Path(config.data.preferences), targets))
-    for cell in cells:
-        collect(lambda cell=cell: check_inputs(cell.config))  # type: ignore[misc]
-    if problems:
-        raise ConfigError(list(problems.values()))
-
-
-def _check_targets(data: Path, targets: Sequence[str]) -> None:
-    select_rows(load_data(data, "data.path"), "validation", targets, "languages.targets")
+    found, targets = Collector(), config.languages.targets
+    found.attempt(None, check_languages, targets, "languages.targets")
+    data = found.attempt(None, load_data, Path(config.data.preferences), "data.path")
+    if data is not None:
+        found.attempt([], select_rows, data, "validation", targets, "languages.targets")
+    inputs = {cell.name: found.attempt(None, check_inputs, cell.config) for cell in cells}
+    found.raise_any()
+    return {name: of_cell for name, of_cell in inputs.items() if of_cell is not None}
 
 
 def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[Fields, dict[str, IcrError]]:
@@ -114,7 +102,7 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
     """
     assert config.run is not None
     run, cells = Path(config.run).resolve(), plan_cells(config)
-    check_cells(config, cells)
+    inputs = check_cells(config, cells)
     chosen = [cell for cell in cells if fnmatch.fnmatch(cell.name, only)]
     if not chosen:
         raise UserError(
@@ -125,7 +113,7 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
     try:
         write_text(run / CONFIG, dump_config(config, run))
         failed = _train(chosen, console)
-        ready = {cell.source: cell for cell in cells if is_trained(cell)}
+        ready = {cell.source: cell for cell in cells if is_trained(cell, inputs[cell.name])}
         measured = _measure(config, run, ready, console) if ready else {}
         result = make_matrix(measured, config.languages.targets, [cell.source for cell in cells])
         result["failed"] = {name: str(error) for name, error in failed.items()}
@@ -135,9 +123,10 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
         lock.release()
 
 
-def is_trained(cell: Cell) -> bool:
-    folder = Path(cell.config.run or "")
-    return (folder / "model").is_dir() and (folder / "validation.json").is_file()
+def is_trained(cell: Cell, inputs: RewardInputs) -> bool:
+    """Whether its model is finished, from these data and settings: any other one has no place in the matrix."""
+    folder = Path(cell.config.run or "").resolve()
+    return (folder / "model").is_dir() and read_finished(folder, cell.config, inputs) is not None
 
 
 def _train(cells: Sequence[Cell], console: Console) -> dict[str, IcrError]:
@@ -146,7 +135,7 @@ def _train(cells: Sequence[Cell], console: Console) -> dict[str, IcrError]:
         console.print(f"[bold]{cell.name}[/bold]", highlight=False)
         try:
             train_reward_model(cell.config, console)
-        except (UserError, IcrError) as error:
+        except IcrError as error:
             failed[cell.name] = error
             console.print(f"  failed: {error}", highlight=False, markup=False)
     return failed

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eval.rates import LANGUAGE_FALL
 from eval.terms import describe_judge
 from icr.base.fields import Fields
 from icr.report.numbers import listed, number, share
 from icr.report.results import Results, Round, interval
-
-FALL = 0.05
-"""A share of answers in the right language that is lower by more than this is told."""
 
 
 def findings(results: Results) -> list[str]:
@@ -86,6 +84,6 @@ def _language_falls(results: Results, before: Round, after: Round) -> str:
     falls = []
     for language in results.languages:
         first, last = (r.judged(language.code).get("right_language") for r in (before, after))
-        if first is not None and last is not None and last < first - FALL:
+        if first is not None and last is not None and last < first - LANGUAGE_FALL:
             falls.append(f"{language.name} ({share(first)} → {share(last)})")
     return f"; but fewer answers are in the right language in {listed(falls)}" if falls else ""

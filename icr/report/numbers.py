@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 NOTHING = "–"
 
@@ -40,6 +41,11 @@ def duration(seconds: float | None) -> str:
 def share(value: float | None) -> str:
     """A share from 0 to 1 as a percentage."""
     return NOTHING if value is None else f"{number(100 * value, 0)} %"
+
+
+def between(interval: Sequence[float] | None) -> str:
+    """An interval of a rate in percent."""
+    return NOTHING if interval is None else f"{number(interval[0])}–{number(interval[1])}"
 
 
 def listed(names: list[str]) -> str:

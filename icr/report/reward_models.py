@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
 from icr.base.fields import Fields
+from icr.report.numbers import between, number
 
 if TYPE_CHECKING:
     from prompts.preferences.make import DataReport
@@ -53,14 +54,14 @@ def accuracy_table(models: Mapping[str, Mapping[str, Fields]]) -> Table:
 
 
 def _accuracy_cells(found: Fields, ratings: bool) -> list[str]:
-    agree = f"{_number(found.get('length_agreement'))} ({_number(found.get('expected_agreement'))})"
-    cells = [str(found["n"]), _number(found.get("accuracy")), _interval(found.get("accuracy_interval"))]
-    cells += [_number(found.get("length")), agree]
+    agree = f"{number(found.get('length_agreement'))} ({number(found.get('expected_agreement'))})"
+    cells = [str(found["n"]), number(found.get("accuracy")), between(found.get("accuracy_interval"))]
+    cells += [number(found.get("length")), agree]
     if not ratings:
-        return [*cells, _number(found.get("ties"))]
+        return [*cells, number(found.get("ties"))]
     area = found.get("auc")
     shown = "–" if area is None else f"{area:.3f}"
-    return [*cells, _number(found.get("majority")), shown, _number(found.get("human_agreement"))]
+    return [*cells, number(found.get("majority")), shown, number(found.get("human_agreement"))]
 
 
 def differences_table(result: Fields) -> Table:
@@ -90,8 +91,8 @@ def bench_table(result: Fields) -> Table:
         table.add_column(name, justify="right")
     for model, languages in result["models"].items():
         for lang, found in languages.items():
-            cells = [_number(found["sections"].get(name)) for name in sections]
-            table.add_row(model, lang, str(found["n"]), *cells, _number(found["overall"]))
+            cells = [number(found["sections"].get(name)) for name in sections]
+            table.add_row(model, lang, str(found["n"]), *cells, number(found["overall"]))
     return table
 
 
@@ -103,16 +104,8 @@ def longer_table(longer: Mapping[str, Mapping[str, float | None]]) -> Table:
     table.add_column("longer is right", justify="right")
     for lang, subsets in longer.items():
         for subset, value in subsets.items():
-            table.add_row(lang, subset, _number(value))
+            table.add_row(lang, subset, number(value))
     return table
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
-def _interval(value: Sequence[float] | None) -> str:
-    return "–" if value is None else f"{value[0]:.1f}–{value[1]:.1f}"
 
 
 def _percent(share: float | None) -> str:

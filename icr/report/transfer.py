@@ -12,7 +12,7 @@ from rich.text import Text
 from icr.base.fields import Fields
 from icr.base.files import write_text
 from icr.report import plots
-from icr.report.numbers import listed, number
+from icr.report.numbers import between, listed, number
 from icr.report.page import environment
 
 DARK = 0.6
@@ -68,7 +68,7 @@ def transfer_tables(result: Fields) -> RenderableType:
         for target in targets:
             cell, ranks = by[source, target], result["targets"][target].get("ranks", {})
             rank = f" ({ranks[source]})" if source in ranks else ""
-            cells.append(f"{number(cell['accuracy'])}{rank}\n{_between(cell['accuracy_interval'])}")
+            cells.append(f"{number(cell['accuracy'])}{rank}\n{between(cell['accuracy_interval'])}")
         table.add_row(source, *cells)
     length = {t: next((c["length"] for c in result["cells"] if c["target"] == t), None) for t in targets}
     table.add_section()
@@ -76,10 +76,6 @@ def transfer_tables(result: Fields) -> RenderableType:
     table.caption = "accuracy in percent with 95 % intervals over prompts; in brackets the source's rank; chance is 50"
     lines = [*conclude(result), *(f"{name}: no model" for name in result["missing"])]
     return Group(table, Text("\n".join(lines)))
-
-
-def _between(interval: list[float] | None) -> str:
-    return "–" if interval is None else f"{number(interval[0])}–{number(interval[1])}"
 
 
 def write_transfer_page(result: Fields, run: Path) -> Path:

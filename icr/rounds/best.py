@@ -11,20 +11,17 @@ import numpy as np
 from eval.clusters import excludes
 from eval.difference import compare
 from eval.folders import read_summary
+from eval.rates import LANGUAGE_FALL
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json
 from icr.base.rundir import RoundDir, RunDir
 
-FALL = 0.05
-"""A round whose share of answers in the right language is lower than this below the best's, on average over languages,
-is not taken: it may win by answering in another language."""
-
 Verdict = Literal["better", "worse", "no difference", "wrong language", "too few prompts"]
 
 
 @dataclass(frozen=True)
-class Step:
+class Change:
     """A judged round beside the best round before it."""
 
     number: int
@@ -56,7 +53,7 @@ class Best:
     number: int
     model: str
     """π_θ⁰ by its name in the config, or the folder of a round's model."""
-    steps: list[Step]
+    steps: list[Change]
 
 
 def find_best(run: RunDir) -> Best:
@@ -64,7 +61,7 @@ def find_best(run: RunDir) -> Best:
 
     Rounds are compared in order, on the same prompts (`eval.difference`). A round replaces the best one before it if
     the 95 % interval of its difference in win rate, averaged over languages, is above 0, and if its answers are not in
-    the wrong language more often (`FALL`).
+    the wrong language more often (`LANGUAGE_FALL`).
 
     Raises:
         UserError: fewer than two judged rounds, or rounds that were judged differently.
@@ -76,7 +73,7 @@ def find_best(run: RunDir) -> Best:
             where=str(run.path),
             do="finish a round with a judge: icr iterate --run " + str(run.path),
         )
-    best, steps = judged[0], list[Step]()
+    best, steps = judged[0], list[Change]()
     for at in judged[1:]:
         steps.append(_compare(best, at))
         if steps[-1].verdict == "better":
@@ -84,8 +81,8 @@ def find_best(run: RunDir) -> Best:
     return Best(best.number, _name(run, best), steps)
 
 
-def is_worse(run: RunDir, number: int) -> Step | None:
-    """The step to round `number` if that round is worse than the judged round before it, beyond chance."""
+def is_worse(run: RunDir, number: int) -> Change | None:
+    """The change to round `number` if that round is worse than the judged round before it, beyond chance."""
     judged = [at for at in run.rounds() if at.summary.is_file() and at.number <= number]
     if len(judged) < 2 or judged[-1].number != number:
         return None
@@ -93,24 +90,23 @@ def is_worse(run: RunDir, number: int) -> Step | None:
     return step if step.verdict in ("worse", "wrong language") else None
 
 
-def _compare(before: RoundDir, after: RoundDir) -> Step:
+def _compare(before: RoundDir, after: RoundDir) -> Change:
     average = compare(before.judge, after.judge, "xalpaca")["average"]
     low, high = average["low"], average["high"]
     change = _right_language(read_summary(before.summary), read_summary(after.summary))
     verdict: Verdict = "no difference"
     if low is None or high is None:
         verdict = "too few prompts"
-    elif change is not None and change < -FALL:
+    elif change is not None and change < -LANGUAGE_FALL:
         verdict = "wrong language"
     elif excludes(0, low, high):
         verdict = "better" if average["difference"] > 0 else "worse"
-    return Step(after.number, before.number, average["difference"], low, high, change, verdict)
+    return Change(after.number, before.number, average["difference"], low, high, change, verdict)
 
 
 def _right_language(before: Fields, after: Fields) -> float | None:
     """The change of the share, averaged over the languages in which both know it."""
-    shares = [list(_shares(summary)) for summary in (before, after)]
-    first, second = (dict(pairs) for pairs in shares)
+    first, second = dict(_shares(before)), dict(_shares(after))
     both = [lang for lang in first if lang in second]
     return float(np.mean([second[lang] - first[lang] for lang in both])) if both else None
 

@@ -10,6 +10,7 @@ from icr.base.errors import UserError
 from icr.base.files import read_json
 from icr.base.rundir import RunDir, start_date
 from icr.config.load import load_config
+from icr.config.schema import Config
 from icr.engines.base import Decoding, Request, request_seed
 from icr.engines.precision import resolve_precision
 from icr.engines.templates import Template, prompt_token_ids
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from icr.engines.base import Engine, Stops
 
 WINDOW = 4096
-"""Tokens of a conversation with its next answer."""
+"""Tokens that a conversation may have at most; a model's context where that is shorter."""
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Speaker:
     tokenizer: PreTrainedTokenizerBase
     stops: Stops
     decoding: Decoding
+    window: int
+    """Tokens of a conversation with its next answer."""
     messages: Conversation = field(default_factory=list)
 
     def answer(self, text: str, seed: int) -> str:
@@ -44,8 +47,10 @@ class Speaker:
 
         asked: Conversation = [*self.messages, {"role": "user", "content": text}]
         ids = prompt_token_ids(self.tokenizer, asked)
-        if len(ids) >= WINDOW:
-            raise UserError(f"the conversation has {len(ids)} tokens, more than {WINDOW}", do="start it over: /new")
+        if len(ids) >= self.window:
+            raise UserError(
+                f"the conversation has {len(ids)} tokens, more than {self.window}", do="start it over: /new"
+            )
         [completion] = self.engine.generate([Request(ids, request_seed(seed, 0, "", self.name, 0))], self.decoding)
         said = read_answer(self.tokenizer, completion, self.stops)
         self.messages = [*asked, {"role": "assistant", "content": said}]
@@ -68,18 +73,19 @@ def open_speakers(run: RunDir, number: int | None, max_tokens: int) -> list[Spea
     if number and number not in trained:
         known = ", ".join(map(str, trained))
         raise UserError(f"round {number} has no model", where=str(run.path), do=f"choose one of {known}, or 0")
-    return [_open(run, at, max_tokens) for at in dict.fromkeys((0, number))]
+    config = load_config(run.config)
+    return [_open(run, config, at, max_tokens) for at in dict.fromkeys((0, number))]
 
 
-def _open(run: RunDir, number: int, max_tokens: int) -> Speaker:
+def _open(run: RunDir, config: Config, number: int, max_tokens: int) -> Speaker:
     import torch
 
+    from icr.engines.context import context_length
     from icr.engines.folders import materialise
     from icr.engines.models import load_tokenizer
     from icr.engines.stops import find_stops
     from icr.engines.transformers_engine import TransformersEngine
 
-    config = load_config(run.config)
     models, sampling = config.models, config.sampling
     folder = str(run.round(number).model)
     if not run.round(number).model.is_dir():
@@ -88,6 +94,7 @@ def _open(run: RunDir, number: int, max_tokens: int) -> Speaker:
     tokenizer = load_tokenizer(folder, template)
     stops = find_stops(tokenizer, folder, sampling.stop)
     precision = resolve_precision(sampling.precision, gpu=torch.cuda.is_available())
-    engine = TransformersEngine(folder, precision, WINDOW)
+    window = min(WINDOW, context_length(folder))
+    engine = TransformersEngine(folder, precision, window)
     decoding = Decoding(sampling.temperature, sampling.top_p, max_tokens, stops)
-    return Speaker(f"round {number}", engine, tokenizer, stops, decoding)
+    return Speaker(f"round {number}", engine, tokenizer, stops, decoding, window)

@@ -108,6 +108,11 @@ def test_a_matrix_from_one_file_and_a_source_added_later(
     larger, _ = run(grown, "rm-es")
     assert inline[before:].count("train") == 1 and larger["missing"] == ["en+es"]
     assert larger["cells"][:4] == result["cells"]  # what was measured is as before
+    text = grown.read_text(encoding="utf-8").replace("epochs: 6", "epochs: 5")
+    grown.write_text(text, encoding="utf-8")
+    other, failed = run(grown, "rm-es")
+    assert list(failed) == ["rm-es"]  # a finished model of other settings is refused, and none of them is shown
+    assert other["sources"] == [] and other["missing"] == ["en", "de", "es", "en+es"]
 
 
 def test_one_failed_cell_does_not_stop_the_others(

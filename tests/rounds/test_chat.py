@@ -45,8 +45,8 @@ def test_two_models_answer_side_by_side(run: RunDir) -> None:
 def test_what_cannot_be_talked_to(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="round 3 has no model"):
         open_speakers(run, 3, 8)
-    [only] = open_speakers(run, 0, 8)
     monkeypatch.setattr(module, "WINDOW", 10)
+    [only] = open_speakers(run, 0, 8)
     with pytest.raises(UserError, match="more than 10"):
         only.answer("Name a river and a lake and an island, please.", 1)
     shutil.rmtree(run.round(1).model)
