@@ -179,22 +179,26 @@ def _question(value: object, lang: str, where: str, problems: list[UserError]) -
         problems.append(UserError("not a JSON object", where=where, do="write FastChat's question format"))
         return None
     id, category, turns = (value.get(name) for name in ("question_id", "category", "turns"))
-    defects = []
+    defects: list[UserError] = []
+
+    def refuse(what: str, do: str) -> None:
+        defects.append(UserError(what, where=where, do=do))
+
     try:
         question_key(id)
     except UserError as error:
-        defects.append((error.what, error.do))
+        refuse(error.what, error.do)
     if not isinstance(category, str) or category not in TEMPERATURES:
-        defects.append((f"question {id}: unknown category {category!r}", f"write one of {', '.join(TEMPERATURES)}"))
+        refuse(f"question {id}: unknown category {category!r}", f"write one of {', '.join(TEMPERATURES)}")
     if not _is_two_texts(turns):
-        defects.append((f"question {id} does not have two turns", "write `turns` as a list of two texts"))
+        refuse(f"question {id} does not have two turns", "write `turns` as a list of two texts")
     other = _other_language(value.get("lang"), lang)
     if other:
-        defects.append((f"question {id} has the language {value['lang']}", f"put it in {other}.jsonl"))
+        refuse(f"question {id} has the language {value['lang']}", f"put it in {other}.jsonl")
     reference = read_reference(value.get("reference"), "questions")
     if isinstance(reference, str):
-        defects.append((f"question {id}: {reference}", "write `reference` as a list of two texts, or remove it"))
-    problems.extend(UserError(what, where=where, do=do) for what, do in defects)
+        refuse(f"question {id}: {reference}", "write `reference` as a list of two texts, or remove it")
+    problems.extend(defects)
     if defects or isinstance(reference, str):
         return None
     needed = reference if category in REFERENCED else Reference()

@@ -176,8 +176,12 @@ def check_finished(steps: Iterable[Step], records: Records, config: Path) -> Non
     if lines:
         if follow:
             lines.append(f"    and the steps made from these: {', '.join(follow)}")
-        what = "finished steps of this run were made with other settings or files:"
-        raise UserError("\n".join([what, *lines]), where=str(config), do=_ways_out(config.parent, records))
+        changed = "\n".join(lines)
+        raise UserError(
+            f"finished steps of this run were made with other settings or files:\n{changed}",
+            where=str(config),
+            do=_ways_out(config.parent, records),
+        )
 
 
 def stale(step: Step, record: Record) -> list[str]:
