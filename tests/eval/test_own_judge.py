@@ -1,9 +1,8 @@
-"""A judge of the user's own: the guide's example, what it sees, what becomes of its figures, and what goes wrong."""
+"""A judge of the user's own: the example, what it sees, what becomes of its figures, and what goes wrong."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +50,8 @@ class Longer:
 """
 
 
-def guide() -> str:
-    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert code is not None
-    return code[1]
+def example() -> str:
+    return (ROOT / "examples" / "right_language.py").read_text(encoding="utf-8")
 
 
 def judge(tmp_path: Path, code: str, name: str) -> OwnJudge:
@@ -70,9 +66,9 @@ def verdicts(tmp_path: Path, own: OwnJudge, ours: dict[str, str], theirs: dict[s
     return pq.read_table(tmp_path / "out" / "verdicts" / "de.parquet").to_pylist()
 
 
-def test_the_judge_of_the_guide_in_both_orders(tmp_path: Path) -> None:
+def test_the_judge_of_the_examples_in_both_orders(tmp_path: Path) -> None:
     german, spanish = "Das ist ein ganz gewöhnlicher deutscher Satz.", "Esta es una frase española muy corriente."
-    own = judge(tmp_path, guide(), "RightLanguage")
+    own = judge(tmp_path, example(), "RightLanguage")
     found = verdicts(
         tmp_path, own, {"p1": german, "p2": spanish, "p3": german}, {"p1": spanish, "p2": german, "p3": german}
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,11 @@ from tests.helpers.training_runs import ROOT, largest_difference, make_spec, met
 
 @pytest.mark.parametrize("by_file", [True, False])
 def test_objective_of_a_user(base: Path, tmp_path: Path, monkeypatch: Any, by_file: bool) -> None:
-    """The one that docs/objective.md shows, in a file outside the package.
+    """examples/ipo.py, copied outside the package.
 
     It is IPO, and in the first step Δ = 0, so its loss is (1/(2·0.1))² = 25.
     """
-    guide = (ROOT / "docs" / "objective.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", guide, re.DOTALL)
-    assert code is not None
-    (tmp_path / "my_ipo.py").write_text(code[1])
+    shutil.copy(ROOT / "examples" / "ipo.py", tmp_path / "my_ipo.py")
     monkeypatch.chdir(tmp_path)
     name = "my_ipo.py:IPO" if by_file else "my_ipo:IPO"
     monkeypatch.delitem(sys.modules, "my_ipo", raising=False)

@@ -1,9 +1,9 @@
-"""A reward of the user's own: the guide's example, what it sees, and what goes wrong with it."""
+"""A reward of the user's own: the example, what it sees, and what goes wrong with it."""
 
 from __future__ import annotations
 
 import json
-import re
+import shutil
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -27,11 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("by_file", [True, False])
-def test_the_reward_of_the_guide(make_round: Any, tmp_path: Path, monkeypatch: Any, by_file: bool) -> None:
-    guide = (ROOT / "docs" / "reward.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", guide, re.DOTALL)
-    assert code is not None
-    (tmp_path / "my_reward.py").write_text(code[1])
+def test_the_reward_of_the_examples(make_round: Any, tmp_path: Path, monkeypatch: Any, by_file: bool) -> None:
+    shutil.copy(ROOT / "examples" / "short_paragraphs.py", tmp_path / "my_reward.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "my_reward", raising=False)
     name = "my_reward.py:ShortParagraphs" if by_file else "my_reward:ShortParagraphs"
