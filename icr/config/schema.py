@@ -197,7 +197,8 @@ class Train(Section):
     """Optimiser steps between checkpoints. Replaces `save_minutes`."""
     seed: Seed = 42
     report_to: Text = "none"
-    """Experiment tracker(s) that transformers supports: none, tensorboard, wandb, trackio, …"""
+    """Experiment tracker(s) that transformers supports: none, tensorboard, wandb, trackio, … Of `icr iterate` they get
+    the whole run (docs/run-folder.md, Trackers)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_object
+from icr.base.metrics import Metrics, read_metrics
 from icr.base.rundir import RoundDir, RunDir
 from icr.base.shown import hide_paths
 from icr.config.plain import has_xalpaca, ordered_languages, read_config, section
@@ -35,8 +35,6 @@ LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
 EXAMPLES = {"widest margin": 1.0, "median margin": 0.5, "narrowest margin": 0.0}
 """Which pairs of a language are shown, as quantiles of its margins: picked by rule, not by taste."""
 
-Metrics = dict[str, float]
-"""A line of metrics.jsonl: an optimiser step's values by name."""
 T = TypeVar("T")
 
 
@@ -156,17 +154,6 @@ class _Reader:
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             self.missing.append(f"{name} cannot be read: {error}")
             return None
-
-
-def read_metrics(path: Path) -> list[Metrics]:
-    """Rows of a metrics.jsonl, one per step: a resumed training writes some steps again, and the later row counts.
-    An unfinished last line belongs to a training that is still writing."""
-    rows: dict[float, Metrics] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for line in lines[:-1]:
-        row = json.loads(line)
-        rows[row["step"]] = row
-    return [rows[step] for step in sorted(rows)]
 
 
 def _quartiles(path: Path) -> tuple[float, float, float] | None:

@@ -34,6 +34,7 @@ from icr.rounds.plan import RunPlan, step_name
 from icr.rounds.preflight import check_batch
 from icr.rounds.registry import find_stage
 from icr.rounds.story import explain_stage
+from icr.rounds.tracker import Tracker
 from icr.rounds.window import bound_window
 from icr.work.devices import check_count, check_memory, find_gpus
 from icr.work.machine import Machine
@@ -90,8 +91,10 @@ class Controller:
             raise
         self._folders: dict[str, str] = {}
         self._borrow, self._measured, self._after_stage = borrow, measured, after_stage
+        self._tracker = Tracker(run, config, self.machine.note)
 
     def close(self) -> None:
+        self._tracker.close()
         self.machine.stop()
         self._lock.release()
 
@@ -224,6 +227,7 @@ class Controller:
         self.console.print(
             f"  [green]done[/green] in {record.seconds:.0f} s {summarise(record.counts)}", highlight=False
         )
+        self._tracker.update()
         self._after_stage()
 
     def _reopen(self, at: RoundDir, stage: Stage) -> bool:

@@ -148,7 +148,7 @@ def _train(context: Context, config: Config, model: str, pairs: Path, facts: Car
         work=folder,
         events=Path(),
         objective=config.objective,
-        train=config.train,
+        train=config.train.model_copy(update={"report_to": "none"}),  # icr.rounds.tracker reports the whole run
         chat_template=Path(template) if template else None,
         template_arguments=config.models.template_arguments,
         facts=facts.model_copy(
