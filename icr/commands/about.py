@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption
+from icr.commands.options import JsonOption, print_json, start_loud
 
 
 def _show_version(asked: bool) -> None:
@@ -25,6 +24,7 @@ def options(
     ] = False,
 ) -> None:
     """The options of `icr` itself."""
+    start_loud()
 
 
 def _version() -> str:
@@ -52,7 +52,7 @@ def env(json_: JsonOption = False) -> None:
         "packages": find_versions(),
     }
     if json_:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     for name, value in found.items():
         text = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value

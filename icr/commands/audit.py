@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, SetOption, stderr, stdout
+from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
 
 
 def audit(
@@ -23,6 +22,7 @@ def audit(
     page: Annotated[Path | None, typer.Option("--page", help="Write the verdicts with both answers as HTML.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Audit the judge. Position, verbosity and language bias, consistency, agreement with people."""
     from eval.audit.people import read_labels
@@ -45,7 +45,7 @@ def audit(
 
         write_audit_page(page, evaluated, result, labels)
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     stdout().print(audit_tables(result))
     print(f"\nfigures: {folder / 'audit' / 'summary.json'}" + (f"\npage: {page}" if page else ""))

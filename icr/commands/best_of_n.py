@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, SetOption, split_codes, stderr, stdout
+from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, split_codes, stderr, stdout
 
 
 def best_of_n(
@@ -32,6 +31,7 @@ def best_of_n(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N prompts.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Sample n answers a prompt and take the best of k.
 
@@ -50,7 +50,7 @@ def best_of_n(
     resolve_paths(data, Path.cwd())
     result = run(make_section(BestOfNConfig, data, set_ or []), reward, k, out.resolve(), stderr())
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     for line in describe_samples(result["samples"]):
         print(line)

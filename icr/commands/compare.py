@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, SetOption, stderr, stdout
+from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
 
 
 def compare(
@@ -21,6 +20,7 @@ def compare(
     rounds: Annotated[int | None, typer.Option(min=1, help="Number of rounds of each variant.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run variants of a config and compare them. Work that they share is done once."""
     from icr.config.load import find_config
@@ -34,7 +34,7 @@ def compare(
     result = compared(variants, out)
     page = write_page(result, out)
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         stdout().print(compare_tables(result))
         print(f"\npage: {page}")

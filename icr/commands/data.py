@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from icr.commands.options import JsonOption, QuietOption, print_json, stderr
 
 if TYPE_CHECKING:
     from prompts.fetch import Fetched
@@ -34,15 +35,30 @@ def get(
         list[Path] | None,
         typer.Option(help="A clone of the data's git repository, used instead of the network. May be repeated."),
     ] = None,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Fetch public data with git, and convert it.
 
     Prompts, questions and reference answers. Existing data are kept.
     """
+    from dataclasses import asdict
+
     from prompts.fetch import fetch
 
+    found = []
+    console = stderr()
+
+    def note(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     for name in names:
-        _show(fetch(name, out, clone or [], lambda text: print(text, file=sys.stderr)))
+        fetched = fetch(name, out, clone or [], note)
+        if not json_:
+            _show(fetched)
+        found.append(asdict(fetched))
+    if json_:
+        print_json(found)
 
 
 def _show(fetched: Fetched) -> None:

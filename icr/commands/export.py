@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
+from icr.commands.options import JsonOption, print_json
 
 Form = Annotated[str, typer.Option("--to", help="hub, trl, llama-factory or alpaca-eval.")]
 
@@ -20,6 +21,7 @@ def export(
     license_: Annotated[str | None, typer.Option("--license", help="hub: the licence, such as apache-2.0.")] = None,
     push: Annotated[str | None, typer.Option("--push", help="hub: upload to this repository, org/name.")] = None,
     public: Annotated[bool, typer.Option("--public", help="hub: a new repository is public, not private.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Write a round's model or pairs in another tool's form.
 
@@ -37,18 +39,24 @@ def export(
         raise UserError(f"{out} exists", where="--out", do="choose another folder")
     at = RoundDir(round_.resolve(), int(round_.resolve().name.removeprefix("round-")))
     if to in FORMS:
-        print(f"wrote {out}: {FORMS[to](at, out)} {'languages' if to == 'alpaca-eval' else 'pairs'}")
+        count, unit = FORMS[to](at, out), "languages" if to == "alpaca-eval" else "pairs"
+        print_json({"out": out, unit: count}) if json_ else print(f"wrote {out}: {count} {unit}")
         return
     if to != "hub":
         raise UserError(f"unknown form {to}", where="--to", do=f"choose one of hub, {', '.join(FORMS)}")
-    for key in export_model(at, out, license_=license_):
+    missing = export_model(at, out, license_=license_)
+    for key in missing:
         print(f"note: the card has no {key}{' (add --license)' if key == 'license' else ''}", file=sys.stderr)
-    print(f"wrote {out}")
-    if push:
-        _push(out, push, private=not public)
+    if not json_:
+        print(f"wrote {out}")
+    url = _push(out, push, private=not public) if push else None
+    if json_:
+        print_json({"out": out, "missing_in_card": missing, "uploaded_to": url})
+    elif url:
+        print(f"uploaded to {url}")
 
 
-def _push(folder: Path, repository: str, *, private: bool) -> None:
+def _push(folder: Path, repository: str, *, private: bool) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
@@ -63,4 +71,4 @@ def _push(folder: Path, repository: str, *, private: bool) -> None:
             where=f"--push {repository}",
             do=f"log in with hf auth login; {folder} is complete: hf upload {repository} {folder}",
         ) from error
-    print(f"uploaded to {url}")
+    return str(url)

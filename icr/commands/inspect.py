@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, SetOption, stdout
+from icr.base.errors import ConfigError, UserError
+from icr.commands.options import JsonOption, SetOption, print_json, stdout
 
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
 
@@ -23,7 +23,7 @@ def status(run: RunArgument, json_: JsonOption = False) -> None:
     folder = open_run(run)
     held = is_held(folder.lock)
     if json_:
-        print(json.dumps(status_json(folder, held), indent=2))
+        print_json(status_json(folder, held))
     else:
         stdout().print(status_table(folder, held))
 
@@ -37,21 +37,24 @@ def best(run: RunArgument, json_: JsonOption = False) -> None:
 
     found = find_best(open_run(run))
     if json_:
-        print(json.dumps(asdict(found), indent=2))
+        print_json(asdict(found))
         return
     print(f"round {found.number}: {found.model}")
     for step in found.steps:
         print(f"  {step.explain()}")
 
 
-def report(run: RunArgument) -> None:
+def report(run: RunArgument, json_: JsonOption = False) -> None:
     """Write RUN/report.html and print the tables."""
     from icr.base.rundir import open_run
     from icr.report.page import write_report
-    from icr.report.terminal import print_summary
+    from icr.report.terminal import print_summary, summaries
 
     folder = open_run(run)
     path = write_report(folder, lambda line: print(f"note: {line}", file=sys.stderr))
+    if json_:
+        print_json({"report": path, "judged": summaries(folder)})
+        return
     print_summary(folder, stdout())
     print(f"\nreport: {path}")
 
@@ -62,6 +65,7 @@ def validate(
     show_prompts: Annotated[
         bool, typer.Option("--show-prompts", help="Print what the models will read: one prompt of each language.")
     ] = False,
+    json_: JsonOption = False,
 ) -> None:
     """List every problem of a config at once. No model is loaded."""
     from eval.power import describe_plans
@@ -70,25 +74,34 @@ def validate(
     from icr.rounds.preflight import load_checked
     from icr.rounds.room import describe_room
 
-    checked, inputs = load_checked(find_config(config), set_ or [])
-    if show_prompts:
-        for line in templates.show_prompts(checked, inputs):
-            print(line)
+    try:
+        checked, inputs = load_checked(find_config(config), set_ or [])
+    except UserError as error:
+        if json_:
+            problems = error.problems if isinstance(error, ConfigError) else [error]
+            print_json({"fine": False, "problems": [{"what": p.what, "where": p.where, "do": p.do} for p in problems]})
+        raise
+    shown = list(templates.show_prompts(checked, inputs)) if show_prompts else []
     languages = sorted({p.lang for p in inputs.prompts})
+    lines = [
+        *(f"note: {note}" for note in inputs.notes),
+        *describe_plans(checked.judge, checked.prompts.languages, inputs.heldout),
+        *describe_room(checked, inputs),
+    ]
+    if json_:
+        sizes = {"languages": languages, "prompts": len(inputs.prompts), "held_out": len(inputs.heldout)}
+        print_json({"fine": True, **sizes, "notes": lines, "shown": shown})
+        return
+    print(*shown, sep="\n", end="\n" if shown else "")
     print(f"{config} is fine: {len(inputs.prompts)} prompts in {', '.join(languages)}, {len(inputs.heldout)} held out")
-    for note in inputs.notes:
-        print(f"note: {note}")
-    for line in describe_plans(checked.judge, checked.prompts.languages, inputs.heldout):
-        print(line)
-    for line in describe_room(checked, inputs):
-        print(line)
+    print(*lines, sep="\n", end="\n" if lines else "")
 
 
 def lc(
     file: Annotated[Path, typer.Argument(help="csv or parquet with preference, len_model, len_baseline[, index].")],
     difficulty: Annotated[Path | None, typer.Option(help="csv with the columns index, difficulty.")] = None,
     gamed: Annotated[Path | None, typer.Option(help="csv with the judged pairs of the gamed baselines.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Compute win rates of judged pairs, raw and length-controlled."""
     from dataclasses import asdict
@@ -102,7 +115,7 @@ def lc(
         read_gamed(gamed) if gamed else None,
     )
     if json_:
-        print(json.dumps({key: value for key, value in asdict(result).items() if key != "moves"}))
+        print_json({key: value for key, value in asdict(result).items() if key != "moves"})
         return
     for name, rate, error in (
         ("win rate", result.win_rate, result.win_rate_se),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.commands.options import JsonOption, SetOption, split_codes, stderr, stdout
+from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, split_codes, stderr, stdout
 
 if TYPE_CHECKING:
     from icr.config.evaluation import Benchmark
@@ -36,6 +35,7 @@ def judge(
     context: typer.Context,
     run: Annotated[Path | None, typer.Option("--run", help="The run folder.", show_default=False)] = None,
     round_: Annotated[int | None, typer.Option("--round", min=0, help="The round.")] = None,
+    quiet: QuietOption = False,
 ) -> None:
     if context.invoked_subcommand is not None:
         return
@@ -64,6 +64,7 @@ def xalpaca(
     dry_run: DryOption = False,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Measure win rates against a baseline's answers. Raw and length-controlled, per language."""
     section = {"baseline": _path(baseline), "prompts": prompts, "limit": limit}
@@ -79,6 +80,7 @@ def accuracy(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs per language.")] = 100,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Measure how often judge and reward agree (Table 1)."""
     from eval.evaluate import agreement
@@ -104,6 +106,7 @@ def mtbench(
     dry_run: DryOption = False,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Grade the answers to two-turn questions from 1 to 10."""
     section = {"questions": _path(questions), "references": references, "limit": limit}
@@ -121,6 +124,7 @@ def nlp(
     limit: LimitOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run NLP tasks with lm-eval.
 
@@ -149,7 +153,7 @@ def diff(
         )
     result = compare(first, second, benchmark)
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         stdout().print(difference_table(result, str(first), str(second)))
 
@@ -169,7 +173,11 @@ def _evaluate(
 
     config = evaluation_config(benchmark, model, judge, data, overrides or [])
     if dry_run:
-        print(estimate(config, out))
+        found = estimate(config, out)
+        if json_:
+            print_json({"estimate": found.splitlines()})
+        else:
+            print(found)
         return
     _show(benchmark, evaluate(config, out.resolve(), stderr()), json_)
     if not json_:
@@ -180,7 +188,7 @@ def _show(benchmark: str, summary: Fields, json_: bool) -> None:
     from icr.report.evaluation_tables import TABLES
 
     if json_:
-        print(json.dumps(summary, ensure_ascii=False))
+        print_json(summary)
     else:
         stdout().print(TABLES[benchmark](summary))
 

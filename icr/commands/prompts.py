@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import stderr
+from icr.commands.options import JsonOption, QuietOption, print_json, stderr
 
 if TYPE_CHECKING:
     from icr.config.schema import Endpoint as Settings
@@ -65,9 +65,13 @@ def translate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print estimated calls, tokens and cost; send nothing.")
     ] = False,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Translate English prompts. Every translation is checked; rerun the same command to resume."""
+    from icr.base.files import read_json
     from icr.base.progress import Silent
+    from prompts.translate import REPORT
     from prompts.translator import TranslateJob
 
     if from_ != "en":
@@ -106,10 +110,13 @@ def translate(
     asks = job.task().asks  # names every problem of the source here, where all of them can be shown
     expected = job.translator(Silent(), dry=True).estimate(asks)
     if dry_run:
-        print(_expected(expected))
+        print_json(asdict(expected)) if json_ else print(_expected(expected))
         return
     _work(job)
-    _show(out, job)
+    if json_:
+        print_json(read_json(out / REPORT))
+    else:
+        _show(out, job)
 
 
 def _endpoint_settings(given: dict[str, object], extra_body: str | None) -> Settings:
@@ -160,7 +167,7 @@ def check(
 
     result = audit(folder)
     if json_:
-        print(json.dumps(result.as_json(folder), ensure_ascii=False, indent=2))
+        print_json(result.as_json(folder))
         return
     _print_tallies(result.tallies, "fine", result.missing)
     if result.passed_over:
@@ -175,11 +182,15 @@ def split(
     held_out: Annotated[int, typer.Option("--held-out", min=1, help="Prompts to keep out of the training.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Output folder; gets train/ and heldout/.")],
     seed: Annotated[int, typer.Option(help="Another seed holds other prompts out.")] = 42,
+    json_: JsonOption = False,
 ) -> None:
     """Keep some prompts for judging, the same ones in all languages. Nothing is overwritten."""
     from prompts.split import HELDOUT, TRAIN, split_prompts
 
     made = split_prompts(folder, held_out, out, seed)
+    if json_:
+        print_json(asdict(made))
+        return
     for name, sizes in ((TRAIN, made.train), (HELDOUT, made.heldout)):
         print(f"{out / name}: " + ", ".join(f"{lang} {size}" for lang, size in sizes.items()))
     if made.repeated:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.commands.options import JsonOption, SetOption, stderr, stdout
+from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
 
 if TYPE_CHECKING:
     from prompts.preferences.make import DataReport
@@ -75,7 +74,7 @@ def data(
         seed=seed,
     )
     if json_:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        print_json(asdict(report))
     else:
         _print_data(report, out)
 
@@ -86,6 +85,7 @@ def train(
     run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a reward model on pairs or ratings.
 
@@ -99,7 +99,7 @@ def train(
     found = load_section(RewardModelConfig, find_config(config, RECIPES), set_ or [], changes)
     result = train_reward_model(found, stderr())
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     _print_training(result)
     print(f"model: {Path(found.run or '') / 'model'}")
@@ -113,6 +113,7 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="validation, train or all.")] = "validation",
     languages: Annotated[str | None, typer.Option("--languages", help="Comma-separated ISO 639-1 codes.")] = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Measure the accuracy of reward models per language.
 
@@ -128,7 +129,7 @@ def evaluate(
     check_languages(codes or [], "--languages")
     result = evaluate_models(models, data, split, codes, out, stderr())  # type: ignore[arg-type]
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     stdout().print(accuracy_table(result["models"]))
     _print_dropped(result["models"])
@@ -148,6 +149,7 @@ def bench(
     ] = None,
     lang: Annotated[str, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")] = "en",
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Measure reward models on RewardBench, by its own rules."""
     from eval.reward_models.evaluate import bench_models
@@ -157,7 +159,7 @@ def bench(
     check_languages([lang], "--lang")
     result = bench_models(models or [], on, lang, out, stderr())
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     if result["models"]:
         stdout().print(bench_table(result))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import SetOption, stderr, stdout
+from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
 
 if TYPE_CHECKING:
     from icr.config.schema import Config
@@ -38,12 +38,14 @@ def iterate(
     ] = None,
     objective: Annotated[str | None, typer.Option(help="dpo, kto, or a custom module:Class.")] = None,
     set_: SetOption = None,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run rounds of sample → score → pair → train → judge. Rerun the same command to resume."""
     from icr.report.findings import conclude
     from icr.report.page import write_report
     from icr.report.results import collect
-    from icr.report.terminal import print_summary
+    from icr.report.terminal import print_summary, summaries
 
     changes: dict[str, object] = {}
     if rounds is not None:
@@ -53,8 +55,13 @@ def iterate(
     with _controller(config, run, set_, changes, from_round) as controller:
         controller.iterate()
         report = write_report(controller.run)
+        lines = conclude(collect(controller.run), _typed(controller.run.path))
+        if json_:
+            judged = summaries(controller.run)
+            print_json({"run": controller.run.path, "report": report, "judged": judged, "conclusion": lines})
+            return
         print_summary(controller.run, stdout())
-        print("", *conclude(collect(controller.run), _typed(controller.run.path)), f"report: {report}", sep="\n")
+        print("", *lines, f"report: {report}", sep="\n")
 
 
 def _typed(path: Path) -> str:
@@ -165,7 +172,11 @@ def run_stage(name: str, run: Path, number: int) -> None:
 
 
 def stage_command(name: str) -> Callable[..., None]:
-    def command(run: Annotated[Path, typer.Option("--run", help="The run folder.")], round_: RoundOption) -> None:
+    def command(
+        run: Annotated[Path, typer.Option("--run", help="The run folder.")],
+        round_: RoundOption,
+        quiet: QuietOption = False,
+    ) -> None:
         run_stage(name, run, round_)
 
     return command

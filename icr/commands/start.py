@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, stdout
+from icr.commands.options import JsonOption, print_json, stdout
 
 START = "start.yaml.j2"
 SCHEMA_LINE = "# yaml-language-server: $schema="
@@ -39,7 +38,7 @@ def recipes(json_: JsonOption = False) -> None:
 
     found = {path.stem: _describe(path) for path in sorted(CONFIGS.glob("*.yaml"))}
     if json_:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("recipe", no_wrap=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, SetOption, stderr, stdout
+from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
 
 
 def transfer(
@@ -19,6 +18,7 @@ def transfer(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done. Run nothing.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Find which source language serves which target language.
 
@@ -39,14 +39,18 @@ def transfer(
     if dry_run:
         cells = plan_cells(config)
         inputs = check_cells(config, cells)
-        for cell in cells:
-            print(f"{cell.name:<16}{'done' if is_trained(cell, inputs[cell.name]) else 'to train'}")
+        trained = {cell.name: is_trained(cell, inputs[cell.name]) for cell in cells}
+        if json_:
+            print_json({"trained": trained, "targets": config.languages.targets})
+            return
+        for name, done in trained.items():
+            print(f"{name:<16}{'done' if done else 'to train'}")
         print(f"{len(cells)} reward models × {len(config.languages.targets)} targets")
         return
     result, failed = run_transfer(config, only, stderr())
     page = write_transfer_page(result, Path(config.run))
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         stdout().print(transfer_tables(result))
         print(f"\npage: {page}")

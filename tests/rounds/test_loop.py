@@ -173,6 +173,12 @@ def test_rounds_are_added_to_a_finished_run(short_run: Path) -> None:
     assert record(short_run, 2)["train"]["state"] == "done"
 
 
+def test_a_quiet_run_prints_its_result_alone(short_run: Path) -> None:
+    done = icr("iterate", "--run", short_run, "--json", "--quiet")
+    found = json.loads(done.stdout)
+    assert done.stderr == "" and found["run"] == str(short_run) and Path(found["report"]).is_file()
+
+
 def test_a_run_starts_from_another_runs_round(short_run: Path, tiny_pair: tuple[Path, Path], tmp_path: Path) -> None:
     icr(
         "iterate",
