@@ -77,7 +77,7 @@ def run_nlp(machine: Machine, settings: Nlp, model: str, languages: Sequence[str
     """
     check_settings(settings, languages)
     if importlib.util.find_spec("lm_eval") is None:
-        raise UserError("lm-eval is not installed", where="judge: nlp", do="pip install 'icr[nlp]'")
+        raise UserError("lm-eval is not installed", where="judge: nlp", do="pip install lm-eval")
     folder = out / "nlp"
     terms = _terms(settings, model)
     wanted = [terms, settings.model_dump(include={"tasks", "few_shot"}), list(languages)]

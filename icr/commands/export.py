@@ -42,6 +42,12 @@ def export(
         count, unit = FORMS[to](at, out), "languages" if to == "alpaca-eval" else "pairs"
         print_json({"out": out, unit: count}) if json_ else print(f"wrote {out}: {count} {unit}")
         return
+    if to == "gguf":
+        raise UserError(
+            "icr does not convert to GGUF itself: the maintained converter is llama.cpp's own, which is in no package",
+            where="--to gguf",
+            do=f"in a clone of llama.cpp: python convert_hf_to_gguf.py {at.model} --outfile {out} --outtype bf16",
+        )
     if to != "hub":
         raise UserError(f"unknown form {to}", where="--to", do=f"choose one of hub, {', '.join(FORMS)}")
     missing = export_model(at, out, license_=license_)

@@ -68,7 +68,8 @@ def test_a_model_for_the_hub(run: RunDir, tmp_path: Path) -> None:
 
 def test_what_is_refused(run: RunDir, tmp_path: Path) -> None:
     for options, says in (
-        (["--to", "gguf"], "unknown form gguf"),
+        (["--to", "gguf"], "python convert_hf_to_gguf.py .*round-1/model --outfile"),
+        (["--to", "onnx"], "unknown form onnx"),
         (["--to", "trl", "--push", "a/b"], "belong to --to hub"),
         (["--to", "alpaca-eval"], "no answers to held-out prompts"),
     ):
