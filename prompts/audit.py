@@ -103,7 +103,7 @@ def audit(folder: Path) -> Audit:
             are a conversation, all at once.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}", do="name a folder of LANG.jsonl files")
+        raise UserError(f"folder {folder} not found", do="name a folder of LANG.jsonl files")
     if find_file(folder, "en") is None:
         raise UserError(
             "the folder has no en.jsonl", where=str(folder), do="add it: prompts are checked against the English ones"

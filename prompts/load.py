@@ -266,7 +266,7 @@ def read_source(path: str, key: str, problems: list[UserError]) -> Rows:
     if source.is_dir():
         raise UserError(f"file not found: {path} is a folder", where=key, do="name a file in it")
     if not source.is_file():
-        what = f"file {path} not found" if suffix_of(source) in READERS else f"there is no folder {path}"
+        what = f"file {path} not found" if suffix_of(source) in READERS else f"folder {path} not found"
         raise UserError(what, where=key, do="check the path; a data set on the hub is written hf:org/name")
     return read_file(source, problems)
 

@@ -45,7 +45,7 @@ def split_prompts(folder: Path, count: int, out: Path, seed: int) -> Split:
         ConfigError: as `load_prompts`.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}", do="name a folder of LANG.jsonl files")
+        raise UserError(f"folder {folder} not found", do="name a folder of LANG.jsonl files")
     if find_file(folder, "en") is None:
         raise UserError("the folder has no en.jsonl", where=str(folder), do="add it: prompts are joined by it")
     if used := [part for part in (TRAIN, HELDOUT) if (out / part).exists()]:

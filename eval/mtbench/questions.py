@@ -141,7 +141,7 @@ def read_questions(folder: Path, languages: Sequence[str], limit: int | None = N
     problems: list[UserError] = []
     questions: Questions = {}
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}", where="judge.mtbench.questions", do="check the path")
+        raise UserError(f"folder {folder} not found", where="judge.mtbench.questions", do="check the path")
     for lang in languages:
         rows = [_question(value, lang, where, problems) for where, value in _lines(folder, lang, problems)]
         found = [q for q in rows if q is not None]
@@ -251,7 +251,7 @@ def _with_references(questions: Questions, folder: Path) -> Questions:
     """The questions with the references of `folder`/LANG.jsonl, in FastChat's answer format, where it has one."""
     problems: list[UserError] = []
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}", where="judge.mtbench.references",
+        raise UserError(f"folder {folder} not found", where="judge.mtbench.references",
                         do="name a folder of LANG.jsonl, or `judge`")  # fmt: skip
     joined = {}
     for lang, of_lang in questions.items():

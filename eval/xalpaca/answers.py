@@ -93,7 +93,7 @@ def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Note
     """
     if not source.is_dir():
         do = "check the path of the baseline's answers: a folder of LANG.json or LANG.jsonl, or round-0"
-        raise UserError(f"there is no folder {source}", where="judge.baseline", do=do)
+        raise UserError(f"folder {source} not found", where="judge.baseline", do=do)
     return {lang: _baseline_of(source, lang, of_lang, reporter or Silent()) for lang, of_lang in answers.items()}
 
 

@@ -38,7 +38,7 @@ def test_all_problems_are_reported_at_once_with_line_and_nearest_key(tmp_path: P
     assert "`sampling.backend`" in text and "'magic'" in text
     assert "`reward.length_penalty`" in text and f"{path}:7" in text
     # what the rest of the config names is looked at in the same go
-    assert f"there is no folder {tmp_path / 'nowhere'}" in text and "prompts.path" in text
+    assert f"folder {tmp_path / 'nowhere'} not found" in text and "prompts.path" in text
     assert len(caught.value.problems) == 5
 
 
@@ -145,7 +145,7 @@ def test_the_quickstart_is_fine() -> None:
         ({"train": {"warmup_ratio": 0.1, "warmup_steps": 3}}, "both warmup_ratio and warmup_steps"),
         ({"train": {"validation": 1.5}}, "a share below 1 or a whole number"),
         ({"judge": {"prompts": None}}, "the judge has no prompts"),
-        ({"judge": {"baseline": "no-such-folder"}}, "there is no folder .*no-such-folder"),
+        ({"judge": {"baseline": "no-such-folder"}}, "folder .*no-such-folder not found"),
     ],
 )
 def test_bad_settings(tmp_path: Path, tiny_config: Callable[..., Path], changes: dict[str, object], what: str) -> None:

@@ -124,5 +124,5 @@ def test_a_folder_of_references_goes_before_the_questions_own(tmp_path: Path) ->
     with pytest.raises(ConfigError) as error:
         load_questions(settings, ["en"])
     assert "not an answer with two turns" in str(error.value) and "en.jsonl:1" in str(error.value)
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match=r"folder .* not found"):
         load_questions(MtBench(questions=str(folder), references=str(tmp_path / "none")), ["en"])

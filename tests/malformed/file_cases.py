@@ -123,7 +123,7 @@ def of_prompts() -> Iterator[Case]:
     yield Case(
         "prompts: no such folder",
         lambda bench: ["validate", bench.config({"prompts.path": "./nowhere"})],
-        ("there is no folder", "nowhere", "prompts.path"),
+        ("folder", "nowhere not found", "prompts.path"),
     )
     yield Case(
         "prompts: an empty folder",

@@ -190,7 +190,7 @@ def test_a_name_of_the_hub_is_no_path_and_a_path_is_no_name(tmp_path: Path, key:
 
     assert resolved("hf:org/name@v1:es:test") == "hf:org/name@v1:es:test"
     assert resolved("data/ultrafeedback") == str(Path.cwd() / "data" / "ultrafeedback")
-    with pytest.raises(UserError, match=r"there is no folder .*data/ultrafeedback") as caught:
+    with pytest.raises(UserError, match=r"folder .*data/ultrafeedback not found") as caught:
         load_prompts(resolved("data/ultrafeedback"), ["en"], key=key)
     assert "hf:org/name" in caught.value.do
 

@@ -115,4 +115,4 @@ def test_a_split_overwrites_nothing_and_leaves_something_to_train_on(tmp_path: P
     assert "already there: heldout" in wrong and "nothing is overwritten" in wrong
     assert (out / "heldout" / "en.jsonl").read_text() == "mine" and not (out / "train").exists()
     absent = icr("prompts", "split", tmp_path / "no", "--held-out", 1, "--out", out, code=2).stderr
-    assert f"there is no folder {tmp_path / 'no'}" in absent
+    assert f"folder {tmp_path / 'no'} not found" in absent

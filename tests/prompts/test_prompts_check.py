@@ -185,7 +185,7 @@ def test_check_counts_and_ends_with_0(folder: Path) -> None:
 
 
 def test_what_cannot_be_read_ends_with_2(tmp_path: Path) -> None:
-    assert f"there is no folder {tmp_path / 'no'}" in check(tmp_path / "no").stderr
+    assert f"folder {tmp_path / 'no'} not found" in check(tmp_path / "no").stderr
     put(tmp_path, "es", row("a", SPANISH))
     assert "has no en.jsonl" in check(tmp_path).stderr
     put(tmp_path, "en", row("a", ENGLISH), "{broken", json.dumps({"instruction": "no id"}))
