@@ -8,6 +8,7 @@ WORKDIR /opt/icr
 COPY . .
 RUN if [ -n "$EXTRA" ]; then pip install --no-cache-dir ".[$EXTRA]"; else \
       pip install --no-cache-dir "setuptools>=77" && pip install --no-cache-dir --no-deps -r requirements/cpu.txt && \
+      pip install --no-cache-dir --no-deps -r requirements/torch.txt && \
       pip install --no-cache-dir --no-deps --no-build-isolation . ; fi
 WORKDIR /data
 ENTRYPOINT ["icr"]

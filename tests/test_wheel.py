@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(wheels)]
     subprocess.run([*command, str(source)], check=True, capture_output=True)
-    with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+    with zipfile.ZipFile(next(wheels.glob("icr_align-*.whl"))) as wheel:
         wheel.extractall(target)
     return target
 
@@ -52,3 +53,4 @@ def test_the_command_runs_from_there(installed: Path) -> None:
     assert run(installed, "-c", "import icr; print(icr.__file__)").startswith(str(installed))
     assert "iterate" in run(installed, "-m", "icr.commands.main", "--help")
     assert "is fine" in run(installed, "-m", "icr.commands.main", "validate", "quickstart")
+    assert re.fullmatch(r"icr \d[\w.]*\n", run(installed, "-m", "icr", "--version"))

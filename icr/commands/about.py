@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
+from icr.base.distribution import icr_version
 from icr.commands.options import JsonOption, print_json, start_loud
+
+NOT_INSTALLED = "(not installed)"
+"""Run from a source tree."""
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        print(f"icr {_version()}")
+        print(f"icr {icr_version() or NOT_INSTALLED}")
         raise typer.Exit
 
 
@@ -27,13 +30,6 @@ def options(
     start_loud()
 
 
-def _version() -> str:
-    try:
-        return version("icr")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "(not installed)"
-
-
 def env(json_: JsonOption = False) -> None:
     """Print versions and hardware for a bug report. No path, no name and no key is in it."""
     from icr.engines.precision import has_bf16
@@ -42,7 +38,7 @@ def env(json_: JsonOption = False) -> None:
     from icr.work.devices import find_gpus
 
     found = {
-        "icr": _version(),
+        "icr": icr_version() or NOT_INSTALLED,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor cores": os.cpu_count(),

