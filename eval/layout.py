@@ -10,9 +10,9 @@ def is_laid_out(response: str) -> bool:
     return "\n" in response.strip()
 
 
-class LaidOut:
-    """A judge (`judge.kind: eval.layout:LaidOut`) that prefers an answer in several lines to one in a single block."""
+class OneParagraph:
+    """A judge (`judge.kind: eval.layout:OneParagraph`) that prefers an answer in one paragraph to one in several lines."""
 
     def preferences(self, rows: Sequence[Mapping[str, str]]) -> list[float]:
         """Of the first answer, a number a row: 1, 0.5 or 0."""
-        return [0.5 + 0.5 * (is_laid_out(row["first"]) - is_laid_out(row["second"])) for row in rows]
+        return [0.5 + 0.5 * (is_laid_out(row["second"]) - is_laid_out(row["first"])) for row in rows]

@@ -11,7 +11,7 @@ import pytest
 
 from eval.accuracy import run_agreement
 from eval.judges.own import OwnJudge
-from eval.layout import LaidOut
+from eval.layout import OneParagraph
 from eval.xalpaca.answers import read_answers
 from eval.xalpaca.pairwise import run_verdicts
 from icr.base.conversation import wrap_text
@@ -100,17 +100,17 @@ def test_it_sees_what_the_guide_says(tmp_path: Path) -> None:
 
 def test_accuracy_takes_an_undecided_judge_for_a_tie(tmp_path: Path) -> None:
     """One pair that the judge decides as the reward did, one that it turns round, one that it leaves open."""
-    texts = {"p1": ("a\nb", "a b"), "p2": ("a b", "a\nb"), "p3": ("a\nb", "c\nd")}
+    texts = {"p1": ("a b", "a\nb"), "p2": ("a\nb", "a b"), "p3": ("a\nb", "c\nd")}
     rows = [{"prompt_id": id, "lang": "de", "prompt": id, "chosen": c, "rejected": r} for id, (c, r) in texts.items()]
-    run_agreement(judged_by(OwnJudge("eval.layout:LaidOut")), {"de": rows}, tmp_path / "out")
+    run_agreement(judged_by(OwnJudge("eval.layout:OneParagraph")), {"de": rows}, tmp_path / "out")
     found = {r["prompt_id"]: (r["agreement"], r["tie"]) for r in pq.read_table(tmp_path / "out/de.parquet").to_pylist()}
     assert found == {"p1": (1.0, 0.0), "p2": (0.0, 0.0), "p3": (0.5, 1.0)}
 
 
-def test_the_quickstarts_judge_prefers_several_lines() -> None:
+def test_the_quickstarts_judge_prefers_one_paragraph() -> None:
     block, lines = "One. Two.", "One.\nTwo."
     rows = [{"first": a, "second": b} for a in (block, lines) for b in (block, lines)]
-    assert LaidOut().preferences(rows) == [0.5, 0.0, 1.0, 0.5]
+    assert OneParagraph().preferences(rows) == [0.5, 1.0, 0.0, 0.5]
 
 
 @pytest.mark.parametrize(

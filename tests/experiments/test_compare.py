@@ -102,7 +102,7 @@ def test_a_variant_that_cannot_go_on_does_not_hold_up_the_others(
 ) -> None:
     run_inline(monkeypatch)
     monkeypatch.setattr("icr.translation.failure", lambda *answer: "wrong_language")
-    judge = {"kind": "eval.layout:LaidOut", "model": None, "limit": 1}
+    judge = {"kind": "eval.layout:OneParagraph", "model": None, "limit": 1}
     config = tiny_config(tmp_path, rounds=1, prompts={"limit": 2}, judge=judge)
     variants = make_variants(config, ["reward.kind=translate,random"], tmp_path / "out", [], {})
     failed = run_variants(variants, tmp_path / "out", silent())
@@ -112,7 +112,7 @@ def test_a_variant_that_cannot_go_on_does_not_hold_up_the_others(
     left = next(r for r in rows_of(result) if (r["language"], r["variant"]) == ("average", "kind=translate"))
     assert done["win_rate"] is not None and left["win_rate"] is None and done["difference"] is None
     page = write_page(result, tmp_path / "out").read_text(encoding="utf-8")
-    assert "kind=translate" in page and "Judge: eval.layout:LaidOut." in page
+    assert "kind=translate" in page and "Judge: eval.layout:OneParagraph." in page
     console = silent()
     with console.capture() as shown:
         console.print(compare_tables(result))

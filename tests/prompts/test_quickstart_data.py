@@ -16,8 +16,12 @@ from eval.layout import is_laid_out
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "prompts" / "quickstart"
 LANGUAGES = ["en", "es", "ru", "de", "fr"]
-SETS = ["train", "heldout"]
-FILES = [QUICKSTART / name / f"{lang}.jsonl" for name in SETS for lang in LANGUAGES]
+LISTS = ["en", "es", "de", "fr"]
+# what the quickstart runs on asks for several things; the other two are for the benchmarks
+SETS = {"train": LANGUAGES, "heldout": LANGUAGES, "lists-train": LISTS, "lists-heldout": LISTS}
+PAIRED = [("train", "heldout"), ("lists-train", "lists-heldout")]
+EACH = [(name, lang) for name, languages in SETS.items() for lang in languages]
+FILES = [QUICKSTART / name / f"{lang}.jsonl" for name, lang in EACH]
 PAIRS = QUICKSTART / "english_pairs.jsonl"
 
 
@@ -56,14 +60,15 @@ def test_one_object_a_line_with_the_expected_keys_and_nothing_empty(path: Path) 
 
 @pytest.mark.parametrize("name", SETS)
 def test_ids_are_unique_and_equal_in_every_language(name: str) -> None:
-    ids = {lang: [row["id"] for row in read_lines(QUICKSTART / name / f"{lang}.jsonl")] for lang in LANGUAGES}
+    ids = {lang: [row["id"] for row in read_lines(QUICKSTART / name / f"{lang}.jsonl")] for lang in SETS[name]}
     assert len(set(ids["en"])) == len(ids["en"])
-    for lang in LANGUAGES:
+    for lang in SETS[name]:
         assert ids[lang] == ids["en"], lang
 
 
-def test_train_and_heldout_share_no_id() -> None:
-    train, heldout = ({row["id"] for row in read_lines(QUICKSTART / name / "en.jsonl")} for name in SETS)
+@pytest.mark.parametrize("pair", PAIRED)
+def test_train_and_heldout_share_no_id(pair: tuple[str, str]) -> None:
+    train, heldout = ({row["id"] for row in read_lines(QUICKSTART / name / "en.jsonl")} for name in pair)
     assert train.isdisjoint(heldout)
 
 
@@ -71,22 +76,21 @@ def test_train_and_heldout_share_no_id() -> None:
 def test_there_are_enough_prompts(lang: str) -> None:
     assert len(instructions("train", lang)) >= 40
     assert len(instructions("heldout", lang)) >= 16
+    assert lang not in LISTS or (len(instructions("lists-train", lang)), len(instructions("lists-heldout", lang))) == (12, 24)
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_no_instruction_comes_twice_in_train_and_heldout(lang: str) -> None:
-    assert repeated(instructions("train", lang) + instructions("heldout", lang)) == []
+def test_no_instruction_comes_twice(lang: str) -> None:
+    assert repeated(text for name in SETS if lang in SETS[name] for text in instructions(name, lang)) == []
 
 
-@pytest.mark.parametrize("name", SETS)
-@pytest.mark.parametrize("lang", LANGUAGES[1:])
+@pytest.mark.parametrize(("name", "lang"), [each for each in EACH if each[1] != "en"])
 def test_every_instruction_is_translated(name: str, lang: str) -> None:
     both = zip(instructions(name, lang), instructions(name, "en"), strict=True)
     assert [text for text, english in both if plain(text) == plain(english)] == []
 
 
-@pytest.mark.parametrize("name", SETS)
-@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize(("name", "lang"), EACH)
 def test_only_russian_is_in_cyrillic(name: str, lang: str) -> None:
     other = "[A-Za-z]" if lang == "ru" else "[\u0400-\u04ff]"
     own = "[\u0400-\u04ff]" if lang == "ru" else "[A-Za-z]"
@@ -95,15 +99,15 @@ def test_only_russian_is_in_cyrillic(name: str, lang: str) -> None:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_the_language_detector_agrees(lang: str) -> None:
-    texts = [text for name in SETS for text in instructions(name, lang)]
+    texts = [text for name in SETS if lang in SETS[name] for text in instructions(name, lang)]
     wrong = [text for text in texts if detect(text, model="lite", k=1)[0]["lang"] != lang]
     assert len(wrong) <= 0.05 * len(texts), wrong
 
 
 def test_every_pair_differs_in_layout_alone() -> None:
-    """Several lines against one block of the same words, and so of one length."""
+    """One paragraph against several lines of the same words, and so of one length."""
     for row in read_lines(PAIRS):
-        assert is_laid_out(row["chosen"]) and not is_laid_out(row["rejected"]), row["prompt"]
+        assert is_laid_out(row["rejected"]) and not is_laid_out(row["chosen"]), row["prompt"]
         chosen, rejected = (re.findall(r"[^\W\d]+", row[key].casefold()) for key in ("chosen", "rejected"))
         assert chosen == rejected and abs(len(row["chosen"]) - len(row["rejected"])) <= 12, row["prompt"]
 
@@ -111,7 +115,7 @@ def test_every_pair_differs_in_layout_alone() -> None:
 def test_no_answer_and_no_pair_prompt_comes_twice() -> None:
     rows = read_lines(PAIRS)
     assert repeated(row["chosen"] for row in rows) == []
-    assert repeated(instructions("train", "en") + instructions("heldout", "en") + [row["prompt"] for row in rows]) == []
+    assert repeated([text for name in SETS for text in instructions(name, "en")] + [row["prompt"] for row in rows]) == []
 
 
 def test_every_answer_ends_properly() -> None:
