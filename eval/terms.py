@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eval.folders import benchmark_folder, summary_path
-from eval.judges.prompts import BUILT_IN
+from eval.judges.wording import BUILT_IN
 from icr.base.errors import UserError, some
 from icr.base.fields import Fields
 from icr.base.files import read_columns, read_json, read_object, read_rows

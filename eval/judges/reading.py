@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 
-from eval.judges.labels import find_grade, find_label, find_marked, strip_thinking
+from eval.judges.labels import find_grade, find_label, find_marked, folding, strip_thinking
 from eval.judges.question import Question, Verdict
 from icr.base.errors import UserError
 from icr.endpoint.reply import Choice, Reply, Token
@@ -116,18 +116,20 @@ def _label_logps(
         label: the one in the text, where one was read.
         thought: the tokens may begin with reasoning, so that only the last of the label's tokens is the verdict.
     """
-    names = [name.upper() for name in labels]
+    fold = folding(labels)
+    names = [fold(name) for name in labels]
     if thought:
-        token = next((t for t in reversed(tokens) if label is not None and _bare(t.token) == label.upper()), None)
+        token = next((t for t in reversed(tokens) if label is not None and _bare(t.token, fold) == fold(label)), None)
     else:
-        first = next((t for t in tokens if _bare(t.token)), None)
-        written = [label.upper()] if label is not None else []
-        token = first if first is not None and _bare(first.token) in names else None
-        if token is None or (written and _bare(token.token) not in written):
-            token = next((t for t in tokens if _bare(t.token) in written), None)
+        first = next((t for t in tokens if _bare(t.token, fold)), None)
+        written = [fold(label)] if label is not None else []
+        token = first if first is not None and _bare(first.token, fold) in names else None
+        if token is None or (written and _bare(token.token, fold) not in written):
+            token = next((t for t in tokens if _bare(t.token, fold) in written), None)
     if token is None or not token.top_logprobs:
         return None
-    known = [(_bare(t.token), t.logprob) for t in token.top_logprobs if t.logprob is not None and t.logprob <= 1e-3]
+    top = [(_bare(t.token, fold), t.logprob) for t in token.top_logprobs]
+    known = [(bare, logp) for bare, logp in top if logp is not None and logp <= 1e-3]
     logps = tuple(
         float(np.logaddexp.reduce([logp for bare, logp in known if bare == name] or [-math.inf])) for name in names
     )
@@ -135,6 +137,6 @@ def _label_logps(
 
 
 @cache
-def _bare(token: str) -> str:
+def _bare(token: str, fold: Callable[[str], str]) -> str:
     """The token's letter without blanks, brackets or markdown around it: " A" and "**A" mean the same label."""
-    return re.sub(r"\W|_", "", token).upper()
+    return fold(re.sub(r"\W|_", "", token))

@@ -158,8 +158,9 @@ class Judge(Endpoint):
     orders: Literal["both", "seeded"] = "both"
     """xalpaca: show every pair in both orders, or in one random order per prompt."""
     template: Text | None = None
-    """YAML file of the judge's prompts, their labels, and whether it reasons first (docs/evaluation.md). Default: icr's
-    own prompts, also for a benchmark that the file does not have."""
+    """YAML file of the judge's prompts, their labels, and whether it reasons first; or FILE#NAME, a prompt of
+    FastChat's judge_prompts.jsonl or AlpacaEval's configs.yaml (docs/evaluation.md). Default: icr's own prompts, also
+    for a benchmark that the file does not have."""
     preference: Literal["auto", "logprobs", "label"] = "auto"
     """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
     label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""

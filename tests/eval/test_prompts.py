@@ -12,8 +12,9 @@ import pytest
 from eval.accuracy import run_agreement, summarise
 from eval.evaluate import evaluation_config
 from eval.judges.asking import Judging
-from eval.judges.prompts import BUILT_IN, Prompts, built_in, check_prompts, find_prompts, identify_prompts, read_prompts
+from eval.judges.prompts import built_in, check_prompts, find_prompts, identify_prompts, read_prompts
 from eval.judges.question import Question
+from eval.judges.wording import BUILT_IN, Prompts
 from eval.mtbench.grade import points_of
 from eval.standing import describe_evaluation
 from eval.xalpaca.answers import load_baseline, read_answers
