@@ -12,7 +12,7 @@ from eval.judges.prompts import find_prompts
 from eval.judges.question import Question
 from eval.mtbench.questions import load_questions
 from eval.power import describe_power
-from eval.xalpaca.answers import Answer, heldout_prompts, is_answers, load_baseline, read_answers, read_outputs
+from eval.xalpaca.answers import Answer, given_answers, heldout_prompts, is_answers, load_baseline, read_answers
 from eval.xalpaca.pairwise import comparisons
 from icr.base.conversation import Conversation
 from icr.config.evaluation import EvaluationConfig
@@ -96,7 +96,7 @@ def _answers(config: EvaluationConfig, out: Path) -> tuple[dict[str, list[Answer
     """The answers that were given or are there already; else the prompts with answers still to come."""
     source, languages = Path(config.model), config.languages
     if is_answers(source):
-        return {lang: read_outputs(source, lang) for lang in languages}, ""
+        return given_answers(source, languages, config.judge.limit), ""
     if (out / "answers").is_dir() and any((out / "answers").glob("*.parquet")):
         return read_answers(out / "answers"), ""
     prompts = heldout_prompts(config.judge, languages)

@@ -19,10 +19,10 @@ from eval.nlp.tasks import check_settings
 from eval.standing import SETTINGS_FILE, begin, describe_evaluation, recorded, settle, write_record
 from eval.xalpaca.answers import (
     check_baseline,
+    given_answers,
     heldout_prompts,
     is_answers,
     load_baseline,
-    read_outputs,
     write_answers,
 )
 from icr.base.content import hash_value
@@ -158,7 +158,7 @@ def _check(config: EvaluationConfig, given: bool, note: Callable[[str], None]) -
     check_prompts(judge)
     if config.benchmark == "xalpaca" and given:
         source = Path(config.model)
-        load_baseline(Path(judge.baseline), {lang: read_outputs(source, lang) for lang in languages})
+        load_baseline(Path(judge.baseline), given_answers(source, languages, judge.limit))
     elif config.benchmark == "xalpaca":
         prompts = heldout_prompts(judge, languages)
         check_baseline(Path(judge.baseline), prompts)
@@ -187,7 +187,7 @@ def _choose_engine(config: EvaluationConfig, model: str, machine: Machine) -> En
 def _take_answers(config: EvaluationConfig, out: Path, machine: Machine) -> None:
     """Given answers in the place of the model's."""
     if config.benchmark == "xalpaca":
-        write_answers(Path(config.model), config.languages, out / "answers")
+        write_answers(given_answers(Path(config.model), config.languages, config.judge.limit), out / "answers")
         return
     assert config.judge.mtbench is not None
     questions = load_questions(config.judge.mtbench, config.languages)
