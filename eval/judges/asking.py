@@ -98,7 +98,7 @@ class Judging:
         """
         if config.judges:
             raise UserError("several judges cannot be asked as one", where="judge.judges",
-                            do="name one of them as --judge openai:MODEL")  # fmt: skip
+                            do="name one of them in judge.kind and judge.model")  # fmt: skip
         name = name_judge(config)
         prompts = {benchmark: find_prompts(config, benchmark) for benchmark in built_in()}
         if config.kind != "local":

@@ -64,8 +64,10 @@ def find_prompts(config: JudgeConfig, benchmark: str) -> Prompts:
     """What a judge is asked with: the section of `judge.template`, else icr's own.
 
     Raises:
-        ConfigError, UserError: as `read_prompts`.
+        ConfigError, UserError: as `read_template`.
     """
+    if config.judges:
+        return Prompts.join({name: find_prompts(judge, benchmark) for name, judge in config.members.items()})
     own = read_template(config.template) if config.template else {}
     return own.get(benchmark) or built_in()[benchmark]
 
@@ -119,11 +121,24 @@ def _texts(section: PairPrompt | GradePrompt) -> tuple[str, ...]:
 
 
 def check_prompts(config: JudgeConfig) -> None:
-    """Whether the judge that a config names can be asked with its template.
+    """Whether the judges that a config names can be asked with their templates.
 
     Raises:
-        ConfigError, UserError: as `read_prompts`; the judge is a class, or cannot reason first as the prompt says.
+        ConfigError, UserError: as `read_template`; a judge is a class, or cannot reason first as the prompt says; the
+            judges give grades on different scales.
     """
+    for judge in config.each.values():
+        _check_one(judge)
+    if "mtbench" in config.benchmarks and config.judges:
+        scales = {name: find_prompts(judge, "mtbench").labels for name, judge in config.members.items()}
+        if len(set(scales.values())) > 1:
+            shown = ", ".join(f"{name} {labels[0]} to {labels[-1]}" for name, labels in scales.items())
+            raise UserError(f"the judges grade on different scales: {shown}", where="judge.judges",
+                            do="give them templates with the same labels")  # fmt: skip
+
+
+def _check_one(config: JudgeConfig) -> None:
+    """Raises ConfigError and UserError as `check_prompts`."""
     if not config.template:
         return
     where = f"judge.template: {config.template}"
@@ -131,7 +146,11 @@ def check_prompts(config: JudgeConfig) -> None:
         do = "remove it: a class has its own rule"
         raise UserError("a custom judge is asked without a prompt", where=where, do=do)
     own = read_template(config.template)
-    if config.system and any(wording.system for of in own.values() for wording in of.wordings.values()):
+    if (
+        config.kind == "openai"
+        and config.system
+        and any(wording.system for of in own.values() for wording in of.wordings.values())
+    ):
         raise UserError("the prompt has a system message of its own, and judge.system is another", where=where,
                         do="remove judge.system")  # fmt: skip
     asked = [benchmark for benchmark in config.benchmarks if benchmark != "nlp"]
@@ -154,12 +173,15 @@ def identify_prompts(config: JudgeConfig, benchmarks: list[str]) -> dict[str, st
     """The prompts of `judge.template` by their content, for the keys of steps; none where they are icr's own.
 
     Raises:
-        ConfigError, UserError: as `read_prompts`.
+        ConfigError, UserError: as `read_template`.
     """
-    if not config.template:
-        return {}
-    own = read_template(config.template)
-    return {f"judge template of {name}": own[name].identity for name in benchmarks if name in own}
+    own = read_template(config.template) if config.template else {}
+    found = {f"judge template of {name}": own[name].identity for name in benchmarks if name in own}
+    for judge, one in config.members.items():
+        if one.template != config.template:
+            named = identify_prompts(one, benchmarks).items()
+            found |= {f"{called} for {judge}": identity for called, identity in named}
+    return found
 
 
 @dataclass(frozen=True)

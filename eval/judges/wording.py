@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from icr.base.content import hash_value
 
@@ -48,6 +48,16 @@ class Prompts:
     """Where they are from, for people: BUILT_IN, or the file's name, with the prompt's if it has several."""
     wordings: Mapping[str, Wording]
     """By name: `prompt`, or one of TURNS."""
+    of: Mapping[str, Prompts] = field(default_factory=dict)
+    """Of several judges that are asked with different prompts: each one's. `wordings` are the first one's."""
+
+    @classmethod
+    def join(cls, of: Mapping[str, Prompts]) -> Prompts:
+        """What several judges are asked with."""
+        first = next(iter(of.values()))
+        if len({prompts.identity for prompts in of.values()}) == 1:
+            return first
+        return cls("; ".join(f"{name}: {prompts.source}" for name, prompts in of.items()), first.wordings, of)
 
     @property
     def one(self) -> Wording:
@@ -61,6 +71,8 @@ class Prompts:
     @property
     def identity(self) -> str:
         """By content; of icr's own prompts as icr has always named them."""
+        if self.of:
+            return hash_value({name: prompts.identity for name, prompts in self.of.items()})[:16]
         own = [wording.text for wording in self.wordings.values()]
         if self.source == BUILT_IN:
             return hash_value(own)[:16]

@@ -179,7 +179,7 @@ def test_an_evaluation_knows_its_template(tmp_path: Path) -> None:
     _, baseline = make_round(tmp_path, 2)
     config = evaluation_config("xalpaca", str(baseline), "openai:m", {"languages": ["en"], "judge": {
         "baseline": str(baseline)}}, [f"judge.template={write(tmp_path, OWN)}"])  # fmt: skip
-    step = describe_evaluation(config, None, None, str)
+    step = describe_evaluation(config, None, {}, str)
     assert "judge template of xalpaca" in step.inputs and "judge.template" not in step.settings
 
 
