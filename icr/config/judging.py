@@ -185,7 +185,7 @@ class Judge(Endpoint):
     verdict_tokens: Tokens | None = None
     """An endpoint's answer to a question has at most this many tokens, its reasoning included. Default: 16 for a label,
     1,024 where the judge explains its verdict first, and 4,096 with `reasoning_effort` other than none."""
-    verdict_temperature: Annotated[NonNegative, Field(le=100)] | None = None
+    verdict_temperature: Annotated[NonNegative, Field(le=2)] | None = None
     """Temperature of an endpoint that judges. Default: 0, and higher where an answer could not be read and is requested
     again. (`temperature` is the one at which the measured model answers.)"""
     max_unscored: Share = 0.05
@@ -201,7 +201,7 @@ class Judge(Endpoint):
     rate."""
     max_tokens: Tokens = 2048
     """xalpaca: longest answer of the measured model, in tokens."""
-    temperature: Annotated[NonNegative, Field(le=100)] = 0.6
+    temperature: Annotated[NonNegative, Field(le=2)] = 0.6
     """xalpaca: temperature at which the measured model answers. (The judge's is `verdict_temperature`.)"""
     top_p: Annotated[Share, Field(gt=0)] = 0.9
     mtbench: MtBench | None = None
