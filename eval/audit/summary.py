@@ -201,10 +201,12 @@ def _elsewhere(lang: str, preferences: Mapping[str, Mapping[str, float]]) -> dic
     None where no prompt of this language is in another one.
     """
     others = [of for other, of in preferences.items() if other != lang]
-    found = {
-        id: fmean(of[id] for of in others if id in of) for id in preferences[lang] if any(id in of for of in others)
-    }
-    return {id: found.get(id, fmean(found.values())) for id in preferences[lang]} if found else None
+    said = {id: [of[id] for of in others if id in of] for id in preferences[lang]}
+    found = {id: fmean(of) for id, of in said.items() if of}
+    if not found:
+        return None
+    mean = fmean(found.values())
+    return {id: found.get(id, mean) for id in preferences[lang]}
 
 
 def _add_people(
