@@ -226,6 +226,8 @@ class Judge(Endpoint):
     @property
     def members(self) -> dict[str, Judge]:
         """Several judges by name, each as the only one; {} where there is one judge."""
+        if not self.judges:
+            return {}
         common = self.model_dump(exclude={"judges", "model"})
         found = {}
         for given in self.judges:
