@@ -14,8 +14,9 @@ from typing import TypedDict
 
 from eval.clusters import Part
 from eval.judges.asking import Judging, Sheet
-from eval.judges.prompts import Prompts, Wording, built_in
+from eval.judges.prompts import built_in
 from eval.judges.question import Question, Verdict, pass_messages
+from eval.judges.wording import Prompts, Wording
 from eval.rates import average_rate, explained, join, language_rate, no_rate, percent
 from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError

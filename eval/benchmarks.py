@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +44,8 @@ class Evaluation:
     """Of the model."""
     sampling: Sampling
     judge: Judge
-    judge_model: str | None
-    """The local judge as a folder or hub id."""
+    judge_models: Mapping[str, str]
+    """Local judges: as `judge` names them → as a folder or hub id."""
     machine: Machine
     engine: EngineSettings | None
     """Of the model; None where nothing is sampled."""
@@ -60,9 +60,8 @@ class Evaluation:
 
     def judging(self, benchmark: str) -> Judging:
         """Who judges, and by which machine. Raises UserError when no model is named."""
-        return Judging.of(
-            self.judge, self.judge_model, self.machine, self.key, cache_path(self.out, benchmark), self.template.date
-        )
+        model, cache = self.judge_models.get(self.judge.local_model or ""), cache_path(self.out, benchmark)
+        return Judging.of(self.judge, model, self.machine, self.key, cache, self.template.date)
 
     def ask(self, benchmark: str, ask: Callable[[Judging, Path], None]) -> Fields:
         """Have the judge, or each of several, asked by `ask`, which is given who judges and the benchmark's folder.
@@ -200,7 +199,7 @@ def mtbench(evaluation: Evaluation) -> Counts:
         _answer_questions(evaluation, questions, out)
     cache = cache_path(evaluation.out, "mtbench")
     if config.mtbench.references == BY_JUDGE and incomplete(questions):
-        writer = Writer.of(config, evaluation.judge_model, evaluation.machine, cache, evaluation.template.date)
+        writer = Writer.of(config, evaluation.judge_models, evaluation.machine, cache, evaluation.template.date)
         questions = complete_references(questions, writer, out / "references")
     prompts = find_prompts(config, "mtbench")
     asked = evaluation.ask("mtbench", lambda judging, to: grade(judging, questions, to, out / "answers"))

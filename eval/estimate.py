@@ -12,7 +12,7 @@ from eval.judges.prompts import find_prompts
 from eval.judges.question import Question
 from eval.mtbench.questions import load_questions
 from eval.power import describe_power
-from eval.xalpaca.answers import Answer, heldout_prompts, is_answers, load_baseline, read_answers, read_outputs
+from eval.xalpaca.answers import Answer, given_answers, heldout_prompts, is_answers, load_baseline, read_answers
 from eval.xalpaca.pairwise import comparisons
 from icr.base.conversation import Conversation
 from icr.config.evaluation import EvaluationConfig
@@ -40,23 +40,26 @@ def estimate(config: EvaluationConfig, out: Path) -> str:
         UserError: as the evaluation itself, for prompts, answers and a baseline that do not fit together; a budget
             without a price.
     """
-    planned = PLANS[config.benchmark](config, out)
-    return f"{_cost(config, out, planned)}\n{describe_power(config.benchmark, planned.prompts)}"
+    lines, prompts = [], dict[str, int]()
+    for number, (name, judge) in enumerate(config.judge.each.items()):
+        planned = PLANS[config.benchmark](config.model_copy(update={"judge": judge}), out)
+        prompts = planned.prompts
+        if number:  # the first of several judges writes the references
+            planned = replace(planned, references=[])
+        lines.append(
+            _cost(judge, name, cache_path(member_folder(out, name) if name else out, config.benchmark), planned)
+        )
+    return "\n".join([*lines, describe_power(config.benchmark, prompts)])
 
 
-def _cost(config: EvaluationConfig, out: Path, planned: Planned) -> str:
-    judge, references = config.judge, planned.references
-    written = f"; {len(references):,} of them write references" if references else ""
-    if judge.kind != "openai":
-        asked = len(planned.questions) + len(references)
-        return f"{asked:,} questions to a judge on this machine, at no cost{written}{planned.assumed}"
-    panel = judge.members
-    lines = [_cost_of(judge, cache_path(out, config.benchmark), planned)] if not panel else []
-    for number, (name, one) in enumerate(panel.items()):
-        cache = cache_path(member_folder(out, name), config.benchmark)
-        # the first of several judges writes the references
-        lines.append(_cost_of(one, cache, planned if number == 0 else replace(planned, references=[])))
-    return "\n".join(lines)
+def _cost(judge: Judge, name: str, cache: Path, planned: Planned) -> str:
+    """What one judge would be asked, in words; `name` is its own among several."""
+    if judge.kind == "openai":
+        return _cost_of(judge, cache, planned)
+    written = f"; {len(planned.references):,} of them write references" if planned.references else ""
+    asked = len(planned.questions) + len(planned.references)
+    whom = f"{name} on" if name else "a judge on"
+    return f"{asked:,} questions to {whom} this machine, at no cost{written}{planned.assumed}"
 
 
 def _cost_of(judge: Judge, cache: Path, planned: Planned) -> str:
@@ -96,7 +99,7 @@ def _answers(config: EvaluationConfig, out: Path) -> tuple[dict[str, list[Answer
     """The answers that were given or are there already; else the prompts with answers still to come."""
     source, languages = Path(config.model), config.languages
     if is_answers(source):
-        return {lang: read_outputs(source, lang) for lang in languages}, ""
+        return given_answers(source, languages, config.judge.limit), ""
     if (out / "answers").is_dir() and any((out / "answers").glob("*.parquet")):
         return read_answers(out / "answers"), ""
     prompts = heldout_prompts(config.judge, languages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from eval.accuracy import pick_pairs
 from eval.benchmarks import BENCHMARKS, Evaluation
 from eval.folders import summary_path, verdicts_folder
 from eval.judges.asking import has_failed
-from eval.judges.open import check_judge, identify_judge
+from eval.judges.open import check_judge, identify_judge, locate_judges
 from eval.judges.own import check_own_judge
 from eval.judges.prompts import check_prompts, identify_prompts
 from eval.mtbench.answers import bound_conversation, import_answers
@@ -19,10 +19,10 @@ from eval.nlp.tasks import check_settings
 from eval.standing import SETTINGS_FILE, begin, describe_evaluation, recorded, settle, write_record
 from eval.xalpaca.answers import (
     check_baseline,
+    given_answers,
     heldout_prompts,
     is_answers,
     load_baseline,
-    read_outputs,
     write_answers,
 )
 from icr.base.content import hash_value
@@ -105,9 +105,9 @@ def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Fields:
 def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     given = config.benchmark != "nlp" and is_answers(Path(config.model))
     model = None if given else locate(config.model, "the model")
-    judge_model = config.judge.local_model and locate(config.judge.local_model, "judge.model")
+    judge_models = locate_judges(config.judge)
     _check(config, given, machine.note)
-    step = describe_evaluation(config, model, judge_model, machine.precision)
+    step = describe_evaluation(config, model, judge_models, machine.precision)
     record = settle(out, config, step, machine.note)
     if record is not None and record.state == "done" and has_failed(verdicts_folder(out, config.benchmark)):
         machine.note("questions that the endpoint did not answer are asked again")
@@ -115,7 +115,7 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     if record is None or record.state != "done":
         if config.benchmark != "nlp":
             check_judge(config.judge)
-        for name, key in ((model, "the model"), (judge_model, "judge.model")):
+        for name, key in ((model, "the model"), *((judge, "judge.model") for judge in judge_models.values())):
             if name:
                 check_located(name, key)
         record = begin(step, record)
@@ -123,7 +123,8 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     write_record(out, config.benchmark, record)
     if record.state != "done":
         with recorded(out, config.benchmark, record):
-            folders = machine.folders({name for name in (model, judge_model) if name}, config.chat_template)
+            names = {name for name in (model, *judge_models.values()) if name}
+            folders = machine.folders(names, config.chat_template)
             if given:
                 _take_answers(config, out, machine)
             evaluation = Evaluation(
@@ -134,7 +135,7 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
                 template=Template(file=config.chat_template, arguments=config.template_arguments, date=start_date(out)),
                 sampling=config.sampling,
                 judge=config.judge,
-                judge_model=folders.get(judge_model or ""),
+                judge_models={name: folders[judge] for name, judge in judge_models.items()},
                 machine=machine,
                 engine=_choose_engine(config, folders[model], machine) if model else None,
                 key=step.key,
@@ -158,7 +159,7 @@ def _check(config: EvaluationConfig, given: bool, note: Callable[[str], None]) -
     check_prompts(judge)
     if config.benchmark == "xalpaca" and given:
         source = Path(config.model)
-        load_baseline(Path(judge.baseline), {lang: read_outputs(source, lang) for lang in languages})
+        load_baseline(Path(judge.baseline), given_answers(source, languages, judge.limit))
     elif config.benchmark == "xalpaca":
         prompts = heldout_prompts(judge, languages)
         check_baseline(Path(judge.baseline), prompts)
@@ -187,7 +188,7 @@ def _choose_engine(config: EvaluationConfig, model: str, machine: Machine) -> En
 def _take_answers(config: EvaluationConfig, out: Path, machine: Machine) -> None:
     """Given answers in the place of the model's."""
     if config.benchmark == "xalpaca":
-        write_answers(Path(config.model), config.languages, out / "answers")
+        write_answers(given_answers(Path(config.model), config.languages, config.judge.limit), out / "answers")
         return
     assert config.judge.mtbench is not None
     questions = load_questions(config.judge.mtbench, config.languages)
@@ -217,14 +218,14 @@ def agreement(
     pick_pairs(round_.pairs, pairs)  # before a judge is loaded
     check_judge(asked)
     check_prompts(asked)
-    model = asked.local_model and locate(asked.local_model, "judge.model")
-    if model:
+    models = locate_judges(asked)
+    for model in models.values():
         check_located(model, "judge.model")
     out = round_.judge if judge is None else round_.judge / judge.replace("/", "_")
     lock = RunLock(folder.lock)
     machine = Machine(folder.path, console, [lock.fd])
     try:
-        folders = machine.folders({model} if model else set(), of_run.models.chat_template)
+        folders = machine.folders(set(models.values()), of_run.models.chat_template)
         evaluation = Evaluation(
             model="",
             name="",
@@ -233,10 +234,10 @@ def agreement(
             template=Template(date=start_date(folder.path)),
             sampling=of_run.sampling,
             judge=asked,
-            judge_model=folders.get(model or ""),
+            judge_models={name: folders[model] for name, model in models.items()},
             machine=machine,
             engine=None,
-            key=key_of_judge(asked, model),
+            key=key_of_judge(asked, models),
             round=number,
             pairs=round_.pairs,
         )
@@ -248,10 +249,16 @@ def agreement(
     return summary
 
 
-def key_of_judge(judge: Judge, model: str | None) -> str:
-    """What verdicts depend on besides the pairs, of which more may be asked for at any time."""
-    endpoint: list[object] = [judge.model, judge.base_url, judge.preference] if judge.kind == "openai" else []
-    if endpoint:
-        values = {key: getattr(judge, key.removeprefix("judge.")) for key in SINCE}
+def key_of_judge(judge: Judge, models: Mapping[str, str]) -> str:
+    """What verdicts depend on besides the pairs, of which more may be asked for at any time.
+
+    Args:
+        models: as `locate_judges` gives them.
+    """
+    endpoint: list[object] = [judge.model, judge.base_url, judge.preference] if judge.asks_endpoint else []
+    if endpoint or judge.judges:
+        values = {key: getattr(judge, key.removeprefix("judge.")) for key in SINCE} | {
+            "judge.judges": judge.judges_asked
+        }
         endpoint += [[key, value] for key, value in values.items() if value != SINCE[key]]
-    return hash_value([identify_judge(judge, model) | identify_prompts(judge, ["accuracy"]), endpoint])
+    return hash_value([identify_judge(judge, models) | identify_prompts(judge, ["accuracy"]), endpoint])

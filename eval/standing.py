@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
@@ -21,7 +21,7 @@ from icr.base.rundir import StageRecord
 from icr.base.yaml_text import read_yaml
 from icr.config.evaluation import EvaluationConfig
 from icr.config.load import flatten, make_section
-from icr.work.settings import OPERATIONAL, PLAN, SINCE, USES
+from icr.work.settings import OPERATIONAL, PLAN, SINCE, USES, values_of
 from icr.work.steps import Step, show, stale, stamp
 from prompts.tables import GZIP, ROWS
 
@@ -35,14 +35,14 @@ ANSWER_FILES = (*(f"{{}}{suffix}{end}" for suffix in ROWS for end in ("", GZIP))
 def describe_evaluation(
     config: EvaluationConfig,
     model: str | None,
-    judge_model: str | None,
+    judge_models: Mapping[str, str],
     precision: Callable[[Literal["auto", "fp32", "bf16"]], str],
 ) -> Step:
     """One benchmark on one model as a step.
 
     Args:
         model: as `icr.engines.folders.locate` gives it; None where its answers are given.
-        judge_model: the local judge's, likewise.
+        judge_models: local judges', likewise, by the names that the settings have for them.
         precision: resolves `auto`.
 
     Raises:
@@ -51,7 +51,7 @@ def describe_evaluation(
     settings = dict(_settings(config, samples=model is not None))
     if "sampling.precision" in settings:
         settings["sampling.precision"] = precision(config.sampling.precision)
-    return Step(config.benchmark, dict(_inputs(config, model, judge_model)), settings)
+    return Step(config.benchmark, dict(_inputs(config, model, judge_models)), settings)
 
 
 def _settings(config: EvaluationConfig, *, samples: bool) -> Iterator[tuple[str, object]]:
@@ -66,24 +66,14 @@ def _settings(config: EvaluationConfig, *, samples: bool) -> Iterator[tuple[str,
             key == "judge.nlp.chat_template" and not config.judge.nlp.chat_template
         ):
             continue  # they did not exist once
-        if (section == "sampling" and not samples) or (key in OF_ENDPOINTS and config.judge.kind != "openai"):
+        if (section == "sampling" and not samples) or (key in OF_ENDPOINTS and not config.judge.asks_endpoint):
             continue
-        if key in SINCE and config.judge.kind != "openai":
+        if key in SINCE and key != "judge.judges" and not config.judge.asks_endpoint:
             continue
-        yield from ((key, value) for value in _look_up(config, key) if key not in SINCE or value != SINCE[key])
+        yield from ((key, value) for value in values_of(config, key) if key not in SINCE or value != SINCE[key])
 
 
-def _look_up(config: EvaluationConfig, key: str) -> Iterator[object]:
-    """A key's value, if its section is there."""
-    found: object = config
-    for name in key.split("."):
-        if found is None:
-            return
-        found = getattr(found, name)
-    yield found
-
-
-def _inputs(config: EvaluationConfig, model: str | None, judge_model: str | None) -> Iterator[tuple[str, str]]:
+def _inputs(config: EvaluationConfig, model: str | None, judge_models: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     judge, languages = config.judge, config.languages
     if model is None:
         yield "answers", _hash_files(Path(config.model), languages)
@@ -92,7 +82,7 @@ def _inputs(config: EvaluationConfig, model: str | None, judge_model: str | None
     if config.chat_template:
         yield "chat template", hash_file(Path(config.chat_template))
     if config.benchmark != "nlp":
-        yield from identify_judge(judge, judge_model).items()
+        yield from identify_judge(judge, judge_models).items()
         yield from identify_prompts(judge, [config.benchmark]).items()
     if config.benchmark == "xalpaca":
         yield "baseline answers", _hash_files(Path(judge.baseline), languages)

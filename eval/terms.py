@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eval.folders import benchmark_folder, summary_path
-from eval.judges.prompts import BUILT_IN
+from eval.judges.wording import BUILT_IN
 from icr.base.errors import UserError, some
 from icr.base.fields import Fields
 from icr.base.files import read_columns, read_json, read_object, read_rows
@@ -19,6 +19,7 @@ COUNTS = ("judge.limit", "judge.mtbench.limit")
 DECODING = ("judge.max_tokens", "judge.temperature", "judge.top_p", "judge.mtbench.max_tokens", "sampling.stop")
 """How the answers were written."""
 INPUTS = ("judge model", "judge class", "references", "MT-Bench references")
+"""How the inputs begin that have to be the same."""
 SUMMARISED = {
     "judge": "judge",
     "address": "judge's address",
@@ -97,9 +98,7 @@ def _recorded(folder: Path, benchmark: str) -> Iterator[tuple[str, str]]:
         counts = f"judge/{benchmark}" in stages and (key.startswith("judge.") or key in DECODING)
         if counts and key not in COUNTS and not (given and key in DECODING):
             yield key, show(value)
-    for name in INPUTS:
-        if name in record.inputs:
-            yield name, record.inputs[name]
+    yield from ((name, value) for name, value in record.inputs.items() if name.startswith(INPUTS))
 
 
 def _read_record(folder: Path, benchmark: str) -> StageRecord | None:

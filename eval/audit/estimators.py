@@ -120,9 +120,13 @@ class Corrected:
     """λ: how much the judge counts, from 0: not at all, the labels alone."""
     correlation: float
     """Of the judge's and people's values on the labelled prompts."""
+    elsewhere: float = 0.0
+    """λ of what the judge says of the same prompts in other languages."""
 
 
-def correct(people: Mapping[str, float], judge: Mapping[str, float]) -> Corrected:
+def correct(
+    people: Mapping[str, float], judge: Mapping[str, float], others: Mapping[str, float] | None = None
+) -> Corrected:
     """Prediction-powered inference of a mean (Angelopoulos et al. 2023, Science 382; power-tuned as in PPI++,
     Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453, example 6.1). With people's labels Y of n prompts, the judge's
     values f of these, and f̃ of the N others:
@@ -135,19 +139,49 @@ def correct(people: Mapping[str, float], judge: Mapping[str, float]) -> Correcte
     of labels often do. With ρ the correlation of Y and f, the interval is √(1 − ρ²·N/(n + N)) times as wide as that of
     the labels alone. The labelled prompts have to be drawn at random from all.
 
+    A prompt that is hard in one language is hard in others, so what the judge says of its translations tells something,
+    too. With g, the mean over the other languages, it is a second variable, and λ a vector:
+
+        λ = Σ⁻¹ (cov(Y, f), cov(Y, g)) / (1 + n/N)        Σ: the covariances of f and g over all prompts
+
+    Any fixed λ is right on average; one estimated from n labels is right up to the order of 1/n. ρ² is then the share
+    of people's variance that f and g explain together.
+
     Args:
         people: prompt id → people's value, of at least two prompts that the judge has a value of.
         judge: prompt id → the judge's value.
+        others: prompt id → the mean of its values in other languages, of all prompts in `judge`; None: not used.
     """
     y = np.array(list(people.values()))
     f = np.array([judge[id] for id in people])
-    rest = {id: value for id, value in judge.items() if id not in people}
-    power, correlation = _power(y, f, np.array(list(rest.values())))
-    labelled = Part.of({id: value - power * judge[id] for id, value in people.items()})
+    rest = [id for id in judge if id not in people]
+    power, correlation = _power(y, f, np.array([judge[id] for id in rest]))
+    elsewhere = 0.0
+    if others is not None and power and rest:
+        power, elsewhere = _powers(y, *(np.array([of[id] for id in (*people, *rest)]) for of in (judge, others)))
+    told = {id: power * value + (elsewhere * others[id] if others else 0.0) for id, value in judge.items()}
+    labelled = Part.of({id: value - told[id] for id, value in people.items()})
     if not rest:
         return Corrected(labelled, power, correlation)
-    others = Part.of({id: power * value for id, value in rest.items()})
-    return Corrected(Part(others.value + labelled.value, {**others.moves, **labelled.moves}), power, correlation)
+    unlabelled = Part.of({id: told[id] for id in rest})
+    part = Part(unlabelled.value + labelled.value, {**unlabelled.moves, **labelled.moves})
+    return Corrected(part, power, correlation, elsewhere)
+
+
+def _powers(y: Floats, f: Floats, g: Floats) -> tuple[float, float]:
+    """λ of two variables, shape (prompts,) each with the n labelled prompts first; of f alone where g adds nothing.
+
+    A negative one is 0: the judge is not used against what it says.
+    """
+    n, rest = len(y), len(f) - len(y)
+    shrink = 1 + n / rest
+    alone = float(np.cov(y, f[:n])[0, 1]) / (shrink * float(f.var(ddof=1)))
+    spread = np.cov(f, g)
+    if np.linalg.det(spread) <= ROUNDING * spread[0, 0] ** 2:
+        return alone, 0.0
+    with_people = np.array([np.cov(y, of[:n])[0, 1] for of in (f, g)])
+    power, elsewhere = (float(value) for value in np.linalg.solve(spread, with_people) / shrink)
+    return (power, elsewhere) if power >= 0 and elsewhere >= 0 else (alone, 0.0)
 
 
 def _power(y: Floats, f: Floats, rest: Floats) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from eval.audit.summary import Repeats
 from eval.audit.verdicts import Evaluated, Judged
 from eval.evaluate import key_of_judge
 from eval.judges.asking import Judging
-from eval.judges.open import check_judge, name_judge
+from eval.judges.open import check_judge, locate_judges, name_judge
 from eval.standing import SETTINGS_FILE
 from eval.xalpaca.pairwise import run_verdicts
 from icr.base.content import hash_value
@@ -29,7 +29,6 @@ from icr.config.evaluation import EvaluationConfig
 from icr.config.load import load_config, make_section
 from icr.config.schema import Judge
 from icr.engines.check import check_located
-from icr.engines.folders import locate
 from icr.rows import RESPONSES
 from icr.work.machine import Machine
 
@@ -58,8 +57,8 @@ def ask_again(evaluated: Evaluated, repeats: int, sample: int, overrides: Sequen
         raise UserError(what, where="judge.model", do="ask the same judge again")
     judge = judge.model_copy(update={"cache": "none"})
     check_judge(judge)
-    model = judge.local_model and locate(judge.local_model, "judge.model")
-    if model:
+    models = locate_judges(judge)
+    for model in models.values():
         check_located(model, "judge.model")
     out = evaluated.folder / "audit"
     chosen = {lang: choose(items, sample) for lang, items in evaluated.languages.items()}
@@ -68,11 +67,11 @@ def ask_again(evaluated: Evaluated, repeats: int, sample: int, overrides: Sequen
     lock = RunLock(out / ".lock")
     machine = Machine(out, console, [lock.fd])
     try:
-        folder = machine.folders({model}, None)[model] if model else None
+        folder = next(iter(machine.folders(set(models.values()), None).values())) if models else None
         for number in range(1, repeats + 1):
             place = out / f"repeat-{number}"
             _write_answers(evaluated.folder, chosen, place / "answers")
-            key = hash_value([key_of_judge(judge, model), number])
+            key = hash_value([key_of_judge(judge, models), number])
             judging = Judging.of(judge, folder, machine, key, place / "cache.sqlite", date)
             baseline = {lang: {item.id: item.theirs for item in items} for lang, items in chosen.items()}
             run_verdicts(judging, place / "answers", baseline, place, evaluated.summary["orders"])

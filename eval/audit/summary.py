@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 
 import numpy as np
 
@@ -51,10 +52,11 @@ def audit(evaluated: Evaluated, labels: Labels | None = None, repeats: Repeats |
         labels: what people say; adds agreement with them, biases against them, and the corrected win rate.
         repeats: what the judge said when it was asked again; adds how often it says the same.
     """
-    figures = {
-        lang: _language(items, (labels or {}).get(lang) if labels is not None else None, (repeats or {}).get(lang))
-        for lang, items in evaluated.languages.items()
-    }
+    figures = {lang: _language(items, (repeats or {}).get(lang)) for lang, items in evaluated.languages.items()}
+    preferences = {lang: _preferences(items) for lang, items in evaluated.languages.items()}
+    for lang, of_lang in (labels or {}).items():
+        elsewhere = _elsewhere(lang, preferences)
+        _add_people(figures[lang], evaluated.languages[lang], of_lang, preferences[lang], elsewhere)
     names = list(dict.fromkeys(name for of in figures.values() for name in of.parts))
     return {
         "judge": evaluated.summary["judge"],
@@ -95,7 +97,6 @@ def _average(name: str, figures: Mapping[str, Figures]) -> Fields:
 
 def _language(
     items: Sequence[Judged],
-    labels: Mapping[str, float] | None,
     repeats: Sequence[Mapping[str, Mapping[str, float]]] | None,
 ) -> Figures:
     asked = [item for item in items if not item.identical]
@@ -115,8 +116,6 @@ def _language(
         again = _again(asked, repeats)
         found.parts |= _agreements("repeats", again, "no verdict was given again")
         found.counts["repeated"] = sum(map(len, again.values()))
-    if labels is not None:
-        _add_people(found, items, labels)
     return found
 
 
@@ -191,9 +190,33 @@ def _again(
     return pairs
 
 
-def _add_people(found: Figures, items: Sequence[Judged], labels: Mapping[str, float]) -> None:
+def _preferences(items: Sequence[Judged]) -> dict[str, float]:
+    """Prompt id → what the judge says, of the prompts that have a verdict."""
+    return {item.id: p for item in items if (p := item.preference) is not None}
+
+
+def _elsewhere(lang: str, preferences: Mapping[str, Mapping[str, float]]) -> dict[str, float] | None:
+    """Prompt id → the mean of what the judge says of its translations; where it has none, the mean of all that have.
+
+    None where no prompt of this language is in another one.
+    """
+    others = [of for other, of in preferences.items() if other != lang]
+    said = {id: [of[id] for of in others if id in of] for id in preferences[lang]}
+    found = {id: fmean(of) for id, of in said.items() if of}
+    if not found:
+        return None
+    mean = fmean(found.values())
+    return {id: found.get(id, mean) for id in preferences[lang]}
+
+
+def _add_people(
+    found: Figures,
+    items: Sequence[Judged],
+    labels: Mapping[str, float],
+    preferences: Mapping[str, float],
+    elsewhere: Mapping[str, float] | None,
+) -> None:
     """Agreement with people, biases against them, and the win rate that they correct."""
-    preferences = {item.id: p for item in items if (p := item.preference) is not None}
     people = {id: value for id, value in labels.items() if id in preferences}
     found.counts |= {"labelled": len(people), "labelled_without_verdict": len(labels) - len(people)}
     pairs = {id: [(label(preferences[id]), label(value))] for id, value in people.items()}
@@ -210,11 +233,16 @@ def _add_people(found: Figures, items: Sequence[Judged], labels: Mapping[str, fl
         found.parts |= dict.fromkeys(("judge_alone", "labels_alone", "corrected"), reason)
         return
     judge = {id: 100 * value for id, value in preferences.items()}
-    corrected = correct({id: 100 * value for id, value in people.items()}, judge)
+    others = {id: 100 * value for id, value in elsewhere.items()} if elsewhere else None
+    corrected = correct({id: 100 * value for id, value in people.items()}, judge, others)
     found.parts |= {
         "judge_alone": Part.of(judge),
         "labels_alone": Part.of({id: 100 * value for id, value in people.items()}),
         "corrected": corrected.part,
     }
     found.most_df["corrected"] = len(people) - 1
-    found.counts |= {"power": corrected.power, "correlation": corrected.correlation}
+    found.counts |= {
+        "power": corrected.power,
+        "power_elsewhere": corrected.elsewhere,
+        "correlation": corrected.correlation,
+    }

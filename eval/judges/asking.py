@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from eval.judges.answering import QUESTIONS, AskLocalTask, AskTask, load_verdicts
 from eval.judges.open import Examiner, name_judge
-from eval.judges.prompts import Prompts, built_in, find_prompts
+from eval.judges.prompts import built_in, find_prompts
 from eval.judges.question import Question, Verdict
+from eval.judges.wording import Prompts
 from icr.base.errors import StageFailed, UserError
 from icr.base.files import write_rows
 from icr.config.schema import Judge as JudgeConfig
@@ -97,7 +98,7 @@ class Judging:
         """
         if config.judges:
             raise UserError("several judges cannot be asked as one", where="judge.judges",
-                            do="name one of them as --judge openai:MODEL")  # fmt: skip
+                            do="name one of them in judge.kind and judge.model")  # fmt: skip
         name = name_judge(config)
         prompts = {benchmark: find_prompts(config, benchmark) for benchmark in built_in()}
         if config.kind != "local":

@@ -117,7 +117,7 @@ class EndpointJudge:
         warmer = 0.0 if reading == 0 else 0.5 + 0.1 * reading
         given = self._temperature
         return Ask(
-            messages=(("user", question.prompt()),),
+            messages=question.messages(),
             max_tokens=self._tokens or self._room(question),
             temperature=warmer if given is None else given,
             label_logprobs=not question.explained and self._preference != "label",

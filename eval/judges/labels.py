@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 
 WRAPPINGS = (
@@ -36,6 +36,12 @@ def strip_thinking(text: str) -> tuple[str, bool]:
     if STILL_THINKING.match(last):
         return "", True
     return last.strip(), bool(thoughts)
+
+
+@cache
+def folding(labels: tuple[str, ...]) -> Callable[[str], str]:
+    """How labels are compared: in lower case, unless two of them differ in nothing else, as AlpacaEval's m and M do."""
+    return str if len({label.lower() for label in labels}) < len(set(labels)) else str.lower
 
 
 def find_label(text: str, labels: Sequence[str], *, cut: bool = False) -> str | None:
@@ -88,10 +94,11 @@ def _marks(pattern: re.Pattern[str], text: str) -> list[str]:
 
 def _preferred(line: str, labels: Sequence[str]) -> str | None:
     """ "B is better because …" at the start of an answer."""
-    parts = words(line[:SHORT])
+    fold = folding(tuple(labels))
+    parts = words(line[:SHORT], fold)
     for label in labels:
-        rest = parts[len(words(label)) :]
-        if parts[: len(words(label))] == words(label) and rest[:2] == ("is", "better"):
+        own = words(label, fold)
+        if parts[: len(own)] == own and parts[len(own) :][:2] == ("is", "better"):
             return label
     return None
 
@@ -102,14 +109,15 @@ def _whole(text: str, labels: Sequence[str]) -> str | None:
         text = re.sub(r"\W+", " ", text)  # 8,000 exclamation marks are as good as one
         if len(text) > SHORT:
             return None
-    said = _bare(words(text))
+    said = _bare(words(text, folding(tuple(labels))))
     return next((label for label in labels for form in _forms(label, tuple(labels)) if said == form), None)
 
 
 @cache
 def _forms(label: str, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
     """How a label may be said: as it is; without "answer" before it; a letter by its number."""
-    forms = [_bare(words(label)), words(label)]
+    own = words(label, folding(labels))
+    forms = [_bare(own), own]
     if all(len(other) == 1 and other.isalpha() for other in labels):
         forms.append((str(labels.index(label) + 1),))
     return forms
@@ -122,14 +130,10 @@ def _wrappings() -> frozenset[str]:
 
 def _bare(parts: tuple[str, ...]) -> tuple[str, ...]:
     """Without the wrappings at both ends."""
-    inside = [n for n, part in enumerate(parts) if part not in _wrappings()]
+    inside = [n for n, part in enumerate(parts) if part.lower() not in _wrappings()]
     return parts[inside[0] : inside[-1] + 1] if inside else ()
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Words and numbers, in lower case; full-width letters are letters."""
-    return tuple(_lower(unicodedata.normalize("NFKC", text)))
-
-
-def _lower(text: str) -> Iterator[str]:
-    return (part.lower() for part in PARTS.findall(text))
+def words(text: str, fold: Callable[[str], str] = str.lower) -> tuple[str, ...]:
+    """Words and numbers, in lower case or as `fold` has them; full-width letters are letters."""
+    return tuple(map(fold, PARTS.findall(unicodedata.normalize("NFKC", text))))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eval.judges.base import Running
 from eval.judges.question import Question, Verdict
-from icr.base.conversation import wrap_text
+from icr.base.conversation import Conversation, wrap_text
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
 from icr.engines.stops import end_of_turn_id
@@ -92,8 +92,9 @@ class LocalJudge:
         return None, None
 
     def _ids(self, question: Question, limit: int | None) -> list[int]:
-        text = question.prompt(limit, self._of(question).shown, explained=False)
-        return prompt_token_ids(self._tokenizer, wrap_text(text))
+        asked = question.messages(limit, self._of(question).shown, explained=False)
+        conversation: Conversation = [{"role": role, "content": content} for role, content in asked]
+        return prompt_token_ids(self._tokenizer, conversation)
 
 
 class _Notes(Silent):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,32 +40,73 @@ def check_judge(config: JudgeConfig) -> None:
 
     Raises:
         UserError: no model.
-        ConfigError: an endpoint's address, key, prices or budget.
+        ConfigError: an endpoint's address, key, prices or budget; a class that cannot be loaded, or cannot give grades.
     """
     name_judge(config)
-    if config.kind == "openai":
+    problems: list[UserError] = []
+    for judge in config.each.values():
+        try:
+            _check_one(judge)
+        except ConfigError as error:
+            problems += error.problems
+        except UserError as error:
+            problems.append(error)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_one(judge: JudgeConfig) -> None:
+    if judge.own:
+        from eval.judges.own import check_own_judge
+
+        check_own_judge(judge.own, judge.benchmarks)
+    elif judge.kind == "openai":
         from icr.endpoint.check import check_endpoint
 
-        problems: list[UserError] = []
-        for judge in config.members.values() or [config]:
-            assert judge.model is not None
+        assert judge.model is not None
+        check_endpoint(judge.model, judge)
+
+
+def locate_judges(config: JudgeConfig) -> dict[str, str]:
+    """The models of local judges: as the config names them → as `icr.engines.folders.locate` gives them.
+
+    Raises:
+        ConfigError: every one that is not there.
+    """
+    from icr.engines.folders import locate
+
+    found, problems = {}, []
+    for name, judge in config.each.items():
+        if judge.local_model:
             try:
-                check_endpoint(judge.model, judge)
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
+                found[judge.local_model] = locate(judge.local_model, _key_of(name))
+            except UserError as error:
+                problems.append(error)
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
-def identify_judge(config: JudgeConfig, model: str | None) -> dict[str, str]:
-    """What the judge is by its content, where it has one here; the name of an endpoint's model is a setting.
+def _key_of(name: str) -> str:
+    """Where the config names the model of a judge."""
+    return f"judge.judges: {name}" if name else "judge.model"
+
+
+def name_models(config: JudgeConfig, models: Mapping[str, str]) -> dict[str, str]:
+    """The models of local judges by what steps call them; `models` is what `locate_judges` gives."""
+    local = {name: judge.local_model for name, judge in config.each.items() if judge.local_model in models}
+    return {f"judge model of {name}" if name else "judge model": models[model or ""] for name, model in local.items()}
+
+
+def identify_judge(config: JudgeConfig, models: Mapping[str, str]) -> dict[str, str]:
+    """What the judges are by their content, where they have one here; the name of an endpoint's model is a setting.
 
     Args:
-        model: the local judge's, as `icr.engines.folders.locate` gives it.
+        models: as `locate_judges` gives them.
     """
-    if model:
-        return {"judge model": identify_model(model)}
-    return {"judge class": identify_class(config.own, "judge.kind")} if config.own else {}
+    found = {called: identify_model(model) for called, model in name_models(config, models).items()}
+    classes = {f"judge class of {name}" if name else "judge class": judge.own for name, judge in config.each.items()}
+    return found | {called: identify_class(own, "judge.kind") for called, own in classes.items() if own}
 
 
 class Examiner(BaseModel, frozen=True):
@@ -123,8 +164,10 @@ def find_address(config: JudgeConfig) -> str | None:
     return show_address(config)
 
 
-def sum_costs(costs: Sequence[Fields]) -> Fields:
-    """Of several judges; the money is None where that of one is unknown."""
+def sum_costs(costs: Sequence[Fields]) -> Fields | None:
+    """Of several judges; the money is None where that of one is unknown. None without an endpoint."""
+    if not costs:
+        return None
     keys = {key: [cost[key] for cost in costs] for key in costs[0]}
     return {key: None if None in values else sum(values) for key, values in keys.items()}
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from eval.clusters import Part, estimate
 from eval.folders import verdicts_folder
 from eval.judges.open import find_address, name_judge
+from eval.judges.prompts import find_prompts
 from eval.krippendorff import nominal_alpha
 from eval.xalpaca.items import discrete_preference, read_items
 from icr.base.fields import Fields
@@ -98,9 +99,9 @@ def describe_panel(config: JudgeConfig, out: Path, benchmark: str) -> Fields:
     """What a summary says of several judges.
 
     Returns:
-        `judges`: name → its address, and its value by language and on average, in the benchmark's unit; `alpha`:
-        Krippendorff's, by language and over all items; `majority`: the value of what most judges say, where there are
-        two answers. What is missing is None, with the reason in `why`.
+        `judges`: name → who it is, its address, its prompt, and its value by language and on average, in the
+        benchmark's unit; `alpha`: Krippendorff's, by language and over all items; `majority`: the value of what most
+        judges say, where there are two answers. What is missing is None, with the reason in `why`.
     """
     kind = KINDS[benchmark]
     by_judge: dict[str, dict[str, Values]] = {}
@@ -109,7 +110,13 @@ def describe_panel(config: JudgeConfig, out: Path, benchmark: str) -> Fields:
         by_judge[name] = {file.stem: kind.values(read_rows(file)) for file in files}
     languages = list(next(iter(by_judge.values())))
     judges = {
-        name: {"address": find_address(config.members[name]), **_rates(of, kind.scale)} for name, of in by_judge.items()
+        name: {
+            "judge": name_judge(config.members[name]),
+            "address": find_address(config.members[name]),
+            **find_prompts(config.members[name], benchmark).summary(),
+            **_rates(of, kind.scale),
+        }
+        for name, of in by_judge.items()
     }
     found: Fields = {"judges": judges, "alpha": _alphas(by_judge, languages, kind)}
     if kind.decides:

@@ -1,9 +1,9 @@
-"""What a judge is asked with: icr's own prompts (prompts/judge.yaml), or those of a file of the same form."""
+"""What a judge is asked with: icr's own prompts (prompts/judge.yaml), those of such a file, or published ones."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
@@ -13,28 +13,16 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from eval.judges.labels import words
-from icr.base.content import hash_value
+from eval.judges.published import read_published, split_name
+from eval.judges.wording import BUILT_IN, DO, PAIR, PLACEHOLDER, TURNS, Prompts, Wording
 from icr.base.errors import ConfigError, UserError, some
 from icr.base.yaml_text import Document, read_yaml
 from icr.config.load import make_section
 from icr.config.schema import Judge as JudgeConfig
 from icr.config.values import Section, Text
 
-PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{(\w+)\}")
-"""{name}, or {{name}} for these very characters. Any other brace is a brace."""
-BUILT_IN = "icr's own"
-DO = "docs/evaluation.md, Other prompts, shows a file"
 OURS = ("language", "fence", "reply")
 """Placeholders of every prompt: the language's name, a word that no text can foresee, and how to answer."""
-PAIR = ("instruction", "first", "second")
-TURNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "turn_1": (("question_1", "answer_1"), ()),
-    "turn_1_reference": (("question_1", "answer_1"), ("reference_1",)),
-    "turn_2": (("question_2", "answer_2"), ("question_1", "answer_1")),
-    "turn_2_reference": (("question_2", "answer_2"), ("question_1", "answer_1", "reference_1", "reference_2")),
-}
-"""MT-Bench's prompts → the placeholders that each must have, and those that it may have."""
-
 Label = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
@@ -72,62 +60,27 @@ class PromptFile(Section):
     mtbench: GradePrompt | None = None
 
 
-@dataclass(frozen=True)
-class Wording:
-    """One prompt, and how it is answered."""
-
-    name: str
-    text: str
-    labels: tuple[str, ...]
-    explained: bool
-    """The judge may write before it decides."""
-
-    @property
-    def points(self) -> tuple[float, ...]:
-        """What each label of a comparison says for the first answer: a third label is a tie, and half."""
-        return (1.0, 0.0, 0.5)[: len(self.labels)]
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """The prompts of one benchmark."""
-
-    source: str
-    """Where they are from, for people: BUILT_IN or the file's name."""
-    wordings: Mapping[str, Wording]
-    """By name: `prompt`, or one of TURNS."""
-
-    @property
-    def one(self) -> Wording:
-        """The prompt of a benchmark that has one."""
-        return self.wordings["prompt"]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return next(iter(self.wordings.values())).labels
-
-    @property
-    def identity(self) -> str:
-        """By content; of icr's own prompts as icr has always named them."""
-        own = [wording.text for wording in self.wordings.values()]
-        if self.source == BUILT_IN:
-            return hash_value(own)[:16]
-        first = next(iter(self.wordings.values()))
-        return hash_value([own, list(first.labels), first.explained])[:16]
-
-    def summary(self) -> dict[str, str]:
-        """What a summary says of them."""
-        return {"template": self.identity, "template_source": self.source}
-
-
 def find_prompts(config: JudgeConfig, benchmark: str) -> Prompts:
     """What a judge is asked with: the section of `judge.template`, else icr's own.
 
     Raises:
-        ConfigError, UserError: as `read_prompts`.
+        ConfigError, UserError: as `read_template`.
     """
-    own = read_prompts(Path(config.template)) if config.template else {}
+    if config.judges:
+        return Prompts.join({name: find_prompts(judge, benchmark) for name, judge in config.members.items()})
+    own = read_template(config.template) if config.template else {}
     return own.get(benchmark) or built_in()[benchmark]
+
+
+def read_template(template: str) -> dict[str, Prompts]:
+    """The prompts of `judge.template`, FILE or FILE#NAME, by benchmark.
+
+    Raises:
+        ConfigError, UserError: as `read_prompts` and `read_published`.
+    """
+    path, name = split_name(template)
+    published = read_published(path, name)
+    return read_prompts(path) if published is None else published
 
 
 @cache
@@ -168,18 +121,42 @@ def _texts(section: PairPrompt | GradePrompt) -> tuple[str, ...]:
 
 
 def check_prompts(config: JudgeConfig) -> None:
-    """Whether the judge that a config names can be asked with its template.
+    """Whether the judges that a config names can be asked with their templates.
 
     Raises:
-        ConfigError, UserError: as `read_prompts`; the judge is a class, or cannot reason first as the prompt says.
+        ConfigError, UserError: as `read_template`; a judge is a class, or cannot reason first as the prompt says; the
+            judges give grades on different scales.
     """
+    for judge in config.each.values():
+        _check_one(judge)
+    if "mtbench" in config.benchmarks and config.judges:
+        scales = {name: find_prompts(judge, "mtbench").labels for name, judge in config.members.items()}
+        if len(set(scales.values())) > 1:
+            shown = ", ".join(f"{name} {labels[0]} to {labels[-1]}" for name, labels in scales.items())
+            raise UserError(f"the judges grade on different scales: {shown}", where="judge.judges",
+                            do="give them templates with the same labels")  # fmt: skip
+
+
+def _check_one(config: JudgeConfig) -> None:
+    """Raises ConfigError and UserError as `check_prompts`."""
     if not config.template:
         return
     where = f"judge.template: {config.template}"
     if config.own:
         do = "remove it: a class has its own rule"
         raise UserError("a custom judge is asked without a prompt", where=where, do=do)
-    own = read_prompts(Path(config.template))
+    own = read_template(config.template)
+    if (
+        config.kind == "openai"
+        and config.system
+        and any(wording.system for of in own.values() for wording in of.wordings.values())
+    ):
+        raise UserError("the prompt has a system message of its own, and judge.system is another", where=where,
+                        do="remove judge.system")  # fmt: skip
+    asked = [benchmark for benchmark in config.benchmarks if benchmark != "nlp"]
+    if split_name(config.template)[1] and asked and not own.keys() & set(asked):
+        raise UserError(f"this prompt is for {', '.join(own)}, and what is measured is {', '.join(asked)}", where=where,
+                        do="name another prompt of the file, or remove judge.template")  # fmt: skip
     if config.kind != "local":
         return
     stuck = [name for name, of in own.items() for w in of.wordings.values() if w.explained and "{reply}" not in w.text]
@@ -196,12 +173,15 @@ def identify_prompts(config: JudgeConfig, benchmarks: list[str]) -> dict[str, st
     """The prompts of `judge.template` by their content, for the keys of steps; none where they are icr's own.
 
     Raises:
-        ConfigError, UserError: as `read_prompts`.
+        ConfigError, UserError: as `read_template`.
     """
-    if not config.template:
-        return {}
-    own = read_prompts(Path(config.template))
-    return {f"judge template of {name}": own[name].identity for name in benchmarks if name in own}
+    own = read_template(config.template) if config.template else {}
+    found = {f"judge template of {name}": own[name].identity for name in benchmarks if name in own}
+    for judge, one in config.members.items():
+        if one.template != config.template:
+            named = identify_prompts(one, benchmarks).items()
+            found |= {f"{called} for {judge}": identity for called, identity in named}
+    return found
 
 
 @dataclass(frozen=True)

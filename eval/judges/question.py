@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from eval.judges.prompts import PLACEHOLDER, Wording
-from icr.base.conversation import Conversation, dump_conversation, is_plain
+from eval.judges.wording import PLACEHOLDER, Wording
+from icr.base.conversation import Conversation, Role, dump_conversation, is_plain
 
 CUT = " […]"
 """Ends a text that was cut to fit the judge's context."""
@@ -35,6 +35,8 @@ class Question:
     """The judge may write before it decides, and sets its label in double brackets at the end."""
     graded: bool = False
     """The labels are grades, and what lies between two of them is a grade, too."""
+    system: str = ""
+    """A system message before the prompt; "" for none. It is filled in as the prompt is."""
 
     @classmethod
     def of(
@@ -46,7 +48,9 @@ class Question:
         cut: tuple[str, ...],
     ) -> Question:
         """What is asked in these words."""
-        return cls(id, wording.text, wording.labels, texts, values, cut, explained=wording.explained)
+        return cls(
+            id, wording.text, wording.labels, texts, values, cut, explained=wording.explained, system=wording.system
+        )
 
     def prompt(
         self, limit: int | None = None, labels: tuple[str, ...] | None = None, explained: bool | None = None
@@ -54,9 +58,19 @@ class Question:
         """The text of the question, with the texts in `cut` cut to `limit` characters.
 
         A judge that cannot write before it decides is asked with `explained=False`.
+        """
+        return self._fill(self.template, limit, labels, explained)
 
-        The fence that sets the texts apart is a hash of them: none can hold its own fence and so pretend to end early.
-        It does not depend on their order.
+    def messages(
+        self, limit: int | None = None, labels: tuple[str, ...] | None = None, explained: bool | None = None
+    ) -> tuple[tuple[Role, str], ...]:
+        """(role, content) of what a judge is sent; the arguments are those of `prompt`."""
+        asked: tuple[Role, str] = ("user", self.prompt(limit, labels, explained))
+        return (("system", self._fill(self.system, limit, labels, explained)), asked) if self.system else (asked,)
+
+    def _fill(self, template: str, limit: int | None, labels: tuple[str, ...] | None, explained: bool | None) -> str:
+        """The fence that sets the texts apart is a hash of them: none can hold its own fence and so pretend to end
+        early. It does not depend on their order.
         """
         texts = {name: _cut(text, limit) if name in self.cut else text for name, text in self.texts}
         values = dict(self.values) | texts
@@ -64,11 +78,14 @@ class Question:
         values |= {f"label_{i}": label for i, label in enumerate(labels, 1)}
         values["reply"] = _reply(labels, self.explained if explained is None else explained)
         fence = hashlib.sha256(json.dumps(sorted(texts.values())).encode()).hexdigest()[:6]
-        return fill(self.template, values | {"fence": fence})
+        return fill(template, values | {"fence": fence})
 
     def dump(self) -> str:
         """As JSON; `load` is the way back."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        found = asdict(self)
+        if not self.system:  # as questions were before there were system messages, so that verdicts on them stay
+            del found["system"]
+        return json.dumps(found, ensure_ascii=False)
 
     @classmethod
     def load(cls, text: str) -> Question:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
-import numpy as np
-
-from eval.judges.labels import find_grade, find_label, find_marked, strip_thinking
+from eval.judges.labels import find_grade, find_label, find_marked, folding, strip_thinking
 from eval.judges.question import Question, Verdict
 from icr.base.errors import UserError
 from icr.endpoint.reply import Choice, Reply, Token
@@ -52,9 +50,11 @@ def read_reply(reply: Reply, question: Question, preference: str = "auto") -> Ve
     label = find_label(text, question.labels, cut=choice.finish_reason == "length")
     logps = _label_logps(tokens, label, question.labels, thought=thought)
     if logps is not None:
-        shares = np.exp(np.array(logps) - np.logaddexp.reduce(logps))
+        highest = max(logps)  # numpy takes ten times as long for two or three numbers
+        weights = [math.exp(logp - highest) for logp in logps]
+        shares = tuple(weight / sum(weights) for weight in weights)
         named = ", ".join(f"{name} {logp:.4f}" for name, logp in zip(question.labels, logps, strict=True))
-        return Verdict(tuple(map(float, shares)), None, f"{text[:KEPT]} (log-probs {named})")
+        return Verdict(shares, None, f"{text[:KEPT]} (log-probs {named})")
     if label is None:
         return Verdict(None, CUT_OFF if thought and choice.finish_reason == "length" else OUTSIDE, text[-KEPT:])
     if preference == "logprobs":
@@ -116,25 +116,34 @@ def _label_logps(
         label: the one in the text, where one was read.
         thought: the tokens may begin with reasoning, so that only the last of the label's tokens is the verdict.
     """
-    names = [name.upper() for name in labels]
+    fold = folding(labels)
+    names = [fold(name) for name in labels]
     if thought:
-        token = next((t for t in reversed(tokens) if label is not None and _bare(t.token) == label.upper()), None)
+        token = next((t for t in reversed(tokens) if label is not None and _bare(t.token, fold) == fold(label)), None)
     else:
-        first = next((t for t in tokens if _bare(t.token)), None)
-        written = [label.upper()] if label is not None else []
-        token = first if first is not None and _bare(first.token) in names else None
-        if token is None or (written and _bare(token.token) not in written):
-            token = next((t for t in tokens if _bare(t.token) in written), None)
+        first = next((t for t in tokens if _bare(t.token, fold)), None)
+        written = [fold(label)] if label is not None else []
+        token = first if first is not None and _bare(first.token, fold) in names else None
+        if token is None or (written and _bare(token.token, fold) not in written):
+            token = next((t for t in tokens if _bare(t.token, fold) in written), None)
     if token is None or not token.top_logprobs:
         return None
-    known = [(_bare(t.token), t.logprob) for t in token.top_logprobs if t.logprob is not None and t.logprob <= 1e-3]
-    logps = tuple(
-        float(np.logaddexp.reduce([logp for bare, logp in known if bare == name] or [-math.inf])) for name in names
-    )
+    top = [(_bare(t.token, fold), t.logprob) for t in token.top_logprobs]
+    known = [(bare, logp) for bare, logp in top if logp is not None and logp <= 1e-3]
+    logps = tuple(_add([logp for bare, logp in known if bare == name]) for name in names)
     return None if all(map(math.isinf, logps)) else logps
 
 
+def _add(logps: Sequence[float]) -> float:
+    """The log-prob of any of these; -inf of none."""
+    return (
+        math.log(math.fsum(map(math.exp, logps)))
+        if any(logp > -700 for logp in logps)
+        else max(logps, default=-math.inf)
+    )
+
+
 @cache
-def _bare(token: str) -> str:
+def _bare(token: str, fold: Callable[[str], str]) -> str:
     """The token's letter without blanks, brackets or markdown around it: " A" and "**A" mean the same label."""
-    return re.sub(r"\W|_", "", token).upper()
+    return fold(re.sub(r"\W|_", "", token))

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TypedDict
 
 from eval.judges.asking import Judging, Sheet
-from eval.judges.prompts import Prompts, built_in
+from eval.judges.prompts import built_in
 from eval.judges.question import Question, Verdict
+from eval.judges.wording import Prompts
 from eval.mtbench.answers import TurnAnswer, file_name, write_lines
 from eval.mtbench.questions import MtQuestion, Questions
 from eval.mtbench.sampling import NO_ROOM

@@ -44,17 +44,18 @@ class Writer:
 
     @classmethod
     def of(
-        cls, config: JudgeConfig, model: str | None, machine: Machine, cache: Path, date: str | None = None
+        cls, config: JudgeConfig, models: Mapping[str, str], machine: Machine, cache: Path, date: str | None = None
     ) -> Writer:
         """The judge that a config names, which has MT-Bench's settings.
 
         Args:
-            model: a local judge's, as a folder or hub id.
+            models: local judges': as the config names them → as a folder or hub id.
             cache: where an endpoint's answers are kept.
             date: YYYY-MM-DD, what a local judge's chat template takes for today.
         """
-        config = next(iter(config.members.values()), config)  # the first of several judges writes
+        config = next(iter(config.each.values()))  # the first of several judges writes
         assert config.mtbench is not None and config.model is not None
+        model = models.get(config.local_model or "")
         task: WriteTask | WriteLocalTask
         if model is None:
             task = WriteTask(max_tokens=config.mtbench.max_tokens, examiner=Examiner.of(config, cache))

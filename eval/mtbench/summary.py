@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from eval.clusters import Part, estimate
-from eval.judges.prompts import Prompts, built_in
+from eval.judges.prompts import built_in
+from eval.judges.wording import Prompts
 from eval.mtbench.grade import BENCHMARK, Grade, points_of
 from eval.mtbench.questions import REFERENCED, TEMPERATURES
 from eval.mtbench.sampling import NO_ROOM

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -230,18 +230,27 @@ def is_answers(folder: Path) -> bool:
     return any(suffix_of(file) in ROWS for file in folder.iterdir()) or any(folder.glob("*/*.jsonl"))
 
 
-def write_answers(source: Path, languages: Sequence[str], out: Path) -> None:
-    """Answers in the public files' form as the rows that the judge reads.
+def given_answers(source: Path, languages: Sequence[str], limit: int | None) -> dict[str, list[Answer]]:
+    """A folder's answers by language, or the first `limit` of each: in every language those to the same prompts, in the
+    order of the English ones, or where there is no English, of the first language.
 
     Raises:
-        UserError: a language without answers, an answer without its instruction, an id twice.
+        UserError: as `read_outputs`.
     """
+    found = {lang: read_outputs(source, lang) for lang in languages}
+    if limit is None:
+        return found
+    order = {a.id: n for n, a in enumerate(found["en" if "en" in found else languages[0]])}
+    return {lang: sorted(of, key=lambda a: order.get(a.id, len(order)))[:limit] for lang, of in found.items()}
 
-    for lang in languages:
+
+def write_answers(answers: Mapping[str, Sequence[Answer]], out: Path) -> None:
+    """Given answers as the rows that the judge reads."""
+    for lang, of_lang in answers.items():
         rows: list[Response] = [
             {"prompt_id": a.id, "lang": lang, "sample": 0, "prompt": dump_conversation(a.prompt), "response": a.text,
              "token_ids": [], "finish_reason": "length" if a.truncated else "given", "prompt_ids": []}
-            for a in read_outputs(source, lang)
+            for a in of_lang
         ]  # fmt: skip
         write_rows(out / f"{lang}.parquet", rows, RESPONSES)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from eval.judges.asking import Judging, Sheet
-from eval.judges.prompts import Wording, built_in
+from eval.judges.prompts import built_in
 from eval.judges.question import Question, Verdict, pass_messages
+from eval.judges.wording import Wording
 from eval.xalpaca.answers import Answer, Baseline, read_answers
 from icr.base.conversation import Conversation, show_conversation
 from icr.languages import english_name

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from eval.clusters import Part
-from eval.judges.prompts import Prompts, built_in
+from eval.judges.prompts import built_in
+from eval.judges.wording import Prompts
 from eval.rates import RATES, average_rate, explained, join, language_rate, no_rate, percent
 from eval.xalpaca.answers import Answer, Baseline, read_answers
 from eval.xalpaca.fidelity import measure_fidelity

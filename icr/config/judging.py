@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -99,7 +101,9 @@ class Nlp(Section):
 
 MEMBER = (
     "name",
+    "kind",
     "model",
+    "template",
     "base_url",
     "reasoning_effort",
     "extra_body",
@@ -119,9 +123,11 @@ def _check_judges(judges: list[dict[str, object]]) -> list[dict[str, object]]:
         unknown = [key for key in judge if key not in MEMBER]
         if unknown:
             raise ValueError(f"judge {number} has the unknown key {unknown[0]}; known keys: {', '.join(MEMBER)}")
-        if not judge.get("model"):
+        if not judge.get("model") and ":" not in str(judge.get("kind", "")):
             raise ValueError(f"judge {number} has no model")
-        names.append(judge.get("name", judge["model"]))
+        if judge.get("kind") == "none":
+            raise ValueError(f"judge {number} has the kind none")
+        names.append(_name_member(judge))
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"two judges are called {twice[0]}: give each its own `name`")
@@ -129,6 +135,12 @@ def _check_judges(judges: list[dict[str, object]]) -> list[dict[str, object]]:
         {key: hide(value) if key == "base_url" and isinstance(value, str) else value for key, value in judge.items()}
         for judge in judges
     ]
+
+
+def _name_member(judge: Mapping[str, object]) -> str:
+    """What one of several judges is called: a folder by its last part."""
+    named = str(judge.get("name") or judge.get("model") or judge["kind"])
+    return Path(named).name if Path(named).is_absolute() else named
 
 
 class Judge(Endpoint):
@@ -140,8 +152,8 @@ class Judge(Endpoint):
     model: Text | None = None
     """`local`: hub id, folder or .gguf file. `openai`: the model's name at the endpoint."""
     judges: Annotated[list[dict[str, object]], AfterValidator(_check_judges)] = []
-    """Several judges in place of `model`, all through endpoints: a list of {model: …}, each with its own `name`,
-    `base_url` or other key of how a judge is asked. Keys that are not given are those of `judge`."""
+    """Several judges in place of `model`, one after the other: a list of {model: …}, each with its own `name`, `kind`,
+    `template`, `base_url` or other key of how a judge is asked. Keys that are not given are those of `judge`."""
     benchmarks: Annotated[list[Literal["xalpaca", "mtbench", "accuracy", "nlp"]], Field(min_length=1)] = ["xalpaca"]
     """What is measured. `xalpaca`: win rates against the baseline. `mtbench`: MT-Bench. `accuracy`: how often the judge
     agrees with the round's pairs. `nlp`: NLP tasks."""
@@ -158,8 +170,9 @@ class Judge(Endpoint):
     orders: Literal["both", "seeded"] = "both"
     """xalpaca: show every pair in both orders, or in one random order per prompt."""
     template: Text | None = None
-    """YAML file of the judge's prompts, their labels, and whether it reasons first (docs/evaluation.md). Default: icr's
-    own prompts, also for a benchmark that the file does not have."""
+    """YAML file of the judge's prompts, their labels, and whether it reasons first; or FILE#NAME, a prompt of
+    FastChat's judge_prompts.jsonl or AlpacaEval's configs.yaml (docs/evaluation.md). Default: icr's own prompts, also
+    for a benchmark that the file does not have."""
     preference: Literal["auto", "logprobs", "label"] = "auto"
     """How an endpoint's reply is read. `logprobs`: each label counts by its probability. `label`: only the written
     label counts. `auto`: `logprobs` if the endpoint returns them, else `label`."""
@@ -172,7 +185,7 @@ class Judge(Endpoint):
     verdict_tokens: Tokens | None = None
     """An endpoint's answer to a question has at most this many tokens, its reasoning included. Default: 16 for a label,
     1,024 where the judge explains its verdict first, and 4,096 with `reasoning_effort` other than none."""
-    verdict_temperature: Annotated[NonNegative, Field(le=100)] | None = None
+    verdict_temperature: Annotated[NonNegative, Field(le=2)] | None = None
     """Temperature of an endpoint that judges. Default: 0, and higher where an answer could not be read and is requested
     again. (`temperature` is the one at which the measured model answers.)"""
     max_unscored: Share = 0.05
@@ -188,7 +201,7 @@ class Judge(Endpoint):
     rate."""
     max_tokens: Tokens = 2048
     """xalpaca: longest answer of the measured model, in tokens."""
-    temperature: Annotated[NonNegative, Field(le=100)] = 0.6
+    temperature: Annotated[NonNegative, Field(le=2)] = 0.6
     """xalpaca: temperature at which the measured model answers. (The judge's is `verdict_temperature`.)"""
     top_p: Annotated[Share, Field(gt=0)] = 0.9
     mtbench: MtBench | None = None
@@ -201,8 +214,8 @@ class Judge(Endpoint):
 
     @model_validator(mode="after")
     def _check_members(self) -> Self:
-        if self.judges and self.kind != "openai":
-            raise ValueError("several judges are asked through endpoints: set kind to openai, or remove judges")
+        if self.judges and self.kind not in ("openai", "local"):
+            raise ValueError("several judges need the kind of those that name none: set kind to openai or local")
         try:
             _ = self.members
         except ValidationError as error:
@@ -213,13 +226,37 @@ class Judge(Endpoint):
     @property
     def members(self) -> dict[str, Judge]:
         """Several judges by name, each as the only one; {} where there is one judge."""
-        common = self.model_dump(exclude={"judges", "name"})
-        return {
-            str(own.get("name", own["model"])): Judge.model_validate(
-                common | {key: value for key, value in own.items() if key != "name"}
-            )
-            for own in self.judges
-        }
+        if not self.judges:
+            return {}
+        common = self.model_dump(exclude={"judges", "model"})
+        found = {}
+        for given in self.judges:
+            own = {key: value for key, value in given.items() if key != "name"}
+            # a class is asked without a prompt
+            of_all = common | {"template": None} if ":" in str(own.get("kind", "")) else common
+            found[_name_member(given)] = Judge.model_validate(of_all | own)
+        return found
+
+    @property
+    def each(self) -> dict[str, Judge]:
+        """All judges by name; one judge alone is called ""."""
+        return self.members or {"": self}
+
+    @property
+    def asks_endpoint(self) -> bool:
+        """Whether a judge, or one of several, is an endpoint."""
+        return any(judge.kind == "openai" for judge in self.each.values())
+
+    @property
+    def judges_asked(self) -> list[dict[str, object]]:
+        """`judges` without what is an input, known by its content: the files of prompts, and local models."""
+        found = []
+        for given in self.judges:
+            local = given.get("kind", self.kind) == "local"
+            inputs = {"template"} | ({"model"} if local else set())
+            bare = {key: value for key, value in given.items() if key not in inputs}
+            found.append(bare if len(bare) == len(given) else {"name": _name_member(given), **bare})
+        return found
 
     @property
     def own(self) -> str | None:

@@ -246,6 +246,18 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
                 _resolve(value, name, keys, bases)
         elif value is not None:
             _resolve(section, keys[-1], keys, bases)
+    _resolve_judges(data.get("judge"), bases)
+
+
+def _resolve_judges(judge: object, bases: Sequence[Path]) -> None:
+    """The prompts of several judges, and the models of those that are local."""
+    given = judge.get("judges") if isinstance(judge, dict) else None
+    for one in given if isinstance(given, list) else []:
+        if isinstance(judge, dict) and isinstance(one, dict):
+            local = one.get("kind", judge.get("kind")) == "local"
+            for name in ("template", "model") if local else ("template",):
+                if one.get(name) is not None:
+                    _resolve(one, name, ("judge", name), bases)
 
 
 def _resolve(section: dict[str, object], name: str, keys: Keys, bases: Sequence[Path]) -> None:

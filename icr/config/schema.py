@@ -92,7 +92,7 @@ class Sampling(Section):
     """`auto`: vLLM if it is installed, else transformers' generate (a note says so)."""
     n: Annotated[Whole, Field(ge=2, le=10_000)] = 10
     """Responses per prompt. At least 2, for a best and a worst one."""
-    temperature: Annotated[Positive, Field(le=100)] = 0.9
+    temperature: Annotated[Positive, Field(le=2)] = 0.9
     top_p: Annotated[Share, Field(gt=0)] = 1.0
     max_tokens: Tokens = 2400
     stop: list[Annotated[Text, Field(min_length=1)]] = []

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from time import monotonic
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
@@ -16,6 +18,8 @@ from icr.base.errors import UserError
 
 SECONDS_FOR_OTHERS = 60.0
 """How long to wait for another process that is writing."""
+MOST_KEYS = 500
+"""Of one statement; sqlite has a limit."""
 
 
 class Cache:
@@ -49,8 +53,16 @@ class Cache:
         self._db.execute("PRAGMA journal_mode=WAL")
 
     def get(self, key: str) -> str | None:
-        row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        return self.get_all([key]).get(key)
+
+    def get_all(self, keys: Sequence[str]) -> dict[str, str]:
+        """Those answers that are there, by key. Each look locks the file, which takes longer than a key does."""
+        found: dict[str, str] = {}
+        for start in range(0, len(keys), MOST_KEYS):
+            some = keys[start : start + MOST_KEYS]
+            marks = ",".join("?" * len(some))
+            found.update(self._db.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", some))
+        return found
 
     def put(self, key: str, answer: str) -> None:
         self.put_all([(key, answer)])
@@ -74,8 +86,8 @@ class Cache:
                     self._db.execute("ROLLBACK")
         if new == len(answers):
             return [None] * len(answers)
-        kept = [self.get(key) for key, _ in answers]
-        return [k if k != answer else None for k, (_, answer) in zip(kept, answers, strict=True)]
+        kept = self.get_all([key for key, _ in answers])
+        return [kept[key] if kept[key] != answer else None for key, answer in answers]
 
     def drop(self, key: str) -> None:
         """Forget an answer that cannot be read."""
@@ -154,6 +166,29 @@ class Writer:
             self._error = error
 
 
+class Lookup:
+    """What is in a cache, looked up for some questions ahead, shortly before each of them is asked."""
+
+    FRESH = 0.05
+    """Seconds for which an answer that was not there counts as not there: less than most requests take."""
+
+    def __init__(self, cache: Cache, ahead: int) -> None:
+        """`ahead`: how many questions are looked up at once."""
+        self._cache, self._ahead = cache, ahead
+        self._known, self._until = dict[str, str | None](), 0.0
+
+    def find(self, key: str, following: Iterable[str]) -> str | None:
+        """The answer that is there; `following` are the keys that will be asked for next."""
+        if key not in self._known or (self._known[key] is None and monotonic() > self._until):
+            keys = [key, *islice(following, self._ahead - 1)]
+            found = self._cache.get_all(keys)
+            self._known, self._until = {each: found.get(each) for each in keys}, monotonic() + self.FRESH
+        return self._known.pop(key)
+
+
+_KEYS = json.JSONEncoder(sort_keys=True)
+
+
 def question_key(model: str, params: dict[str, object], messages: list[dict[str, str]]) -> str:
     """The same question to the same model under the same parameters has the same key."""
-    return hashlib.sha256(json.dumps([model, params, messages], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_KEYS.encode([model, params, messages]).encode()).hexdigest()

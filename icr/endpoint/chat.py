@@ -137,6 +137,8 @@ class Chat:
 
     def guess(self, ask: Ask) -> Usage:
         """A request's tokens, before anybody counted them."""
+        if not self._system:
+            return ask.guess
         own, system = ask.guess, [message["content"] for message in self._system]
         return Usage(own.prompt + guess_prompt_tokens(system), own.completion)
 

@@ -28,7 +28,7 @@ from icr.endpoint import remembered
 from icr.endpoint.address import Address
 from icr.endpoint.batch import POLL, Batches
 from icr.endpoint.batched import FEW, Batching
-from icr.endpoint.cache import Cache, Writer, question_key
+from icr.endpoint.cache import Cache, Lookup, Writer, question_key
 from icr.endpoint.chat import FIRST_WAIT, Ask, Chat, NoAnswer, own_parameters, system_messages
 from icr.endpoint.limits import BudgetUsedUp, Meter
 from icr.endpoint.prices import Cost, Price, Usage, find_price
@@ -39,6 +39,8 @@ from icr.endpoint.work import Heard, Work
 __all__ = ["Ask", "Endpoint", "Estimate", "NoAnswer"]
 
 OBJECTS_TO_COLLECT = 50_000
+LOOKED_UP = 16
+"""Most questions that are looked up in the cache at once, and at most a quarter of those that are under way."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Endpoint:
 
     Two processes may share a cache: the second one goes through its questions from their end, and both look into the
     cache right before they ask. So a question is paid for twice only when both have it on its way at the same moment:
-    as many as one has under way at a time, where they meet.
+    as many as one has under way at a time, where they meet, and those that it looks up ahead.
     """
 
     def __init__(
@@ -198,8 +200,10 @@ class Endpoint:
         return self._kept(self._key(ask))
 
     def _kept(self, key: str) -> Reply | None:
-        """The answer that is in the cache. One that cannot be read, as a damaged disk leaves it, is requested again."""
-        answer = self._cache.get(key)
+        return self._read(key, self._cache.get(key))
+
+    def _read(self, key: str, answer: str | None) -> Reply | None:
+        """An answer of the cache. One that cannot be read, as a damaged disk leaves it, is requested again."""
         try:
             return None if answer is None else Reply.model_validate_json(answer)
         except ValidationError:
@@ -208,6 +212,7 @@ class Endpoint:
 
     async def _ask_all(self, work: Work, order: Iterable[int]) -> None:
         todo, writer = iter(order), Writer(self._cache)
+        lookup = Lookup(self._cache, min(LOOKED_UP, max(1, self._concurrency // 4)))
         ready: deque[tuple[Ask, str]] = deque()
         used_up: list[BudgetUsedUp] = []
         soon = asyncio.get_running_loop().call_soon
@@ -228,7 +233,7 @@ class Endpoint:
                 if not ready:
                     return
                 ask, key = ready.popleft()
-                kept = self._kept(key)
+                kept = self._read(key, lookup.find(key, (following for _, following in ready)))
                 if kept is not None:
                     self.cost.cached += not (self._batching and key in self._batching.fresh)
                     work.settle(ask, kept)

@@ -41,15 +41,16 @@ class SharedCache(Cache):
             reason = error.what if isinstance(error, UserError) else str(error)
             note(f"the cache of all answers at {user} cannot be used ({reason}): this evaluation keeps its own alone")
 
-    def get(self, key: str) -> str | None:
-        """The answer, which is the evaluation's from now on."""
-        own = super().get(key)
-        if own is not None or self._user is None:
+    def get_all(self, keys: Sequence[str]) -> dict[str, str]:
+        """The answers, which are the evaluation's from now on."""
+        own = super().get_all(keys)
+        users = {self._in_users(key): key for key in keys if key not in own}
+        if self._user is None or not users:
             return own
-        found = self._user.get(self._in_users(key))
-        if found is not None:
-            super().put_all([(key, found)])
-        return found
+        found = {users[there]: answer for there, answer in self._user.get_all(list(users)).items()}
+        if found:
+            super().put_all(list(found.items()))
+        return own | found
 
     def put_all(self, answers: Sequence[tuple[str, str]]) -> list[str | None]:
         if self._user is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from icr.base.problems import Collector
 from icr.config.schema import Config, reward_models
@@ -14,18 +14,19 @@ from loops.checks import check_dropout
 from loops.fit import check_trainable
 
 
-def check_models(config: Config, policy: str | None, reference: str, judge: str | None) -> None:
+def check_models(config: Config, policy: str | None, reference: str, judges: Sequence[str]) -> None:
     """Check the models whose files are on this machine; `check_materialised` checks the others once they are.
 
     Args:
-        policy, reference, judge: as `icr.engines.folders.locate` gives them; empty where one was not found.
+        policy, reference, judges: as `icr.engines.folders.locate` gives them; empty where one was not found.
 
     Raises:
         ConfigError: everything that is wrong.
     """
     found = Collector()
     good = {}
-    for key, located in (("models.policy", policy), ("models.reference", reference), ("judge.model", judge)):
+    of_judges = [("judge.model", judge) for judge in judges]
+    for key, located in (("models.policy", policy), ("models.reference", reference), *of_judges):
         folder = find_folder(located) if located else None
         if folder is not None:
             before = len(found.problems)
@@ -55,6 +56,8 @@ def check_materialised(config: Config, inputs: Inputs, folders: Mapping[str, str
     Raises:
         ConfigError: everything that is wrong.
     """
-    names = [folders[name] if name else None for name in (inputs.policy, inputs.reference, inputs.judge)]
-    if any(name and name != folders[name] for name in (inputs.policy, inputs.reference, inputs.judge)):
-        check_models(config, names[0], names[1] or "", names[2])
+    policy, judges = inputs.policy, list(inputs.judges.values())
+    if any(name and name != folders[name] for name in (policy, inputs.reference, *judges)):
+        check_models(
+            config, folders[policy] if policy else None, folders[inputs.reference], [folders[j] for j in judges]
+        )

@@ -17,9 +17,8 @@ def find_faults(config: Config) -> Iterator[UserError]:
     """What a run cannot begin with."""
     if config.run is not None:
         yield from check_output(Path(config.run), "run")
-    if any(
-        name and name.endswith(".gguf") for name in (config.models.policy, config.models.reference, config.judge.model)
-    ):
+    judges = [judge.model for judge in config.judge.each.values()]
+    if any(name and name.endswith(".gguf") for name in (config.models.policy, config.models.reference, *judges)):
         yield from check_output(cache_root(), "ICR_CACHE, else .cache in the home folder: converted models go there")
 
 

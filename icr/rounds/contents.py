@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from eval.judges.open import identify_judge
 from eval.judges.prompts import identify_prompts
 from icr.base.content import hash_file, hash_folder, hash_rows, identify_class, identify_model
 from icr.config.schema import Config, Judge, reward_models
@@ -48,10 +49,7 @@ def _of_judge(judge: Judge, inputs: Inputs) -> Iterator[tuple[str, str]]:
         yield "NLP task files", hash_folder(Path(judge.nlp.include_path))
     if judge.kind == "none":
         return
-    if inputs.judge:
-        yield "judge model", identify_model(inputs.judge)
-    if judge.own:
-        yield "judge class", identify_class(judge.own, "judge.kind")
+    yield from identify_judge(judge, inputs.judges).items()
     yield from identify_prompts(judge, list(judge.benchmarks)).items()
     if "xalpaca" in judge.benchmarks:
         yield from _by_language("held-out prompts in", inputs.heldout)

@@ -29,7 +29,8 @@ class Inputs:
     alignment: list[dict[str, str]]
     policy: str | None
     reference: str
-    judge: str | None
+    judges: Mapping[str, str]
+    """Local judges, by the names that the config has for them."""
     notes: Sequence[str] = ()
     """For the user, before the run begins."""
 
@@ -52,7 +53,8 @@ class Context:
     """π_I."""
     previous: str
     """The policy one round earlier: π_θ^{t-2}, and π_I in round 1."""
-    judge_model: str | None
+    judge_models: Mapping[str, str]
+    """Local judges: as the config names them → folder."""
     machine: Machine
     template: Template
     """Of all that the policies and π_I read in this run."""

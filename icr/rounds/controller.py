@@ -13,6 +13,7 @@ from rich.console import Console
 
 from eval.folders import verdicts_folder
 from eval.judges.asking import has_failed
+from eval.judges.open import name_models
 from icr.base.errors import UserError
 from icr.base.files import write_json
 from icr.base.hub import read_hub_id
@@ -279,7 +280,7 @@ class Controller:
             trained=models[number],
             reference=reference,
             previous=models[number - 2] if number >= 2 else reference,
-            judge_model=folders.get(self.inputs.judge or ""),
+            judge_models={name: folders[model] for name, model in self.inputs.judges.items()},
             machine=self.machine,
             template=self._template,
             engine=EngineSettings.of(self.config.sampling, window, gpu=self.machine.gpus > 0),
@@ -289,7 +290,9 @@ class Controller:
 
     def _pinned(self, model: str) -> str:
         """A hub id with the commit that it is known by; any other name as it is."""
-        known = {"policy": self.inputs.policy, "reference": self.inputs.reference, "judge model": self.inputs.judge}
+        inputs = self.inputs
+        judges = name_models(self.config.judge, inputs.judges)
+        known = {"policy": inputs.policy, "reference": inputs.reference, **judges}
         found = next((self.plan.contents[name] for name, of in known.items() if of == model), model)
         return found if read_hub_id(found) else model
 
@@ -307,7 +310,8 @@ class Controller:
         """Every model of the config as a folder, checked."""
         if not self._folders:
             inputs = self.inputs
-            pinned = {name: self._pinned(name) for name in (inputs.policy, inputs.reference, inputs.judge) if name}
+            names = (inputs.policy, inputs.reference, *inputs.judges.values())
+            pinned = {name: self._pinned(name) for name in names if name}
             folders = self.machine.folders(set(pinned.values()), self.config.models.chat_template)
             found = {name: folders[exact] for name, exact in pinned.items()}
             check_materialised(self.config, inputs, found)

@@ -9,8 +9,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from eval.judges.open import check_judge
-from eval.judges.own import check_own_judge
+from eval.judges.open import check_judge, locate_judges
 from eval.judges.prompts import check_prompts
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
@@ -64,19 +63,19 @@ def preflight(config: Config) -> Inputs:
         english = found.attempt(EnglishPairs([], Counter()), read_alignment, config.alignment.pairs)
         alignment = english.pairs[: config.alignment.limit]
         notes.extend(describe_pairs(english, config.alignment.limit))
-    heldout, judge = _judge(config, found)
+    heldout, judges = _judge(config, found)
     notes.extend(found.attempt([], _describe_end, config.judge))
     notes.extend(describe_prompts(prompts, config.prompts.limit, "prompts.path", "prompts.limit"))
     notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
     overlap = config.prompts.allow_overlap
     notes.extend(found.attempt([], check_overlap, prompts, heldout, allowed=overlap))
     before = len(found.problems)
-    found.attempt(None, check_models, config, policy, reference, judge)
+    found.attempt(None, check_models, config, policy, reference, list(judges.values()))
     if len(found.problems) == before:  # a tokenizer that is broken has been named
-        found.attempt(None, check_templates, config, trained, judge, [*prompts, *heldout], alignment)
+        found.attempt(None, check_templates, config, trained, list(judges.values()), [*prompts, *heldout], alignment)
     if found.problems:
         raise ConfigError(found.problems)
-    inputs = Inputs(prompts, heldout, alignment, policy, reference, judge)
+    inputs = Inputs(prompts, heldout, alignment, policy, reference, judges)
     return replace(inputs, notes=[*notes, *find_notes(config, inputs)])
 
 
@@ -162,10 +161,10 @@ def _check_objective(config: Config) -> None:
     family_of(make_objective(config.objective, beta=config.train.beta, nll_weight=config.train.nll_weight))
 
 
-def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
+def _judge(config: Config, found: Collector) -> tuple[list[Prompt], dict[str, str]]:
     judge = config.judge
     if not judge.active:
-        return [], None
+        return [], {}
     if len(set(judge.benchmarks)) < len(judge.benchmarks):
         found.add("a benchmark is listed twice", where="judge.benchmarks", do="list each benchmark once")
     if "nlp" in judge.benchmarks:
@@ -178,9 +177,7 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
                 where="judge.kind: none",
                 do="name a judge (local or openai), or remove them from judge.benchmarks",
             )
-        return [], None
-    if judge.own:
-        found.attempt(None, check_own_judge, judge.own, judge.benchmarks)
+        return [], {}
     found.attempt(None, check_prompts, judge)
     if not judge.prompts and "xalpaca" in judge.benchmarks:
         found.add(
@@ -203,24 +200,21 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], str | None]:
     heldout: list[Prompt] = []
     if judge.prompts and ("en" in config.prompts.languages or not needs_english(config)):
         heldout = found.attempt([], load_heldout, judge.prompts, config.prompts.languages, judge.limit)
-    if judge.kind == "openai" and (judge.model or judge.judges):
+    if judge.model or judge.own or judge.judges:
         found.attempt(None, check_judge, judge)
-    elif judge.prices:
+    if judge.prices and not judge.asks_endpoint:
         found.attempt(None, _check_prices, judge.prices)
     if judge.baseline != "round-0":
         found.attempt(None, check_baseline, Path(judge.baseline), heldout)
-    model = judge.local_model
-    return heldout, found.attempt(None, locate, model, "judge.model") if model else None
+    return heldout, found.attempt({}, locate_judges, judge)
 
 
 def _describe_end(judge: Judge) -> list[str]:
     from icr.endpoint.address import show_address
     from icr.endpoint.ends import describe_end
 
-    if judge.kind != "openai":
-        return []
     today = date.today()
-    judges = [one for one in judge.members.values() or [judge] if one.model]
+    judges = [one for one in judge.each.values() if one.kind == "openai" and one.model]
     return [line for one in judges for line in describe_end(one.model or "", show_address(one), one.ends, today)]
 
 

@@ -27,7 +27,7 @@ LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
 def check_templates(
     config: Config,
     model: str | None,
-    judge: str | None,
+    judges: Sequence[str],
     prompts: Sequence[Prompt],
     alignment: Sequence[Mapping[str, str]],
 ) -> None:
@@ -38,7 +38,7 @@ def check_templates(
 
     Args:
         model: the policy, or what it is made from; a folder, hub id or .gguf file.
-        judge: the local judge, likewise.
+        judges: the local ones, likewise.
 
     Raises:
         ConfigError: every problem.
@@ -63,8 +63,7 @@ def check_templates(
                 find_stops(tokenizer, folder, config.sampling.stop)
             except UserError as error:
                 problems.append(error)
-    folder = find_tokenizer(judge) if judge else None
-    if folder:
+    for folder in filter(None, map(find_tokenizer, judges)):
         tokenizer = _open(folder, Template(arguments=NO_THINKING), problems)
         problems += check_template(tokenizer, [("judge.model", wrap_text("?"))]) if tokenizer is not None else []
     if problems:

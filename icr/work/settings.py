@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 
 from icr.base.files import write_text
 from icr.config.load import dump_config
-from icr.config.schema import Config
+from icr.config.schema import Config, Judge
 from icr.work.steps import show
 
 Stage = Literal[
@@ -177,7 +177,7 @@ def _has_log_ratio(config: Config) -> bool:
 
 
 def _asks_endpoint(config: Config) -> bool:
-    return config.judge.kind == "openai"
+    return config.judge.asks_endpoint
 
 
 ONLY_WHERE: dict[str, Callable[[Config, Stage], bool]] = {
@@ -231,7 +231,7 @@ def settings_of(config: Config, stage: Stage) -> dict[str, object]:
             "judge.benchmarks": sorted(config.judge.benchmarks)
         }
     used = (key for key, stages in USES.items() if stage in stages and _counts(config, stage, key))
-    found = {key: value for key in used for value in _values(config, key)}
+    found = {key: value for key in used for value in values_of(config, key)}
     return {key: value for key, value in found.items() if key not in SINCE or value != SINCE[key]}
 
 
@@ -262,23 +262,23 @@ def append_history(path: Path, old: Config, new: Config, when: str) -> None:
 def _find_differences(old: Config, new: Config) -> Iterator[tuple[str, str, str]]:
     """(key, old value, new value) as shown; `run` is where the file is."""
     for key in USES:
-        was, now = (show(next(_values(config, key), None)) for config in (old, new))
+        was, now = (show(next(values_of(config, key), None)) for config in (old, new))
         if was != now and key != "run":
             yield key, was, now
 
 
 def _counts(config: Config, stage: Stage, key: str) -> bool:
-    if key in SINCE and not _asks_endpoint(config):
+    if key in SINCE and key != "judge.judges" and not _asks_endpoint(config):
         return False
     return key not in ONLY_WHERE or ONLY_WHERE[key](config, stage)
 
 
-def _values(config: Config, key: str) -> Iterator[object]:
-    """The key's value, if its section is there."""
+def values_of(config: object, key: str) -> Iterator[object]:
+    """What a key says in a config, besides what its inputs are, if its section is there."""
     *sections, last = key.split(".")
-    found: object = config
+    found = config
     for name in sections:
         found = getattr(found, name)
         if found is None:
             return
-    yield getattr(found, last)
+    yield found.judges_asked if isinstance(found, Judge) and last == "judges" else getattr(found, last)

@@ -144,6 +144,8 @@ def test_the_quickstart_is_fine() -> None:
         ({"train": {"report_to": "wandbb"}}, "tracker wandbb is unknown or not installed"),
         ({"train": {"warmup_ratio": 0.1, "warmup_steps": 3}}, "both warmup_ratio and warmup_steps"),
         ({"train": {"validation": 1.5}}, "a share below 1 or a whole number"),
+        ({"sampling": {"temperature": 2.5}}, "`sampling.temperature` takes a number .* ≤ 2"),
+        ({"judge": {"temperature": 3}}, "`judge.temperature` takes a number .* ≤ 2"),
         ({"judge": {"prompts": None}}, "the judge has no prompts"),
         ({"judge": {"baseline": "no-such-folder"}}, "folder .*no-such-folder not found"),
     ],

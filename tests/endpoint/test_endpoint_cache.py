@@ -16,7 +16,7 @@ import pytest
 
 from icr.base.errors import UserError
 from icr.base.files import write_text
-from icr.endpoint.cache import Cache, Writer
+from icr.endpoint.cache import Cache, Lookup, Writer
 from icr.endpoint.endpoint import _alone
 from tests.helpers.endpoints import asks, endpoint
 from tests.helpers.stub_server import Stub, says
@@ -160,3 +160,22 @@ def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cache of answers cannot be read") as caught:
         Cache(tmp_path / "c.sqlite")
     assert "c.sqlite" in caught.value.where
+
+
+def test_questions_are_looked_up_some_at_a_time_and_what_was_not_there_is_looked_up_again_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, looks = Cache(tmp_path / "c.sqlite"), list[int]()
+    found = cache.get_all
+    monkeypatch.setattr(cache, "get_all", lambda keys: looks.append(len(keys)) or found(keys))
+    keys = [f"k{n}" for n in range(12)]
+    cache.put("k1", "one")
+    lookup = Lookup(cache, 4)
+    assert [lookup.find(key, keys[n + 1 :]) for n, key in enumerate(keys[:8])] == [None, "one", *[None] * 6]
+    assert looks == [4, 4]
+    assert lookup.find("k8", keys[9:]) is None and looks == [4, 4, 4]
+    Cache(tmp_path / "c.sqlite").put_all([("k9", "theirs"), ("k10", "theirs")])
+    monkeypatch.setattr(Lookup, "FRESH", 0.0)
+    lookup._until = 0.0  # the moment is over
+    assert lookup.find("k9", keys[10:]) == "theirs" and lookup.find("k10", keys[11:]) == "theirs"
+    assert cache.get_all([f"k{n}" for n in range(1200)]) == {"k1": "one", "k9": "theirs", "k10": "theirs"}

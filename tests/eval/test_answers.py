@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval.xalpaca.answers import is_answers, load_baseline, read_answers, read_outputs
+from eval.estimate import estimate
+from eval.evaluate import evaluation_config
+from eval.xalpaca.answers import given_answers, is_answers, load_baseline, read_answers, read_outputs
 from icr.base.errors import UserError
 from icr.base.files import read_rows, write_rows
 from icr.rows import RESPONSES
+from tests.commands.test_judge_cli import write_public
 from tests.helpers.judging import Steps, write_answers
 
 PUBLIC = Path(__file__).resolve().parents[3] / "shared" / "data" / "x_alpacaeval"
@@ -174,3 +177,17 @@ def test_the_public_answers_are_read_as_they_are(tmp_path: Path) -> None:
         prompts = json.loads((PUBLIC / "prompts" / "en.json").read_text(encoding="utf-8"))
         assert joined["en"] == {str(p["id"]): asked[p["instruction"]] for p in prompts}
     assert len(generators) >= 3 and not steps.notes
+
+
+def test_a_limit_holds_for_given_answers_and_takes_the_same_prompts_in_every_language(tmp_path: Path) -> None:
+    for lang, ids in (("de", (4, 1, 3, 2)), ("en", (2, 4, 1, 3))):
+        write_public(tmp_path / "given", "m", lang, {id: f"{lang} {id}" for id in ids})
+    found = given_answers(tmp_path / "given", ["de", "en"], 3)
+    assert {lang: [a.id for a in of] for lang, of in found.items()} == {"de": ["2", "4", "1"], "en": ["2", "4", "1"]}
+    assert [a.id for a in given_answers(tmp_path / "given", ["de"], 2)["de"]] == ["4", "1"]
+    data = {"languages": ["de", "en"], "judge": {"baseline": str(tmp_path / "given"), "limit": 3}}
+    for name, out in (("given", "0 questions"), ("other", "12 questions")):
+        for lang in ("de", "en"):
+            write_public(tmp_path / "other", "o", lang, {id: f"o {id}" for id in range(1, 5)})
+        config = evaluation_config("xalpaca", str(tmp_path / name), "local:x", data.copy(), [])
+        assert estimate(config, tmp_path / "out").startswith(out)

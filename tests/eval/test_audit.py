@@ -93,6 +93,27 @@ def test_labels_correct_a_judge_by_hand() -> None:
     assert against.power == 0, "a judge that says the opposite is not used"
 
 
+def test_what_the_judge_says_in_other_languages_corrects_as_well_by_hand() -> None:
+    """λ of both by least squares; the other languages are left alone where they tell nothing, or the opposite."""
+    rng = np.random.default_rng(3)
+    truth = {str(n): float(v) for n, v in enumerate(rng.normal(50, 10, 400))}
+    f, g = ({id: value + float(rng.normal(0, 10)) for id, value in truth.items()} for _ in range(2))
+    y = {id: truth[id] for id in list(f)[:100]}
+    got, alone = correct(y, f, g), correct(y, f)
+    columns = np.array([list(f.values()), list(g.values())])
+    people = np.array(list(y.values()))
+    covariances = [np.cov(people, column[:100])[0, 1] for column in columns]
+    power, elsewhere = np.linalg.solve(np.cov(columns), covariances) / (1 + 100 / 300)
+    assert (got.power, got.elsewhere) == pytest.approx((power, elsewhere)) and min(power, elsewhere) > 0
+    told = power * columns[0] + elsewhere * columns[1]
+    assert got.part.value == pytest.approx(told[100:].mean() + (people - told[:100]).mean())
+    variance = told[100:].var(ddof=1) / 300 + (people - told[:100]).var(ddof=1) / 100
+    assert estimate([got.part]).se == pytest.approx(math.sqrt(variance)) and variance < estimate([alone.part]).se ** 2
+    for other in (f, {id: -value for id, value in g.items()}, dict.fromkeys(f, 1.0)):
+        same = correct(y, f, other)
+        assert same.elsewhere == 0 and same.part.value == pytest.approx(alone.part.value)
+
+
 @pytest.mark.parametrize("soft", [True, False], ids=["probabilities", "labels"])
 def test_planted_biases_are_found(soft: bool) -> None:
     """A part of `benchmarks.audit`: 15 runs of five languages; three standard errors of .95 are .08."""

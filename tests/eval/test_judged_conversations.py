@@ -106,10 +106,10 @@ def test_reward_accuracy_on_pairs_of_conversations(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [SHOWN, dump_conversation(TALK)])
 def test_given_answers_keep_their_instruction_whatever_it_looks_like(tmp_path: Path, text: str) -> None:
-    from eval.xalpaca.answers import write_answers
+    from eval.xalpaca.answers import given_answers, write_answers
 
     (tmp_path / "public").mkdir()
     (tmp_path / "public" / "de.json").write_text(json.dumps([{"id": 1, "instruction": text, "output": "Ja."}]))
-    write_answers(tmp_path / "public", ["de"], tmp_path / "answers")
+    write_answers(given_answers(tmp_path / "public", ["de"], None), tmp_path / "answers")
     (answer,) = read_answers(tmp_path / "answers")["de"]
     assert answer.instruction == text and answer.prompt == wrap_text(text)

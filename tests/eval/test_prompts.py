@@ -12,8 +12,9 @@ import pytest
 from eval.accuracy import run_agreement, summarise
 from eval.evaluate import evaluation_config
 from eval.judges.asking import Judging
-from eval.judges.prompts import BUILT_IN, Prompts, built_in, check_prompts, find_prompts, identify_prompts, read_prompts
+from eval.judges.prompts import built_in, check_prompts, find_prompts, identify_prompts, read_prompts
 from eval.judges.question import Question
+from eval.judges.wording import BUILT_IN, Prompts
 from eval.mtbench.grade import points_of
 from eval.standing import describe_evaluation
 from eval.xalpaca.answers import load_baseline, read_answers
@@ -178,7 +179,7 @@ def test_an_evaluation_knows_its_template(tmp_path: Path) -> None:
     _, baseline = make_round(tmp_path, 2)
     config = evaluation_config("xalpaca", str(baseline), "openai:m", {"languages": ["en"], "judge": {
         "baseline": str(baseline)}}, [f"judge.template={write(tmp_path, OWN)}"])  # fmt: skip
-    step = describe_evaluation(config, None, None, str)
+    step = describe_evaluation(config, None, {}, str)
     assert "judge template of xalpaca" in step.inputs and "judge.template" not in step.settings
 
 

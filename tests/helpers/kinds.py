@@ -110,7 +110,7 @@ def make_context(
         trained=str(run.round(1).model),
         reference=reference,
         previous=str(previous or reference),
-        judge_model=None,
+        judge_models={},
         machine=Here(),  # type: ignore[arg-type]
         step=Step("round-1/score"),
         template=Template(),

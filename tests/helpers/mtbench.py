@@ -131,7 +131,7 @@ class Answering(Resident):
 
 def make_evaluation(config: EvaluationConfig, model: str, out: Path, machine: Any, key: str = "key") -> Evaluation:
     """MT-Bench on `model` (""; its answers are in `out`), answered and judged by the workers of `machine`."""
-    judge_model = config.judge.local_model
+    judge_models = {judge.local_model: judge.local_model for judge in config.judge.each.values() if judge.local_model}
     assert config.judge.mtbench is not None
     longest = bound_conversation(
         load_questions(config.judge.mtbench, config.languages), config.judge.mtbench.max_tokens
@@ -145,7 +145,7 @@ def make_evaluation(config: EvaluationConfig, model: str, out: Path, machine: An
         template=Template(),
         sampling=config.sampling,
         judge=config.judge,
-        judge_model=judge_model,
+        judge_models=judge_models,
         machine=machine,
         engine=EngineSettings(backend="transformers", precision="fp32", window=window),
         key=key,

@@ -92,7 +92,8 @@ def test_every_class_is_one() -> None:
 
 @pytest.mark.parametrize("key", [key for key in LEAVES if key != "judge.benchmarks"])  # that one has its own test
 def test_a_key_counts_for_the_stages_that_the_table_names_and_no_others(key: str) -> None:
-    changed = change(ALL, key, "changed")
+    value = [{"model": "changed"}] if key == "judge.judges" else "changed"  # of these, the inputs are taken out
+    changed = change(ALL, key, value)
     differ = {stage for stage in STAGES if settings_of(changed, stage) != settings_of(ALL, stage)}
     expected = set(USES[key]) & set(STAGES)
     if key == "reward.kind":
@@ -100,7 +101,7 @@ def test_a_key_counts_for_the_stages_that_the_table_names_and_no_others(key: str
     if any(stage.startswith("judge/") for stage in expected):
         expected |= {"judge"}
     assert differ == expected
-    assert all(settings_of(changed, stage)[key] == "changed" for stage in differ)
+    assert all(settings_of(changed, stage)[key] == value for stage in differ)
 
 
 def test_operational_keys_are_those_that_change_no_result() -> None:

@@ -20,7 +20,7 @@ def judge(context: Context) -> Counts:
         template=context.template,
         sampling=config.sampling,
         judge=config.judge,
-        judge_model=context.judge_model,
+        judge_models=context.judge_models,
         machine=context.machine,
         engine=context.engine,
         key=context.step.key,
