@@ -43,6 +43,8 @@ def plan(
     folder = RunDir(Path(checked.run) if checked.run else Path("runs", path.stem).resolve())
     counts = _read_counts(gpus) if gpus else [None]
     known = know(checked, inputs, folder, gpu=gpu, parameters=read_parameters(parameters) if parameters else None)
+    if gpus and known.device.kind == "cpu":
+        raise UserError("a processor has no GPUs to count", where=f"--gpus {gpus}", do="name a GPU as well: --gpu h100")
     lengths = None
     if probe:
         from icr.planning.probe import probe_lengths

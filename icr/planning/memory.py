@@ -242,7 +242,10 @@ def _misfit_training(setup: Setup, lengths: Lengths) -> Iterator[Misfit]:
         "LoRA" if setup.train.lora else {"zero2": "ZeRO-2", "zero3": "ZeRO-3"}.get(setup.train.deepspeed, "a training")
     )
     on = f"{setup.processes} × {_gib(memory)}" if setup.gpu else _gib(memory)
-    what = f"{how} of {setup.policy.parameters / 1e9:.1f}B parameters needs {_gib(needed)} a process on {on}"
+    what = (
+        f"{how} of {setup.policy.parameters / 1e9:.1f}B parameters needs {_gib(needed)} a process; of {on}, "
+        f"{_gib(USABLE * memory)} each can be counted on"
+    )
     change = next((change for change in _changes(setup) if _trains(_changed(setup, change), lengths)), {})
     more = next(
         (n for n in (2, 4, 8, 16, 32, 64) if n > setup.devices and _trains(replace(setup, devices=n), lengths)), None
