@@ -27,7 +27,8 @@ SAME = 1.1
 NEAR = 4.0
 """Factor up to which a rate is carried over to another size."""
 TRUST = {"start": 0.15, "work": 0.05}
-"""How strongly the assumed start-up and the assumed speed hold against an observation: its weight is 1."""
+"""How strongly the assumed start-up and the assumed speed hold against an observation, whose weight is 1: the speed of
+a machine is less known than what starts."""
 
 
 class Observation(BaseModel):
@@ -128,13 +129,14 @@ class Factors:
 
 
 def fit(observations: Sequence[Observation]) -> Factors:
-    """The factors f, g ≥ 0 that make f·start + g·work closest to what stages took, in relative terms.
+    """The factors f, g ≥ 0 that make f·start + g·work closest to what stages took, as shares of what was assumed.
 
-    min Σ ((f·startᵢ + g·workᵢ)/secondsᵢ − 1)² + 0.15²·(f − 1)² + 0.05²·(g − 1)².
+    min Σ ((f·startᵢ + g·workᵢ − secondsᵢ) ÷ (startᵢ + workᵢ))² + 0.15²·(f − 1)² + 0.05²·(g − 1)².
     """
-    rows = [[o.start / o.seconds, o.work / o.seconds] for o in observations if o.seconds > 0]
+    counted = [(o, o.start + o.work) for o in observations if o.start + o.work > 0]
+    rows = [[o.start / assumed, o.work / assumed] for o, assumed in counted]
     rows += [[TRUST["start"], 0.0], [0.0, TRUST["work"]]]
-    wanted = [1.0] * (len(rows) - 2) + [TRUST["start"], TRUST["work"]]
+    wanted = [o.seconds / assumed for o, assumed in counted] + [TRUST["start"], TRUST["work"]]
     found, _ = nnls(np.array(rows), np.array(wanted))
     return Factors(float(found[0]), float(found[1]))
 
