@@ -35,8 +35,9 @@ EFFICIENCY = {
     "cpu": {"sample": 0.35, "score": 0.6, "train": 0.5},
 }
 """Share of a device's operations that a kind of work reaches. On GPUs: assumed, no run on one has confirmed them."""
-SPREAD = {"gpu": (0.6, 2.5), "cpu": (0.35, 3.0)}
-"""What the work takes at best and at worst, as multiples of the estimate by these shares."""
+SPREAD = {"gpu": (0.6, 2.5), "cpu": (0.2, 3.0)}
+"""What the work takes at best and at worst, as multiples of the estimate by these shares. A processor may have had
+other work while it was measured, or while it runs."""
 
 
 def forward_flops(facts: ModelFacts, tokens: float, sequence: float) -> float:

@@ -25,8 +25,8 @@ from loops.disk import estimate_disk
 
 Kind = Literal["sample", "score", "train", "judge", "tables"]
 START: dict[str, dict[str, float]] = {
-    "cpu": {"engine": 12.0, "reload": 1.5, "scorer": 2.5, "training": 12.0},
-    "gpu": {"engine": 60.0, "reload": 5.0, "scorer": 15.0, "training": 105.0},
+    "cpu": {"engine": 12.0, "reload": 1.5, "scorer": 2.5, "training": 12.0, "first": 10.0},
+    "gpu": {"engine": 60.0, "reload": 5.0, "scorer": 15.0, "training": 105.0, "first": 20.0},
 }
 """Seconds. On two cores: measured, 2026-11. On GPUs: as others report of vLLM and DeepSpeed, not confirmed by a run."""
 EACH_RESPONSE = 2e-4
@@ -208,6 +208,7 @@ def _translate(setup: Setup, lengths: Lengths) -> Job:
 def _align(setup: Setup) -> Iterator[Job]:
     """DPO on the English pairs, after one pass of the reference over them."""
     alignment = setup.config.alignment
+    yield Job("tables", "models and libraries", start=_start(setup, "first"))
     sequences = [prompt + answer for prompt, *answers in setup.texts.alignment for answer in answers]
     epochs = alignment.epochs if alignment else 1.0
     yield from _training(setup, setup.reference, sum(sequences), len(sequences), epochs)
