@@ -98,7 +98,7 @@ def _sheet(lang: str, pairs: Sequence[PairTexts], wording: Wording) -> Sheet:
         }
 
     points = [points_of(chosen_first(pair), wording) for pair in pairs]
-    return Sheet(lang, [_question(lang, pair, wording) for pair in pairs], points, AGREEMENT, row)
+    return Sheet(lang, [make_question(lang, pair, wording) for pair in pairs], points, AGREEMENT, row)
 
 
 def points_of(first: bool, wording: Wording) -> tuple[float, ...]:
@@ -145,7 +145,8 @@ def _language(rows: Sequence[Agreement], part: Part | None) -> Fields:
     return explained(join([row | {"why": {} if ties else {"ties": NO_VERDICT}}, rate]))
 
 
-def _question(lang: str, pair: PairTexts, wording: Wording) -> Question:
+def make_question(lang: str, pair: PairTexts, wording: Wording) -> Question:
+    """Which of a pair's two responses is better, shown in an order that depends on the pair alone."""
     texts = (pair["chosen"], pair["rejected"]) if chosen_first(pair) else (pair["rejected"], pair["chosen"])
     prompt = load_conversation(pair["prompt"])
     return Question.of(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["ICR_JUDGE_CACHE"] = "none"  # a stub at the port of an earlier one is another server
+os.environ["ICR_RATES"] = "none"  # tiny models say nothing about real ones
 
 Config = Callable[..., Path]
 """What `tiny_config` gives: a folder and changes to the config → its file."""

@@ -52,7 +52,7 @@ def iterate(
         changes["rounds"] = rounds
     if objective is not None:
         changes["objective"] = objective
-    with _controller(config, run, set_, changes, from_round) as controller:
+    with _controller(config, run, set_, changes, from_round, planned=True) as controller:
         controller.iterate()
         report = write_report(controller.run)
         lines = conclude(collect(controller.run), _typed(controller.run.path))
@@ -77,8 +77,15 @@ def _controller(
     overrides: list[str] | None,
     changes: dict[str, object] | None = None,
     from_round: Path | None = None,
+    *,
+    planned: bool = False,
 ) -> Iterator[Controller]:
+    """
+    Args:
+        planned: say what the run will cost, and refuse what cannot fit.
+    """
     from icr.base.rundir import RunDir
+    from icr.planning.start import Start
     from icr.report.live import LivePage
     from icr.rounds.controller import Controller
 
@@ -86,7 +93,16 @@ def _controller(
     assert resolved.run is not None
     run_dir, console = RunDir(Path(resolved.run)), stderr()
     page = LivePage(run_dir, lambda line: console.print(f"  note: {line}", highlight=False, markup=False))
-    controller = Controller(run_dir, resolved, inputs, console, after_stage=page.update)
+    updates = [page.update]
+    if planned:
+        start = Start(run_dir, resolved, inputs, lambda line: console.print(line, highlight=False, markup=False))
+        updates.append(start.update)
+
+    def after_stage() -> None:
+        for update in updates:
+            update()
+
+    controller = Controller(run_dir, resolved, inputs, console, after_stage=after_stage)
     try:
         yield controller
     finally:

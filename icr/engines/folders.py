@@ -204,10 +204,21 @@ def cached_snapshot(name: str) -> Path | None:
 
 def _dequantised(gguf: Path, chat_template: str | None) -> Path:
     template = Path(chat_template).read_text(encoding="utf-8") if chat_template else ""
+    return _cached(_name_dequantised(gguf, template), lambda made: _dequantise(gguf, template, made))
+
+
+def _name_dequantised(gguf: Path, template: str) -> str:
     with open(gguf, "rb") as handle:
         digest = hashlib.file_digest(handle, "sha256")
     digest.update(template.encode())
-    return _cached(f"{gguf.stem}-{digest.hexdigest()[:16]}", lambda made: _dequantise(gguf, template, made))
+    return f"{gguf.stem}-{digest.hexdigest()[:16]}"
+
+
+def find_dequantised(gguf: Path, chat_template: str | None = None) -> Path | None:
+    """The folder that `materialise` has made of a .gguf file before; None where it has not."""
+    template = Path(chat_template).read_text(encoding="utf-8") if chat_template else ""
+    folder = cache_root() / _name_dequantised(gguf, template)
+    return folder if folder.is_dir() else None
 
 
 def _cached(name: str, make: Callable[[Path], None]) -> Path:

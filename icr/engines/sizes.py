@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_object
 from icr.base.hub import find_cached
-from icr.engines.weights import read_header
+from icr.engines.weights import Stored, read_header
 
 GIB = 2**30
 BYTES = {"fp32": 4, "bf16": 2}
@@ -58,6 +59,11 @@ def measure_checkpoint(model: str) -> CheckpointSize | None:
         tensors = {name: tensor for file in files for name, tensor in read_header(file, model).items()}
     except (OSError, UserError):
         return None  # that the file is broken is said where it is loaded
+    return measure_tensors(tensors)
+
+
+def measure_tensors(tensors: Mapping[str, Stored]) -> CheckpointSize | None:
+    """The size of these tensors, by name; None of none."""
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
     stored = sum(tensor.size for tensor in tensors.values())
     layers = [t.shape for name, t in tensors.items() if not any(part in name for part in NO_LAYERS)]

@@ -162,7 +162,16 @@ def imports(path: Path, top_only: bool) -> set[str]:
     return found
 
 
-LIGHT = ("icr/base", "icr/config", "icr/endpoint", "icr/rounds", "icr/experiments", "icr/report", "icr/commands")
+LIGHT = (
+    "icr/base",
+    "icr/config",
+    "icr/endpoint",
+    "icr/rounds",
+    "icr/planning",
+    "icr/experiments",
+    "icr/report",
+    "icr/commands",
+)
 """Rooms of the driver: what they need of torch or transformers they import where it is needed."""
 
 
