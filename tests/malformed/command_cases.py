@@ -93,6 +93,10 @@ def rewards() -> Iterator[Case]:
     yield said("reward accuracy: no data", "rm|eval|MODEL|--data|DIR|--out|DIR/o", "not a folder of preference data")
     yield said("reward accuracy: a split", "rm|eval|MODEL|--data|DIR|--out|DIR/o|--split|test", "unknown split test")
     yield said("reward benchmark: no rows", "rm|bench|--on|DIR/none.jsonl|--out|DIR/o", "none.jsonl not found", "--on")
+    yield said("a look: at nothing", "rm|look|--out|DIR/o", "there is nothing to look at", "--data")
+    yield said("a look: no languages", "rm|look|x|--parallel|HELDOUT|--out|DIR/o", "need their languages", "--languages")
+    yield said("a look: a state", "rm|look|x|--parallel|HELDOUT|--states|first|--out|DIR/o", "unknown state first")
+    yield said("a look: rates alone", "rm|look|--rates|DIR/r.csv|--out|DIR/o", "rates and features go together")
     yield said("reward benchmark: a language", "rm|bench|--on|x|--out|DIR/o|--lang|xx", "'xx'", "--lang")
 
 
