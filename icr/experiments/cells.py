@@ -58,6 +58,8 @@ class Recorded:
     """What the folder has of it, for messages."""
     again: Callable[[], bool] = field(default=lambda: False)
     """Whether something in a finished cell is worth another try."""
+    leaves: tuple[str, ...] | None = None
+    """What unfinished work leaves in the folder, where the folder has other things as well."""
 
     def done(self) -> bool:
         record = read_record(self.folder)
@@ -73,7 +75,7 @@ class Recorded:
             whole=self._is_whole(),
             holds=self.holds,
             where=self.folder,
-            remove=lambda: shutil.rmtree(self.folder, ignore_errors=True),
+            remove=self._remove,
             note=note,
             do=DO,
         )
@@ -91,6 +93,14 @@ class Recorded:
             record.finished = time.time()
             record.seconds += time.monotonic() - began
             self._write(record)
+
+    def _remove(self) -> None:
+        names = [""] if self.leaves is None else self.leaves
+        for path in (self.folder / name for name in names):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def _is_whole(self) -> bool:
         return all((self.folder / name).exists() for name in self.files)

@@ -122,11 +122,12 @@ def describe_training(config: RewardModelConfig, inputs: RewardInputs) -> Step:
     named |= {"training data": hash_file(data / TRAIN), "validation data": hash_file(data / VALIDATION)}
     if config.chat_template:
         named["chat template"] = hash_file(Path(config.chat_template))
-    settings = {key: value for key, value in flatten(config).items() if key not in INPUTS and not _may_change(key)}
+    settings = {key: value for key, value in flatten(config).items() if key not in INPUTS and not may_change(key)}
     return Step("train", named, settings)
 
 
-def _may_change(key: str) -> bool:
+def may_change(key: str) -> bool:
+    """Whether a key of the config may change at any restart: the result does not depend on it."""
     return USES.get(key) == (OPERATIONAL,) if key.startswith("train.") else False
 
 

@@ -104,6 +104,7 @@ def rewards() -> Iterator[Case]:
 
 def transfer() -> Iterator[Case]:
     """`icr transfer`."""
+    yield said("sft: no data", "sft|CONFIG|--set|data.path=x", "`base` is missing", "unknown key `models`")
     yield said("transfer: no file", "transfer|DIR/none.yaml", "none.yaml not found")
     line = "transfer|rmt-oasst1|--set|languages={sources: [en], targets: [es]}|--set|data={preferences: x}"
     yield said("transfer: another kind of config", line, "unknown key `loss`", "reward_model")
