@@ -22,6 +22,7 @@ from icr.commands.chat import chat
 from icr.commands.compare import compare
 from icr.commands.data import data_app
 from icr.commands.export import export
+from icr.commands.human import human_app
 from icr.commands.judge import judge_app
 from icr.commands.prompts import prompts_app
 from icr.commands.reward_models import rm_app
@@ -101,6 +102,7 @@ for _name, _help in {
 judge_app.command()(audit)
 app.command("best-of-n")(best_of_n)
 app.add_typer(judge_app, name="judge")
+app.add_typer(human_app, name="human")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
 app.add_typer(rm_app, name="rm")

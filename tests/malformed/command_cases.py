@@ -104,6 +104,9 @@ def rewards() -> Iterator[Case]:
 
 def transfer() -> Iterator[Case]:
     """`icr transfer`."""
+    yield said("people: no pairs", "human|import|DIR|DIR/v.csv", "no exported pairs", "icr human export")
+    line = "human|export|DIR/none|--baseline|DIR|--languages|de|--out|DIR/o"
+    yield said("people: no answers", line, "no answers in de", "none", "add de.json")
     yield said("sft: no data", "sft|CONFIG|--set|data.path=x", "`base` is missing", "unknown key `models`")
     yield said("transfer: no file", "transfer|DIR/none.yaml", "none.yaml not found")
     line = "transfer|rmt-oasst1|--set|languages={sources: [en], targets: [es]}|--set|data={preferences: x}"
