@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from icr.config.reward_model import RewardModelConfig, RewardTrain
 from icr.config.schema import Config
+from icr.config.sft import SftConfig, SftTrain
 
 HEAD = """# Config
 
@@ -34,7 +35,13 @@ One YAML file, read as [a run's](config.md). Keys of `train` that are not explai
 
 This page is generated from `icr/config/reward_model.py`.
 """
-HIDDEN = {RewardTrain: ("beta", "nll_weight", "validation")}
+SFT_HEAD = """# Config of icr sft
+
+One YAML file, read as [a run's](config.md). Keys of `train` that are not explained otherwise are the same there.
+
+This page is generated from `icr/config/sft.py`.
+"""
+HIDDEN = dict.fromkeys((RewardTrain, SftTrain), ("beta", "nll_weight", "validation"))
 """Keys that a section inherits and refuses."""
 
 
@@ -98,7 +105,11 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-PAGES = {"config.md": render, "reward-model-config.md": partial(render, RewardModelConfig, REWARD_HEAD)}
+PAGES = {
+    "config.md": render,
+    "reward-model-config.md": partial(render, RewardModelConfig, REWARD_HEAD),
+    "sft-config.md": partial(render, SftConfig, SFT_HEAD),
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -136,6 +136,7 @@ def settle_step(
     where: Path,
     remove: Callable[[], None],
     note: Callable[[str], None],
+    do: str = DO,
 ) -> StageRecord | None:
     """The record of a step as it still holds; None if the step was not started.
 
@@ -156,7 +157,7 @@ def settle_step(
     if changes and (others or record.state == "done"):
         lines = "\n".join(f"    {change}" for change in changes)
         what = f"this folder holds {holds} of other files or with other settings:\n{lines}"
-        raise UserError(what, where=str(where), do=DO)
+        raise UserError(what, where=str(where), do=do)
     if changes:
         note(f"{step.title} starts over: {'; '.join(changes)}")
         remove()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from eval.reward_models.accuracy import Score, compare_rights
 from eval.reward_models.bench import Scores, longer_wins, summarise
 from eval.reward_models.bench_rows import BenchRow, read_bench
+from eval.reward_models.flat import make_csv, without_lists
 from eval.reward_models.scoring import Measured, Scorer, locate_reward_model, measure, short_name
 from icr.base.content import identify_model
 from icr.base.errors import UserError
@@ -83,11 +82,11 @@ def evaluate_models(
     result["notes"] = [] if result["documents"] else [NO_DOCUMENTS]
     write_json(out / "accuracy.json", result)
     flat = [
-        {"model": name, "data": data.name, "split": split, "language": lang, **_without_lists(figures)}
+        {"model": name, "data": data.name, "split": split, "language": lang, **without_lists(figures)}
         for name, by_language in result["models"].items()
         for lang, figures in by_language.items()
     ]
-    write_text(out / "accuracy.csv", _csv(flat))
+    write_text(out / "accuracy.csv", make_csv(flat))
     return result
 
 
@@ -116,7 +115,7 @@ def measure_models(
     Raises:
         ConfigError, UserError, StageFailed: as `evaluate_models`.
     """
-    with _scorers(models, out, console) as scorers:
+    with open_scorers(models, out, console) as scorers:
         return {name: measure(scorer, found.kind, rows, found.train) for name, scorer in scorers}
 
 
@@ -145,7 +144,7 @@ def bench_models(models: Sequence[str], source: str, lang: str, out: Path, conso
     rows = read_bench(source, lang)
     longer = longer_wins(rows)
     result: Fields = {"rows": len(rows), "longer": longer, "models": {}}
-    with _scorers(models, out, console) as scorers:
+    with open_scorers(models, out, console) as scorers:
         for name, scorer in scorers:
             scores = _score(scorer.scores, rows)
             result["models"][name] = summarise(rows, scores)
@@ -156,19 +155,19 @@ def bench_models(models: Sequence[str], source: str, lang: str, out: Path, conso
             "model": name,
             "language": lang,
             "subset": subset,
-            **_without_lists(figures),
+            **without_lists(figures),
             "longer": longer[lang][subset],
         }
         for name, languages in result["models"].items()
         for lang, found in languages.items()
         for subset, figures in found["subsets"].items()
     ]
-    write_text(out / "bench.csv", _csv(flat))
+    write_text(out / "bench.csv", make_csv(flat))
     return result
 
 
 @contextmanager
-def _scorers(models: Sequence[str], out: Path, console: Console) -> Iterator[Iterator[tuple[str, Scorer]]]:
+def open_scorers(models: Sequence[str], out: Path, console: Console) -> Iterator[Iterator[tuple[str, Scorer]]]:
     """Each model at work, one after the other, in the folder OUT.
 
     Raises:
@@ -210,25 +209,3 @@ def _score_file(rows: Sequence[BenchRow], scores: Sequence[Scores]) -> str:
         for row, (chosen, rejected) in zip(rows, scores, strict=True)
     )  # fmt: skip
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-
-
-def _without_lists(figures: Mapping[str, object]) -> dict[str, object]:
-    """An interval as two columns, `low` and `high`."""
-    flat: dict[str, object] = {}
-    for name, value in figures.items():
-        if name.endswith("interval"):
-            low, high = value if isinstance(value, list) else (None, None)
-            prefix = name.removesuffix("interval")
-            flat |= {f"{prefix}low": low, f"{prefix}high": high}
-        elif not isinstance(value, dict | list):
-            flat[name] = value
-    return flat
-
-
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

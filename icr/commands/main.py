@@ -22,10 +22,12 @@ from icr.commands.chat import chat
 from icr.commands.compare import compare
 from icr.commands.data import data_app
 from icr.commands.export import export
+from icr.commands.human import human_app
 from icr.commands.judge import judge_app
 from icr.commands.plan import plan
 from icr.commands.prompts import prompts_app
 from icr.commands.reward_models import rm_app
+from icr.commands.sft import sft
 from icr.commands.start import init, recipes
 from icr.commands.transfer import transfer
 
@@ -87,7 +89,7 @@ def _say(text: str) -> None:
 app.callback(help=app.info.help)(options)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, recipes, runs.iterate, inspect.status, inspect.best, inspect.report, inspect.validate),
-    *(plan, chat, export, inspect.lc, compare, transfer, env),
+    *(plan, chat, export, inspect.lc, compare, transfer, sft, env),
 )
 for _command in _COMMANDS:
     app.command()(_command)
@@ -101,6 +103,7 @@ for _name, _help in {
 judge_app.command()(audit)
 app.command("best-of-n")(best_of_n)
 app.add_typer(judge_app, name="judge")
+app.add_typer(human_app, name="human")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
 app.add_typer(rm_app, name="rm")

@@ -11,6 +11,7 @@ import typer
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
+from icr.commands.look import look
 from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 rm_app = typer.Typer(
     name="rm",
-    help="Reward models: data, training, accuracy, benchmarks.",
+    help="Reward models: data, training, accuracy, benchmarks, looking inside.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+rm_app.command()(look)
 
 
 @rm_app.command()

@@ -14,7 +14,7 @@ from icr.commands.options import JsonOption, QuietOption, SetOption, print_json,
 def transfer(
     experiment: Annotated[str, typer.Argument(help="A YAML file (docs/transfer-matrix.md).")],
     run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the file's.")] = None,
-    only: Annotated[str, typer.Option("--only", help="Train only the steps of this pattern, such as 'rm-e*'.")] = "*",
+    only: Annotated[str, typer.Option("--only", help="Run only the steps of this pattern, such as 'rm-e*'.")] = "*",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done. Run nothing.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -22,30 +22,30 @@ def transfer(
 ) -> None:
     """Find which source language serves which target language.
 
-    A reward model is trained on each source, and all are measured in every target.
+    A reward model is trained on each source, and all are measured in every target; best of n under each, if asked.
 
-    Rerun the same command to resume. Languages may be added to the file: only their cells are run.
+    Rerun the same command to resume. Languages and judges may be added to the file: only their cells are run.
     """
     from icr.config.load import find_config, load_section
     from icr.config.reward_model import RECIPES
     from icr.config.transfer import TransferConfig
-    from icr.experiments.transfer import check_cells, is_trained, plan_cells, run_transfer
+    from icr.experiments.transfer import list_transfer, run_transfer
     from icr.report.transfer import transfer_tables, write_transfer_page
+    from icr.report.transfer_align import describe_work
 
     changes = {} if run is None else {"run": str(run)}
     config = load_section(TransferConfig, find_config(experiment, RECIPES), set_ or [], changes)
     if config.run is None:
         raise UserError("the output folder is missing", where="run", do="name it in the file, or with --run")
     if dry_run:
-        cells = plan_cells(config)
-        inputs = check_cells(config, cells)
-        trained = {cell.name: is_trained(cell, inputs[cell.name]) for cell in cells}
+        states, counts = list_transfer(config, stderr())
         if json_:
-            print_json({"trained": trained, "targets": config.languages.targets})
+            print_json({"steps": states, "work": counts})
             return
-        for name, done in trained.items():
-            print(f"{name:<16}{'done' if done else 'to train'}")
-        print(f"{len(cells)} reward models × {len(config.languages.targets)} targets")
+        width = 2 + max(map(len, states))
+        for name, state in states.items():
+            print(f"{name:<{width}}{state}")
+        print(describe_work(config, counts))
         return
     result, failed = run_transfer(config, only, stderr())
     page = write_transfer_page(result, Path(config.run))

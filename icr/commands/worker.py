@@ -9,7 +9,7 @@ from eval.mtbench import sampling as mtbench_sampling
 from eval.mtbench import writing
 from eval.nlp import measuring
 from icr.rounds.stages import measure, train, translate
-from icr.work import classify, prepare, sampling
+from icr.work import classify, encode, prepare, represent, sampling
 from icr.work.pool import Task
 from icr.work.probe import EngineProbeTask, ProbeTask
 from icr.work.resident import Resident
@@ -25,6 +25,8 @@ REGISTERED: tuple[tuple[type[Task], Function[Resident]], ...] = (
     (measure.LogpsTask, measure.sum_logps),
     (classify.ReadTask, classify.read),
     (classify.ClassifyTask, classify.classify),
+    (encode.EncodeAnswersTask, encode.encode_answers),
+    (represent.RepresentTask, represent.represent),
     (measure.CustomTask, measure.call_custom),
     (train.EncodeTask, train.encode_pairs),
     (train.ReferenceTask, train.score_requests),

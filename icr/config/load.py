@@ -25,7 +25,9 @@ PATHS: tuple[Keys, ...] = (
     ("alignment", "pairs"),
     ("data", "path"),
     ("data", "preferences"),
+    ("data", "prompts"),
     ("reward_model", "chat_template"),
+    ("align", "chat_template"),
     ("prompts", "path"),
     ("judge", "prompts"),
     ("judge", "baseline"),
@@ -48,6 +50,7 @@ PATHS_OR_NAMES: tuple[Keys, ...] = (
     ("reward", "model"),
     ("train", "deepspeed"),
     ("judge", "model"),
+    ("align", "policy"),
 )
 """Keys that are a path when such a file or folder exists, else a hub id or a word."""
 WORDS = ("round-0", "zero2", "zero3", "none", "judge")
@@ -247,6 +250,10 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
         elif value is not None:
             _resolve(section, keys[-1], keys, bases)
     _resolve_judges(data.get("judge"), bases)
+    judges = data.get("judges")
+    for judge in judges if isinstance(judges, list) else []:
+        if isinstance(judge, dict):
+            resolve_paths({"judge": judge}, base)
 
 
 def _resolve_judges(judge: object, bases: Sequence[Path]) -> None:

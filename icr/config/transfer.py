@@ -6,7 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from icr.config.best_of_n import CandidateSampling
 from icr.config.reward_model import RewardTrain
+from icr.config.schema import Judge
 from icr.config.values import Count, NonNegative, Section, TemplateArguments, Text, Tokens
 
 Languages = Annotated[list[Text], Field(min_length=1)]
@@ -43,6 +45,10 @@ class TransferData(Section):
     """Use only the first N training rows of each language, so that sources are compared at one size."""
     mix: Literal["natural", "even"] = "natural"
     """As in `icr rm train`: what a pooled model sees of each language."""
+    prompts: Text | None = None
+    """What the policy answers in every target, in any form of prompts; for `align`."""
+    prompt_limit: Count | None = None
+    """Use only the first N prompts."""
 
 
 class TransferModels(Section):
@@ -58,6 +64,25 @@ class TransferModels(Section):
     train: RewardTrain = RewardTrain()
 
 
+class TransferBestOfN(CandidateSampling):
+    """The candidates of every target, with the keys of a run's `sampling`."""
+
+    k: Count | None = None
+    """The answers are the best of the first k. Without it: of all n."""
+
+
+class TransferAlign(Section):
+    """What the reward models are used for."""
+
+    policy: Text | None = None
+    """The model that answers: hub id, folder or .gguf file. Without it: `base`."""
+    chat_template: Text | None = None
+    """A Jinja file, for policies whose tokenizer has no chat template."""
+    template_arguments: TemplateArguments = {}
+    """Arguments of the policy's chat template."""
+    best_of_n: TransferBestOfN
+
+
 class TransferConfig(Section):
     """The content of the file that `icr transfer` reads."""
 
@@ -68,3 +93,20 @@ class TransferConfig(Section):
     languages: TransferLanguages
     data: TransferData
     reward_model: TransferModels = TransferModels()
+    align: TransferAlign | None = None
+    """Best of n under every reward model, in every target."""
+    judges: list[Judge] = []
+    """Who compares the best answers with the policy's own, each with the keys of a run's `judge`."""
+
+    @model_validator(mode="after")
+    def _check_align(self) -> Self:
+        if self.align is not None and self.data.prompts is None:
+            raise ValueError("align needs data.prompts: name a folder of LANG.jsonl")
+        if self.align is None and self.judges:
+            raise ValueError("judges compare what align makes: add align, or remove judges")
+        best = self.align.best_of_n if self.align else None
+        if best is not None and best.k is not None and best.k > best.n:
+            raise ValueError(f"the best of {best.k} cannot be taken of {best.n} candidates: lower k, or raise n")
+        if any(judge.kind == "none" or judge.judges for judge in self.judges):
+            raise ValueError("each of judges is one judge: give it kind and model")
+        return self

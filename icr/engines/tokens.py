@@ -56,6 +56,14 @@ class Guard:
         segments: list[int] = encoded.get("token_type_ids") or [0] * len(ids)
         return list(zip(ids, segments, strict=True))
 
+    def encode_whole(self, text: str) -> list[int]:
+        """Token ids of a text with the special tokens that the tokenizer puts around it; nothing in it becomes one."""
+        if self._tokenizer.is_fast and self.pattern.search(text):
+            plain, _ = self._copy(choose_mark(text))
+            return list(plain.encode(text).ids)
+        ids: list[int] = self._tokenizer(text)["input_ids"]
+        return ids
+
     def hide(self, text: str, mark: str) -> str:
         """The text with placeholders for what spells a control token, so that a template can be put around it."""
         return self.pattern.sub(lambda found: f"{mark}{self._numbers[found[0]]}{mark}", text)

@@ -25,7 +25,7 @@ RESULT = "best_of_k.json"
 
 
 class CandidateScore(TypedDict):
-    """A candidate under a reward: OUT/scores/NAME/LANG.parquet."""
+    """A candidate under a reward: LANG.parquet of a folder of scores."""
 
     prompt_id: str
     lang: str
@@ -38,7 +38,7 @@ class CandidateScore(TypedDict):
 
 
 class BestAnswer(TypedDict):
-    """The chosen candidate of a prompt: OUT/best/NAME/answers.parquet."""
+    """The chosen candidate of a prompt: answers.parquet."""
 
     prompt_id: str
     lang: str
@@ -54,25 +54,30 @@ Scored = Mapping[str, Sequence[float | None]]
 """Prompt id → the score of each candidate, by sample."""
 
 
-def write_best(out: Path, config: BestOfNConfig, reward: CandidateReward, k: int) -> Fields:
-    """OUT/best/NAME: answers.parquet and LANG.json with the best of the first k candidates, and best_of_k.json.
+def write_best(
+    folder: Path, samples: Path, scores: Path, config: BestOfNConfig, reward: CandidateReward, k: int
+) -> Fields:
+    """`folder`: answers.parquet and LANG.json with the best of the first k candidates, and best_of_k.json.
 
     A prompt none of whose first k candidates has a score has no answer, which `languages` counts.
+
+    Args:
+        samples, scores: folders with LANG.parquet of the candidates and of their scores under the reward.
 
     Returns:
         The content of best_of_k.json.
     """
-    folder, source = out / "best" / reward.name, Path(config.prompts.path).name
+    source = Path(config.prompts.path).name
     generator = f"{short_name(config.model)}-best-of-{k}"
     scored: dict[str, Scored] = {}
     every: list[BestAnswer] = []
     facts: dict[str, Fields] = {}
     for lang in config.prompts.languages:
-        scored[lang] = _read_scores(out / "scores" / reward.name / f"{lang}.parquet")
-        chosen = _choose(out / "samples" / f"{lang}.parquet", scored[lang], k)
+        scored[lang] = read_scores(scores / f"{lang}.parquet")
+        chosen = _choose(samples / f"{lang}.parquet", scored[lang], k)
         write_json(folder / f"{lang}.json", [model_output(_answer(row), generator, source) for row in chosen])
         every += chosen
-        values = [value for scores in scored[lang].values() for value in scores]
+        values = [value for of_prompt in scored[lang].values() for value in of_prompt]
         facts[lang] = {
             "prompts": len(scored[lang]),
             "candidates": len(values),
@@ -92,7 +97,8 @@ def write_best(out: Path, config: BestOfNConfig, reward: CandidateReward, k: int
     return result
 
 
-def _read_scores(file: Path) -> Scored:
+def read_scores(file: Path) -> Scored:
+    """The scores of a table of SCORES."""
     rows: list[CandidateScore] = read_rows(file)
     found: defaultdict[str, list[float | None]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["sample"]):  # stable: the prompts stay in their order

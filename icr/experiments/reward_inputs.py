@@ -68,8 +68,11 @@ def plain_train(config: RewardModelConfig) -> Train:
     return Train.model_validate(settings | {"validation": 1})
 
 
-def check_inputs(config: RewardModelConfig) -> RewardInputs:
+def check_inputs(config: RewardModelConfig, data: PreferenceData | None = None) -> RewardInputs:
     """Check everything that needs no base model in a folder.
+
+    Args:
+        data: of the config's folder, if it was read before.
 
     Raises:
         ConfigError: every problem of the config and of the data.
@@ -82,7 +85,7 @@ def check_inputs(config: RewardModelConfig) -> RewardInputs:
     found.attempt(0, _check_batch, config)
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
-    data = found.attempt(None, load_data, Path(config.data.path), "data.path")
+    data = data or found.attempt(None, load_data, Path(config.data.path), "data.path")
     if data is None:
         found.raise_any()
     assert data is not None

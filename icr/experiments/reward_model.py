@@ -69,19 +69,39 @@ def train_reward_model(config: RewardModelConfig, console: Console) -> Fields:
     processes = None if config.train.processes == "auto" else config.train.processes
     machine = Machine(run, console, [lock.fd], processes)
     try:
-        base = Path(machine.folders({inputs.base}, config.chat_template)[inputs.base])
-        read_as = check_base(base, config, inputs.loss)
-        record = _begin(run, config, inputs, machine)
-        started = time.monotonic()
-        record.counts = _train(run, config, inputs, base, read_as, machine)
-        result: Fields = _measure(run, config, inputs, machine, record.counts)
-        record.state, record.finished = "done", time.time()
-        record.seconds += time.monotonic() - started
-        write_json(run / RECORD, record.model_dump(mode="json"))
-        return result
+        return _train_and_measure(run, config, inputs, machine)
     finally:
         machine.stop()
         lock.release()
+
+
+def train_on(machine: Machine, config: RewardModelConfig, inputs: RewardInputs) -> Fields:
+    """`train_reward_model` on a machine that others use as well.
+
+    Raises:
+        ConfigError, UserError, StageFailed: as there.
+    """
+    run = Path(config.run or "").resolve()
+    if (finished := read_finished(run, config, inputs)) is not None:
+        return finished
+    lock = RunLock(run / ".lock")
+    try:
+        return _train_and_measure(run, config, inputs, machine)
+    finally:
+        lock.release()
+
+
+def _train_and_measure(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: Machine) -> Fields:
+    base = Path(machine.folders({inputs.base}, config.chat_template)[inputs.base])
+    read_as = check_base(base, config, inputs.loss)
+    record = _begin(run, config, inputs, machine)
+    started = time.monotonic()
+    record.counts = _train(run, config, inputs, base, read_as, machine)
+    result: Fields = _measure(run, config, inputs, machine, record.counts)
+    record.state, record.finished = "done", time.time()
+    record.seconds += time.monotonic() - started
+    write_json(run / RECORD, record.model_dump(mode="json"))
+    return result
 
 
 def read_finished(run: Path, config: RewardModelConfig, inputs: RewardInputs) -> Fields | None:
@@ -102,11 +122,12 @@ def describe_training(config: RewardModelConfig, inputs: RewardInputs) -> Step:
     named |= {"training data": hash_file(data / TRAIN), "validation data": hash_file(data / VALIDATION)}
     if config.chat_template:
         named["chat template"] = hash_file(Path(config.chat_template))
-    settings = {key: value for key, value in flatten(config).items() if key not in INPUTS and not _may_change(key)}
+    settings = {key: value for key, value in flatten(config).items() if key not in INPUTS and not may_change(key)}
     return Step("train", named, settings)
 
 
-def _may_change(key: str) -> bool:
+def may_change(key: str) -> bool:
+    """Whether a key of the config may change at any restart: the result does not depend on it."""
     return USES.get(key) == (OPERATIONAL,) if key.startswith("train.") else False
 
 
@@ -169,7 +190,7 @@ def _train(
         template_arguments=config.template_arguments,
         facts=facts,
     )
-    counts = machine.train(spec, f"training ({inputs.loss} reward model)")
+    counts = machine.train(spec, f"training ({inputs.loss} reward model)", run.name)
     return {**counts, "too_long": read_json(dropped)}
 
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.reward_models.evaluate import measure_models, select_rows
-from eval.reward_models.scoring import Measured
-from icr.base.errors import IcrError, UserError
+from eval.reward_models.flat import make_csv, without_lists
+from eval.reward_models.scoring import Measured, Scorer, measure
+from icr.base.content import identify_model
+from icr.base.errors import IcrError
 from icr.base.fields import Fields
 from icr.base.files import write_json, write_text
 from icr.base.lock import RunLock
-from icr.base.problems import Collector
 from icr.config.load import dump_config
-from icr.config.reward_model import RewardModelConfig
 from icr.config.transfer import TransferConfig
-from icr.experiments.reward_inputs import RewardInputs, check_inputs
-from icr.experiments.reward_model import read_finished, train_reward_model
+from icr.experiments.cells import Cell, Outcome, list_states, run_cells
+from icr.experiments.transfer_align import Alignment
+from icr.experiments.transfer_gains import compare_with_accuracy, describe_gains
 from icr.experiments.transfer_matrix import make_matrix
-from icr.languages import check_languages
-from prompts.preferences.make import load_data
+from icr.experiments.transfer_plan import (
+    Inputs,
+    ModelCell,
+    ModelPlan,
+    check_experiment,
+    plan_models,
+    refuse_pattern,
+)
+from icr.work.machine import Machine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,124 +38,144 @@ CONFIG, TABLES = "experiment.yaml", "tables"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A reward model of the experiment."""
+class Planned:
+    """An experiment that can be run."""
 
-    name: str
-    """Of its step: rm-en, rm-de+en."""
-    languages: list[str]
-    config: RewardModelConfig
-
-    @property
-    def source(self) -> str:
-        return "+".join(self.languages)
+    models: Sequence[ModelPlan]
+    inputs: Inputs
+    cells: Sequence[Cell]
 
 
-def plan_cells(config: TransferConfig) -> list[Cell]:
-    """The reward models, those of one language first."""
+def plan_transfer(config: TransferConfig, machine: Machine) -> Planned:
+    """All cells, in an order in which they can be done. Raises ConfigError: everything that is wrong."""
     assert config.run is not None
-    cells = []
-    for languages in [*([code] for code in config.languages.sources), *config.languages.pooled]:
-        name = f"rm-{'+'.join(languages)}"
-        of = config.reward_model
-        made = RewardModelConfig.model_validate(
-            {
-                **of.model_dump(exclude={"train"}),
-                "train": of.train.model_dump(exclude_unset=True),
-                "run": str(Path(config.run) / "steps" / name),
-                "base": config.base,
-                "data": {
-                    "path": config.data.preferences,
-                    "languages": languages,
-                    "limit": config.data.limit,
-                    "mix": config.data.mix,
-                },
-            }
-        )
-        cells.append(Cell(name, languages, made))
-    return cells
+    models = plan_models(config)
+    inputs = check_experiment(config, models)
+    cells: list[Cell] = [ModelCell(model, inputs.models[model.name], machine) for model in models]
+    if inputs.align is not None:
+        cells += Alignment(config, Path(config.run).resolve(), inputs.align, machine).cells(models)
+    return Planned(models, inputs, cells)
 
 
-def check_cells(config: TransferConfig, cells: Sequence[Cell]) -> dict[str, RewardInputs]:
-    """Everything that is wrong with the experiment, before anything is trained; name of a cell → its inputs.
+def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, str], Fields]:
+    """The state of every cell, and how much work the whole experiment is. Nothing is done.
+
+    Returns:
+        Name → state, and counts: `candidates`, `tokens` (of them, at most) and `questions` to judges (at most).
 
     Raises:
-        ConfigError: every problem once.
+        ConfigError: everything that is wrong.
     """
-    found, targets = Collector(), config.languages.targets
-    found.attempt(None, check_languages, targets, "languages.targets")
-    data = found.attempt(None, load_data, Path(config.data.preferences), "data.path")
-    if data is not None:
-        found.attempt([], select_rows, data, "validation", targets, "languages.targets")
-    inputs = {cell.name: found.attempt(None, check_inputs, cell.config) for cell in cells}
-    found.raise_any()
-    return {name: of_cell for name, of_cell in inputs.items() if of_cell is not None}
+    plan = plan_transfer(config, make_machine(config, Path(config.run or "").resolve(), console, ()))
+    counts: Fields = {}
+    if config.align is not None and plan.inputs.align is not None:
+        best, prompts = config.align.best_of_n, sum(map(len, plan.inputs.align.prompts.values()))
+        orders = [2 if judge.config.orders == "both" else 1 for judge in plan.inputs.align.judges]
+        counts = {
+            "candidates": prompts * best.n,
+            "tokens": prompts * best.n * best.max_tokens,
+            "questions": prompts * len(plan.models) * sum(orders),
+        }
+    return list_states(plan.cells), counts
+
+
+def make_machine(config: TransferConfig, run: Path, console: Console, keep_fds: Sequence[int]) -> Machine:
+    """One for all cells: workers start once."""
+    train = config.reward_model.train
+    processes = None if train.processes == "auto" else train.processes
+    parallel = config.align.best_of_n.tensor_parallel if config.align else 1
+    return Machine(run, console, keep_fds, processes, parallel)
 
 
 def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[Fields, dict[str, IcrError]]:
-    """Train what is missing, measure every model in every target, and write RUN/tables.
+    """Do the cells that are not done, measure every model in every target, and write RUN/tables.
 
-    A reward model that fails does not stop the others. The same command goes on with what is missing; a source, a pool
-    or a target that is added to the file runs its new cells alone.
+    A cell that fails does not stop those that do not need it. The same command goes on with what is missing; a source,
+    a pool, a target or a judge that is added to the file runs its new cells alone.
 
     Args:
-        only: a pattern of step names, such as rm-e*; the others are taken as they are.
+        only: a pattern of cells, such as rm-e*; the others are taken as they are.
 
     Returns:
-        What RUN/tables/transfer.json has, and the steps that failed.
+        What RUN/tables/transfer.json has, and the cells that failed.
 
     Raises:
         ConfigError, UserError: the experiment cannot be run.
     """
     assert config.run is not None
-    run, cells = Path(config.run).resolve(), plan_cells(config)
-    inputs = check_cells(config, cells)
-    chosen = [cell for cell in cells if fnmatch.fnmatch(cell.name, only)]
-    if not chosen:
-        raise UserError(
-            f"no step is called {only}", where="--only", do=f"choose from {', '.join(cell.name for cell in cells)}"
-        )
+    run = Path(config.run).resolve()
     run.mkdir(parents=True, exist_ok=True)
     lock = RunLock(run / ".lock")
+    machine = make_machine(config, run, console, [lock.fd])
     try:
+        plan = plan_transfer(config, machine)
+        names = [cell.name for cell in plan.cells]
+        if not any(fnmatch(name, only) for name in names):
+            raise refuse_pattern(only, names)
         write_text(run / CONFIG, dump_config(config, run))
-        failed = _train(chosen, console)
-        ready = {cell.source: cell for cell in cells if is_trained(cell, inputs[cell.name])}
-        measured = _measure(config, run, ready, console) if ready else {}
-        result = make_matrix(measured, config.languages.targets, [cell.source for cell in cells])
-        result["failed"] = {name: str(error) for name, error in failed.items()}
-        write_json(run / TABLES / "transfer.json", result)
-        return result, failed
+
+        def begin(name: str) -> None:
+            console.print(f"[bold]{name}[/bold]", highlight=False)
+
+        outcome = run_cells(plan.cells, only, begin, machine.note)
+        ready = [model for model in plan.models if model.name in outcome.done]
+        begin("accuracy")
+        measured = _measure(plan.inputs, run, ready, machine, outcome)
+        result = _describe(config, run, plan, measured, outcome)
+        _write_tables(result, run / TABLES)
+        return result, outcome.failed
     finally:
+        machine.stop()
         lock.release()
 
 
-def is_trained(cell: Cell, inputs: RewardInputs) -> bool:
-    """Whether its model is finished, from these data and settings: any other one has no place in the matrix."""
-    folder = Path(cell.config.run or "").resolve()
-    return (folder / "model").is_dir() and read_finished(folder, cell.config, inputs) is not None
-
-
-def _train(cells: Sequence[Cell], console: Console) -> dict[str, IcrError]:
-    failed: dict[str, IcrError] = {}
-    for cell in cells:
-        console.print(f"[bold]{cell.name}[/bold]", highlight=False)
-        try:
-            train_reward_model(cell.config, console)
-        except IcrError as error:
-            failed[cell.name] = error
-            console.print(f"  failed: {error}", highlight=False, markup=False)
-    return failed
-
-
 def _measure(
-    config: TransferConfig, run: Path, ready: Mapping[str, Cell], console: Console
+    inputs: Inputs, run: Path, ready: Sequence[ModelPlan], machine: Machine, outcome: Outcome
 ) -> dict[str, dict[str, Measured]]:
     """Source → target → what was measured. Scores are kept, so that a second command scores what is new alone."""
-    console.print("[bold]accuracy[/bold]", highlight=False)
-    sources = {cell.name: source for source, cell in ready.items()}
-    found = load_data(Path(config.data.preferences), "data.preferences")
-    rows = select_rows(found, "validation", config.languages.targets, "languages.targets")
-    models = [str(Path(cell.config.run or "") / "model") for cell in ready.values()]
-    measured = measure_models(models, found, rows, run / "steps" / "accuracy", console)
-    return {sources[name]: of_model for name, of_model in measured.items()}
+    found = {}
+    for model in ready:
+        place = model.folder / "model"
+        kept = run / "steps" / "accuracy" / "scores" / identify_model(str(place)).replace("/", "_")[:40]
+        scorer = Scorer(machine, str(place), machine.precision("auto"), kept, model.name)
+        try:
+            found[model.source] = measure(scorer, inputs.data.kind, inputs.rows, inputs.data.train)
+        except IcrError as error:
+            outcome.failed[f"accuracy of {model.name}"] = error
+    return found
+
+
+def _describe(
+    config: TransferConfig, run: Path, plan: Planned, measured: Mapping[str, Mapping[str, Measured]], outcome: Outcome
+) -> Fields:
+    targets, sources = config.languages.targets, [model.source for model in plan.models]
+    result = make_matrix(measured, targets, sources)
+    result["failed"] = {name: str(error) for name, error in outcome.failed.items()}
+    result["waiting"], result["left"] = outcome.waiting, outcome.left
+    if plan.inputs.align is not None:
+        judges = [judge.name for judge in plan.inputs.align.judges]
+        result |= describe_gains(run / "steps", sources, targets, judges, outcome.done)
+        result["orders"] = compare_with_accuracy(result)
+    return result
+
+
+def _write_tables(result: Fields, folder: Path) -> None:
+    """transfer.json with everything, and a csv of each kind of cell."""
+    write_json(folder / "transfer.json", result)
+    ranks = [
+        {"by": by, "target": target, "source": source, "rank": found["ranks"][source],
+         "chance": (found["chances"] or {}).get(source)}
+        for by, of in {"accuracy": result, **result.get("judges", {})}.items()
+        for target, found in of["targets"].items() for source in found["order"]
+    ]  # fmt: skip
+    verdicts = [{"judge": judge, **cell} for judge, of in result.get("judges", {}).items() for cell in of["cells"]]
+    tables = {
+        "accuracy": result["cells"],
+        "ranks": ranks,
+        "score_increase": result.get("increase", []),
+        "best_of_k": result.get("best_of_k", []),
+        "win_rates": verdicts,
+    }
+    for name, rows in tables.items():
+        if rows:
+            write_text(folder / f"{name}.csv", make_csv([without_lists(row) for row in rows]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -22,16 +23,15 @@ KEYS = (
 def make_matrix(
     measured: Mapping[str, Mapping[str, Measured]], targets: Sequence[str], planned: Sequence[str]
 ) -> Fields:
-    """Everything that the report shows.
+    """Everything that the report shows of accuracy.
 
     Args:
         measured: source → target → one model on the rows of one language.
         planned: all sources of the experiment, measured or not.
 
     Returns:
-        `cells`, a row for each source and target; `targets`, for each: the order of the sources, the probability of
-        each to be the best, and the best one's differences to the others; `agreement`, Kendall's τ between the orders
-        of two targets; `missing`, sources without a model.
+        `cells`, a row for each source and target; `targets` and `agreement`, as `rank_targets` has them; `missing`,
+        sources without a model.
     """
     sources = [source for source in planned if source in measured]
     cells = [
@@ -39,12 +39,34 @@ def make_matrix(
         for source in sources
         for target in targets
     ]
+    by_target = {target: {source: measured[source][target] for source in sources} for target in targets}
     return {
         "sources": sources,
         "missing": [source for source in planned if source not in measured],
         "cells": cells,
-        "targets": {target: _rank({s: measured[s][target] for s in sources}) for target in targets} if sources else {},
-        "agreement": _agreements(measured, sources, targets),
+        **rank_targets(by_target if sources else {}, "accuracy"),
+    }
+
+
+def rank_targets(measured: Mapping[str, Mapping[str, Measured]], value: str) -> Fields:
+    """The sources of each target, and whether targets agree on them.
+
+    Args:
+        measured: target → source → its figures, and what is right of each row.
+        value: the figure to rank by; in percent, of which `right` is the mean.
+
+    Returns:
+        `targets`, for each: the order of the sources, the probability of each to be the best, and the best one's
+        differences to the others; `agreement`, Kendall's τ between the orders of two targets.
+    """
+    ranked = {target: models for target, models in measured.items() if models}
+    return {
+        "targets": {target: _rank(models, value) for target, models in ranked.items()},
+        "agreement": [
+            {"targets": [one, other], "tau": _tau(ranked[one], ranked[other], value)}
+            for one, other in combinations(ranked, 2)
+            if len([source for source in ranked[one] if source in ranked[other]]) > 1
+        ],
     }
 
 
@@ -52,10 +74,10 @@ def _cell(figures: Fields) -> Fields:
     return {key: figures.get(key) for key in KEYS}
 
 
-def _rank(models: Mapping[str, Measured]) -> Fields:
+def _rank(models: Mapping[str, Measured], value: str) -> Fields:
     """The sources of one target: rank, probability to be the best, and the best one minus each other."""
     sources = list(models)
-    values = [models[source].figures.get("accuracy") for source in sources]
+    values = [models[source].figures.get(value) for source in sources]
     if any(value is None for value in values):
         return {"order": [], "why": "a model has no score"}
     ranks = rank_sources([[float(value or 0)] for value in values])[:, 0]
@@ -68,6 +90,21 @@ def _rank(models: Mapping[str, Measured]) -> Fields:
         "chances": None if chances is None else {s: float(chances[sources.index(s)]) for s in order},
         "ahead": {s: compare_rights(models[s].right, best.right, best.groups) for s in order[1:]},
     }
+
+
+def _tau(one: Mapping[str, Measured], other: Mapping[str, Measured], value: str) -> float | None:
+    """Between the orders of the sources that both targets have."""
+    both = [source for source in one if source in other]
+    columns = [[of[source].figures.get(value) or 0.0 for source in both] for of in (one, other)]
+    return compare_orders(*columns)
+
+
+def compare_orders(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Kendall's τ between two orders of the same sources; None for fewer than two, and where all are equal."""
+    if len(one) < 2:
+        return None
+    tau = float(ranking_agreement([[value] for value in one], [[value] for value in other])[0])
+    return tau if np.isfinite(tau) else None
 
 
 def best_chances(rights: Sequence[Floats], groups: Sequence[str], seed: int = 0) -> Floats | None:
@@ -89,18 +126,3 @@ def best_chances(rights: Sequence[Floats], groups: Sequence[str], seed: int = 0)
     best = np.isclose(means, means.max(axis=0), rtol=0, atol=1e-12)
     shares: Floats = (best / best.sum(axis=0)).mean(axis=1)
     return shares
-
-
-def _agreements(
-    measured: Mapping[str, Mapping[str, Measured]], sources: Sequence[str], targets: Sequence[str]
-) -> list[Fields]:
-    """Kendall's τ between the orders of the sources for every two targets; none for fewer than two sources."""
-    if len(sources) < 2:
-        return []
-    found = []
-    for i, one in enumerate(targets):
-        for other in targets[i + 1 :]:
-            columns = [[[measured[s][t].figures.get("accuracy") or 0.0] for s in sources] for t in (one, other)]
-            tau = float(ranking_agreement(*columns)[0])
-            found.append({"targets": [one, other], "tau": tau if np.isfinite(tau) else None})
-    return found

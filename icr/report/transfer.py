@@ -12,9 +12,12 @@ from rich.text import Text
 from icr.base.fields import Fields
 from icr.base.files import write_text
 from icr.report import plots
-from icr.report.numbers import between, listed, number
+from icr.report.numbers import between, number
 from icr.report.page import environment
+from icr.report.transfer_align import conclude_gains, curves, gain_tables, say_order
 
+NOTHING: Fields = {"judges": {}, "orders": [], "same_order": [], "waiting": {}, "failed": {}}
+"""Of an experiment without `align`."""
 DARK = 0.6
 """From this share of the colour on, numbers in a cell are white."""
 
@@ -23,20 +26,8 @@ def conclude(result: Fields) -> list[str]:
     """A sentence for each target: the source to take, and which others cannot be told from it."""
     lines = []
     for target, of in result["targets"].items():
-        if not of["order"]:
-            lines.append(f"{target}: not ranked, because {of['why']}.")
-            continue
-        best, others = of["order"][0], of["order"][1:]
-        if not others:
-            lines.append(f"{target}: {best} is the only source; a ranking needs two.")
-            continue
-        alike = [source for source in others if not _is_behind(of["ahead"][source])]
-        chance = "" if of["chances"] is None else f" (best with probability {of['chances'][best]:.2f})"
-        if not alike:
-            line = f"{target}: take {best}{chance}; it is better than every other source."
-        else:
-            line = f"{target}: {best} is first{chance}, but {listed(alike)} cannot be told from it."
-        lines.append(line + _beside_length(result, best, target))
+        line = say_order(of, target, "take")
+        lines.append(line + (_beside_length(result, of["order"][0], target) if len(of["order"]) > 1 else ""))
     return lines
 
 
@@ -47,12 +38,6 @@ def _beside_length(result: Fields, source: str, target: str) -> str:
     if above is None or above[0] > 0:
         return ""
     return f" It is not clearly better than length alone ({number(cell['length'])})."
-
-
-def _is_behind(ahead: Fields) -> bool:
-    """Whether the best source's lead has a whole interval above 0."""
-    interval = ahead.get("difference_interval")
-    return interval is not None and interval[0] > 0
 
 
 def transfer_tables(result: Fields) -> RenderableType:
@@ -74,8 +59,10 @@ def transfer_tables(result: Fields) -> RenderableType:
     table.add_section()
     table.add_row("length alone", *(number(length[target]) for target in targets), style="dim")
     table.caption = "accuracy in percent with 95 % intervals over prompts; in brackets the source's rank; chance is 50"
-    lines = [*conclude(result), *(f"{name}: no model" for name in result["missing"])]
-    return Group(table, Text("\n".join(lines)))
+    lines = [*conclude(result), *conclude_gains(result), *(f"{name}: no model" for name in result["missing"])]
+    lines += [f"{name}: not run, it waits for {need}" for name, need in result.get("waiting", {}).items()]
+    lines += [f"{name}: not run (--only)" for name in result.get("left", [])]
+    return Group(table, *gain_tables(result), Text("\n".join(lines)))
 
 
 def write_transfer_page(result: Fields, run: Path) -> Path:
@@ -91,9 +78,11 @@ def write_transfer_page(result: Fields, run: Path) -> Path:
         environment()
         .get_template("transfer.html.j2")
         .render(
-            result=result,
+            result={**NOTHING, **result},
             cells={(cell["source"], cell["target"]): cell for cell in result["cells"]},
-            conclusions=conclude(result),
+            conclusions=[*conclude(result), *conclude_gains(result)],
+            curves=curves(result),
+            own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
             share=share,
             dark=DARK,
             palette=plots.PALETTE,

@@ -205,13 +205,17 @@ class Machine:
         folders = dict(zip(names, made["folder"].to_pylist(), strict=True))
         return {model: folders.get(name, name) for model, name in fetched.items()}
 
-    def train(self, spec: TrainSpec, label: str) -> Counts:
-        """Run a training; on several processes or nodes under torchrun."""
+    def train(self, spec: TrainSpec, label: str, name: str | None = None) -> Counts:
+        """Run a training; on several processes or nodes under torchrun.
+
+        Args:
+            name: of its log and specification; None: that of the folder around its own.
+        """
         if self.gpus and self._started:
             for lane in ("engine", "scorer"):
                 self.pool.rest(lane)
             self._awake = None
-        name = f"{spec.work.parent.name}-train"
+        name = f"{name or spec.work.parent.name}-train"
         spec = spec.model_copy(update={"events": self.folder / "jobs" / f"{name}.events"})
         path = self.folder / "jobs" / f"{name}.json"
         write_text(path, spec.model_dump_json(indent=1))

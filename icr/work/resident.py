@@ -22,6 +22,7 @@ from icr.work.probe import Probe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from icr.engines.body import Body
     from icr.engines.classifier import Classifier
 
 NAMES_ONLY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
@@ -42,6 +43,7 @@ class Resident:
         self._built = 0
         self._scorers: OrderedDict[tuple[Stamp, Precision], PreTrainedModel] = OrderedDict()
         self._classifiers: dict[tuple[Stamp, Precision], Classifier] = {}
+        self._bodies: dict[Stamp, Body] = {}
         self._kept: dict[str, object] = {}
         self._lock = threading.RLock()  # an engine serves several shards at a time, each from its own thread
 
@@ -113,6 +115,16 @@ class Resident:
             self._classifiers[key] = Classifier(model, precision, batch_tokens, template)
         return self._classifiers[key]
 
+    def body(self, model: str, batch_tokens: int) -> Body:
+        """A model without its head, alone in memory."""
+        from icr.engines.body import Body
+
+        key = stamp(model)
+        if key not in self._bodies:
+            self.rest()
+            self._bodies[key] = Body(model, batch_tokens)
+        return self._bodies[key]
+
     def keep(self, name: str, make: Callable[[], T]) -> T:
         """What `make` gives, made once."""
         with self._lock:
@@ -145,6 +157,8 @@ class Resident:
             free(self._scorers.popitem()[1])
         while self._classifiers:
             free(self._classifiers.popitem()[1].model)
+        while self._bodies:
+            free(self._bodies.popitem()[1].model)
 
 
 def _open(model: str, template: Template) -> PreTrainedTokenizerBase:

@@ -17,9 +17,10 @@ from icr.base.errors import ConfigError, StageFailed, UserError
 from icr.commands.main import app
 from icr.config.load import load_section
 from icr.config.transfer import TransferConfig
-from icr.experiments import transfer as module
-from icr.experiments.transfer import plan_cells, run_transfer
+from icr.experiments import transfer_plan as module
+from icr.experiments.transfer import run_transfer
 from icr.experiments.transfer_matrix import best_chances, make_matrix
+from icr.experiments.transfer_plan import plan_models
 from icr.report.transfer import conclude, write_transfer_page
 from tests.helpers.inline import run_inline, silent
 from tests.helpers.pages import Page, assert_sound
@@ -103,7 +104,7 @@ def test_a_matrix_from_one_file_and_a_source_added_later(
     again, _ = run(path)
     assert again == result and "train" not in inline[before:] and "classify" not in inline[before:]
     grown = experiment(tmp_path, base, data, sources=["en", "de", "es"], pooled=[["en", "es"]])
-    assert [cell.name for cell in plan_cells(load(grown))] == ["rm-en", "rm-de", "rm-es", "rm-en+es"]
+    assert [model.name for model in plan_models(load(grown))] == ["rm-en", "rm-de", "rm-es", "rm-en+es"]
     before = len(inline)
     larger, _ = run(grown, "rm-es")
     assert inline[before:].count("train") == 1 and larger["missing"] == ["en+es"]
@@ -116,16 +117,21 @@ def test_a_matrix_from_one_file_and_a_source_added_later(
 
 
 def test_one_failed_cell_does_not_stop_the_others(
-    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, data: Path, tmp_path: Path, inline: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(config: Any, console: object) -> None:
+    trained = module.train_on
+
+    def train(machine: Any, config: Any, inputs: Any) -> Any:
         if config.data.languages == ["en"]:
             raise StageFailed("the training ended")
+        return trained(machine, config, inputs)
 
-    monkeypatch.setattr(module, "train_reward_model", train)
+    monkeypatch.setattr(module, "train_on", train)
     result, failed = run(experiment(tmp_path, base, data))
     assert list(failed) == ["rm-en"] and result["failed"] == {"rm-en": "the training ended"}
-    assert result["missing"] == ["en", "de"] and result["cells"] == [] and conclude(result) == []
+    assert result["missing"] == ["en"] and {cell["source"] for cell in result["cells"]} == {"de"}
+    page = Page(write_transfer_page(result, tmp_path / "runs" / "x").read_text(encoding="utf-8"))
+    assert "it failed" in page.text and "failed: the training ended" in page.text
 
 
 def test_everything_wrong_at_once(base: Path, data: Path, tmp_path: Path) -> None:
@@ -145,7 +151,7 @@ def test_the_command_lists_its_steps(base: Path, data: Path, tmp_path: Path) -> 
     done = CliRunner().invoke(app, ["transfer", str(path), "--dry-run"])
     assert done.exit_code == 0, done.exception
     lines = done.stdout.splitlines()
-    assert [line.split() for line in lines[:3]] == [[name, "to", "train"] for name in ("rm-en", "rm-de", "rm-en+de")]
+    assert [line.split() for line in lines[:3]] == [[name, "to", "do"] for name in ("rm-en", "rm-de", "rm-en+de")]
     assert lines[3] == "3 reward models × 2 targets"
 
 

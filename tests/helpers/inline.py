@@ -19,7 +19,7 @@ def run_inline(patch: pytest.MonkeyPatch) -> list[str]:
     """Make every `Machine` work in this process; returns the list that takes the names of the tasks, one a shard."""
     pool = InlinePool(Resident(), Steps())
 
-    def train(self: Machine, spec: Any, label: str) -> dict[str, Any]:
+    def train(self: Machine, spec: Any, label: str, name: str | None = None) -> dict[str, Any]:
         from loops.train import run
 
         pool.tasks.append("train")

@@ -77,7 +77,7 @@ def test_a_batch_of_answers() -> None:
 def test_supervised_fine_tuning_needs_no_reference(base: Path, tmp_path: Path) -> None:
     """The loss before the first step against fp64; the validation's, of the exported model, too."""
     pairs = random_pairs(7)
-    name = "tests.helpers.small_families:SFT"
+    name = "loops.sft:SFT"
     assert make_objective(name, beta=0.1, nll_weight=1.0).reference_requests(pairs) == []
     spec = make_spec(tmp_path / "run", base, pairs[:4], name)
     run_here(spec)

@@ -93,7 +93,24 @@ def rewards() -> Iterator[Case]:
     yield said("reward accuracy: no data", "rm|eval|MODEL|--data|DIR|--out|DIR/o", "not a folder of preference data")
     yield said("reward accuracy: a split", "rm|eval|MODEL|--data|DIR|--out|DIR/o|--split|test", "unknown split test")
     yield said("reward benchmark: no rows", "rm|bench|--on|DIR/none.jsonl|--out|DIR/o", "none.jsonl not found", "--on")
+    yield said("a look: at nothing", "rm|look|--out|DIR/o", "there is nothing to look at", "--data")
+    yield said(
+        "a look: no languages", "rm|look|x|--parallel|HELDOUT|--out|DIR/o", "need their languages", "--languages"
+    )
+    yield said("a look: a state", "rm|look|x|--parallel|HELDOUT|--states|first|--out|DIR/o", "unknown state first")
+    yield said("a look: rates alone", "rm|look|--rates|DIR/r.csv|--out|DIR/o", "rates and features go together")
     yield said("reward benchmark: a language", "rm|bench|--on|x|--out|DIR/o|--lang|xx", "'xx'", "--lang")
+
+
+def transfer() -> Iterator[Case]:
+    """`icr transfer`."""
+    yield said("people: no pairs", "human|import|DIR|DIR/v.csv", "no exported pairs", "icr human export")
+    line = "human|export|DIR/none|--baseline|DIR|--languages|de|--out|DIR/o"
+    yield said("people: no answers", line, "no answers in de", "none", "add de.json")
+    yield said("sft: no data", "sft|CONFIG|--set|data.path=x", "`base` is missing", "unknown key `models`")
+    yield said("transfer: no file", "transfer|DIR/none.yaml", "none.yaml not found")
+    line = "transfer|rmt-oasst1|--set|languages={sources: [en], targets: [es]}|--set|data={preferences: x}"
+    yield said("transfer: another kind of config", line, "unknown key `loss`", "reward_model")
 
 
 def best() -> Iterator[Case]:
@@ -145,6 +162,7 @@ def cases() -> Iterator[Case]:
     yield said("check without English", "prompts|check|DIR", "en.jsonl")
     yield from preferences()
     yield from rewards()
+    yield from transfer()
     yield from best()
     yield evaluated("leads outside", "--languages=../x", "'../x'", "--languages")
     yield evaluated("is a path", "--languages=/etc/x", "'/etc/x'", "--languages")

@@ -1,0 +1,60 @@
+"""`icr rm look`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.base.errors import UserError
+from icr.commands.options import JsonOption, split_codes, stderr, stdout
+
+
+def look(
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume.")],
+    models: Annotated[list[str] | None, typer.Argument(help="Models: folders or hub ids.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A folder of icr rm data: which words do the scores hang on?")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Of --data: validation, train or all.")] = "all",
+    parallel: Annotated[
+        str | None, typer.Option("--parallel", help="Texts with one id in all languages, in any form of prompts.")
+    ] = None,
+    languages: Annotated[str | None, typer.Option("--languages", help="Comma-separated ISO 639-1 codes.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="What the models were trained from: distances are to it.")
+    ] = None,
+    place: Annotated[str, typer.Option("--states", help="Of a text: last (token) or mean (over tokens).")] = "last",
+    limit: Annotated[int, typer.Option("--limit", min=2, help="Use only the first N parallel texts.")] = 500,
+    rates: Annotated[str | None, typer.Option("--rates", help="A csv with source, target and win_rate.")] = None,
+    column: Annotated[str, typer.Option("--column", help="Column of --rates to compare.")] = "win_rate",
+    features: Annotated[
+        str | None, typer.Option("--features", help="A csv with language and a column for each feature.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Look inside reward models: words, spaces, norms, features.
+
+    The page with all figures is OUT/report.html.
+    """
+    from eval.reward_models.look import Look, look_into
+    from icr.report.look import left_out_texts, look_tables, write_look_page
+
+    if split not in ("validation", "train", "all"):
+        raise UserError(f"unknown split {split}", where="--split", do="write validation, train or all")
+    if place not in ("last", "mean"):
+        raise UserError(f"unknown state {place}", where="--states", do="write last or mean")
+    codes = split_codes(languages) if languages is not None else None
+    asked = Look(models or [], data, split, parallel, codes, limit, base, place, rates, column, features)  # type: ignore[arg-type]
+    result = look_into(asked, out, stderr())
+    page = write_look_page(result, out)
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    for table in look_tables(result):
+        stdout().print(table)
+    for line in left_out_texts(result):
+        print(line)
+    print(f"page: {page}")

@@ -1,0 +1,41 @@
+"""`icr sft`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.commands.options import JsonOption, SetOption, stderr
+
+
+def sft(
+    config: Annotated[str, typer.Argument(help="A YAML file (docs/sft.md).")],
+    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Fine-tune a language model on demonstrations.
+
+    Rerun the same command to resume.
+    """
+    from icr.config.load import find_config, load_section
+    from icr.config.sft import SftConfig
+    from icr.experiments.sft import train_sft
+
+    changes = {} if run is None else {"run": str(run)}
+    found = load_section(SftConfig, find_config(config), set_ or [], changes)
+    result = train_sft(found, stderr())
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    training = result["training"]
+    best = training["validation"]
+    shown = ", ".join(f"{lang} {count}" for lang, count in result["languages"].items())
+    print(f"{training['rows']} demonstrations ({shown}), {training['steps']} steps")
+    print(f"lowest validation loss {best['loss']:.4f} nats a token after step {best['step']}, on {best['rows']} rows")
+    for part, counts in training["too_long"].items():
+        print(f"too long, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
+    print(f"model: {Path(found.run or '') / 'model'}")

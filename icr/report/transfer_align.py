@@ -1,0 +1,127 @@
+"""What best of n gains, in `icr transfer`: tables for the terminal, and rows for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from icr.base.fields import Fields
+from icr.config.transfer import TransferConfig
+from icr.report.numbers import between, listed, number
+
+Cells = Mapping[tuple[str, str], Fields]
+
+
+def describe_work(config: TransferConfig, counts: Fields) -> str:
+    """How much an experiment is, for --dry-run."""
+    languages = config.languages
+    models = len(languages.sources) + len(languages.pooled)
+    lines = [f"{models} reward models × {len(languages.targets)} targets"]
+    if counts:
+        lines.append(f"{number(counts['candidates'], 0)} candidates of at most {number(counts['tokens'], 0)} tokens")
+        if counts["questions"]:
+            lines.append(f"at most {number(counts['questions'], 0)} questions to judges (icr judge prices one)")
+    return "\n".join(lines)
+
+
+def say_order(of: Fields, target: str, better: str) -> str:
+    """Which source is first in a target, and which cannot be told from it.
+
+    Args:
+        of: of `icr.experiments.transfer_matrix.rank_targets`.
+        better: the sentence for a source that is better than all others.
+    """
+    if not of["order"]:
+        return f"{target}: not ranked, because {of['why']}."
+    best, others = of["order"][0], of["order"][1:]
+    if not others:
+        return f"{target}: {best} is the only source; a ranking needs two."
+    alike = [source for source in others if not is_behind(of["ahead"][source])]
+    chance = "" if of["chances"] is None else f" (best with probability {of['chances'][best]:.2f})"
+    if not alike:
+        return f"{target}: {better} {best}{chance}; it is better than every other source."
+    return f"{target}: {best} is first{chance}, but {listed(alike)} cannot be told from it."
+
+
+def is_behind(ahead: Fields) -> bool:
+    """Whether the best source's lead has a whole interval above 0."""
+    interval = ahead.get("difference_interval")
+    return interval is not None and interval[0] > 0
+
+
+def conclude_gains(result: Fields) -> list[str]:
+    """A sentence for each judge and target, and for each where the winner by verdicts is not the one by accuracy."""
+    lines = []
+    for judge, of in result.get("judges", {}).items():
+        for target, found in of["targets"].items():
+            lines.append(f"{judge}, {say_order(found, target, 'align with')}")
+    for row in result.get("orders", []):
+        if row["tau"] is not None:
+            told = f"τ {number(row['tau'], 2)} over {len(row['sources'])} sources"
+            lines.append(f"{row['judge']}, {row['target']}: orders by accuracy and by win rate: {told}.")
+    return lines
+
+
+def gain_tables(result: Fields) -> list[RenderableType]:
+    """Score increases by the model that chose, win rates of each judge."""
+    if "increase" not in result:
+        return []
+    sources, increases = result["sources"], result["increase"]
+    own = [row for row in increases if row["source"] == row["scored_by"]]
+    told = "score increase: best answers minus first ones, by the model that chose"
+    found: list[RenderableType] = [Text(told), _matrix(own, sources, "increase", digits=3)]
+    by_target = [row for row in increases if row["scored_by"] == row["target"] != row["source"]]
+    if by_target:
+        told = "score increase by the target's own model"
+        found += [Text(told), _matrix(by_target, sources, "increase", digits=3)]
+    for judge, of in result["judges"].items():
+        ranks = {target: found.get("ranks", {}) for target, found in of["targets"].items()}
+        told = f"win rate by {judge}: best answers against the policy's own, in percent"
+        found += [Text(told), _matrix(of["cells"], sources, "win_rate", ranks)]
+    return found
+
+
+def _matrix(
+    rows: Sequence[Fields], sources: Sequence[str], value: str, ranks: Mapping[str, Mapping[str, int]] | None = None,
+    digits: int = 1,
+) -> Table:  # fmt: skip
+    """Sources × targets, with intervals and ranks."""
+    table = Table(box=box.SIMPLE_HEAD)
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    table.add_column("trained on", no_wrap=True)
+    for target in targets:
+        table.add_column(target, justify="right", no_wrap=True)
+    by = {(row["source"], row["target"]): row for row in rows}
+    for source in sources:
+        cells = []
+        for target in targets:
+            row = by.get((source, target))
+            rank = (ranks or {}).get(target, {}).get(source)
+            cells.append("–" if row is None else _cell(row, value, rank, digits))
+        table.add_row(source, *cells)
+    return table
+
+
+def _cell(row: Fields, value: str, rank: int | None, digits: int) -> str:
+    interval = row[f"{value}_interval"]
+    shown = between(interval) if digits == 1 or interval is None else " … ".join(number(x, digits) for x in interval)
+    return f"{number(row[value], digits)}{'' if rank is None else f' ({rank})'}\n{shown}"
+
+
+def curves(result: Fields) -> list[Fields]:
+    """Best of k for the page: for each target the ks, their KL bounds, and a row of scores for each source."""
+    found = []
+    rows = result.get("best_of_k", [])
+    for target in dict.fromkeys(row["target"] for row in rows):
+        own = [row for row in rows if row["target"] == target]
+        sizes = {row["k"]: row["kl_bound"] for row in own}
+        scores = {
+            source: [row["score"] for row in own if row["source"] == source]
+            for source in dict.fromkeys(row["source"] for row in own)
+        }
+        found.append({"target": target, "sizes": sizes, "scores": scores})
+    return found
