@@ -11,7 +11,7 @@ def is_laid_out(response: str) -> bool:
 
 
 class OneParagraph:
-    """A judge (`judge.kind: eval.layout:OneParagraph`) that prefers an answer in one paragraph to one in several lines."""
+    """A judge (`judge.kind: eval.layout:OneParagraph`) that prefers one paragraph to several lines."""
 
     def preferences(self, rows: Sequence[Mapping[str, str]]) -> list[float]:
         """Of the first answer, a number a row: 1, 0.5 or 0."""
