@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from icr.config.schema import Cluster
 
 RAY_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
 """Nothing is sent to Ray's makers, and the dumps of a raylet that ended stay in Ray's own logs."""
+CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ def connect(cluster: Cluster) -> Nodes:
         UserError: Ray is not installed; there is no cluster at the address, or another version of Ray or Python.
     """
     where = f"cluster.address: {cluster.address}"
+    _check_address(str(cluster.address), where)
     os.environ.update(RAY_ENVIRONMENT)
     try:
         import ray
     except ImportError as error:
         raise UserError("ray is not installed", where=where, do="pip install 'icr[ray]'") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would tell the user how to switch tokens off
     if not ray.is_initialized():
         try:
             ray.init(
@@ -60,6 +64,21 @@ def connect(cluster: Cluster) -> Nodes:
             ) from error
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Nodes(tuple(int(have.get("GPU", 0)) for have in alive if have.get("CPU", 0) >= 1))
+
+
+def _check_address(address: str, where: str) -> None:
+    """Whether something listens at HOST:PORT; Ray itself would try for minutes. Raises UserError."""
+    if "://" in address:
+        do = "run this command on a node of the cluster, with auto or HOST:PORT"
+        raise UserError("Ray Client is not supported", where=where, do=do)
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        do = "check the address: `ray start --head` prints it; its port is 6379 unless another one is set"
+        raise UserError(f"no Ray cluster answers: {error}", where=where, do=do) from error
 
 
 def describe_difference(there: Mapping[str, str], here: Mapping[str, str], node: str) -> UserError | None:

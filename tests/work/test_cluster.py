@@ -31,6 +31,13 @@ def test_a_cluster_without_ray_is_a_users_error(monkeypatch: pytest.MonkeyPatch)
     assert error.value.do == "pip install 'icr[ray]'" and error.value.where == "cluster.address: auto"
 
 
+@pytest.mark.parametrize(("address", "what"), [("127.0.0.1:1", "no Ray cluster answers"), ("ray://n1:1", "Ray Client")])
+def test_an_address_that_is_not_a_clusters_is_refused_at_once(address: str, what: str) -> None:
+    with pytest.raises(UserError, match=what) as error:
+        connect(Cluster(address=address))
+    assert error.value.where == f"cluster.address: {address}"
+
+
 def test_one_machine_keeps_the_local_pool_and_its_limits(tmp_path: Path) -> None:
     machine = Machine(tmp_path, silent())
     assert isinstance(machine.pool, LocalPool) and machine.nodes is None
