@@ -37,6 +37,10 @@ def iterate(
         typer.Option("--from", help="A round's folder, e.g. runs/a/round-1. Its model becomes π_θ⁰ of a new run."),
     ] = None,
     objective: Annotated[str | None, typer.Option(help="dpo, kto, or a custom module:Class.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Use the workers of a Ray cluster: auto for the one this machine belongs to, or HOST:PORT."),
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -52,6 +56,8 @@ def iterate(
         changes["rounds"] = rounds
     if objective is not None:
         changes["objective"] = objective
+    if cluster is not None:
+        changes["cluster.address"] = cluster
     with _controller(config, run, set_, changes, from_round, planned=True) as controller:
         controller.iterate()
         report = write_report(controller.run)

@@ -31,6 +31,7 @@ __all__ = [
     "CONFIGS",
     "Accuracy",
     "Alignment",
+    "Cluster",
     "Config",
     "Endpoint",
     "Judge",
@@ -179,7 +180,7 @@ class Train(Section):
     """Training processes on each node. `auto`: one per GPU, or one without a GPU."""
     nodes: Processes = 1
     """Machines that train together. They share the run folder. Sampling and scoring use only the machine that icr runs
-    on."""
+    on, or those of `cluster`."""
     launcher: str = ""
     """For several nodes: the command that starts a program once on each node, such as `srun --ntasks-per-node=1`."""
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
@@ -218,6 +219,17 @@ def reward_models(reward: Reward, languages: list[str]) -> dict[str, str]:
     return {lang: reward.model[lang] for lang in languages if lang in reward.model}
 
 
+class Cluster(Section):
+    address: Text | None = None
+    """A Ray cluster to sample, score and judge on: `auto` for the one that this machine belongs to, or HOST:PORT.
+    Without it icr uses this machine alone. See docs/cluster.md."""
+    workers: Literal["all"] | Processes = "all"
+    """Engines on the cluster, each with `sampling.tensor_parallel` GPUs of one node. `all`: as many as there is room
+    for; on nodes without GPUs one a node."""
+    retries: Annotated[Whole, Field(ge=1, le=100)] = 2
+    """How often a failed shard is tried again on the cluster before it is cut in halves to find the prompt to blame."""
+
+
 class Config(Section):
     run: Text | None = None
     """The run folder; `--run` overrides it."""
@@ -234,3 +246,4 @@ class Config(Section):
     """`dpo` (Eq. 11), `kto` (Eq. 16), or a custom `module:Class`."""
     train: Train = Train()
     judge: Judge = Judge()
+    cluster: Cluster = Cluster()

@@ -82,7 +82,8 @@ class Controller:
             asked = config.train.processes
             fds, processes = [self._lock.fd], None if asked == "auto" else asked
             sampling = config.sampling
-            self.machine = Machine(run.path, console, fds, processes, sampling.tensor_parallel, sampling.gpu_memory)
+            parallel, memory = sampling.tensor_parallel, sampling.gpu_memory
+            self.machine = Machine(run.path, console, fds, processes, parallel, memory, config.cluster)
             self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
             self._settle()
             models, day = config.models, start_date(run.path, date)

@@ -23,11 +23,13 @@ _tickets = itertools.count(1)
 
 @dataclass(frozen=True)
 class Limits:
-    """When a worker counts as hanging, in seconds, and how often workers are replaced.
+    """When a worker counts as hanging, in seconds, and how often what failed is tried again.
 
     A worker with work is killed after `silence` without a sign of life (`start` before its first one). A shard counts
     as hanging after `floor` seconds, or `factor` times the median of the finished ones if that is more, as soon as
-    `finished` are done; a worker's first shard, which may load a model, has at least `start` seconds.
+    `finished` are done; a worker's first shard, which may load a model, has at least `start` seconds. Workers are
+    replaced `restarts` times. After `tries` failures, on any workers, a part is cut, or its last unit given up. As long
+    as nothing is done, `witnesses` workers that fail end the work: no other would do better.
     """
 
     silence: float = 120.0
@@ -36,6 +38,8 @@ class Limits:
     factor: float = 10.0
     finished: int = 3
     restarts: int = 32
+    tries: int = 2
+    witnesses: int = 1
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import pyarrow as pa
 
@@ -96,11 +97,18 @@ class LocalPool:
 
     def submit(self, worker: WorkerId, ticket: int, task: Task, table: pa.Table) -> None:
         """See `Pool.submit`."""
+        self.post(worker, ticket, pack_shard(ticket, task, table))
+
+    def post(self, worker: WorkerId, ticket: int, message: Sequence[memoryview]) -> None:
+        """`submit` of a shard that `pack_shard` has packed, maybe on another machine."""
         process = self._find(worker)
         if process:
             process.in_flight.add(ticket)
-            header: Header = {"kind": "work", "ticket": ticket, "task": task.name, "payload": task.model_dump_json()}
-            self._post(process, pack(header, table))
+            self._post(process, message)
+
+    def fileno(self) -> int:
+        """Readable when `collect(0)` has something to do."""
+        return cast(selectors.EpollSelector, self._selector).fileno()
 
     def collect(self, timeout: float) -> list[Event]:
         """See `Pool.collect`."""
@@ -207,6 +215,12 @@ class LocalPool:
             do = "free some space, then rerun the same command to resume"
             return Failure("the disk is full", where=str(self._folder), do=do, by_user=True)
         return describe_failure(what, process.log, process.read_log())
+
+
+def pack_shard(ticket: int, task: Task, table: pa.Table) -> list[memoryview]:
+    """The message to a worker that `Pool.submit` stands for; of a table that is a slice only the slice."""
+    header: Header = {"kind": "work", "ticket": ticket, "task": task.name, "payload": task.model_dump_json()}
+    return pack(header, table)
 
 
 def name_devices(first: int, count: int) -> str:

@@ -7,13 +7,16 @@ import socket
 import sys
 from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from icr.base.errors import UserError
 from icr.base.files import write_text
+from icr.config.schema import Cluster
 from icr.engines.folders import fetch, is_ready
 from icr.engines.open import slow_imports
 from icr.engines.precision import Precision, resolve_precision
@@ -24,6 +27,8 @@ from icr.work.local_pool import Lane, LocalPool
 from icr.work.pool import Pool, Shard, Task
 from icr.work.prepare import PrepareTask
 from icr.work.probe import TEXT, Agreement, EngineProbeTask, EngineTask, Probe, ProbeTask
+from icr.work.ray_cluster import Nodes, connect
+from icr.work.ray_pool import RayPool
 from icr.work.shard_queue import Tally, run_shards
 from icr.work.shards import ShardFolder, cut_table
 
@@ -52,6 +57,7 @@ class Machine:
         processes: int | None = None,
         tensor_parallel: int = 1,
         gpu_memory: float = 0.9,
+        cluster: Cluster | None = None,
     ) -> None:
         """
         Args:
@@ -60,9 +66,11 @@ class Machine:
             processes: of training; None is one per GPU.
             tensor_parallel: GPUs of each engine.
             gpu_memory: share of a GPU's memory for lm-eval's vLLM; engines have theirs in their settings.
+            cluster: where workers are, if it has an address; else, and for trainings, this machine.
         """
         self.folder, self._console, self._keep_fds, self._asked = folder, console, keep_fds, processes
         self._tensor_parallel, self.gpu_memory = tensor_parallel, gpu_memory
+        self._cluster = cluster or Cluster()
         self._awake: str | None = None
         self._started = False
         self._noted: set[str] = set()
@@ -70,15 +78,35 @@ class Machine:
         self._probes: dict[str, Probe] = {}
 
     @cached_property
-    def gpus(self) -> int:
+    def own_gpus(self) -> int:
+        """Of this machine."""
         import torch
 
         return torch.cuda.device_count()
 
+    @cached_property
+    def gpus(self) -> int:
+        """GPUs that an engine may have: this machine's, or of the cluster's node that has most."""
+        return self.nodes.most if self.nodes else self.own_gpus
+
+    @cached_property
+    def nodes(self) -> Nodes | None:
+        """The cluster's nodes, if workers are on one. Raises UserError as `icr.work.ray_cluster.connect`."""
+        if self._cluster.address is None:
+            return None
+        nodes = connect(self._cluster)
+        if nodes.most and not self.own_gpus:
+            raise UserError(
+                "the cluster has GPUs, but this machine, which trains, has none",
+                where=f"cluster.address: {self._cluster.address}",
+                do="run this command on a node with GPUs",
+            )
+        return nodes
+
     @property
     def processes(self) -> int:
         """Training processes on each node."""
-        return self._asked or max(1, self.gpus)
+        return self._asked or max(1, self.own_gpus)
 
     def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Precision:
         """`auto` resolved by what this machine computes well in."""
@@ -87,15 +115,31 @@ class Machine:
     @cached_property
     def pool(self) -> Pool:
         """Lanes: `engine` samples, `scorer` gives numbers, `nlp` runs lm-eval, `single` does one process's work."""
-        self._started = True
         each = self._tensor_parallel if self.gpus else 0
-        lanes = {
-            "engine": Lane(max(1, self.gpus // max(1, each)), each, GPU_DEPTH if self.gpus else 1),
-            "scorer": Lane(max(1, self.gpus), 1 if self.gpus else 0),
-            "nlp": Lane(max(1, self.gpus // max(1, each)), each),
-            "single": Lane(1),
+        nodes, here = self.nodes, {"single": Lane(1)}
+        self._started = True
+        if nodes is None:
+            return LocalPool(self.folder, self._lanes(self.gpus, each) | here)
+        fits, asked = nodes.count_hosts(each), self._cluster.workers
+        count = max(1, fits) if asked == "all" else asked
+        if count > fits:
+            self.note(f"the cluster has room for {fits} of {count} workers now; the others start when it grows")
+        return RayPool(self.folder, self._lanes(each, each), LocalPool(self.folder, here), count, each)
+
+    def _lanes(self, gpus: int, each: int) -> dict[str, Lane]:
+        """Of workers that share `gpus` GPUs; an engine has `each` of them."""
+        engines = max(1, gpus // max(1, each))
+        return {
+            "engine": Lane(engines, each, GPU_DEPTH if gpus else 1),
+            "scorer": Lane(max(1, gpus), 1 if gpus else 0),
+            "nlp": Lane(engines, each),
         }
-        return LocalPool(self.folder, lanes)
+
+    def _limits(self, asked: Limits | None) -> Limits | None:
+        """On a cluster a shard is tried again as often as the config says, and no failure at one node ends the work."""
+        if self.nodes is None:
+            return asked
+        return replace(asked or Limits(), tries=1 + self._cluster.retries, witnesses=2)
 
     def warm(self, backend: str) -> None:
         """Start the engines and scorers of a run, so that they import what they need while the first step works."""
@@ -120,7 +164,7 @@ class Machine:
         if place.missing(shards):
             task = self._prepare(task)
             with StageDisplay(self._console, label) as display:
-                place.fill(self.pool, task, shards, display, tally, limits)
+                place.fill(self.pool, task, shards, display, tally, self._limits(limits))
         return list(place.read(shards)), {"retries": tally.retries} if tally.retries else {}
 
     def run(self, task: Task, table: pa.Table, label: str) -> pa.Table:
@@ -139,7 +183,7 @@ class Machine:
         task = self._prepare(task)
         with (
             StageDisplay(self._console, label) as display,
-            closing(run_shards(self.pool, task, shards, display, limits=limits)) as results,
+            closing(run_shards(self.pool, task, shards, display, limits=self._limits(limits))) as results,
         ):
             yield from results
 
@@ -211,7 +255,7 @@ class Machine:
         Args:
             name: of its log and specification; None: that of the folder around its own.
         """
-        if self.gpus and self._started:
+        if self.own_gpus and self._started:
             for lane in ("engine", "scorer"):
                 self.pool.rest(lane)
             self._awake = None
@@ -221,7 +265,7 @@ class Machine:
         write_text(path, spec.model_dump_json(indent=1))
         argv = [*self._launch(spec), "-m", "loops.train", str(path)]
         with StageDisplay(self._console, label) as display:
-            worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", {} if self.gpus else ON_CPU)
+            worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", {} if self.own_gpus else ON_CPU)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]
 
     def _launch(self, spec: TrainSpec) -> list[str]:

@@ -14,8 +14,6 @@ import pyarrow as pa
 
 from icr.work.pool import Failure, Shard, WorkerId
 
-TRIES = 2
-"""Failures, on any workers, after which a part is cut, or its last unit given up."""
 SHOWN_VALUES = 4
 SHOWN_CHARACTERS = 60
 

@@ -160,6 +160,9 @@ USES: dict[str, tuple[str, ...]] = {
     "judge.nlp.limit": ("judge/nlp",),
     "judge.nlp.backend": ("judge/nlp",),
     "judge.nlp.batch_size": (OPERATIONAL,),
+    "cluster.address": (OPERATIONAL,),
+    "cluster.workers": (OPERATIONAL,),
+    "cluster.retries": (OPERATIONAL,),
 }
 """Config key → the stages whose results depend on it beyond their inputs, or one of INPUT, PLAN and OPERATIONAL.
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from icr.base.errors import IcrError
 from icr.work.crew import Crew, Flight, Hand, Limits
 from icr.work.launch import Watcher
-from icr.work.parts import TRIES, Part, Whole
+from icr.work.parts import Part, Whole
 from icr.work.pool import Died, Done, Event, Failed, Failure, Note, Pool, Progress, Shard, Task
 
 LISTEN_SECONDS = 0.25
@@ -97,6 +97,7 @@ class _Work:
         self.queue = deque(Part(whole, 0, whole.shard.table.num_rows) for whole in wholes)
         self._crew = Crew(pool, task, len(shards), limits)
         self._given_up: list[Part] = []
+        self._failed_early: set[int] = set()
         self._notes: set[str] = set()
         self._progress = _Progress(watcher, sum(shard.weight for shard in shards))
 
@@ -181,14 +182,18 @@ class _Work:
         flight = self._crew.flights.pop(event.ticket, None)
         if flight is None:
             return
-        if event.failure.by_user or not self._crew.finished:
-            # before anything is done it is an engine that cannot start, or a bug: no worker would do better
+        if event.failure.by_user or self._is_hopeless(event):
             raise event.failure.as_error()
         hand.failed_in_a_row += 1
         self._lose([flight], event.failure)
         if hand.failed_in_a_row >= FAILED_IN_A_ROW and hand.doomed is None:
             self._note(f"worker {event.worker} is replaced, because it failed {hand.failed_in_a_row} times in a row")
             self._crew.kill(event.worker, set(), "it failed repeatedly")
+
+    def _is_hopeless(self, event: Failed) -> bool:
+        """Whether no worker would do better: before anything is done it is an engine that cannot start, or a bug."""
+        self._failed_early.add(event.worker.index)
+        return not self._crew.finished and len(self._failed_early) >= self._limits.witnesses
 
     def _take_died(self, event: Died) -> None:
         blamed, lost_with_them = self._crew.bury(event.worker)
@@ -216,7 +221,7 @@ class _Work:
             part.failures += 1
             part.failed_on.add(flight.worker)
             part.failure = failure
-            if part.failures < TRIES:
+            if part.failures < self._limits.tries:
                 self._tally.retries += 1
                 self.queue.appendleft(part)
                 again += [] if part.whole.noted else [part.whole.shard.name]

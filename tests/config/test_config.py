@@ -113,7 +113,9 @@ def test_a_resolved_config_loads_as_itself(tmp_path: Path) -> None:
     assert again == config
 
 
-@pytest.mark.parametrize("recipe", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "recipe", sorted(set(CONFIGS.rglob("*.yaml")) - set((CONFIGS / "cluster").iterdir())), ids=lambda p: p.stem
+)
 def test_every_recipe_is_a_config(recipe: Path) -> None:
     load_section(RewardModelConfig if recipe.parent == RECIPES else Config, recipe)
 

@@ -1,0 +1,98 @@
+"""What a cluster is asked and told; no Ray is needed."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from icr.base.errors import UserError
+from icr.config.schema import Cluster
+from icr.work import machine as machines
+from icr.work.crew import Limits
+from icr.work.local_pool import LocalPool
+from icr.work.machine import Machine
+from icr.work.pool import Alive, Done, Event, Note, Progress, WorkerId
+from icr.work.ray_cluster import Nodes, connect, describe_difference
+from icr.work.ray_host import condense
+from tests.helpers.inline import silent
+
+AUTO = Cluster(address="auto")
+
+
+def test_a_cluster_without_ray_is_a_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="ray is not installed") as error:
+        connect(AUTO)
+    assert error.value.do == "pip install 'icr[ray]'" and error.value.where == "cluster.address: auto"
+
+
+@pytest.mark.parametrize(("address", "what"), [("127.0.0.1:1", "no Ray cluster answers"), ("ray://n1:1", "Ray Client")])
+def test_an_address_that_is_not_a_clusters_is_refused_at_once(address: str, what: str) -> None:
+    with pytest.raises(UserError, match=what) as error:
+        connect(Cluster(address=address))
+    assert error.value.where == f"cluster.address: {address}"
+
+
+def test_one_machine_keeps_the_local_pool_and_its_limits(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, silent())
+    assert isinstance(machine.pool, LocalPool) and machine.nodes is None
+    assert machine._limits(None) is None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "parallel", "hosts"),
+    [((0, 0, 0), 1, 3), ((8, 8), 1, 16), ((8, 4), 4, 3), ((8, 4, 0), 8, 1), ((2, 2), 4, 0)],
+)
+def test_a_host_has_the_gpus_of_one_engine_of_one_node(gpus: tuple[int, ...], parallel: int, hosts: int) -> None:
+    nodes = Nodes(gpus)
+    assert nodes.count_hosts(parallel if nodes.most else 0) == hosts
+
+
+def test_the_pool_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[object, ...]] = []
+    monkeypatch.setattr(machines, "RayPool", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr(machines, "connect", lambda cluster: Nodes((8, 4)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    said = Console(file=io.StringIO(), width=200)
+    _ = Machine(tmp_path, said, tensor_parallel=4, cluster=AUTO.model_copy(update={"workers": 5})).pool
+    _, lanes, _, count, gpus_each = made[0]
+    assert (count, gpus_each) == (5, 4)
+    assert {name: (lane.count, lane.gpus_each, lane.depth) for name, lane in lanes.items()} == {  # type: ignore[attr-defined]
+        "engine": (1, 4, 2),
+        "scorer": (4, 1, 1),
+        "nlp": (1, 4, 1),
+    }
+    assert "the cluster has room for 3 of 5 workers now" in said.file.getvalue()  # type: ignore[attr-defined]
+    machine = Machine(tmp_path, silent(), cluster=AUTO)
+    assert machine.gpus == 8 and machine._limits(Limits(floor=7.0)) == Limits(floor=7.0, tries=3, witnesses=2)
+
+
+def test_a_driver_that_cannot_train_on_what_the_cluster_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "connect", lambda cluster: Nodes((0, 8)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match="the cluster has GPUs, but this machine, which trains, has none"):
+        _ = Machine(tmp_path, silent(), cluster=AUTO).gpus
+
+
+def test_other_packages_are_named() -> None:
+    here = {"torch": "2.13.0", "vllm": "0.32.0"}
+    assert describe_difference(here, here, "n1") is None
+    problem = describe_difference({"torch": "2.12.0"}, here, "n1")
+    assert problem and problem.what == (
+        "node n1 has other packages than this machine: torch 2.12.0 (here: 2.13.0), vllm missing (here: 0.32.0)"
+    )
+
+
+def test_news_of_no_weight_are_condensed_and_results_keep_their_order() -> None:
+    one, two, table = WorkerId("engine", 0), WorkerId("engine", 1), pa.table({"a": [1]})
+    first, last = Progress(one, 1, 1, 4, 5), Progress(one, 1, 2, 4, 9)
+    other, done, note = Progress(one, 2, 1, 4, 5), Done(one, 1, table), Note(two, "hello")
+    events: list[Event] = [Alive(one), first, Alive(two), note, last, Alive(one), other, done, note]
+    assert condense(events) == [Alive(two), note, last, Alive(one), other, done, note]
