@@ -35,6 +35,7 @@ LONGEST = (
     "test_judging",
     "test_judge_cli",
     "test_nodes",
+    "test_ray_pool",
     "test_train_resume",
     "test_train",
 )

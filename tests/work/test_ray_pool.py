@@ -215,6 +215,7 @@ def find_hosts() -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if process.name().startswith("ray::Host")]
 
 
+@pytest.mark.timeout(1800)
 def test_a_run_whose_driver_and_node_are_killed_is_the_local_run(
     nodes: Nodes, tiny_config: Config, tmp_path: Path
 ) -> None:
