@@ -19,6 +19,7 @@ ROOMS = {
     "icr/engines": "Models, tokenizers, templates",
     "icr/work": "Memory, devices, workers",
     "icr/rounds": "Runs and their stages",
+    "icr/planning": "Plans",
     "icr": "Languages, responses, pairs",
     "loops": "Training and export",
     "icr/endpoint": "Endpoints",

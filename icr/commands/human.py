@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, split_codes, stdout
+from icr.commands.options import JsonOption, print_json, split_codes, stdout
 
 human_app = typer.Typer(
     name="human",
-    help="Have people compare answers: blinded pairs, and what their votes say.",
+    help="Blinded pairs of answers for people, and their votes.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -61,7 +60,7 @@ def import_(
 
     result = import_votes(folder, votes, judge or [])
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     stdout().print(people_table(result))
     for line in describe_agreement(result):

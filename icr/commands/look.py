@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, split_codes, stderr, stdout
+from icr.commands.options import JsonOption, print_json, split_codes, stderr, stdout
 
 
 def look(
@@ -51,7 +50,7 @@ def look(
     result = look_into(asked, out, stderr())
     page = write_look_page(result, out)
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     for table in look_tables(result):
         stdout().print(table)

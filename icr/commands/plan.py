@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, SetOption, stderr, stdout
+from icr.commands.options import JsonOption, SetOption, print_json, stderr, stdout
 
 
 def plan(
@@ -52,7 +51,7 @@ def plan(
         lengths = probe_lengths(known, probe, stderr())
     costs = [make_plan(known, count, lengths) for count in counts]
     if json_:
-        print(json.dumps(plan_json(known, costs), ensure_ascii=False))
+        print_json(plan_json(known, costs))
         return
     for cost in costs:
         stdout().print(plan_table(cost))

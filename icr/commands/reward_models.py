@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 rm_app = typer.Typer(
     name="rm",
-    help="Reward models: data, training, accuracy, benchmarks, looking inside.",
+    help="Reward models: data, training, accuracy, a look inside.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

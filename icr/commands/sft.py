@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, SetOption, stderr
+from icr.commands.options import JsonOption, SetOption, print_json, stderr
 
 
 def sft(
@@ -29,7 +28,7 @@ def sft(
     found = load_section(SftConfig, find_config(config), set_ or [], changes)
     result = train_sft(found, stderr())
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     training = result["training"]
     best = training["validation"]

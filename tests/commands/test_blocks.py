@@ -49,7 +49,8 @@ COMPLETE: dict[str, Any] = {
 
 def kind_of(keys: set[str]) -> type[Section] | None:
     """The config that a block's keys belong to; None: the prompts of a judge."""
-    kinds = {"xalpaca": None, "base": TransferConfig if "reward_model" in keys else RewardModelConfig}
+    transfer = {"reward_model", "align"} & keys
+    kinds = {"xalpaca": None, "align": TransferConfig, "base": TransferConfig if transfer else RewardModelConfig}
     return next((kind for key, kind in kinds.items() if key in keys), Config)
 
 
@@ -64,7 +65,8 @@ def test_yaml(place: str, text: str, tmp_path: Path) -> None:
     elif kind is Config:
         assert make_config({**COMPLETE, **data})
     else:
-        assert make_section(kind, data)
+        beside = parse_yaml(dict(blocks("yaml"))["transfer-matrix.md 1"], place).data if kind is TransferConfig else {}
+        assert make_section(kind, {**beside, **data})
 
 
 @pytest.mark.parametrize(("place", "text"), blocks("json"), ids=[place for place, _ in blocks("json")])

@@ -20,7 +20,7 @@ from tests.helpers.fake_run import build
 from tests.helpers.public_repositories import Public
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHOUT_RESULT = {"init", "chat", "sample", "score", "pair", "train"}
+WITHOUT_RESULT = {"init", "chat", "human export", "sample", "score", "pair", "train"}
 """They write files, or talk."""
 LONG = {
     *("iterate", "sample", "score", "pair", "train", "compare", "transfer", "best-of-n"),
