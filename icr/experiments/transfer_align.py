@@ -12,7 +12,7 @@ from eval.judges.asking import has_failed
 from eval.reward_models.scoring import short_name
 from eval.standing import describe_evaluation
 from eval.xalpaca.alpaca_files import model_output
-from eval.xalpaca.answers import Answer, write_answers
+from eval.xalpaca.answers import Answer, given_answers, write_answers
 from icr.base.conversation import load_conversation
 from icr.base.errors import UserError
 from icr.base.fields import Fields
@@ -138,11 +138,11 @@ class Alignment:
         config = self._evaluation(judge, best, target)
 
         def describe() -> Step:
-            return describe_evaluation(config, None, judge.model, self.machine.precision)
+            return describe_evaluation(config, None, judge.models, self.machine.precision)
 
         def work(step: Step) -> Fields:
-            write_answers(best, [target], folder / "answers")
-            models = self.machine.folders({judge.model} if judge.model else set(), None)
+            write_answers(given_answers(best, [target], config.judge.limit), folder / "answers")
+            folders = self.machine.folders(set(judge.models.values()), None)
             evaluation = Evaluation(
                 model="",
                 name=f"{short_name(self.inputs.policy)}-best-by-{model.name}",
@@ -151,7 +151,7 @@ class Alignment:
                 template=Template(date=start_date(self.run)),
                 sampling=config.sampling,
                 judge=config.judge,
-                judge_model=models.get(judge.model or ""),
+                judge_models={name: folders[model] for name, model in judge.models.items()},
                 machine=self.machine,
                 engine=None,
                 key=step.key,

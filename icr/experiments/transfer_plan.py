@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.judges.open import check_judge
+from eval.judges.open import check_judge, locate_judges
 from eval.judges.prompts import check_prompts
 from eval.reward_models.evaluate import select_rows
 from eval.reward_models.scoring import short_name
@@ -52,8 +52,8 @@ class Judging:
 
     name: str
     config: Judge
-    model: str | None
-    """The local judge's, located."""
+    models: Mapping[str, str]
+    """Local judges, located, by the names that the file has for them."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,12 @@ def _check_judge(judge: Judge) -> Judging:
     found = Collector()
     found.attempt(None, check_judge, judge)
     found.attempt(None, check_prompts, judge)
-    model = found.attempt(None, locate, judge.local_model, "judges.model") if judge.local_model else None
-    if model:
+    models = found.attempt(None, locate_judges, judge) or {}
+    for model in models.values():
         found.attempt(None, check_located, model, "judges.model")
     found.raise_any()
     name = judge.own.rpartition(":")[2] if judge.own else short_name(judge.model or "")
-    return Judging(name.removesuffix(".gguf"), judge, model)
+    return Judging(name.removesuffix(".gguf"), judge, models)
 
 
 def plan_candidates(config: TransferConfig, target: str) -> BestOfNConfig:

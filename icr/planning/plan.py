@@ -129,7 +129,8 @@ def know(
         do = "say how many parameters it has (icr plan --parameters 8b), or download it first (hf download)"
         raise UserError("the model is not on this machine, so its size is not known", where=name, do=do)
     reference = find_facts(inputs.reference, template, policy.parameters) or policy
-    judge = find_facts(inputs.judge) if inputs.judge else None
+    judges = [facts for of in inputs.judges.values() if (facts := find_facts(of))]
+    judge = max(judges, key=lambda facts: facts.parameters, default=None)  # several judge one after the other
     models = {of: find_facts(of) for of in reward_models(config.reward, config.prompts.languages).values()}
     return Known(
         config=config, inputs=inputs, texts=count_texts(config, inputs, policy), policy=policy, reference=reference,
