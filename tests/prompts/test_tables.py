@@ -163,7 +163,7 @@ def test_a_broken_row_does_not_hide_the_others(tmp_path: Path) -> None:
 
 
 def test_pairs_are_in_a_file_that_is_there(tmp_path: Path) -> None:
-    for path, what in ((tmp_path, "is a folder"), (tmp_path / "p.jsonl", "not found"), (tmp_path / "p", "no folder")):
+    for path, what in ((tmp_path, "is a folder"), (tmp_path / "p.jsonl", "not found"), (tmp_path / "p", "folder")):
         with pytest.raises(UserError, match=what) as caught:
             read_alignment(str(path))
         assert caught.value.where == "alignment.pairs" and str(path) in caught.value.what

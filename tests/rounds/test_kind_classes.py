@@ -83,8 +83,8 @@ def test_that_is_known_without_torch() -> None:
 
 
 def test_nobody_else_asks_for_a_kind_by_its_name() -> None:
-    """`lidr` as a string is in the registry of kinds and in the schema; and where sampling is decided."""
-    sampling = {"icr/rounds/window.py", "icr/work/settings.py"}
+    """`lidr` as a string is in the registry of kinds and in the schema; and where sampling is decided or planned."""
+    sampling = {"icr/rounds/window.py", "icr/work/settings.py", "icr/planning/work.py"}
     found = {
         str(file.relative_to(ROOT))
         for top in ("icr", "loops", "prompts", "eval")
