@@ -44,7 +44,7 @@ def connect(cluster: Cluster) -> Nodes:
     try:
         import ray
     except ImportError as error:
-        raise UserError("ray is not installed", where=where, do="pip install 'icr[ray]'") from error
+        raise UserError("ray is not installed", where=where, do="pip install 'icr-align[ray]'") from error
     logging.getLogger("ray").setLevel(logging.ERROR)  # it would tell the user how to switch tokens off
     if not ray.is_initialized():
         try:

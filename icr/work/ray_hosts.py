@@ -218,5 +218,5 @@ def _cannot_run(error: object) -> UserError:
     return UserError(
         f"a node of the cluster cannot run icr: {why}",
         where="cluster.address",
-        do="install the same icr, with the same packages, on every node: pip install 'icr[ray]'",
+        do="install the same icr, with the same packages, on every node: pip install 'icr-align[ray]'",
     )

@@ -28,7 +28,7 @@ def test_a_cluster_without_ray_is_a_users_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="ray is not installed") as error:
         connect(AUTO)
-    assert error.value.do == "pip install 'icr[ray]'" and error.value.where == "cluster.address: auto"
+    assert error.value.do == "pip install 'icr-align[ray]'" and error.value.where == "cluster.address: auto"
 
 
 @pytest.mark.parametrize(("address", "what"), [("127.0.0.1:1", "no Ray cluster answers"), ("ray://n1:1", "Ray Client")])

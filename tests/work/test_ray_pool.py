@@ -37,7 +37,7 @@ from tests.work.conftest import ROOT
 from tests.work.test_driver_killed import wait_for
 
 if importlib.util.find_spec("ray") is None:
-    pytest.skip("ray is not installed: pip install 'icr[ray]'", allow_module_level=True)
+    pytest.skip("ray is not installed: pip install 'icr-align[ray]'", allow_module_level=True)
 
 QUICK = Limits(silence=2.0, tries=3, witnesses=2)
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -194,8 +194,10 @@ def test_a_second_command_and_other_packages_are_refused(
         open_ray(1).workers("engine")
     pool.stop()
     monkeypatch.setattr("icr.work.ray_hosts.find_versions", lambda: {"torch": "1.0", "icr": "0.1.0"})
+    other = open_ray(1)
     with pytest.raises(UserError, match=r"node \S+ has other packages than this machine: torch \S+ \(here: 1.0\)"):
-        wait_for_hosts(open_ray(1), 1)
+        wait_for_hosts(other, 1)
+    other.stop()  # the next test needs the CPU of either node
 
 
 @contextmanager
