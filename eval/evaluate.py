@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from eval.judges.prompts import check_prompts, identify_prompts
 from eval.mtbench.answers import bound_conversation, import_answers
 from eval.mtbench.questions import load_questions
 from eval.nlp.tasks import check_settings
-from eval.standing import SETTINGS_FILE, begin, describe_evaluation, recorded, settle, write_record
+from eval.standing import SETTINGS_FILE, begin, describe_evaluation, settle, write_record
 from eval.xalpaca.answers import (
     check_baseline,
     given_answers,
@@ -43,6 +44,7 @@ from icr.languages import check_languages
 from icr.work.machine import Machine
 from icr.work.sampling import bound_tokens
 from icr.work.settings import SINCE
+from icr.work.steps import recorded
 from prompts.overlap import describe_prompts
 
 if TYPE_CHECKING:
@@ -122,7 +124,7 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     write_text(out / SETTINGS_FILE, dump_config(config))
     write_record(out, config.benchmark, record)
     if record.state != "done":
-        with recorded(out, config.benchmark, record):
+        with recorded(record, partial(write_record, out, config.benchmark, record)):
             names = {name for name in (model, *judge_models.values()) if name}
             folders = machine.folders(names, config.chat_template)
             if given:

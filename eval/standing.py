@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
@@ -175,22 +174,6 @@ def begin(step: Step, before: StageRecord | None) -> StageRecord:
     """The record of a step that is being done; the seconds of earlier tries count."""
     seconds = before.seconds if before else 0.0
     return stamp(step, StageRecord(state="running", started=time.time(), seconds=seconds))
-
-
-@contextmanager
-def recorded(out: Path, benchmark: str, record: StageRecord) -> Iterator[None]:
-    """Write how the work ends that is done meanwhile, and how long it took."""
-    began = time.monotonic()
-    try:
-        yield
-        record.state = "done"
-    except BaseException:
-        record.state = "failed"
-        raise
-    finally:
-        record.finished = time.time()
-        record.seconds += time.monotonic() - began
-        write_record(out, benchmark, record)
 
 
 def write_record(out: Path, benchmark: str, record: StageRecord) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.standing import begin, read_records, recorded, settle_step, write_record
+from eval.standing import begin, read_records, settle_step, write_record
 from icr.base.fields import Fields
 from icr.base.files import write_text
 from icr.base.lock import RunLock
@@ -25,7 +26,7 @@ from icr.experiments.candidates import describe_sampling, sample_candidates, sco
 from icr.languages import check_languages
 from icr.rounds.facts import find_versions
 from icr.work.machine import Machine
-from icr.work.steps import Step
+from icr.work.steps import Step, recorded
 from prompts.load import Prompt, load_prompts
 from prompts.overlap import describe_prompts
 
@@ -150,7 +151,7 @@ def _do(out: Path, step: Step, record: StageRecord, work: Callable[[], Fields]) 
     """Do a step, and record how it ends."""
     record.versions = find_versions()
     write_record(out, step.name, record)
-    with recorded(out, step.name, record):
+    with recorded(record, partial(write_record, out, step.name, record)):
         record.counts = work()
 
 

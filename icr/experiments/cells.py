@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from icr.base.fields import Fields
 from icr.base.files import read_json, write_json
 from icr.base.rundir import StageRecord
 from icr.rounds.facts import find_versions
-from icr.work.steps import Step, stale
+from icr.work.steps import Step, recorded, stale
 
 RECORD = "step.json"
 DO = "restore the old values and files, or use another --run"
@@ -82,17 +82,8 @@ class Recorded:
         record = begin(step, before)
         record.versions = find_versions()
         self._write(record)
-        began = time.monotonic()
-        try:
+        with recorded(record, partial(self._write, record)):
             record.counts = self.work(step)
-            record.state = "done"
-        except BaseException:
-            record.state = "failed"
-            raise
-        finally:
-            record.finished = time.time()
-            record.seconds += time.monotonic() - began
-            self._write(record)
 
     def _remove(self) -> None:
         names = [""] if self.leaves is None else self.leaves

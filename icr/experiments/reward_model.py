@@ -18,6 +18,7 @@ from icr.base.rundir import StageRecord
 from icr.base.shown import show_path
 from icr.config.load import dump_config, flatten
 from icr.config.reward_model import RewardModelConfig
+from icr.config.sft import SftConfig
 from icr.engines.check import find_folder
 from icr.engines.sizes import measure_checkpoint
 from icr.experiments.reward_card import METHOD, TAG, write_reward_card
@@ -109,16 +110,16 @@ def read_finished(run: Path, config: RewardModelConfig, inputs: RewardInputs) ->
     if not ((run / RECORD).is_file() and (run / RESULT).is_file()):
         return None
     record = StageRecord.model_validate(read_json(run / RECORD))
-    if record.state != "done" or stale(describe_training(config, inputs), record):
+    if record.state != "done" or stale(describe_training(config, inputs.base), record):
         return None
     result: Fields = read_json(run / RESULT)
     return result
 
 
-def describe_training(config: RewardModelConfig, inputs: RewardInputs) -> Step:
-    """The training as a step: what its result depends on."""
+def describe_training(config: RewardModelConfig | SftConfig, base: str) -> Step:
+    """A training on `data.path` as a step: what its result depends on. `base`: located."""
     data = Path(config.data.path)
-    named = {"base": identify_model(inputs.base)}
+    named = {"base": identify_model(base)}
     named |= {"training data": hash_file(data / TRAIN), "validation data": hash_file(data / VALIDATION)}
     if config.chat_template:
         named["chat template"] = hash_file(Path(config.chat_template))
@@ -137,7 +138,7 @@ def _begin(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: 
     Raises:
         UserError: the folder holds a finished training of other files, or one with other settings.
     """
-    step = describe_training(config, inputs)
+    step = describe_training(config, inputs.base)
     before = StageRecord.model_validate(read_json(run / RECORD)) if (run / RECORD).is_file() else None
     changes = stale(step, before) if before else []
     if before and changes and (before.state == "done" or before.settings != dict(step.settings)):

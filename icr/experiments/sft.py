@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from icr.base.content import hash_file, identify_model
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.problems import Collector
 from icr.base.shown import show_path
-from icr.config.load import dump_config, flatten
+from icr.config.load import dump_config
 from icr.config.schema import Train
 from icr.config.sft import SftConfig
 from icr.engines.check import check_located, find_folder
@@ -27,7 +26,7 @@ from icr.engines.folders import locate
 from icr.engines.sizes import measure_checkpoint
 from icr.engines.templates import Template
 from icr.experiments.cells import Recorded
-from icr.experiments.reward_model import INPUTS, may_change
+from icr.experiments.reward_model import describe_training
 from icr.languages import check_languages
 from icr.work.classify import PROMPTED
 from icr.work.encode import EncodeAnswersTask
@@ -39,7 +38,7 @@ from loops.data import HELD, Split, write_training_data
 from loops.disk import check_disk, estimate_disk, folder_size
 from loops.sft_family import SFTFamily
 from loops.spec import CardFacts, TrainSpec
-from prompts.preferences.make import TRAIN, VALIDATION, Rows, load_data
+from prompts.preferences.make import Rows, load_data
 from prompts.preferences.rows import PairRow, RatingRow
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def train_sft(config: SftConfig, console: Console) -> Fields:
         return counts
 
     def describe() -> Step:
-        return describe_training(config, inputs)
+        return describe_training(config, inputs.base)
 
     files, holds = ("model", RESULT), "a training"
     cell = Recorded(run.name, run, (), describe, work, files, holds, leaves=LEAVES)
@@ -183,17 +182,6 @@ def train_sft(config: SftConfig, console: Console) -> Fields:
     finally:
         machine.stop()
         lock.release()
-
-
-def describe_training(config: SftConfig, inputs: SftInputs) -> Step:
-    """The training as a step: what its result depends on."""
-    data = Path(config.data.path)
-    named = {"base": identify_model(inputs.base)}
-    named |= {"training data": hash_file(data / TRAIN), "validation data": hash_file(data / VALIDATION)}
-    if config.chat_template:
-        named["chat template"] = hash_file(Path(config.chat_template))
-    settings = {key: value for key, value in flatten(config).items() if key not in INPUTS and not may_change(key)}
-    return Step("train", named, settings)
 
 
 def _train(run: Path, config: SftConfig, inputs: SftInputs, machine: Machine) -> Fields:

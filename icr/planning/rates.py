@@ -150,7 +150,7 @@ def rates_file() -> Path | None:
 
 
 def read_rates() -> Rates:
-    """What is kept; nothing and the `problem`, where the file cannot be read: the next stage writes it anew."""
+    """What is kept; nothing and the `problem`, where the file cannot be read: the next stage writes it again."""
     file = rates_file()
     if file is None or not file.is_file():
         return Rates()

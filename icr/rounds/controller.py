@@ -41,7 +41,7 @@ from icr.work.devices import check_count, check_memory, find_gpus
 from icr.work.machine import Machine
 from icr.work.runner import Counts
 from icr.work.settings import append_history
-from icr.work.steps import Graph, Step, adopt, check_finished, stale, stamp
+from icr.work.steps import Graph, Step, adopt, check_finished, recorded, stale, stamp
 
 Borrow = Callable[[Step, RoundDir], Counts | None]
 """Takes over the files of a step that another run has done: its counts, or None where there is none."""
@@ -209,22 +209,13 @@ class Controller:
         record = stamp(step, at.start(stage))
         save = partial(at.write_stage, stage, record)
         save()
-        began = time.monotonic()
         self.console.print(f"[bold]round {number} · {stage}[/bold]")
         self.console.print(f"  {explain_stage(self.config, number, stage)}", style="dim", highlight=False, markup=False)
-        try:
+        record.versions = find_versions()
+        with recorded(record, save):
             context = replace(self._context(number, step), parts=record.parts, save=save)
             borrowed = self._borrow(step, at) if self._borrow else None
             record.counts = find_stage(stage)(context) if borrowed is None else borrowed
-            record.state = "done"
-        except BaseException:
-            record.state = "failed"
-            raise
-        finally:
-            record.finished = time.time()
-            record.seconds += time.monotonic() - began
-            record.versions = find_versions()
-            save()
         tidy(at, stage)
         self.console.print(
             f"  [green]done[/green] in {record.seconds:.0f} s {summarise(record.counts)}", highlight=False

@@ -66,7 +66,7 @@ def find_versions() -> dict[str, str]:
 
 
 class Host:
-    """An asynchronous actor. Each call names the life that it is meant for: the host may have been started anew since.
+    """An asynchronous actor. Each call names the life that it is meant for: the host may have been started again since.
 
     Ids of workers are the local pool's own.
     """

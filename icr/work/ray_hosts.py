@@ -1,4 +1,4 @@
-"""The hosts of a Ray pool as the driver sees them: asked for, ready, lost, started anew by Ray, ready again."""
+"""The hosts of a Ray pool as the driver sees them: asked for, ready, lost, started again by Ray, ready once more."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Hosts:
                 self.end(host, f"its host has not answered for {owed:.0f} s")
 
     def end(self, host: HostActor, why: str) -> None:
-        """End a host that does not do what it is told. Ray starts it anew."""
+        """End a host that does not do what it is told. Ray starts it again."""
         self._ray.kill(host.actor, no_restart=False)
         self._lose(host, why)
 
@@ -202,7 +202,7 @@ class Hosts:
             host.facts = found
             return None
         if found is None:
-            self._lose(host, "its host was started anew")
+            self._lose(host, "its host was started again")
             return None
         return News(*found)
 

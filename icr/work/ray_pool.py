@@ -1,7 +1,7 @@
 """Workers on the nodes of a Ray cluster, behind the protocol that the pool of one machine has.
 
 One actor is one host: it has the GPUs of one engine and runs a local pool on its node (`icr.work.ray_host`). Ray
-places hosts, notices their end and starts them anew; what is tried again, and where, is decided by the one queue
+places hosts, notices their end and starts them again; what is tried again, and where, is decided by the one queue
 (`icr.work.shard_queue`). The driver alone writes the run folder: tables and logs come here.
 """
 

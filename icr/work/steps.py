@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -133,6 +135,22 @@ def stamp(step: Step, record: StageRecord) -> Record:
     """The record with what the step is made from."""
     made = {"key": step.key, "inputs": dict(step.inputs), "settings": dict(step.settings)}
     return Record.model_validate(record.model_dump() | made)
+
+
+@contextmanager
+def recorded(record: StageRecord, save: Callable[[], None]) -> Iterator[None]:
+    """Keep in a step's record how the work ends that is done meanwhile, and how long it took."""
+    began = time.monotonic()
+    try:
+        yield
+        record.state = "done"
+    except BaseException:
+        record.state = "failed"
+        raise
+    finally:
+        record.finished = time.time()
+        record.seconds += time.monotonic() - began
+        save()
 
 
 def adopt(step: Step, record: StageRecord, old_settings: Mapping[str, object]) -> Record:

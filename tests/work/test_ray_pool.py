@@ -182,7 +182,7 @@ def test_a_host_that_is_killed_or_stands_still_is_replaced(
     run.check(shards)
     assert time.monotonic() - began < 10 and run.tally.retries == 1
     assert ("has not answered for 3 s" if sent == signal.SIGSTOP else "its host ended") in run.retold[0]
-    wait_for_hosts(pool, 2)  # Ray has started it anew
+    wait_for_hosts(pool, 2)  # Ray has started it again
     assert victim not in host_pids(pool) and not is_alive(victim) and not any(p.is_running() for p in below)
 
 
