@@ -36,28 +36,30 @@ def measure(kinds: list[str], seeds: list[int], out: Path) -> list[dict[str, obj
 
 
 def read(run: Path) -> dict[str, object]:
-    """Win rate of the last round over all languages with its interval, and the largest fall in the right language."""
+    """Win rates of the last round over all languages, plain and length-controlled, with intervals; and the language
+    whose share of answers in the right language has fallen most, or risen least."""
     judged = [json.loads(file.read_text()) for file in sorted(run.glob("round-*/judge/summary.json"))]
     first, last = judged[0]["languages"], judged[-1]["languages"]
     average = judged[-1]["average"]
-    low, high = average["win_rate_interval"]
     changes = {lang: last[lang]["right_language"] - first[lang]["right_language"] for lang in first}
     fallen = min(changes, key=lambda lang: changes[lang])
     return {
-        "win_rate": average["win_rate"],
-        "low": low,
-        "high": high,
+        **{key: average[key] for name in ("win_rate", "lc_win_rate") for key in (name, f"{name}_interval")},
         "least_change": changes[fallen],
         "language": fallen,
     }
 
 
 def show(row: dict[str, object]) -> str:
-    """One line of the table: the largest loss of answers in the right language, in points, with its language."""
-    return (
-        f"{row['cpu']:<5} {row['seed']:>4}  {row['variant']:<14} {row['win_rate']:5.1f} "
-        f"[{row['low']:.1f}, {row['high']:.1f}]  {100 * float(str(row['least_change'])):+5.0f} ({row['language']})"
-    )
+    """One line of the table; the change in the right language is in points."""
+    rates = "  ".join(_show_rate(row[name], row[f"{name}_interval"]) for name in ("win_rate", "lc_win_rate"))
+    change = f"{100 * float(str(row['least_change'])):+.0f} ({row['language']})"
+    return f"{row['cpu']:<5} {row['seed']:>4}  {row['variant']:<14} {rates}  {change}"
+
+
+def _show_rate(rate: object, interval: object) -> str:
+    assert isinstance(rate, float) and isinstance(interval, list)
+    return f"{rate:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
 def _run(folder: Path, seed: int, instructions: dict[str, str]) -> None:
