@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from icr.base.errors import ConfigError, UserError
+from icr.base.errors import UserError
+from icr.base.problems import Collector
 from icr.config.schema import Train
 from loops.deepspeed_json import check_deepspeed
 
@@ -34,19 +35,13 @@ def check_train(train: Train) -> None:
     Raises:
         ConfigError: every problem found.
     """
-    problems: list[UserError] = []
+    found = Collector()
     checks: list[Callable[[Train], object]] = [
         check_deepspeed, check_optimizer, check_scheduler, lambda t: trackers(t.report_to),
     ]  # fmt: skip
     for check in checks:
-        try:
-            check(train)
-        except ConfigError as error:
-            problems += error.problems
-        except UserError as error:
-            problems.append(error)
-    if problems:
-        raise ConfigError(problems)
+        found.attempt(None, check, train)
+    found.raise_any()
 
 
 def check_optimizer(train: Train) -> None:

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from eval.judges.base import Judge
 from icr.base.content import identify_class, identify_model
-from icr.base.errors import ConfigError, UserError
+from icr.base.errors import UserError
 from icr.base.fields import Fields
+from icr.base.problems import Collector
 from icr.base.progress import Reporter
 from icr.config.schema import Judge as JudgeConfig
 from icr.work.resident import Resident
@@ -43,16 +44,10 @@ def check_judge(config: JudgeConfig) -> None:
         ConfigError: an endpoint's address, key, prices or budget; a class that cannot be loaded, or cannot give grades.
     """
     name_judge(config)
-    problems: list[UserError] = []
+    found = Collector()
     for judge in config.each.values():
-        try:
-            _check_one(judge)
-        except ConfigError as error:
-            problems += error.problems
-        except UserError as error:
-            problems.append(error)
-    if problems:
-        raise ConfigError(problems)
+        found.attempt(None, _check_one, judge)
+    found.raise_any()
 
 
 def _check_one(judge: JudgeConfig) -> None:
@@ -75,16 +70,12 @@ def locate_judges(config: JudgeConfig) -> dict[str, str]:
     """
     from icr.engines.folders import locate
 
-    found, problems = {}, []
+    located, found = {}, Collector()
     for name, judge in config.each.items():
         if judge.local_model:
-            try:
-                found[judge.local_model] = locate(judge.local_model, _key_of(name))
-            except UserError as error:
-                problems.append(error)
-    if problems:
-        raise ConfigError(problems)
-    return found
+            located[judge.local_model] = found.attempt("", locate, judge.local_model, _key_of(name))
+    found.raise_any()
+    return located
 
 
 def _key_of(name: str) -> str:
