@@ -7,19 +7,27 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import OUTPUT, JsonOption, QuietOption, SetOption, print_json, stderr, stdout
 
 
 def audit(
     folder: Annotated[
-        Path, typer.Argument(help="An evaluation: the --out of icr judge xalpaca, or RUN/round-N/judge.")
+        Path, typer.Argument(metavar="EVALUATION", help="The --out of icr judge xalpaca, or RUN/round-N/judge.")
     ],
     human: Annotated[
-        Path | None, typer.Option("--human", help="csv of people's labels: id or index, lang, preference or label.")
+        Path | None,
+        typer.Option(
+            "--human", metavar="CSV", help="Labels of people: columns id or index, lang, preference or label."
+        ),
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=0, max=20, help="Ask the judge again so many times.")] = 0,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Prompts per language that are asked again.")] = 50,
-    page: Annotated[Path | None, typer.Option("--page", help="Write the verdicts with both answers as HTML.")] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page", metavar="FILE", help="Write the verdicts with both answers as HTML.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,

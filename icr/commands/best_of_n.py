@@ -7,27 +7,48 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, split_codes, stderr, stdout
+from icr.commands.options import (
+    OUTPUT,
+    JsonOption,
+    LanguagesOption,
+    QuietOption,
+    SetOption,
+    print_json,
+    split_codes,
+    stderr,
+    stdout,
+)
 
 
 def best_of_n(
-    model: Annotated[str, typer.Argument(help="The model to sample: hub id, folder or .gguf file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to sample: hub id, folder or .gguf file.")],
     reward: Annotated[
         list[str],
         typer.Option(
             "--reward",
+            metavar="REWARD",
             help="A reward model (folder or hub id), or the log-ratio of two models: cross-lingual:POLICY,REFERENCE or "
             "multilingual:POLICY,REFERENCE. May be repeated.",
         ),
     ],
-    prompts: Annotated[str, typer.Option("--prompts", help="Folder of LANG.jsonl, one table, or hf:org/name.")],
-    languages: Annotated[str, typer.Option("--languages", help="Comma-separated ISO 639-1 codes, e.g. es,sw,th.")],
+    prompts: Annotated[
+        str, typer.Option("--prompts", metavar="PROMPTS", help="Folder of LANG.jsonl, one table, or hf:org/name.")
+    ],
+    languages: LanguagesOption,
     out: Annotated[
         Path,
-        typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume, or with another --reward."),
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            file_okay=False,
+            help="Output folder. Rerun to resume, or with another --reward.",
+            rich_help_panel=OUTPUT,
+        ),
     ],
     n: Annotated[int, typer.Option("--n", help="Candidates per prompt.")] = 64,
-    k: Annotated[int | None, typer.Option("--k", help="The answers are the best of the first K. Default: n.")] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", metavar="K", help="The answers are the best of the first K. Default: n.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N prompts.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,

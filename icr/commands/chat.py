@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from icr.commands.options import stdout
+from icr.commands.options import RunArgument, stdout
 
 HELP = "/new starts over, /quit (or Ctrl-D) ends"
 
 
 def chat(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunArgument,
     round_: Annotated[int | None, typer.Option("--round", min=0, help="The round. Default: the last one.")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, max=2048, help="Tokens of an answer.")] = 256,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sampling.")] = 42,
 ) -> None:
     """Talk to a round's model and to round 0 side by side.
 
-    Each line is a message. Without a terminal, lines are read from stdin: echo "Hola" | icr chat RUN
+    Each line is a message. Without a terminal, lines are read from stdin.
     """
     import transformers
     from rich.text import Text

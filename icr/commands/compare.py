@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import (
+    ConfigArgument,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    SetOption,
+    print_json,
+    stderr,
+    stdout,
+)
 
 
 def compare(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
+    config: ConfigArgument,
     vary: Annotated[
-        list[str], typer.Option("--vary", help="key=value1,value2,… May be repeated: every combination is run.")
+        list[str],
+        typer.Option(
+            "--vary",
+            metavar="KEY=VALUES",
+            help="A config key and its values, e.g. train.beta=0.1,0.2. May be repeated: every combination is run.",
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Output folder. Rerun the same command to resume.")],
+    out: OutOption,
     rounds: Annotated[int | None, typer.Option(min=1, help="Number of rounds of each variant.")] = None,
     set_: SetOption = None,
     json_: JsonOption = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, QuietOption, print_json, stderr
+from icr.commands.options import OUTPUT, JsonOption, QuietOption, print_json, stderr
 
 if TYPE_CHECKING:
     from prompts.fetch import Fetched
@@ -27,13 +27,24 @@ def data() -> None:
 
 @data_app.command()
 def get(
-    names: Annotated[list[str], typer.Argument(help="ultrafeedback, x_alpacaeval or mt_bench; several are possible.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Parent folder; gets one folder per data set.")] = Path(
-        "data"
-    ),
+    names: Annotated[
+        list[str], typer.Argument(metavar="DATA", help="ultrafeedback, x_alpacaeval or mt_bench; several are possible.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            file_okay=False,
+            help="Parent folder; gets one folder per data set.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = Path("data"),
     clone: Annotated[
         list[Path] | None,
-        typer.Option(help="A clone of the data's git repository, used instead of the network. May be repeated."),
+        typer.Option(
+            metavar="FOLDER",
+            help="A clone of the data's git repository, used instead of the network. May be repeated.",
+        ),
     ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,

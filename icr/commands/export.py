@@ -9,17 +9,23 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, print_json
+from icr.commands.options import OUTPUT, JsonOption, print_json
 
-Form = Annotated[str, typer.Option("--to", help="hub, trl, llama-factory or alpaca-eval.")]
+Form = Annotated[str, typer.Option("--to", metavar="FORM", help="hub, trl, llama-factory or alpaca-eval.")]
 
 
 def export(
     round_: Annotated[Path, typer.Argument(metavar="RUN/round-N", help="A round's folder.")],
     to: Form,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")],
-    license_: Annotated[str | None, typer.Option("--license", help="hub: the licence, such as apache-2.0.")] = None,
-    push: Annotated[str | None, typer.Option("--push", help="hub: upload to this repository, org/name.")] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="The folder to write.", rich_help_panel=OUTPUT)
+    ],
+    license_: Annotated[
+        str | None, typer.Option("--license", metavar="LICENCE", help="hub: the licence, such as apache-2.0.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="REPOSITORY", help="hub: upload to this repository, org/name.")
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="hub: a new repository is public, not private.")] = False,
     json_: JsonOption = False,
 ) -> None:

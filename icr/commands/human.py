@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, print_json, split_codes, stdout
+from icr.commands.options import OUTPUT, JsonOption, LanguagesOption, print_json, split_codes, stdout
 
 human_app = typer.Typer(
     name="human",
@@ -19,10 +19,18 @@ human_app = typer.Typer(
 
 @human_app.command()
 def export(
-    answers: Annotated[Path, typer.Argument(help="Folder of a model's answers: LANG.json, .jsonl, .csv or .parquet.")],
-    baseline: Annotated[Path, typer.Option("--baseline", help="Folder of the answers to compare with.")],
-    languages: Annotated[str, typer.Option("--languages", help="Comma-separated ISO 639-1 codes, e.g. es,sw,th.")],
-    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder.")],
+    answers: Annotated[
+        Path,
+        typer.Argument(metavar="ANSWERS", help="Folder of a model's answers: LANG.json, .jsonl, .csv or .parquet."),
+    ],
+    baseline: Annotated[
+        Path, typer.Option("--baseline", metavar="ANSWERS", help="Folder of the answers to compare with.")
+    ],
+    languages: LanguagesOption,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FOLDER", file_okay=False, help="Output folder.", rich_help_panel=OUTPUT),
+    ],
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Draw N prompts of each language.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed draws and shuffles otherwise.")] = 42,
 ) -> None:
@@ -47,14 +55,21 @@ def export(
 
 @human_app.command("import")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="The --out folder of icr human export.")],
-    votes: Annotated[list[Path], typer.Argument(help="csv files of votes: pair, vote, and rater where several vote.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The --out folder of icr human export.")],
+    votes: Annotated[
+        list[Path],
+        typer.Argument(metavar="CSV", help="Files of votes: columns pair, vote, and rater where several vote."),
+    ],
     judge: Annotated[
-        list[Path] | None, typer.Option("--judge", help="An evaluation of the same answers. May be repeated.")
+        list[Path] | None,
+        typer.Option("--judge", metavar="EVALUATION", help="An evaluation of the same answers. May be repeated."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Read people's votes: win rates, and agreement with each other and with judges."""
+    """Read people's votes.
+
+    Win rates, and how far people agree with each other and with judges.
+    """
     from eval.human import LABELS, import_votes
     from icr.report.human import describe_agreement, people_table
 

@@ -9,9 +9,7 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import ConfigError, UserError
-from icr.commands.options import JsonOption, SetOption, print_json, stdout
-
-RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
+from icr.commands.options import ConfigArgument, JsonOption, RunArgument, SetOption, print_json, stdout
 
 
 def status(run: RunArgument, json_: JsonOption = False) -> None:
@@ -60,7 +58,7 @@ def report(run: RunArgument, json_: JsonOption = False) -> None:
 
 
 def validate(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
+    config: ConfigArgument,
     set_: SetOption = None,
     show_prompts: Annotated[
         bool, typer.Option("--show-prompts", help="Print what the models will read: one prompt of each language.")
@@ -98,9 +96,16 @@ def validate(
 
 
 def lc(
-    file: Annotated[Path, typer.Argument(help="csv or parquet with preference, len_model, len_baseline[, index].")],
-    difficulty: Annotated[Path | None, typer.Option(help="csv with the columns index, difficulty.")] = None,
-    gamed: Annotated[Path | None, typer.Option(help="csv with the judged pairs of the gamed baselines.")] = None,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="csv or parquet with the columns preference, len_model, len_baseline and maybe index."
+        ),
+    ],
+    difficulty: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Difficulty of each item: columns index, difficulty.")
+    ] = None,
+    gamed: Annotated[Path | None, typer.Option(metavar="CSV", help="The judged pairs of the gamed baselines.")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Compute win rates of judged pairs, raw and length-controlled."""

@@ -9,7 +9,20 @@ import typer
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, split_codes, stderr, stdout
+from icr.commands.options import (
+    DryOption,
+    JsonOption,
+    LanguagesOption,
+    OfRunOption,
+    OutOption,
+    QuietOption,
+    RunOption,
+    SetOption,
+    print_json,
+    split_codes,
+    stderr,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from icr.config.evaluation import Benchmark
@@ -20,20 +33,24 @@ judge_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ModelArgument = Annotated[str, typer.Argument(help="Hub id, folder or .gguf file; or a folder of answers.")]
-JudgeOption = Annotated[
-    str, typer.Option("--judge", help="local:MODEL, openai:MODEL (key from OPENAI_API_KEY), or a custom module:Class.")
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Hub id, folder or .gguf file; or a folder of answers.")
 ]
-LanguagesOption = Annotated[str, typer.Option("--languages", help="Comma-separated ISO 639-1 codes, e.g. es,sw,th.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Output folder. Rerun the same command to resume.")]
+JudgeOption = Annotated[
+    str,
+    typer.Option(
+        "--judge",
+        metavar="JUDGE",
+        help="local:MODEL, openai:MODEL (key from OPENAI_API_KEY), or a custom module:Class.",
+    ),
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N items.")]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Print estimated calls, tokens and cost; send nothing.")]
 
 
 @judge_app.callback()
 def judge(
     context: typer.Context,
-    run: Annotated[Path | None, typer.Option("--run", help="The run folder.", show_default=False)] = None,
+    run: RunOption = None,
     round_: Annotated[int | None, typer.Option("--round", min=0, help="The round.")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -54,11 +71,14 @@ def judge(
 def xalpaca(
     model: ModelArgument,
     judge: JudgeOption,
-    baseline: Annotated[Path, typer.Option("--baseline", help="Folder of LANG.json or LANG.jsonl answers.")],
+    baseline: Annotated[
+        Path, typer.Option("--baseline", metavar="ANSWERS", help="Folder of LANG.json or LANG.jsonl answers.")
+    ],
     languages: LanguagesOption,
     out: OutOption,
     prompts: Annotated[
-        str | None, typer.Option("--prompts", help="Folder of LANG.json or LANG.jsonl, or hf:org/name.")
+        str | None,
+        typer.Option("--prompts", metavar="PROMPTS", help="Folder of LANG.json or LANG.jsonl, or hf:org/name."),
     ] = None,
     limit: LimitOption = None,
     dry_run: DryOption = False,
@@ -74,9 +94,11 @@ def xalpaca(
 
 @judge_app.command()
 def accuracy(
-    run: Annotated[Path, typer.Option("--run", help="The run folder.")],
+    run: OfRunOption,
     round_: Annotated[int, typer.Option("--round", min=1, help="The round whose pairs are judged.")],
-    judge: Annotated[str | None, typer.Option("--judge", help="Use this judge instead of the run's.")] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", metavar="JUDGE", help="Use this judge instead of the run's.")
+    ] = None,
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs per language.")] = 100,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -93,12 +115,18 @@ def accuracy(
 def mtbench(
     model: ModelArgument,
     judge: JudgeOption,
-    questions: Annotated[Path, typer.Option("--questions", help="Folder of LANG.jsonl in FastChat's format.")],
+    questions: Annotated[
+        Path, typer.Option("--questions", metavar="FOLDER", help="Folder of LANG.jsonl in FastChat's format.")
+    ],
     languages: LanguagesOption,
     out: OutOption,
     references: Annotated[
         str | None,
-        typer.Option("--references", help="Folder of LANG.jsonl, or the word judge: the judge writes what is missing."),
+        typer.Option(
+            "--references",
+            metavar="FOLDER",
+            help="Folder of LANG.jsonl, or the word judge: the judge writes what is missing.",
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use only the first N questions of each category.")
@@ -119,8 +147,12 @@ def nlp(
     model: ModelArgument,
     languages: LanguagesOption,
     out: OutOption,
-    tasks: Annotated[str, typer.Option("--tasks", help="paper, or comma-separated lm-eval task names.")] = "paper",
-    include_path: Annotated[Path | None, typer.Option("--include-path", help="Folder of custom task files.")] = None,
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="TASKS", help="paper, or comma-separated lm-eval task names.")
+    ] = "paper",
+    include_path: Annotated[
+        Path | None, typer.Option("--include-path", metavar="FOLDER", help="Folder of custom task files.")
+    ] = None,
     limit: LimitOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -138,9 +170,15 @@ def nlp(
 
 @judge_app.command()
 def diff(
-    first: Annotated[Path, typer.Argument(help="An evaluation folder: RUN/round-N/judge, or an --out folder.")],
-    second: Annotated[Path, typer.Argument(help="Another one, judged on the same items by the same judge.")],
-    benchmark: Annotated[str, typer.Option("--benchmark", help="xalpaca or mtbench.")] = "xalpaca",
+    first: Annotated[
+        Path,
+        typer.Argument(metavar="FIRST", help="An evaluation folder: RUN/round-N/judge, or an --out folder."),
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(metavar="SECOND", help="Another one, judged on the same items by the same judge."),
+    ],
+    benchmark: Annotated[str, typer.Option("--benchmark", metavar="NAME", help="xalpaca or mtbench.")] = "xalpaca",
     json_: JsonOption = False,
 ) -> None:
     """Compare two evaluations on the same items. Second minus first, with 95 % intervals."""

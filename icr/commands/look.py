@@ -8,29 +8,43 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, print_json, split_codes, stderr, stdout
+from icr.commands.options import JsonOption, OutOption, print_json, split_codes, stderr, stdout
 
 
 def look(
-    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume.")],
-    models: Annotated[list[str] | None, typer.Argument(help="Models: folders or hub ids.")] = None,
+    out: OutOption,
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Models: folders or hub ids.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="A folder of icr rm data: which words do the scores hang on?")
+        Path | None,
+        typer.Option("--data", metavar="FOLDER", help="A folder of icr rm data: which words do the scores hang on?"),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Of --data: validation, train or all.")] = "all",
+    split: Annotated[
+        str, typer.Option("--split", metavar="SPLIT", help="Of --data: validation, train or all.")
+    ] = "all",
     parallel: Annotated[
-        str | None, typer.Option("--parallel", help="Texts with one id in all languages, in any form of prompts.")
+        str | None,
+        typer.Option(
+            "--parallel", metavar="PROMPTS", help="Texts with one id in all languages, in any form of prompts."
+        ),
     ] = None,
-    languages: Annotated[str | None, typer.Option("--languages", help="Comma-separated ISO 639-1 codes.")] = None,
+    languages: Annotated[
+        str | None, typer.Option("--languages", metavar="LANGS", help="Comma-separated ISO 639-1 codes.")
+    ] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="What the models were trained from: distances are to it.")
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="What the models were trained from: distances are to it."),
     ] = None,
-    place: Annotated[str, typer.Option("--states", help="Of a text: last (token) or mean (over tokens).")] = "last",
+    place: Annotated[
+        str, typer.Option("--states", metavar="PLACE", help="Of a text: last (token) or mean (over tokens).")
+    ] = "last",
     limit: Annotated[int, typer.Option("--limit", min=2, help="Use only the first N parallel texts.")] = 500,
-    rates: Annotated[str | None, typer.Option("--rates", help="A csv with source, target and win_rate.")] = None,
+    rates: Annotated[
+        str | None, typer.Option("--rates", metavar="CSV", help="A csv with source, target and win_rate.")
+    ] = None,
     column: Annotated[str, typer.Option("--column", help="Column of --rates to compare.")] = "win_rate",
     features: Annotated[
-        str | None, typer.Option("--features", help="A csv with language and a column for each feature.")
+        str | None,
+        typer.Option("--features", metavar="CSV", help="A csv with language and a column for each feature."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:

@@ -22,6 +22,7 @@ from icr.commands.chat import chat
 from icr.commands.compare import compare
 from icr.commands.data import data_app
 from icr.commands.export import export
+from icr.commands.help import WIDTH, use_plain_help
 from icr.commands.human import human_app
 from icr.commands.judge import judge_app
 from icr.commands.plan import plan
@@ -35,7 +36,7 @@ app = typer.Typer(
     name="icr",
     help="Align a language model in many languages, using the reward implied by its English alignment.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -107,6 +108,7 @@ app.add_typer(human_app, name="human")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(data_app, name="data")
 app.add_typer(rm_app, name="rm")
+use_plain_help(app)
 
 
 if __name__ == "__main__":

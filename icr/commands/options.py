@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,11 +14,39 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+OUTPUT = "Output"
+"""The group of options that say where results go and what is shown; it is the last one (icr/commands/help.py)."""
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a recipe.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+RunOption = Annotated[Path | None, typer.Option("--run", metavar="RUN", help="The run folder.", show_default=False)]
+OfRunOption = Annotated[Path, typer.Option("--run", metavar="RUN", help="The run folder.")]
+LanguagesOption = Annotated[
+    str, typer.Option("--languages", metavar="LANGS", help="Comma-separated ISO 639-1 codes, e.g. es,sw,th.")
+]
+OutRunOption = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="FOLDER", help="Output folder; overrides the config's.", rich_help_panel=OUTPUT),
+]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Print estimated calls, tokens and cost; send nothing.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a config key: key=value, e.g. judge.budget=5. May be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set judge.budget=5. May be repeated."
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone on stdout.")]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        file_okay=False,
+        help="Output folder. Rerun the same command to resume.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, alone on stdout.", rich_help_panel=OUTPUT)
+]
 _QUIET = False
 """Whether this command was asked to be quiet. A command is a process."""
 
@@ -35,7 +64,13 @@ def start_loud() -> None:
 
 QuietOption = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Show no progress and no notes, only results and errors.", callback=_be_quiet),
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Show no progress and no notes, only results and errors.",
+        callback=_be_quiet,
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 

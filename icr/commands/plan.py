@@ -8,23 +8,28 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import ConfigArgument, JsonOption, SetOption, print_json, stderr, stdout
 
 
 def plan(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe.")],
+    config: ConfigArgument,
     gpu: Annotated[
-        str | None, typer.Option("--gpu", help="h100, h200, a100, 4090 or cpu. Default: what this machine has.")
+        str | None,
+        typer.Option("--gpu", metavar="GPU", help="h100, h200, a100, 4090 or cpu. Default: what this machine has."),
     ] = None,
-    gpus: Annotated[str | None, typer.Option("--gpus", help="Numbers of GPUs to plan for, e.g. 1,8,64.")] = None,
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", metavar="COUNTS", help="Numbers of GPUs to plan for, e.g. 1,8,64.")
+    ] = None,
     probe: Annotated[
         int | None, typer.Option("--probe", min=1, help="Let the model answer N prompts, to see how long answers are.")
     ] = None,
     parameters: Annotated[
-        str | None, typer.Option("--parameters", help="Size of a model that is not on this machine, e.g. 8b.")
+        str | None,
+        typer.Option("--parameters", metavar="SIZE", help="Size of a model that is not on this machine, e.g. 8b."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", help="The run folder; its finished rounds say how long answers are.")
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="The run folder; its finished rounds say how long answers are."),
     ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,

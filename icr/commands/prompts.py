@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, QuietOption, print_json, stderr
+from icr.commands.options import OUTPUT, DryOption, JsonOption, QuietOption, print_json, stderr
 
 if TYPE_CHECKING:
     from icr.config.schema import Endpoint as Settings
@@ -26,45 +27,64 @@ prompts_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Dollars = Annotated[float | None, typer.Option(min=0.01, help="Stop after spending this many US dollars.")]
+endpoint = partial(typer.Option, rich_help_panel="Endpoint")
+PromptsArgument = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="A folder of LANG.jsonl files, including en.jsonl.")
+]
 
 
 @prompts_app.command()
 def translate(
-    to: Annotated[str, typer.Option("--to", help="Comma-separated ISO 639-1 codes, e.g. es,th,sw.")],
+    to: Annotated[str, typer.Option("--to", metavar="LANGS", help="Comma-separated ISO 639-1 codes, e.g. es,th,sw.")],
     source: Annotated[
         str,
-        typer.Option(help="A folder with en.jsonl; a jsonl, json, csv, parquet or txt file; or hf:org/name."),
+        typer.Option(
+            metavar="SOURCE", help="A folder with en.jsonl; a jsonl, json, csv, parquet or txt file; or hf:org/name."
+        ),
     ],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Output folder; gets one LANG.jsonl per language.")],
-    translator: Annotated[str, typer.Option(help="openai:MODEL (an endpoint) or local:MODEL (this machine).")],
-    from_: Annotated[str, typer.Option("--from", help="Language of the source; only en.")] = "en",
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            file_okay=False,
+            help="Output folder; gets one LANG.jsonl per language.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    translator: Annotated[
+        str, typer.Option(metavar="MODEL", help="openai:MODEL (an endpoint) or local:MODEL (this machine).")
+    ],
+    from_: Annotated[str, typer.Option("--from", metavar="LANG", help="Language of the source; only en.")] = "en",
     base_url: Annotated[
-        str | None, typer.Option(help="Address of the endpoint. The key comes from OPENAI_API_KEY.")
+        str | None, endpoint(metavar="URL", help="Address of the endpoint. The key comes from OPENAI_API_KEY.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts.")] = None,
-    budget: Dollars = None,
+    budget: Annotated[
+        float | None, endpoint(min=0.01, metavar="USD", help="Stop after spending this many US dollars.")
+    ] = None,
     prices: Annotated[
-        str | None, typer.Option(help="YAML file of MODEL: {input, output}, in US dollars per million tokens.")
+        str | None,
+        endpoint(metavar="FILE", help="YAML file of MODEL: {input, output}, in US dollars per million tokens."),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Number of requests at a time.")] = 16,
-    requests_per_minute: Annotated[float | None, typer.Option(help="The endpoint's limit of requests.")] = None,
+    concurrency: Annotated[int, endpoint(min=1, help="Number of requests at a time.")] = 16,
+    requests_per_minute: Annotated[float | None, endpoint(help="The endpoint's limit of requests.")] = None,
     tokens_per_minute: Annotated[
-        float | None, typer.Option(help="The endpoint's limit of prompt and completion tokens together.")
+        float | None, endpoint(help="The endpoint's limit of prompt and completion tokens together.")
     ] = None,
-    attempts: Annotated[int, typer.Option(help="How often a request is tried before it counts as failed.")] = 6,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer to a request.")] = 120.0,
+    attempts: Annotated[int, endpoint(help="How often a request is tried before it counts as failed.")] = 6,
+    timeout: Annotated[float, endpoint(metavar="SECONDS", help="Seconds to wait for the answer to a request.")] = 120.0,
     reasoning_effort: Annotated[
-        str | None, typer.Option(help="How long a reasoning model thinks: none, minimal, low, medium, high.")
+        str | None,
+        endpoint(metavar="EFFORT", help="How long a reasoning model thinks: none, minimal, low, medium, high."),
     ] = None,
-    extra_body: Annotated[str | None, typer.Option(help="More parameters of every request, e.g. '{top_k: 1}'.")] = None,
-    system: Annotated[str | None, typer.Option(help="A system message before every question.")] = None,
+    extra_body: Annotated[
+        str | None, endpoint(metavar="YAML", help="More parameters of every request, e.g. '{top_k: 1}'.")
+    ] = None,
+    system: Annotated[str | None, endpoint(metavar="TEXT", help="A system message before every question.")] = None,
     backend: Annotated[
-        str, typer.Option(help="Sampling backend of a local model: auto, vllm or transformers.")
+        str, typer.Option(metavar="BACKEND", help="Sampling backend of a local model: auto, vllm or transformers.")
     ] = "auto",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print estimated calls, tokens and cost; send nothing.")
-    ] = False,
+    dry_run: DryOption = False,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -159,8 +179,8 @@ def _expected(found: Estimate) -> str:
 
 @prompts_app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="A folder of LANG.jsonl files, including en.jsonl.")],
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, with every finding.")] = False,
+    folder: PromptsArgument,
+    json_: JsonOption = False,
 ) -> None:
     """Check every prompt against its English original. Nothing is changed; the exit status is 0."""
     from prompts.audit import audit
@@ -178,9 +198,14 @@ def check(
 
 @prompts_app.command()
 def split(
-    folder: Annotated[Path, typer.Argument(help="A folder of LANG.jsonl files, including en.jsonl.")],
+    folder: PromptsArgument,
     held_out: Annotated[int, typer.Option("--held-out", min=1, help="Prompts to keep out of the training.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Output folder; gets train/ and heldout/.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", file_okay=False, help="Output folder; gets train/ and heldout/.", rich_help_panel=OUTPUT
+        ),
+    ],
     seed: Annotated[int, typer.Option(help="Another seed holds other prompts out.")] = 42,
     json_: JsonOption = False,
 ) -> None:

@@ -12,7 +12,17 @@ import typer
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.commands.look import look
-from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import (
+    OUTPUT,
+    JsonOption,
+    OutOption,
+    OutRunOption,
+    QuietOption,
+    SetOption,
+    print_json,
+    stderr,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from prompts.preferences.make import DataReport
@@ -29,11 +39,21 @@ rm_app.command()(look)
 @rm_app.command()
 def data(
     sources: Annotated[
-        list[str], typer.Argument(help="jsonl, json, csv, tsv or parquet files (also .gz), or hf:org/name.")
+        list[str],
+        typer.Argument(metavar="SOURCE", help="jsonl, json, csv, tsv or parquet files (also .gz), or hf:org/name."),
     ],
-    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Must be new or empty.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            file_okay=False,
+            help="Output folder. Must be new or empty.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
     format_: Annotated[
-        str | None, typer.Option("--format", help="Form of the sources. Default: by their columns.")
+        str | None, typer.Option("--format", metavar="FORM", help="Form of the sources. Default: by their columns.")
     ] = None,
     lang: Annotated[
         str | None, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")
@@ -43,14 +63,18 @@ def data(
     ] = 0.05,
     validation_source: Annotated[
         list[str] | None,
-        typer.Option("--validation-source", help="Take the validation from here instead. May be repeated."),
+        typer.Option(
+            "--validation-source", metavar="SOURCE", help="Take the validation from here instead. May be repeated."
+        ),
     ] = None,
     drop_overlap: Annotated[
         bool, typer.Option("--drop-overlap", help="Leave training rows out whose group is also in the validation.")
     ] = False,
-    question: Annotated[str, typer.Option("--question", help="Column of Seahorse that is the label.")] = "question6",
+    question: Annotated[
+        str, typer.Option("--question", metavar="COLUMN", help="Column of Seahorse that is the label.")
+    ] = "question6",
     documents: Annotated[
-        str | None, typer.Option("--documents", help="Table of gem_id and document for Seahorse.")
+        str | None, typer.Option("--documents", metavar="TABLE", help="Table of gem_id and document for Seahorse.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed holds other groups back.")] = 42,
     json_: JsonOption = False,
@@ -83,8 +107,10 @@ def data(
 
 @rm_app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="YAML file, or the name of a recipe (docs/reward-models.md).")],
-    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a recipe (docs/reward-models.md).")
+    ],
+    run: OutRunOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -109,11 +135,13 @@ def train(
 
 @rm_app.command("eval")
 def evaluate(
-    models: Annotated[list[str], typer.Argument(help="Reward models: folders or hub ids.")],
-    data: Annotated[Path, typer.Option("--data", help="A folder of icr rm data.")],
-    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Reward models: folders or hub ids.")],
+    data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="A folder of icr rm data.")],
+    out: OutOption,
     split: Annotated[str, typer.Option("--split", help="validation, train or all.")] = "validation",
-    languages: Annotated[str | None, typer.Option("--languages", help="Comma-separated ISO 639-1 codes.")] = None,
+    languages: Annotated[
+        str | None, typer.Option("--languages", metavar="LANGS", help="Comma-separated ISO 639-1 codes.")
+    ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -144,10 +172,13 @@ def evaluate(
 
 @rm_app.command()
 def bench(
-    on: Annotated[str, typer.Option("--on", help="Rows of RewardBench, Multilingual RewardBench or RewardBench 2.")],
-    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Output folder. Rerun to resume.")],
+    on: Annotated[
+        str,
+        typer.Option("--on", metavar="SOURCE", help="Rows of RewardBench, Multilingual RewardBench or RewardBench 2."),
+    ],
+    out: OutOption,
     models: Annotated[
-        list[str] | None, typer.Argument(help="Reward models: folders or hub ids. None: length alone.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="Reward models: folders or hub ids. None: length alone.")
     ] = None,
     lang: Annotated[str, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")] = "en",
     json_: JsonOption = False,

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import (
+    JsonOption,
+    OfRunOption,
+    QuietOption,
+    RunOption,
+    SetOption,
+    print_json,
+    stderr,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from icr.config.schema import Config
@@ -19,10 +28,9 @@ if TYPE_CHECKING:
     from icr.rounds.controller import Controller
 
 
-ConfigOption = Annotated[str | None, typer.Option("--config", help="A YAML file, or the name of a recipe in configs/.")]
-RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder.", show_default=False)]
-
-
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", metavar="CONFIG", help="A YAML file, or the name of a recipe in configs/.")
+]
 RoundOption = Annotated[int, typer.Option("--round", min=0, help="The round.")]
 
 
@@ -34,12 +42,21 @@ def iterate(
     ] = None,
     from_round: Annotated[
         Path | None,
-        typer.Option("--from", help="A round's folder, e.g. runs/a/round-1. Its model becomes π_θ⁰ of a new run."),
+        typer.Option(
+            "--from",
+            metavar="RUN/round-N",
+            help="A round's folder, e.g. runs/a/round-1. Its model becomes π_θ⁰ of a new run.",
+        ),
     ] = None,
-    objective: Annotated[str | None, typer.Option(help="dpo, kto, or a custom module:Class.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(metavar="OBJECTIVE", help="dpo, kto, or a custom module:Class.")
+    ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(help="Use the workers of a Ray cluster: auto for the one this machine belongs to, or HOST:PORT."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Use the workers of a Ray cluster: auto for the one this machine belongs to, or HOST:PORT.",
+        ),
     ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -195,7 +212,7 @@ def run_stage(name: str, run: Path, number: int) -> None:
 
 def stage_command(name: str) -> Callable[..., None]:
     def command(
-        run: Annotated[Path, typer.Option("--run", help="The run folder.")],
+        run: OfRunOption,
         round_: RoundOption,
         quiet: QuietOption = False,
     ) -> None:

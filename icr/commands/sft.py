@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, SetOption, print_json, stderr
+from icr.commands.options import JsonOption, OutRunOption, SetOption, print_json, stderr
 
 
 def sft(
-    config: Annotated[str, typer.Argument(help="A YAML file (docs/sft.md).")],
-    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file (docs/sft.md).")],
+    run: OutRunOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, print_json, stdout
+from icr.commands.options import OUTPUT, JsonOption, print_json, stdout
 
 START = "start.yaml.j2"
 SCHEMA_LINE = "# yaml-language-server: $schema="
@@ -50,8 +50,12 @@ def recipes(json_: JsonOption = False) -> None:
 
 
 def init(
-    recipe: Annotated[str | None, typer.Argument(help="Copy this recipe. Without one, a new config is made.")] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")] = Path("icr.yaml"),
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="Copy this recipe. Without one, a new config is made.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The file to write.", rich_help_panel=OUTPUT)
+    ] = Path("icr.yaml"),
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take the defaults.")] = False,
 ) -> None:
     """Write a config to begin with.

@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOption, print_json, stderr, stdout
 
 
 def transfer(
-    experiment: Annotated[str, typer.Argument(help="A YAML file (docs/transfer-matrix.md).")],
-    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the file's.")] = None,
-    only: Annotated[str, typer.Option("--only", help="Run only the steps of this pattern, such as 'rm-e*'.")] = "*",
+    experiment: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file (docs/transfer-matrix.md).")],
+    run: OutRunOption = None,
+    only: Annotated[
+        str, typer.Option("--only", metavar="PATTERN", help="Run only the steps of this pattern, such as 'rm-e*'.")
+    ] = "*",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done. Run nothing.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,

@@ -20,6 +20,9 @@ UsageError = typer.BadParameter.__mro__[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+ICR = typer.main.get_command(app)
+
+
 def commands(page: Path) -> list[str]:
     """The commands of a page: lines of code blocks, and code in running text and tables that has an argument."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -34,8 +37,8 @@ def commands(page: Path) -> list[str]:
 def parse(line: str) -> None:
     """Parse a command line as `icr` would, and run nothing."""
     words = shlex.split(line, comments=True)[1:]
-    command = typer.main.get_command(app)
-    while isinstance(command, TyperGroup) and words:
+    command = ICR
+    while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
         context = command.context_class(command)
         found, words = command.resolve_command(context, words)[1:]
         assert found is not None
