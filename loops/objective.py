@@ -87,12 +87,17 @@ class PairLogps:
     """One micro-batch of B pairs; every tensor has shape (B,). Log-probs are sums over a response's tokens, in nats."""
 
     policy_chosen: Tensor
+    """Under the model in training; gradients flow through it."""
     policy_rejected: Tensor
+    """Likewise."""
     reference_chosen: Tensor
+    """Under the round's starting model π_θ^{t-1}, computed before the training."""
     reference_rejected: Tensor
+    """Likewise."""
     chosen_lengths: Tensor
     """Tokens of the chosen response, its end-of-turn token included."""
     rejected_lengths: Tensor
+    """Likewise."""
 
 
 class PairObjective(Objective):

@@ -21,12 +21,15 @@ class Row(TypedDict):
 
     prompt_id: str
     lang: str
+    """Two-letter code (ISO 639-1) of the prompt's language."""
     instruction: str
     """The prompt as one text."""
     messages: Conversation
     """The same as a list of {role, content}."""
     first: str
+    """The first answer."""
     second: str
+    """The second answer."""
 
 
 class Preferences(Protocol):

@@ -39,6 +39,7 @@ class PairPrompt(Asked):
     labels: Annotated[list[Label], Field(min_length=2, max_length=3)]
     """For the first answer, for the second, and, where the prompt has it, for neither."""
     prompt: Text
+    """What the judge is asked; the placeholders below are filled in."""
 
 
 class GradePrompt(Asked):
@@ -47,9 +48,13 @@ class GradePrompt(Asked):
     labels: Annotated[list[Label], Field(min_length=2)]
     """Whole numbers, the worst grade first, each one more than the one before."""
     turn_1: Text
+    """The answer to the first question."""
     turn_1_reference: Text
+    """The same, where the question has a reference answer."""
     turn_2: Text
+    """The answer to the second question."""
     turn_2_reference: Text
+    """The same, where the question has reference answers."""
 
 
 class PromptFile(Section):

@@ -16,7 +16,9 @@ class GivenRow(TypedDict):
 
     prompt_id: str
     lang: str
+    """Two-letter code (ISO 639-1) of the prompt's language."""
     sample: int
+    """From 0; prompt_id, lang and sample together name a response."""
     prompt: str
     """x^ℓ, as asked: an instruction as it is, of a longer conversation every turn under its role."""
     english: str
@@ -28,15 +30,16 @@ class GivenRow(TypedDict):
     response: str
     """Without white space around it."""
     token_ids: list[int]
+    """As sampled by the policy, its end-of-turn token included."""
     finish_reason: str
-    """`stop` or `length`."""
+    """`stop` where it ended by itself, `length` where it was cut off."""
 
 
 class OwnReward(Protocol):
     """What a custom class must have. It is created without arguments, once in each worker process."""
 
     def rewards(self, rows: list[GivenRow]) -> Sequence[float]:
-        """A finite number per row, in their order; more is better. The length penalty comes off afterwards.
+        """A finite number per row, in their order; higher is better. The length penalty comes off afterwards.
 
         The method is called again and again, each time with all responses to some prompts, in any order of calls and
         maybe in several processes; a row's reward must depend on nothing but the call's rows.
