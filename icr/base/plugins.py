@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 from icr.base.errors import UserError
 
 Row = TypeVar("Row")
+PACKAGES = ("icr", "loops", "prompts", "eval", "configs")
+"""Ours. Importing one imports nothing else."""
 
 
 def load_class(name: str, key: str) -> type[Any]:
@@ -49,7 +51,9 @@ def _import(module_name: str, key: str) -> ModuleType:
         if module_name.endswith(".py"):
             return _import_file(Path(module_name))
         if os.getcwd() not in sys.path:  # neither a console script nor a worker has the current folder on its path
-            sys.path.append(os.getcwd())  # last, so that a folder `eval` or `prompts` there is not taken for ours
+            for ours in PACKAGES:  # first, so that a folder `eval` or `prompts` there is not taken for ours
+                importlib.import_module(ours)
+            sys.path.append(os.getcwd())
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a user's file may fail in any way while it is imported
         at = ""

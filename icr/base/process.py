@@ -8,11 +8,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from icr.base.errors import UserError, explain_os_error
 from icr.base.progress import EventFile
 
 PR_SET_PDEATHSIG = 1
+SOURCES = Path(__file__).resolve().parents[2]
+"""The folder that has the package `icr`."""
 
 
 WORKER_ENVIRONMENT = {
@@ -36,6 +39,17 @@ process, and waiting without any spin samples more slowly on a machine that is f
 def make_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a worker; `more` is its own."""
     return {**UNLESS_SET, **os.environ, **WORKER_ENVIRONMENT, **(more or {})}
+
+
+def forget_current_folder() -> None:
+    """Take the current folder, which `python -m` puts first, out of where modules are searched, as `python -P` does.
+
+    So the user's `eval/`, `prompts/` or `loops.py` there are not taken for ours. It stays if icr itself is there.
+    Custom classes are still found in it (`icr.base.plugins`).
+    """
+    here = os.getcwd()
+    if not sys.flags.safe_path and sys.path and sys.path[0] in ("", here) and Path(here) != SOURCES:
+        del sys.path[0]
 
 
 def die_with_parent() -> None:

@@ -13,6 +13,7 @@ from types import FrameType
 import typer
 
 from icr.base.errors import IcrError, UserError, explain_os_error
+from icr.base.process import forget_current_folder
 from icr.base.secrets import hide_in
 from icr.commands import inspect, runs
 from icr.commands.about import env, options
@@ -48,6 +49,7 @@ class Interrupted(BaseException):
 
 def main() -> None:
     """The `icr` command: 0 done, 2 the user's input is wrong, 1 our fault, 130 interrupted."""
+    forget_current_folder()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):

@@ -273,7 +273,7 @@ class Machine:
         if nodes == 1 and self.processes == 1:
             return [sys.executable]
         where = _rendezvous(nodes) if nodes > 1 else ["--standalone"]
-        torchrun = [sys.executable, "-m", "icr.work.torchrun", *where, f"--nproc-per-node={self.processes}"]
+        torchrun = [sys.executable, "-P", "-m", "icr.work.torchrun", *where, f"--nproc-per-node={self.processes}"]
         return [*shlex.split(spec.train.launcher), *torchrun]
 
     def note(self, text: str) -> None:
