@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Row = Mapping[str, Any]
 """A row of the training's data, and its `weight`. Which columns it has, and of which types, its family says."""
-Batch = dict[str, Tensor]
+Batch: TypeAlias = "dict[str, Tensor]"
 """A micro-batch of B rows; `weight` has shape (B,)."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from icr.config.schema import Train
 from icr.engines.context import context_length
 from loops.data import longest_row
-from loops.families import Family
-from loops.objective import Objective
 from loops.settings import is_zero3
 from loops.spec import TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    from loops.families import Family
+    from loops.objective import Objective
 
 USABLE = 0.8
 """Share of a GPU's memory that is counted on; the rest is for fragments, buffers and the driver."""

@@ -15,13 +15,14 @@ from icr.engines.weights import read_headers
 from loops.checks import dropout_settings, trackers
 from loops.data import Schedule
 from loops.deepspeed_json import read_deepspeed
-from loops.families import Family
 from loops.numerics import training_numerics
-from loops.objective import Objective
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
+
+    from loops.families import Family
+    from loops.objective import Objective
 
 
 HEADS = ("score", "classifier")

@@ -28,7 +28,7 @@ from eval.judges.wording import Prompts
 from icr.base.errors import StageFailed, UserError
 from icr.base.files import write_rows
 from icr.config.schema import Judge as JudgeConfig
-from icr.endpoint.failures import may_pass
+from icr.endpoint.reasons import may_pass
 from icr.engines.templates import NO_THINKING, Template
 from icr.work.crew import Limits
 from icr.work.pool import Shard

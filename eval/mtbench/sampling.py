@@ -72,7 +72,8 @@ def answer_questions(state: Resident, task: AnswerTask, table: pa.Table, reporte
                 _refuse_too_long(question, len(own), task.engine.window)
         completions = _complete(state, task, questions, ids, turn, progress)
         texts = [read_answer(tokenizer, completion, stops) for completion in completions]
-        note_ends(state, reporter, task, [(q["lang"], c) for q, c in zip(questions, completions, strict=True)])
+        of_lang = [(q["lang"], c) for q, c in zip(questions, completions, strict=True)]
+        note_ends(state, reporter, task, task.max_tokens, of_lang)
         for conversation, question, completion, text in zip(asked, questions, completions, texts, strict=True):
             conversation.append({"role": "assistant", "content": text.strip()})
             rows.append(

@@ -77,8 +77,9 @@ def iterate(
         changes["cluster.address"] = cluster
     with _controller(config, run, set_, changes, from_round, planned=True) as controller:
         controller.iterate()
-        report = write_report(controller.run)
-        lines = conclude(collect(controller.run), _typed(controller.run.path))
+        results = collect(controller.run)
+        report = write_report(controller.run, results=results)
+        lines = conclude(results, _typed(controller.run.path))
         if json_:
             judged = summaries(controller.run)
             print_json({"run": controller.run.path, "report": report, "judged": judged, "conclusion": lines})
@@ -122,8 +123,10 @@ def _controller(
         updates.append(start.update)
 
     def after_stage() -> None:
+        """`icr iterate` writes the page itself when nothing is left."""
         for update in updates:
-            update()
+            if update != page.update or not (planned and controller.is_done()):
+                update()
 
     controller = Controller(run_dir, resolved, inputs, console, after_stage=after_stage)
     try:

@@ -23,7 +23,7 @@ from icr.base.files import read_json, write_json
 from icr.config.schema import Endpoint as Settings
 from icr.endpoint.address import Address
 from icr.endpoint.chat import CODE, RESUME, NoAnswer
-from icr.endpoint.failures import IN_TIME, LOST, STATUS, UNREADABLE
+from icr.endpoint.reasons import IN_TIME, LOST, STATUS, UNREADABLE
 from icr.endpoint.reply import BrokenAnswer, Reply, read_completion
 
 PATH: Final = "/v1/chat/completions"

@@ -1,18 +1,11 @@
-"""Why a question stays without an answer, and which of these reasons another try may do away with."""
+"""Which errors of the `openai` package mean what."""
 
 from __future__ import annotations
 
-import re
-
 import openai
 
+from icr.endpoint.reasons import IN_TIME, LOST, STATUS, UNREADABLE, is_passing
 from icr.endpoint.reply import BrokenAnswer
-
-IN_TIME = "no answer in time"
-UNREADABLE = "no readable answer"
-LOST = "no answer: connection lost"
-STATUS = "no answer: HTTP "
-OF_STATUS = re.compile(re.escape(STATUS) + r"(\d{3})")
 
 
 def name_failure(error: Exception) -> str:
@@ -24,12 +17,6 @@ def name_failure(error: Exception) -> str:
     return UNREADABLE if isinstance(error, BrokenAnswer) else LOST
 
 
-def may_pass(reason: str) -> bool:
-    """Whether a question with this reason may be answered at another time."""
-    status = OF_STATUS.fullmatch(reason)
-    return is_passing(int(status[1])) if status else reason in (IN_TIME, UNREADABLE, LOST)
-
-
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed when it is sent again."""
     if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
@@ -37,8 +24,3 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError):
         return is_passing(error.status_code)
     return isinstance(error, openai.APIConnectionError | BrokenAnswer | TimeoutError)
-
-
-def is_passing(status: int) -> bool:
-    """Whether an HTTP status is of a fault that may pass."""
-    return status in (408, 409, 425, 429) or status >= 500

@@ -272,16 +272,17 @@ def render(results: Results, measured: Measured | None = None) -> str:
     )
 
 
-def write_report(run: RunDir, note: Callable[[str], None] | None = None) -> Path:
+def write_report(run: RunDir, note: Callable[[str], None] | None = None, results: Results | None = None) -> Path:
     """Write RUN/report.html from what the run folder holds, and return its path.
 
     Args:
         note: gets a line for each damaged file. The page names them, too.
+        results: what `collect` has read of this run just now.
 
     Raises:
         UserError: the run's config or a round's record cannot be read.
     """
-    results, measured = collect(run), measure(run)
+    results, measured = results or collect(run), measure(run)
     results.missing.extend(measured.missing)
     if note is not None:
         for line in results.missing:

@@ -177,7 +177,7 @@ class Controller:
         check_count(self.config.sampling.tensor_parallel, self.machine.gpus)
         for note in self.inputs.notes:
             self.machine.note(note)
-        if not all(self.run.round(number).done(stage) for number, stage in self.plan.stages()):
+        if not self.is_done():
             if self.machine.gpus:
                 check_memory(self.config.sampling, find_gpus())
             self.machine.warm(self.config.sampling.backend)
@@ -185,6 +185,10 @@ class Controller:
             if stage == "sample" and self._stops(number):
                 return
             self.stage(number, stage)
+
+    def is_done(self) -> bool:
+        """Whether every stage of the plan is done."""
+        return all(self.run.round(number).done(stage) for number, stage in self.plan.stages())
 
     def _stops(self, number: int) -> bool:
         """Whether the run ends before round `number`, which has not begun, because the one before is worse."""

@@ -23,8 +23,9 @@ PLAIN_SECONDS = 15.0
 class StageDisplay:
     """Progress of one piece of work: done/total, tokens a second, time left."""
 
-    def __init__(self, console: Console, label: str) -> None:
-        self._console, self._label = console, label
+    def __init__(self, console: Console, label: str, noted: set[str] | None = None) -> None:
+        """`noted`: what was said in this run already, and is not said again."""
+        self._console, self._label, self._noted = console, label, set() if noted is None else noted
         self._last = time.monotonic()
         self._first: tuple[float, int, int] | None = None
         """When the first report came, and the pieces and tokens that were done by then."""
@@ -75,4 +76,7 @@ class StageDisplay:
         self._status = text
 
     def note(self, text: str) -> None:
+        if text in self._noted:
+            return
+        self._noted.add(text)
         self._console.print(f"  note: {text}", highlight=False, style="yellow", markup=False)

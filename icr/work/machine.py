@@ -74,6 +74,7 @@ class Machine:
         self._awake: str | None = None
         self._started = False
         self._noted: set[str] = set()
+        """What was said already. Workers say the same in every round; the user reads it once."""
         self._served: set[str] = set()
         self._probes: dict[str, Probe] = {}
 
@@ -163,7 +164,7 @@ class Machine:
         place, tally = ShardFolder(folder), Tally()
         if place.missing(shards):
             task = self._prepare(task)
-            with StageDisplay(self._console, label) as display:
+            with StageDisplay(self._console, label, self._noted) as display:
                 place.fill(self.pool, task, shards, display, tally, self._limits(limits))
         return list(place.read(shards)), {"retries": tally.retries} if tally.retries else {}
 
@@ -182,7 +183,7 @@ class Machine:
         """
         task = self._prepare(task)
         with (
-            StageDisplay(self._console, label) as display,
+            StageDisplay(self._console, label, self._noted) as display,
             closing(run_shards(self.pool, task, shards, display, limits=self._limits(limits))) as results,
         ):
             yield from results
@@ -264,7 +265,7 @@ class Machine:
         path = self.folder / "jobs" / f"{name}.json"
         write_text(path, spec.model_dump_json(indent=1))
         argv = [*self._launch(spec), "-m", "loops.train", str(path)]
-        with StageDisplay(self._console, label) as display:
+        with StageDisplay(self._console, label, self._noted) as display:
             worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", {} if self.own_gpus else ON_CPU)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]
 

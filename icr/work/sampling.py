@@ -69,7 +69,8 @@ def sample(state: Resident, task: SampleTask, table: pa.Table, reporter: Reporte
     engine = state.engine(task.model, task.engine, task.probe)
     completions = engine.generate(requests, Decoding(task.temperature, task.top_p, task.max_tokens, stops), reporter)
     texts = [read_answer(tokenizer, completion, stops) for completion in completions]
-    note_ends(state, reporter, task, [(prompts[row][1], c) for (row, _), c in zip(asked, completions, strict=True)])
+    of_lang = [(prompts[row][1], c) for (row, _), c in zip(asked, completions, strict=True)]
+    note_ends(state, reporter, task, task.max_tokens, of_lang)
     note_reasoning(state, reporter, task, [(prompts[row][1], t) for (row, _), t in zip(asked, texts, strict=True)])
     rows = [
         {
@@ -116,11 +117,12 @@ def describe_too_long(too_long: Mapping[str, Sequence[str]], context: int) -> st
 
 
 def note_ends(
-    state: Resident, reporter: Reporter, task: EngineTask, completions: Sequence[tuple[str, Completion]]
+    state: Resident, reporter: Reporter, task: EngineTask, most: int, completions: Sequence[tuple[str, Completion]]
 ) -> None:
-    """Say in which languages many of a shard's answers did not end by themselves; of each language once a model.
+    """Say in which languages many of a shard's answers did not end by themselves; once, not for each round's model.
 
     Args:
+        most: tokens of an answer.
         completions: (language, completion) each.
     """
     cut_off: list[str] = []
@@ -128,12 +130,11 @@ def note_ends(
         reasons = [completion.finish_reason for of, completion in completions if of == lang]
         cut = reasons.count("length")
         if cut >= MANY * len(reasons):
-            said = f"{cut} of {len(reasons)} in {lang}"
-            state.keep(f"cut off {task.name} {task.model} {lang}", partial(cut_off.append, said))
+            state.keep(f"cut off {task.name} {most} {lang}", partial(cut_off.append, lang))
     if cut_off:
         reporter.note(
-            f"answers were cut off: {', '.join(cut_off)}; raise max_tokens, or name what should end them in "
-            "sampling.stop, if they go on after their end"
+            f"a fifth or more of the answers were cut off after {most} tokens in {', '.join(cut_off)}; raise "
+            "max_tokens, or name what should end them in sampling.stop, if they go on after their end"
         )
 
 

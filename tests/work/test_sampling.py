@@ -114,7 +114,7 @@ def test_finished_shards_are_not_sampled_again(tiny_pair: tuple[Path, Path], tmp
     ]
     assert cut == [6, 6]  # of each shard of four prompts all are; it is said once a language
     assert [note.partition(";")[0] for note in first.watcher.notes] == [
-        "answers were cut off: 4 of 4 in en, 4 of 4 in es"
+        f"a fifth or more of the answers were cut off after {task.max_tokens} tokens in en, es"
     ]
     assert run("a").pool.tasks == []
     run("b")
