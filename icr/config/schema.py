@@ -179,10 +179,11 @@ class Train(Section):
     processes: Literal["auto"] | Processes = "auto"
     """Training processes on each node. `auto`: one per GPU, or one without a GPU."""
     nodes: Processes = 1
-    """Machines that train together. They share the run folder. Sampling and scoring use only the machine that icr runs
-    on, or those of `cluster`."""
+    """Machines that train together. They share the run folder. With a `cluster` they are nodes of that; otherwise
+    `launcher` starts them. Sampling and scoring use only the machine that icr runs on, or those of `cluster`."""
     launcher: str = ""
-    """For several nodes: the command that starts a program once on each node, such as `srun --ntasks-per-node=1`."""
+    """For several nodes: the command that starts a program once on each node, such as `srun --ntasks-per-node=1`. With
+    it a `cluster` is not used for training."""
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
     """`auto`: bf16 if the hardware supports it, else fp32."""
     gradient_checkpointing: bool = True

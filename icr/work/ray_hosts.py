@@ -88,9 +88,9 @@ class Hosts:
         """
         if self._all:
             return
-        run = hashlib.sha256(str(self._run.resolve()).encode()).hexdigest()[:16]
+        kind = self._ray.remote(max_restarts=-1, max_task_retries=0, **self._options)(Host)
         for index in range(self._count):
-            self._all.append(HostActor(index, self._create(f"{run}-{index}")))
+            self._all.append(HostActor(index, create_named(kind, self._run, str(index))))
             self._ask(self._all[-1], order)
 
     def listen(self, order: Order, timeout: float) -> list[tuple[HostActor, News | Lost]]:
@@ -162,21 +162,6 @@ class Hosts:
             self._ray.kill(host.actor)
         self._all.clear()
 
-    def _create(self, name: str) -> Any:
-        kind = self._ray.remote(max_restarts=-1, max_task_retries=0, **self._options)(Host)
-        deadline = time.monotonic() + NAME_SECONDS
-        while True:
-            try:
-                return kind.options(name=name, namespace=NAMESPACE).remote()
-            except ValueError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        "another command is using this run folder on the cluster",
-                        where=str(self._run),
-                        do=f"wait for it, or stop it; it has the actor {name} in the namespace {NAMESPACE}",
-                    ) from error
-                time.sleep(0.5)
-
     def _ask(self, host: HostActor, order: Order) -> None:
         """Ask a host for what is new, or whether it is ready."""
         if host.facts:
@@ -190,10 +175,10 @@ class Hosts:
         try:
             found = self._ray.get(answer)
         except self._ray.exceptions.RayTaskError as error:
-            raise _cannot_run(error.cause) from error
+            raise cannot_run(error.cause) from error
         except self._ray.exceptions.RayActorError as error:
             if "creation task" in str(error):
-                raise _cannot_run(error) from error
+                raise cannot_run(error) from error
             self._lose(host, "its host ended")
             return None
         if isinstance(found, Facts):
@@ -213,10 +198,35 @@ class Hosts:
         host.facts, host.answer, host.ask_at = None, None, time.monotonic() + AGAIN_SECONDS
 
 
-def _cannot_run(error: object) -> UserError:
+def cannot_run(error: object) -> UserError:
+    """What to tell the user where an actor could not be made on a node."""
     why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return UserError(
         f"a node of the cluster cannot run icr: {why}",
         where="cluster.address",
         do="install the same icr, with the same packages, on every node: pip install 'icr-align[ray]'",
     )
+
+
+def create_named(kind: Any, run: Path, name: str) -> Any:
+    """An actor of a run, one of its name at a time in the cluster.
+
+    Args:
+        kind: what `ray.remote` has made of its class.
+
+    Raises:
+        UserError: another command has it.
+    """
+    name = f"{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]}-{name}"
+    deadline = time.monotonic() + NAME_SECONDS
+    while True:
+        try:
+            return kind.options(name=name, namespace=NAMESPACE).remote()
+        except ValueError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    "another command is using this run folder on the cluster",
+                    where=str(run),
+                    do=f"wait for it, or stop it; it has the actor {name} in the namespace {NAMESPACE}",
+                ) from error
+            time.sleep(0.5)

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from icr.work.local_pool import REST_SECONDS, Lane, LocalPool, pack_shard
 from icr.work.pool import Died, Done, Event, Failed, Failure, Task, WorkerId
+from icr.work.ray_cluster import pass_on
 from icr.work.ray_host import Order
 from icr.work.ray_hosts import HostActor, Hosts, Lost, News
 
@@ -28,8 +29,6 @@ PAUSE_SECONDS = 5.0
 """How long a place stays empty after its second worker in a row has ended with nothing done; then twice as long: its
 device or node may be broken."""
 LONGEST_PAUSE = 600.0
-PASSED = ("HF_", "ICR_", "VLLM_", "PYTHONPATH", "OMP_NUM_THREADS")
-"""How the names of the driver's environment variables begin that workers get, too."""
 
 
 @dataclass
@@ -69,8 +68,7 @@ class RayPool:
             env: added to the workers' environment.
         """
         self._folder, self._lanes, self._here = folder, lanes, here
-        passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
-        self._order = Order(lanes, module, {**passed, **(env or {})}, os.getcwd())
+        self._order = Order(lanes, module, {**pass_on(), **(env or {})}, os.getcwd())
         self._hosts = Hosts(folder, count, gpus_each)
         self._places: dict[HostActor, _Places] = defaultdict(_Places)
         self._generations: Counter[tuple[str, int]] = Counter()

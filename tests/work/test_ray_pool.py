@@ -10,9 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -31,6 +29,7 @@ from tests.helpers.command import ICR
 from tests.helpers.dummy_worker import Sleep, make_shards
 from tests.helpers.independent import rows
 from tests.helpers.inline import run_inline
+from tests.helpers.ray_nodes import Nodes
 from tests.helpers.watching import Run, is_alive
 from tests.rounds.test_engines_stay import iterate
 from tests.work.conftest import ROOT
@@ -40,43 +39,6 @@ if importlib.util.find_spec("ray") is None:
     pytest.skip("ray is not installed: pip install 'icr-align[ray]'", allow_module_level=True)
 
 QUICK = Limits(silence=2.0, tries=3, witnesses=2)
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-
-
-@dataclass
-class Nodes:
-    """A cluster whose second node can be killed and comes back."""
-
-    cluster: Any
-    added: list[Any] = field(default_factory=list)
-
-    def add(self) -> None:
-        self.added.append(self.cluster.add_node(**NODE))
-
-    def kill(self) -> None:
-        self.cluster.remove_node(self.added.pop(), allow_graceful=False)
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path_factory.mktemp("ray") / "token"))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # it ends actors where other tests fill the memory
-        import ray
-        from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-        from ray.cluster_utils import Cluster as LocalCluster
-
-        ensure_token_if_auth_enabled(create_token_if_missing=True)
-        made = Nodes(LocalCluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False}))
-        made.add()
-        patch.setenv("RAY_ADDRESS", made.cluster.address)  # what `auto` means
-        yield made
-        ray.shutdown()
-        made.cluster.shutdown()
-
-
 OpenPool = Callable[..., RayPool]
 
 
