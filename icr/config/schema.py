@@ -229,6 +229,9 @@ class Cluster(Section):
     for; on nodes without GPUs one a node."""
     retries: Annotated[Whole, Field(ge=1, le=100)] = 2
     """How often a failed shard is tried again on the cluster before it is cut in halves to find the prompt to blame."""
+    models: Text | None = None
+    """A bucket, such as s3://bucket/folder or gs://bucket/folder. Models are copied there, and from there once to each
+    node, which then need not see this machine's folders. Without it all nodes see them at the same paths."""
 
 
 class Config(Section):

@@ -24,6 +24,7 @@ from icr.work.local_pool import Lane, LocalPool
 from icr.work.pool import Pool, Shard, Task
 from icr.work.prepare import PrepareTask
 from icr.work.probe import TEXT, Agreement, EngineProbeTask, EngineTask, Probe, ProbeTask
+from icr.work.published import Published
 from icr.work.ray_cluster import Nodes, connect
 from icr.work.ray_pool import RayPool
 from icr.work.ray_training import RayTraining, trains_on_cluster
@@ -126,7 +127,9 @@ class Machine:
         count = max(1, fits) if asked == "all" else asked
         if count > fits:
             self.note(f"the cluster has room for {fits} of {count} workers now; the others start when it grows")
-        return RayPool(self.folder, self._lanes(each, each), LocalPool(self.folder, here), count, each)
+        lanes, rest = self._lanes(each, each), LocalPool(self.folder, here)
+        models = Published(self._cluster.models, self.note) if self._cluster.models else None
+        return RayPool(self.folder, lanes, rest, count, each, models=models)
 
     def _lanes(self, gpus: int, each: int) -> dict[str, Lane]:
         """Of workers that share `gpus` GPUs; an engine has `each` of them."""

@@ -69,7 +69,8 @@ class Hosts:
         import ray
 
         self._ray, self._run, self._count = ray, run, count
-        self._options = {"num_cpus": 1, "num_gpus": gpus_each, "scheduling_strategy": "SPREAD"}
+        self._gpus_each = gpus_each
+        self._groups: list[Any] = []
         self._all: list[HostActor] = []
         self._lost: list[tuple[HostActor, Lost]] = []
         self._lonely_since: float | None = None
@@ -88,10 +89,23 @@ class Hosts:
         """
         if self._all:
             return
-        kind = self._ray.remote(max_restarts=-1, max_task_retries=0, **self._options)(Host)
         for index in range(self._count):
+            kind = self._ray.remote(max_restarts=-1, max_task_retries=0, **self._reserve())(Host)
             self._all.append(HostActor(index, create_named(kind, self._run, str(index))))
             self._ask(self._all[-1], order)
+
+    def _reserve(self) -> dict[str, object]:
+        """Ray's options for a host's place. An engine of several GPUs has them reserved, on one node: they stay its own
+        while it is started again, and no half of them goes to another program meanwhile."""
+        asked = {"num_cpus": 1, "num_gpus": self._gpus_each}
+        if self._gpus_each < 2:
+            return {**asked, "scheduling_strategy": "SPREAD"}
+        from ray.util.placement_group import placement_group
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        group = placement_group([{"CPU": 1, "GPU": self._gpus_each}], strategy="STRICT_PACK")
+        self._groups.append(group)
+        return {**asked, "scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0)}
 
     def listen(self, order: Order, timeout: float) -> list[tuple[HostActor, News | Lost]]:
         """What is new; waits at most `timeout` seconds for something.
@@ -125,7 +139,7 @@ class Hosts:
             return
         self._lonely_since = self._lonely_since or time.monotonic()
         if time.monotonic() - self._lonely_since > READY_SECONDS:
-            gpus = self._options["num_gpus"]
+            gpus = self._gpus_each
             raise StageFailed(
                 f"no worker of the cluster has been ready for {READY_SECONDS:.0f} s: each needs "
                 f"{f'{gpus} GPUs and ' if gpus else ''}1 CPU of one node; `ray status` shows what the cluster has"
@@ -154,13 +168,20 @@ class Hosts:
                 self._ray.get(ref)
             except self._ray.exceptions.RayError:
                 self._lose(host, "its host ended")
-        self._settled_at = time.monotonic()  # it could answer nothing else meanwhile
+        self.excuse()
+
+    def excuse(self) -> None:
+        """Hosts that owe an answer have time for it from now on: they, or this machine, had something else to do."""
+        self._settled_at = time.monotonic()
 
     def stop(self) -> None:
         """End all actors."""
         for host in self._all:
             self._ray.kill(host.actor)
         self._all.clear()
+        for group in self._groups:
+            self._ray.util.remove_placement_group(group)
+        self._groups.clear()
 
     def _ask(self, host: HostActor, order: Order) -> None:
         """Ask a host for what is new, or whether it is ready."""

@@ -33,6 +33,15 @@ class Nodes:
     def kill(self) -> None:
         self.cluster.remove_node(self.added.pop(), allow_graceful=False)
 
+    @contextmanager
+    def another(self, **resources: int) -> Iterator[None]:
+        """One more node for a while, with other resources."""
+        node = self.cluster.add_node(**{**NODE, **resources})
+        try:
+            yield
+        finally:
+            self.cluster.remove_node(node, allow_graceful=False)
+
 
 @contextmanager
 def open_nodes(folder: Path) -> Iterator[Nodes]:

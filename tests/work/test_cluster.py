@@ -57,7 +57,7 @@ def test_a_host_has_the_gpus_of_one_engine_of_one_node(gpus: tuple[int, ...], pa
 
 def test_the_pool_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[object, ...]] = []
-    monkeypatch.setattr(machines, "RayPool", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr(machines, "RayPool", lambda *arguments, **more: made.append(arguments))
     monkeypatch.setattr(machines, "connect", lambda cluster: Nodes((8, 4)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     said = Console(file=io.StringIO(), width=200)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,12 +22,13 @@ from icr.base.errors import StageFailed, UserError
 from icr.config.schema import Cluster
 from icr.work.crew import Limits
 from icr.work.local_pool import Lane, LocalPool
-from icr.work.pool import Died
+from icr.work.pool import Died, Done
+from icr.work.published import Published
 from icr.work.ray_cluster import connect
 from icr.work.ray_pool import RayPool
 from tests.conftest import TEXTS, Config
 from tests.helpers.command import ICR
-from tests.helpers.dummy_worker import Sleep, make_shards
+from tests.helpers.dummy_worker import Devices, Sleep, make_shards
 from tests.helpers.independent import rows
 from tests.helpers.inline import run_inline
 from tests.helpers.ray_nodes import Nodes
@@ -160,6 +162,60 @@ def test_a_second_command_and_other_packages_are_refused(
     with pytest.raises(UserError, match=r"node \S+ has other packages than this machine: torch \S+ \(here: 1.0\)"):
         wait_for_hosts(other, 1)
     other.stop()  # the next test needs the CPU of either node
+
+
+def ask_for_devices(pool: RayPool, model: str = "") -> list[tuple[str, str]]:
+    """Which GPUs each engine of a pool sees, and where it has its model; both must be there."""
+    table = make_shards(1)[0].table
+    for ticket, worker in enumerate(pool.workers("engine")):
+        pool.submit(worker, ticket, Devices(model=model), table)
+    seen: list[dict[str, str]] = []
+
+    def answered() -> bool:
+        seen.extend(e.table.to_pylist()[0] for e in pool.collect(0.1) if isinstance(e, Done))
+        return len(seen) == 2
+
+    wait_for(answered, 60)
+    return sorted((row["devices"], row["model"]) for row in seen)
+
+
+def test_an_engine_of_several_gpus_has_them_reserved_on_one_node_and_models_are_copied_there(
+    nodes: Nodes, tiny_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's books say that a node has four; there is none."""
+    from ray.util import placement_group_table
+
+    def groups(state: str) -> list[Any]:
+        return [group for group in placement_group_table().values() if group["state"] == state]
+
+    before = len(groups("REMOVED"))
+    with nodes.another(num_cpus=2, num_gpus=4):
+        wait_for(lambda: connect(Cluster(address="auto")).most == 4, 30)
+        env = {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"}
+        here = LocalPool(tmp_path, {"single": Lane(1)})
+        lanes = {"engine": Lane(1, 2), "scorer": Lane(2, 1)}
+        monkeypatch.setenv("ICR_CACHE", str(tmp_path / "cache"))
+        models = Published((tmp_path / "bucket").as_uri(), print)
+        pool = RayPool(tmp_path, lanes, here, 2, 2, module="tests.helpers.dummy_worker", env=env, models=models)
+        try:
+            wait_for_hosts(pool, 2)
+            assert [(g["strategy"], list(g["bundles"].values())) for g in groups("CREATED")] == [
+                ("STRICT_PACK", [{"CPU": 1.0, "GPU": 2.0}])
+            ] * 2
+            assert len({node for g in groups("CREATED") for node in g["bundles_to_node_id"].values()}) == 1
+            (first, model), (second, same) = ask_for_devices(pool, str(tiny_pair[0]))
+            assert (first, second) == ("0,1", "2,3") and model == same
+            assert Path(model).is_relative_to(tmp_path / "cache")
+            assert (Path(model) / "model.safetensors").read_bytes() == (tiny_pair[0] / "model.safetensors").read_bytes()
+            assert len(pool.workers("scorer")) == 4
+            os.kill(host_pids(pool)[0], signal.SIGKILL)
+            wait_for(lambda: len(pool.workers("engine")) < 2, 20)
+            wait_for_hosts(pool, 2)
+            assert [devices for devices, _ in ask_for_devices(pool)] == ["0,1", "2,3"]
+        finally:
+            pool.stop()
+        assert len(groups("REMOVED")) == before + 2 and not groups("CREATED")
+    wait_for(lambda: connect(Cluster(address="auto")).most == 0, 30)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from tests.helpers.ray_nodes import ROOT, Nodes
 from tests.helpers.training_runs import finish, largest_difference, make_spec, metrics, random_pairs, start
 from tests.helpers.watching import Run, is_alive
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 SETTINGS: dict[str, Any] = {"micro_batch_size": 1, "epochs": 12, "save_steps": 3, "nodes": 2}
 STEPS = 21
 
@@ -50,7 +50,7 @@ def after_checkpoint(spec: TrainSpec, act: Callable[[], None]) -> threading.Thre
     """Do something once there is a checkpoint."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not list((spec.work / "checkpoints").glob(f"*/{MARKER}")) and time.monotonic() < deadline:
             time.sleep(0.01)
         act()
