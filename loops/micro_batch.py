@@ -16,8 +16,6 @@ from loops.settings import is_zero3
 from loops.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
     from loops.families import Family
     from loops.objective import Objective
 
@@ -51,7 +49,11 @@ def choose_micro_rows(
 
 
 def state_bytes(train: Train, weights: int, processes: int) -> int:
-    """Bytes of weights, gradients and optimiser state on one GPU.
+    """Bytes of weights, gradients and optimiser state on one GPU, for docs/gpu.md and `icr plan` as well.
+
+    Under DeepSpeed 16 bytes a weight are shared out: gradients in fp32 (4; configs/deepspeed/ sets `grad_accum_dtype`,
+    DeepSpeed's own default in bf16 is 2), the master copy (4) and AdamW's moments (8). ZeRO-3 in fp32 has no master
+    copy beside its weights.
 
     Args:
         weights: number of the model's weights.
@@ -61,22 +63,19 @@ def state_bytes(train: Train, weights: int, processes: int) -> int:
         return weights * width
     if train.deepspeed == "none":
         return weights * (8 if train.optimizer == "adafactor" else 16)
-    shared = 14 if width == 2 else 12  # gradients, master weights and two moments
     if is_zero3(train.deepspeed):
-        return weights * (width + shared) // processes
-    return weights * width + weights * shared // processes
+        return weights * (18 if width == 2 else 16) // processes
+    return weights * width + weights * 16 // processes
 
 
-def row_bytes(train: Train, config: PreTrainedConfig, tokens: int, sequences: int) -> int:
+def row_bytes(train: Train, *, layers: int, hidden: int, tokens: int, sequences: int) -> int:
     """Bytes of activations of one row.
 
     Args:
-        config: the model's.
+        layers, hidden: the model's number of layers, and its width.
         tokens: of the row's longest sequence; sequences: in a row.
     """
-    text = config.get_text_config()
     width = 2 if train.precision == "bf16" else 4
-    layers, hidden = int(text.num_hidden_layers), int(text.hidden_size)
     kept = layers + WITHIN_LAYER if train.gradient_checkpointing else layers * WITHIN_LAYER
     return sequences * tokens * width * hidden * kept
 
@@ -97,10 +96,16 @@ def settle_micro_batch(spec: TrainSpec, family: Family[Objective], base: Path, p
     if memory is not None:
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
         states = state_bytes(train, count_weights(base), processes)
         tokens = longest_row(spec.data, family.answers, context_length(str(base)))
-        row = row_bytes(train, config, tokens, max(1, len(family.answers)))
+        row = row_bytes(
+            train,
+            layers=int(config.num_hidden_layers),
+            hidden=int(config.hidden_size),
+            tokens=tokens,
+            sequences=max(1, len(family.answers)),
+        )
     rows = choose_micro_rows(
         train,
         batch_rows=train.batch_size * rows_per_pair,

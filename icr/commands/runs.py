@@ -58,6 +58,9 @@ def iterate(
             help="Use the workers of a Ray cluster: auto for the one this machine belongs to, or HOST:PORT.",
         ),
     ] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="Copy the run's files to a bucket after each stage: s3://…, gs://… or file://….")
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -75,7 +78,7 @@ def iterate(
         changes["objective"] = objective
     if cluster is not None:
         changes["cluster.address"] = cluster
-    with _controller(config, run, set_, changes, from_round, planned=True) as controller:
+    with _controller(config, run, set_, changes, from_round, planned=True, mirror=mirror) as controller:
         controller.iterate()
         results = collect(controller.run)
         report = write_report(controller.run, results=results)
@@ -103,24 +106,30 @@ def _controller(
     from_round: Path | None = None,
     *,
     planned: bool = False,
+    mirror: str | None = None,
 ) -> Iterator[Controller]:
     """
     Args:
         planned: say what the run will cost, and refuse what cannot fit.
+        mirror: the address of a bucket that gets the run's files.
     """
     from icr.base.rundir import RunDir
     from icr.planning.start import Start
     from icr.report.live import LivePage
     from icr.rounds.controller import Controller
+    from icr.rounds.mirror import Mirror
 
     resolved, inputs = _resolve(config, run, overrides, changes or {}, from_round)
     assert resolved.run is not None
     run_dir, console = RunDir(Path(resolved.run)), stderr()
     page = LivePage(run_dir, lambda line: console.print(f"  note: {line}", highlight=False, markup=False))
     updates = [page.update]
+    copy = Mirror(run_dir, mirror, lambda line: console.print(f"  {line}", markup=False)) if mirror else None
     if planned:
         start = Start(run_dir, resolved, inputs, lambda line: console.print(line, highlight=False, markup=False))
         updates.append(start.update)
+    if copy:
+        updates.append(copy.update)
 
     def after_stage() -> None:
         """`icr iterate` writes the page itself when nothing is left."""
@@ -131,6 +140,8 @@ def _controller(
     controller = Controller(run_dir, resolved, inputs, console, after_stage=after_stage)
     try:
         yield controller
+        if copy:
+            copy.update()  # of what was written after the last stage
     finally:
         controller.close()
 

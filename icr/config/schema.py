@@ -179,10 +179,11 @@ class Train(Section):
     processes: Literal["auto"] | Processes = "auto"
     """Training processes on each node. `auto`: one per GPU, or one without a GPU."""
     nodes: Processes = 1
-    """Machines that train together. They share the run folder. Sampling and scoring use only the machine that icr runs
-    on, or those of `cluster`."""
+    """Machines that train together. They share the run folder. With a `cluster` they are nodes of that; otherwise
+    `launcher` starts them. Sampling and scoring use only the machine that icr runs on, or those of `cluster`."""
     launcher: str = ""
-    """For several nodes: the command that starts a program once on each node, such as `srun --ntasks-per-node=1`."""
+    """For several nodes: the command that starts a program once on each node, such as `srun --ntasks-per-node=1`. With
+    it a `cluster` is not used for training."""
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
     """`auto`: bf16 if the hardware supports it, else fp32."""
     gradient_checkpointing: bool = True
@@ -228,6 +229,9 @@ class Cluster(Section):
     for; on nodes without GPUs one a node."""
     retries: Annotated[Whole, Field(ge=1, le=100)] = 2
     """How often a failed shard is tried again on the cluster before it is cut in halves to find the prompt to blame."""
+    models: Text | None = None
+    """A bucket, such as s3://bucket/folder or gs://bucket/folder. Models are copied there, and from there once to each
+    node, which then need not see this machine's folders. Without it all nodes see them at the same paths."""
 
 
 class Config(Section):

@@ -64,7 +64,28 @@ def load_tokenizer(spec: str, template: Template | None = None) -> PreTrainedTok
     Raises:
         UserError: it cannot be loaded, or has no chat template.
     """
-    tokenizer = read_tokenizer(spec)
+    return _with_template(read_tokenizer(spec), spec, template)
+
+
+def load_counter(folder: Path, template: Template) -> PreTrainedTokenizerBase:
+    """`load_tokenizer` for counting tokens. Where the folder has a tokenizer.json, nothing is asked of transformers'
+    list of architectures, which takes seconds to import.
+
+    Raises:
+        UserError: as `load_tokenizer`.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        return load_tokenizer(str(folder), template)
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception as error:  # as below
+        raise _cannot_load("tokenizer", str(folder), error) from error
+    return _with_template(tokenizer, str(folder), template)
+
+
+def _with_template(tokenizer: PreTrainedTokenizerBase, spec: str, template: Template | None) -> PreTrainedTokenizerBase:
     if template is not None:
         template.apply(tokenizer)
     if not tokenizer.chat_template:

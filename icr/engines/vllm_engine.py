@@ -72,6 +72,9 @@ class VllmEngine:
                 "max_num_batched_tokens": max(max_model_len, 2048),
                 "worker_extension_cls": f"{__name__}.{Repacking.__name__}",
             }
+        elif tensor_parallel > 1:
+            # on all that this process sees; vLLM would take Ray's executor where it finds Ray and counts too few GPUs
+            options["distributed_executor_backend"] = "mp"
         from vllm import LLM
 
         self._llm = LLM(

@@ -121,8 +121,7 @@ def _scorer(setup: Setup) -> dict[str, float]:
 
 
 def _training(setup: Setup, lengths: Lengths) -> dict[str, float]:
-    """As `loops.micro_batch.state_bytes`: ZeRO-2 2·P + 14·P/N, ZeRO-3 16·P/N, without DeepSpeed 16·P, LoRA 2·P; and
-    the activations of a micro-batch."""
+    """The bytes of `loops.micro_batch.state_bytes`, and the activations of a micro-batch."""
     train = setup.train
     states = state_bytes(train, setup.policy.parameters, setup.processes)
     row = row_of(setup, lengths)
@@ -134,13 +133,10 @@ def _training(setup: Setup, lengths: Lengths) -> dict[str, float]:
 
 def row_of(setup: Setup, lengths: Lengths) -> float:
     """Bytes of the longest pair, by `loops.micro_batch.row_bytes`: two sequences of a prompt and the longest answer."""
-    from transformers import LlamaConfig  # any config will do that has these two numbers
-
     cap = setup.config.sampling.max_tokens
     tokens = max((of.tokens + min(cap, 6 * lengths.response(lang, cap)) for lang, of in setup.languages()), default=1.0)
     shape = setup.policy.shape
-    config = LlamaConfig(num_hidden_layers=shape.layers, hidden_size=shape.hidden)
-    return float(row_bytes(setup.train, config, round(tokens), 2))
+    return float(row_bytes(setup.train, layers=shape.layers, hidden=shape.hidden, tokens=round(tokens), sequences=2))
 
 
 def find_misfits(setup: Setup, lengths: Lengths) -> Iterator[Misfit]:

@@ -131,12 +131,12 @@ class _Counter:
 
 
 def _open(config: Config, folder: Path | None) -> PreTrainedTokenizerBase | None:
-    from icr.engines.models import find_tokenizer, load_tokenizer
+    from icr.engines.models import find_tokenizer, load_counter
 
     found = find_tokenizer(str(folder)) if folder else None
     template = Template(file=config.models.chat_template, arguments=config.models.template_arguments)
     try:
-        return load_tokenizer(found, template) if found else None
+        return load_counter(Path(found), template) if found else None
     except UserError:
         return None  # only its config.json is here
 

@@ -173,7 +173,7 @@ class Controller:
 
     def iterate(self) -> None:
         """Run everything that is not done yet."""
-        check_batch(self.config, self.machine.processes * self.config.train.nodes)
+        check_batch(self.config, self.machine.processes(self.config.train) * self.config.train.nodes)
         check_count(self.config.sampling.tensor_parallel, self.machine.gpus)
         for note in self.inputs.notes:
             self.machine.note(note)

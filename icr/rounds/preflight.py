@@ -118,11 +118,12 @@ def _settings(config: Config, found: Collector) -> None:
         found.add(f"file {config.models.chat_template} not found", where="models.chat_template", do="check the path")
     if config.train.processes != "auto":
         found.attempt(None, check_batch, config, config.train.processes * config.train.nodes)
-    if config.train.nodes > 1 and not config.train.launcher:
+    if config.train.nodes > 1 and not config.train.launcher and config.cluster.address is None:
         found.add(
             f"the command that starts the training on {config.train.nodes} nodes is missing",
             where="train.launcher",
-            do="set the command that starts a program once on each node, such as srun --ntasks-per-node=1",
+            do="set the command that starts a program once on each node, such as srun --ntasks-per-node=1, or use a "
+            "Ray cluster (--cluster auto, docs/cluster.md)",
         )
     found.attempt(None, check_train, config.train)
     found.attempt(None, check_kind, config)

@@ -43,31 +43,18 @@ class Worker:
     env: dict[str, str] = field(default_factory=dict)
 
 
-class _Running:
-    def __init__(self, worker: Worker, keep_fds: Sequence[int]) -> None:
-        self.worker = worker
-        for path in (worker.events, worker.log):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        worker.events.write_text("")
-        self._reader = open(worker.events, encoding="utf-8")  # noqa: SIM115 - closed in stop()
-        self._rest = ""
+class Heard:
+    """What a process has reported so far, line by line."""
+
+    def __init__(self) -> None:
         self.done = self.total = self.tokens = 0
         self.result: Counts | None = None
         self.error: dict[str, str] | None = None
-        with open(worker.log, "ab") as log:
-            self.log_start = log.tell()
-            self.process = subprocess.Popen(
-                worker.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=make_environment(worker.env),
-                start_new_session=True,  # Ctrl-C reaches the controller alone, which then ends the group
-                pass_fds=keep_fds,
-            )
+        self._rest = ""
 
-    def read(self, watcher: Watcher) -> None:
-        *lines, self._rest = (self._rest + self._reader.read()).split("\n")
+    def take(self, text: str, watcher: Watcher) -> None:
+        """Take in what was added to its events; the last line may be half there."""
+        *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             event = json.loads(line)
             kind = event["event"]
@@ -81,6 +68,30 @@ class _Running:
                 self.result = event["counts"]
             elif kind == "error":
                 self.error = event
+
+
+class _Running(Heard):
+    def __init__(self, worker: Worker, keep_fds: Sequence[int]) -> None:
+        super().__init__()
+        self.worker = worker
+        for path in (worker.events, worker.log):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        worker.events.write_text("")
+        self._reader = open(worker.events, encoding="utf-8")  # noqa: SIM115 - closed in stop()
+        with open(worker.log, "ab") as log:
+            self.log_start = log.tell()
+            self.process = subprocess.Popen(
+                worker.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=make_environment(worker.env),
+                start_new_session=True,  # Ctrl-C reaches the controller alone, which then ends the group
+                pass_fds=keep_fds,
+            )
+
+    def read(self, watcher: Watcher) -> None:
+        self.take(self._reader.read(), watcher)
 
     def stop(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -122,27 +133,40 @@ def run_workers(workers: Sequence[Worker], watcher: Watcher, keep_fds: Sequence[
 
 
 def _failure(running: _Running) -> Exception:
-    worker, error = running.worker, running.error or {}
-    free = shutil.disk_usage(worker.events.parent).free
-    if error.get("kind") == "user":
-        return UserError(error.get("what") or error["text"], where=error.get("where", ""), do=error.get("do", ""))
-    if free < LOW_DISK:
-        return UserError(
-            "the disk is full",
-            where=str(worker.events.parent),
-            do="free some space, then rerun the same command to resume",
-        )
+    worker = running.worker
+    known = by_user(running.error, worker.events.parent)
+    if known:
+        return known
     with contextlib.suppress(subprocess.TimeoutExpired):
         running.process.wait(timeout=5)
-    code = running.process.poll()
     text = read_from(worker.log, running.log_start)
-    cause = None if error else find_cause(text)
-    if error:
-        how = error.get("text", "an error")
-    elif cause:
-        how = cause
-    elif code is not None and code < 0:
-        how = f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
-    else:
-        how = f"ended with exit code {code} and no result"
+    how = describe_end(running.error, text, running.process.poll())
     return StageFailed(f"a worker failed: {how}\n  log: {worker.log}\n{last_lines(text)}")
+
+
+def by_user(error: dict[str, str] | None, folder: Path) -> UserError | None:
+    """A failure that the user alone can end: what the process has said, or a disk without space; None for others.
+
+    Args:
+        folder: on the disk that it writes to.
+    """
+    if error and error.get("kind") == "user":
+        return UserError(error.get("what") or error["text"], where=error.get("where", ""), do=error.get("do", ""))
+    if shutil.disk_usage(folder).free < LOW_DISK:
+        return UserError(
+            "the disk is full",
+            where=str(folder),
+            do="free some space, then rerun the same command to resume",
+        )
+    return None
+
+
+def describe_end(error: dict[str, str] | None, log: str, code: int | None) -> str:
+    """How a process failed: in its own words, by the cause that its log names, or by its exit code."""
+    if error:
+        return error.get("text", "an error")
+    if cause := find_cause(log):
+        return cause
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    return f"ended with exit code {code} and no result"

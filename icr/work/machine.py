@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import socket
-import sys
 from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +13,7 @@ import pyarrow as pa
 
 from icr.base.errors import UserError
 from icr.base.files import write_text
-from icr.config.schema import Cluster
+from icr.config.schema import Cluster, Train
 from icr.engines.folders import fetch, is_ready
 from icr.engines.open import slow_imports
 from icr.engines.precision import Precision, resolve_precision
@@ -27,10 +24,13 @@ from icr.work.local_pool import Lane, LocalPool
 from icr.work.pool import Pool, Shard, Task
 from icr.work.prepare import PrepareTask
 from icr.work.probe import TEXT, Agreement, EngineProbeTask, EngineTask, Probe, ProbeTask
+from icr.work.published import Published
 from icr.work.ray_cluster import Nodes, connect
 from icr.work.ray_pool import RayPool
+from icr.work.ray_training import RayTraining, trains_on_cluster
 from icr.work.shard_queue import Tally, run_shards
 from icr.work.shards import ShardFolder, cut_table
+from icr.work.torchrun import start_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,19 +95,22 @@ class Machine:
         """The cluster's nodes, if workers are on one. Raises UserError as `icr.work.ray_cluster.connect`."""
         if self._cluster.address is None:
             return None
-        nodes = connect(self._cluster)
-        if nodes.most and not self.own_gpus:
+        return connect(self._cluster)
+
+    def processes(self, train: Train) -> int:
+        """Training processes on each node.
+
+        Raises:
+            UserError: this machine is to train, and the GPUs are all elsewhere.
+        """
+        on_cluster = trains_on_cluster(self._cluster, train)
+        if self.gpus and not self.own_gpus and not on_cluster:
             raise UserError(
                 "the cluster has GPUs, but this machine, which trains, has none",
                 where=f"cluster.address: {self._cluster.address}",
-                do="run this command on a node with GPUs",
+                do="run this command on a node with GPUs, or train on several nodes of the cluster (train.nodes)",
             )
-        return nodes
-
-    @property
-    def processes(self) -> int:
-        """Training processes on each node."""
-        return self._asked or max(1, self.own_gpus)
+        return self._asked or max(1, self.gpus if on_cluster else self.own_gpus)
 
     def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Precision:
         """`auto` resolved by what this machine computes well in."""
@@ -125,7 +128,9 @@ class Machine:
         count = max(1, fits) if asked == "all" else asked
         if count > fits:
             self.note(f"the cluster has room for {fits} of {count} workers now; the others start when it grows")
-        return RayPool(self.folder, self._lanes(each, each), LocalPool(self.folder, here), count, each)
+        lanes, rest = self._lanes(each, each), LocalPool(self.folder, here)
+        models = Published(self._cluster.models, self.note) if self._cluster.models else None
+        return RayPool(self.folder, lanes, rest, count, each, models=models)
 
     def _lanes(self, gpus: int, each: int) -> dict[str, Lane]:
         """Of workers that share `gpus` GPUs; an engine has `each` of them."""
@@ -251,12 +256,12 @@ class Machine:
         return {model: folders.get(name, name) for model, name in fetched.items()}
 
     def train(self, spec: TrainSpec, label: str, name: str | None = None) -> Counts:
-        """Run a training; on several processes or nodes under torchrun.
+        """Run a training; on several processes or nodes under torchrun, on several nodes of a cluster by its agents.
 
         Args:
             name: of its log and specification; None: that of the folder around its own.
         """
-        if self.own_gpus and self._started:
+        if self.gpus and self._started:
             for lane in ("engine", "scorer"):
                 self.pool.rest(lane)
             self._awake = None
@@ -264,18 +269,13 @@ class Machine:
         spec = spec.model_copy(update={"events": self.folder / "jobs" / f"{name}.events"})
         path = self.folder / "jobs" / f"{name}.json"
         write_text(path, spec.model_dump_json(indent=1))
-        argv = [*self._launch(spec), "-m", "loops.train", str(path)]
+        env, processes = {} if self.gpus else ON_CPU, self.processes(spec.train)
         with StageDisplay(self._console, label, self._noted) as display:
-            worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", {} if self.own_gpus else ON_CPU)
+            if self.nodes and trains_on_cluster(self._cluster, spec.train):
+                return RayTraining(self.folder, spec, name, processes, gpus=self.gpus > 0, env=env).run(display)
+            argv = [*start_command(spec.train, processes), "-m", "loops.train", str(path)]
+            worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", env)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]
-
-    def _launch(self, spec: TrainSpec) -> list[str]:
-        nodes = spec.train.nodes
-        if nodes == 1 and self.processes == 1:
-            return [sys.executable]
-        where = _rendezvous(nodes) if nodes > 1 else ["--standalone"]
-        torchrun = [sys.executable, "-P", "-m", "icr.work.torchrun", *where, f"--nproc-per-node={self.processes}"]
-        return [*shlex.split(spec.train.launcher), *torchrun]
 
     def note(self, text: str) -> None:
         """One line for the user."""
@@ -291,12 +291,3 @@ class Machine:
         """End all workers."""
         if self._started:
             self.pool.stop()
-
-
-def _rendezvous(nodes: int) -> list[str]:
-    """torchrun's arguments for several nodes: they meet at a free port of this one."""
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    here = f"{socket.gethostname()}:{port}"
-    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={here}", f"--rdzv-id=icr-{port}"]

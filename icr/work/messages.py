@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -48,6 +48,14 @@ def pack(header: Mapping[str, str | int | bool], table: pa.Table | None = None) 
         writer.write_table(table)
     body = memoryview(sink.getvalue()).cast("B")
     return [memoryview(_LENGTHS.pack(len(head), len(body)) + head), body]
+
+
+def readdress(message: bytes, change: Callable[[str], str]) -> bytes:
+    """A packed message with its header's `payload` changed."""
+    length, body = _LENGTHS.unpack_from(message)
+    header = json.loads(message[_LENGTHS.size : _LENGTHS.size + length])
+    head = json.dumps({**header, "payload": change(header["payload"])}, ensure_ascii=False).encode()
+    return _LENGTHS.pack(len(head), body) + head + message[_LENGTHS.size + length :]
 
 
 class MessageReader:

@@ -14,6 +14,10 @@ from icr.config.schema import Cluster
 RAY_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
 """Nothing is sent to Ray's makers, and the dumps of a raylet that ended stay in Ray's own logs."""
 CONNECT_SECONDS = 5.0
+PASSED = ("HF_", "ICR_", "VLLM_", "PYTHONPATH", "OMP_NUM_THREADS")
+"""How the names of the driver's environment variables begin that workers get, too."""
+PASSED_TO_TRAININGS = ("NCCL_", "GLOO_", "TORCH_", "WANDB_")
+"""The same of those that trainings get besides."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ def connect(cluster: Cluster) -> Nodes:
             ) from error
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Nodes(tuple(int(have.get("GPU", 0)) for have in alive if have.get("CPU", 0) >= 1))
+
+
+def pass_on(more: tuple[str, ...] = ()) -> dict[str, str]:
+    """The driver's environment variables that processes on nodes get; `more` is how other names begin."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PASSED + more)}
 
 
 def _check_address(address: str, where: str) -> None:

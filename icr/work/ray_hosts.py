@@ -69,7 +69,8 @@ class Hosts:
         import ray
 
         self._ray, self._run, self._count = ray, run, count
-        self._options = {"num_cpus": 1, "num_gpus": gpus_each, "scheduling_strategy": "SPREAD"}
+        self._gpus_each = gpus_each
+        self._groups: list[Any] = []
         self._all: list[HostActor] = []
         self._lost: list[tuple[HostActor, Lost]] = []
         self._lonely_since: float | None = None
@@ -88,10 +89,23 @@ class Hosts:
         """
         if self._all:
             return
-        run = hashlib.sha256(str(self._run.resolve()).encode()).hexdigest()[:16]
         for index in range(self._count):
-            self._all.append(HostActor(index, self._create(f"{run}-{index}")))
+            kind = self._ray.remote(max_restarts=-1, max_task_retries=0, **self._reserve())(Host)
+            self._all.append(HostActor(index, create_named(kind, self._run, str(index))))
             self._ask(self._all[-1], order)
+
+    def _reserve(self) -> dict[str, object]:
+        """Ray's options for a host's place. An engine of several GPUs has them reserved, on one node: they stay its own
+        while it is started again, and no half of them goes to another program meanwhile."""
+        asked = {"num_cpus": 1, "num_gpus": self._gpus_each}
+        if self._gpus_each < 2:
+            return {**asked, "scheduling_strategy": "SPREAD"}
+        from ray.util.placement_group import placement_group
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        group = placement_group([{"CPU": 1, "GPU": self._gpus_each}], strategy="STRICT_PACK")
+        self._groups.append(group)
+        return {**asked, "scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0)}
 
     def listen(self, order: Order, timeout: float) -> list[tuple[HostActor, News | Lost]]:
         """What is new; waits at most `timeout` seconds for something.
@@ -125,7 +139,7 @@ class Hosts:
             return
         self._lonely_since = self._lonely_since or time.monotonic()
         if time.monotonic() - self._lonely_since > READY_SECONDS:
-            gpus = self._options["num_gpus"]
+            gpus = self._gpus_each
             raise StageFailed(
                 f"no worker of the cluster has been ready for {READY_SECONDS:.0f} s: each needs "
                 f"{f'{gpus} GPUs and ' if gpus else ''}1 CPU of one node; `ray status` shows what the cluster has"
@@ -154,28 +168,20 @@ class Hosts:
                 self._ray.get(ref)
             except self._ray.exceptions.RayError:
                 self._lose(host, "its host ended")
-        self._settled_at = time.monotonic()  # it could answer nothing else meanwhile
+        self.excuse()
+
+    def excuse(self) -> None:
+        """Hosts that owe an answer have time for it from now on: they, or this machine, had something else to do."""
+        self._settled_at = time.monotonic()
 
     def stop(self) -> None:
         """End all actors."""
         for host in self._all:
             self._ray.kill(host.actor)
         self._all.clear()
-
-    def _create(self, name: str) -> Any:
-        kind = self._ray.remote(max_restarts=-1, max_task_retries=0, **self._options)(Host)
-        deadline = time.monotonic() + NAME_SECONDS
-        while True:
-            try:
-                return kind.options(name=name, namespace=NAMESPACE).remote()
-            except ValueError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        "another command is using this run folder on the cluster",
-                        where=str(self._run),
-                        do=f"wait for it, or stop it; it has the actor {name} in the namespace {NAMESPACE}",
-                    ) from error
-                time.sleep(0.5)
+        for group in self._groups:
+            self._ray.util.remove_placement_group(group)
+        self._groups.clear()
 
     def _ask(self, host: HostActor, order: Order) -> None:
         """Ask a host for what is new, or whether it is ready."""
@@ -190,10 +196,10 @@ class Hosts:
         try:
             found = self._ray.get(answer)
         except self._ray.exceptions.RayTaskError as error:
-            raise _cannot_run(error.cause) from error
+            raise cannot_run(error.cause) from error
         except self._ray.exceptions.RayActorError as error:
             if "creation task" in str(error):
-                raise _cannot_run(error) from error
+                raise cannot_run(error) from error
             self._lose(host, "its host ended")
             return None
         if isinstance(found, Facts):
@@ -213,10 +219,35 @@ class Hosts:
         host.facts, host.answer, host.ask_at = None, None, time.monotonic() + AGAIN_SECONDS
 
 
-def _cannot_run(error: object) -> UserError:
+def cannot_run(error: object) -> UserError:
+    """What to tell the user where an actor could not be made on a node."""
     why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return UserError(
         f"a node of the cluster cannot run icr: {why}",
         where="cluster.address",
         do="install the same icr, with the same packages, on every node: pip install 'icr-align[ray]'",
     )
+
+
+def create_named(kind: Any, run: Path, name: str) -> Any:
+    """An actor of a run, one of its name at a time in the cluster.
+
+    Args:
+        kind: what `ray.remote` has made of its class.
+
+    Raises:
+        UserError: another command has it.
+    """
+    name = f"{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]}-{name}"
+    deadline = time.monotonic() + NAME_SECONDS
+    while True:
+        try:
+            return kind.options(name=name, namespace=NAMESPACE).remote()
+        except ValueError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    "another command is using this run folder on the cluster",
+                    where=str(run),
+                    do=f"wait for it, or stop it; it has the actor {name} in the namespace {NAMESPACE}",
+                ) from error
+            time.sleep(0.5)

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from icr.base.errors import UserError
 from icr.work.local_pool import REST_SECONDS, Lane, LocalPool, pack_shard
 from icr.work.pool import Died, Done, Event, Failed, Failure, Task, WorkerId
+from icr.work.published import Published
+from icr.work.ray_cluster import pass_on
 from icr.work.ray_host import Order
 from icr.work.ray_hosts import HostActor, Hosts, Lost, News
 
@@ -28,8 +31,6 @@ PAUSE_SECONDS = 5.0
 """How long a place stays empty after its second worker in a row has ended with nothing done; then twice as long: its
 device or node may be broken."""
 LONGEST_PAUSE = 600.0
-PASSED = ("HF_", "ICR_", "VLLM_", "PYTHONPATH", "OMP_NUM_THREADS")
-"""How the names of the driver's environment variables begin that workers get, too."""
 
 
 @dataclass
@@ -56,6 +57,7 @@ class RayPool:
         gpus_each: int = 0,
         module: str = "icr.commands.worker",
         env: Mapping[str, str] | None = None,
+        models: Published | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -67,10 +69,10 @@ class RayPool:
             gpus_each: GPUs of a host.
             module: as of `LocalPool`.
             env: added to the workers' environment.
+            models: where hosts have models from; None: they see the driver's folders.
         """
-        self._folder, self._lanes, self._here = folder, lanes, here
-        passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
-        self._order = Order(lanes, module, {**passed, **(env or {})}, os.getcwd())
+        self._folder, self._lanes, self._here, self._models = folder, lanes, here, models
+        self._order = Order(lanes, module, {**pass_on(), **(env or {})}, os.getcwd(), bucket=models and models.uri)
         self._hosts = Hosts(folder, count, gpus_each)
         self._places: dict[HostActor, _Places] = defaultdict(_Places)
         self._generations: Counter[tuple[str, int]] = Counter()
@@ -116,9 +118,12 @@ class RayPool:
         """See `Pool.submit`."""
         if worker.lane not in self._lanes:
             self._here.submit(worker, ticket, task, table)
-        elif found := self._find(worker):
+            return
+        models = self._publish(task)
+        if found := self._find(worker):
             host, there = found
-            host.actor.submit.remote(host.life, there, ticket, b"".join(pack_shard(ticket, task, table)))
+            message = b"".join(pack_shard(ticket, task, table))
+            host.actor.submit.remote(host.life, there, ticket, message, models)
 
     def collect(self, timeout: float) -> list[Event]:
         """See `Pool.collect`. Raises as `workers`."""
@@ -155,6 +160,18 @@ class RayPool:
             self._hosts.stop()
         else:
             self._listen(0)
+
+    def _publish(self, task: Task) -> dict[str, str]:
+        """Raises UserError where a model that the task names cannot be stored."""
+        if self._models is None:
+            return {}
+        try:
+            return self._models.publish(task.model_dump_json())
+        except OSError as error:
+            do = "check the address and the right to write there"
+            raise UserError(f"a model could not be stored: {error}", where="cluster.models", do=do) from error
+        finally:
+            self._hosts.excuse()
 
     def _listen(self, timeout: float) -> None:
         for host, news in self._hosts.listen(self._order, timeout):

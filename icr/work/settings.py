@@ -163,6 +163,7 @@ USES: dict[str, tuple[str, ...]] = {
     "cluster.address": (OPERATIONAL,),
     "cluster.workers": (OPERATIONAL,),
     "cluster.retries": (OPERATIONAL,),
+    "cluster.models": (OPERATIONAL,),
 }
 """Config key → the stages whose results depend on it beyond their inputs, or one of INPUT, PLAN and OPERATIONAL.
 

@@ -42,6 +42,14 @@ class Echo(Task):
     lane: ClassVar[str] = "engine"
 
 
+class Devices(Task):
+    """The GPUs that the worker sees, and the folder that its model comes from."""
+
+    name: ClassVar[str] = "devices"
+    lane: ClassVar[str] = "engine"
+    model: str = ""
+
+
 class Dummy:
     """The state of a worker."""
 
@@ -78,6 +86,10 @@ def sleep(state: Dummy, task: Sleep, table: pa.Table, reporter: Reporter) -> pa.
 
 def echo(state: Dummy, task: Echo, table: pa.Table, reporter: Reporter) -> pa.Table:
     return table
+
+
+def devices(state: Dummy, task: Devices, table: pa.Table, reporter: Reporter) -> pa.Table:
+    return pa.table({"devices": [os.environ.get("CUDA_VISIBLE_DEVICES")], "model": [task.model]})
 
 
 def claim(path: Path) -> bool:
@@ -152,4 +164,4 @@ def make_shards(count: int, rows: int = 1, deeds: dict[int, str] | None = None, 
 
 
 if __name__ == "__main__":
-    serve({"sleep": (Sleep, sleep), "echo": (Echo, echo)}, Dummy())
+    serve({"sleep": (Sleep, sleep), "echo": (Echo, echo), "devices": (Devices, devices)}, Dummy())

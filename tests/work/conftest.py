@@ -1,4 +1,4 @@
-"""A local pool of dummy workers."""
+"""A local pool of dummy workers, and a Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from icr.work.local_pool import Lane, LocalPool
+from tests.helpers.ray_nodes import Nodes, open_nodes
 
 ROOT = Path(__file__).parents[2]
 OpenPool = Callable[..., LocalPool]
@@ -25,3 +26,11 @@ def open_pool(tmp_path: Path) -> Iterator[OpenPool]:
             return stack.enter_context(LocalPool(tmp_path, lanes, "tests.helpers.dummy_worker", env=env))
 
         yield opened
+
+
+@pytest.fixture(scope="package")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """One cluster for all tests of this folder: to start one takes as long as most of them."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'icr-align[ray]'")
+    with open_nodes(tmp_path_factory.mktemp("ray")) as made:
+        yield made

@@ -11,14 +11,16 @@ import pytest
 from rich.console import Console
 
 from icr.base.errors import UserError
-from icr.config.schema import Cluster
+from icr.config.schema import Cluster, Train
 from icr.work import machine as machines
 from icr.work.crew import Limits
 from icr.work.local_pool import LocalPool
 from icr.work.machine import Machine
 from icr.work.pool import Alive, Done, Event, Note, Progress, WorkerId
+from icr.work.ray_agent import Launch, meet
 from icr.work.ray_cluster import Nodes, connect, describe_difference
 from icr.work.ray_host import condense
+from icr.work.ray_training import fit_nodes, trains_on_cluster
 from tests.helpers.inline import silent
 
 AUTO = Cluster(address="auto")
@@ -55,7 +57,7 @@ def test_a_host_has_the_gpus_of_one_engine_of_one_node(gpus: tuple[int, ...], pa
 
 def test_the_pool_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[object, ...]] = []
-    monkeypatch.setattr(machines, "RayPool", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr(machines, "RayPool", lambda *arguments, **more: made.append(arguments))
     monkeypatch.setattr(machines, "connect", lambda cluster: Nodes((8, 4)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     said = Console(file=io.StringIO(), width=200)
@@ -78,7 +80,9 @@ def test_a_driver_that_cannot_train_on_what_the_cluster_has_is_refused(
     monkeypatch.setattr(machines, "connect", lambda cluster: Nodes((0, 8)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(UserError, match="the cluster has GPUs, but this machine, which trains, has none"):
-        _ = Machine(tmp_path, silent(), cluster=AUTO).gpus
+        Machine(tmp_path, silent(), cluster=AUTO).processes(Train())
+    machine = Machine(tmp_path, silent(), cluster=AUTO)
+    assert machine.processes(Train(nodes=2)) == 8  # which the cluster trains on
 
 
 def test_other_packages_are_named() -> None:
@@ -96,3 +100,26 @@ def test_news_of_no_weight_are_condensed_and_results_keep_their_order() -> None:
     other, done, note = Progress(one, 2, 1, 4, 5), Done(one, 1, table), Note(two, "hello")
     events: list[Event] = [Alive(one), first, Alive(two), note, last, Alive(one), other, done, note]
     assert condense(events) == [Alive(two), note, last, Alive(one), other, done, note]
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "batch", "micro", "processes", "nodes"),
+    [(4, 2, 16, "auto", 8, 2), (1, 2, 16, "auto", 8, 1), (3, 4, 16, 1, 4, 2), (3, 4, 16, 2, 8, 1), (3, 4, 4, 4, 8, 3)],
+)
+def test_a_training_takes_as_many_nodes_as_a_batch_can_be_split_on(
+    there: int, asked: int, batch: int, micro: int | str, processes: int, nodes: int
+) -> None:
+    train = Train.model_validate({"nodes": asked, "batch_size": batch, "micro_batch_size": micro})
+    assert fit_nodes(there, train, processes) == nodes
+
+
+def test_a_launcher_goes_before_the_cluster_and_one_node_trains_where_the_command_is() -> None:
+    assert trains_on_cluster(AUTO, Train(nodes=2))
+    for cluster, train in ((AUTO, Train(nodes=2, launcher="srun")), (AUTO, Train()), (Cluster(), Train(nodes=2))):
+        assert not trains_on_cluster(cluster, train)
+
+
+def test_ranks_are_numbered_by_node() -> None:
+    launch = Launch("{}", 1, 2, 8, "10.0.0.1", 4711, {}, "/")
+    assert meet(launch) == ["--nnodes=2", "--node-rank=1", "--master-addr=10.0.0.1", "--master-port=4711"]
+    assert meet(Launch("{}", 0, 1, 8, "10.0.0.1", 4711, {}, "/")) == ["--standalone"]

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,16 @@ from icr.base.errors import StageFailed, UserError
 from icr.config.schema import Cluster
 from icr.work.crew import Limits
 from icr.work.local_pool import Lane, LocalPool
-from icr.work.pool import Died
+from icr.work.pool import Died, Done
+from icr.work.published import Published
 from icr.work.ray_cluster import connect
 from icr.work.ray_pool import RayPool
 from tests.conftest import TEXTS, Config
 from tests.helpers.command import ICR
-from tests.helpers.dummy_worker import Sleep, make_shards
+from tests.helpers.dummy_worker import Devices, Sleep, make_shards
 from tests.helpers.independent import rows
 from tests.helpers.inline import run_inline
+from tests.helpers.ray_nodes import Nodes
 from tests.helpers.watching import Run, is_alive
 from tests.rounds.test_engines_stay import iterate
 from tests.work.conftest import ROOT
@@ -40,43 +41,6 @@ if importlib.util.find_spec("ray") is None:
     pytest.skip("ray is not installed: pip install 'icr-align[ray]'", allow_module_level=True)
 
 QUICK = Limits(silence=2.0, tries=3, witnesses=2)
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-
-
-@dataclass
-class Nodes:
-    """A cluster whose second node can be killed and comes back."""
-
-    cluster: Any
-    added: list[Any] = field(default_factory=list)
-
-    def add(self) -> None:
-        self.added.append(self.cluster.add_node(**NODE))
-
-    def kill(self) -> None:
-        self.cluster.remove_node(self.added.pop(), allow_graceful=False)
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path_factory.mktemp("ray") / "token"))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # it ends actors where other tests fill the memory
-        import ray
-        from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-        from ray.cluster_utils import Cluster as LocalCluster
-
-        ensure_token_if_auth_enabled(create_token_if_missing=True)
-        made = Nodes(LocalCluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False}))
-        made.add()
-        patch.setenv("RAY_ADDRESS", made.cluster.address)  # what `auto` means
-        yield made
-        ray.shutdown()
-        made.cluster.shutdown()
-
-
 OpenPool = Callable[..., RayPool]
 
 
@@ -198,6 +162,60 @@ def test_a_second_command_and_other_packages_are_refused(
     with pytest.raises(UserError, match=r"node \S+ has other packages than this machine: torch \S+ \(here: 1.0\)"):
         wait_for_hosts(other, 1)
     other.stop()  # the next test needs the CPU of either node
+
+
+def ask_for_devices(pool: RayPool, model: str = "") -> list[tuple[str, str]]:
+    """Which GPUs each engine of a pool sees, and where it has its model; both must be there."""
+    table = make_shards(1)[0].table
+    for ticket, worker in enumerate(pool.workers("engine")):
+        pool.submit(worker, ticket, Devices(model=model), table)
+    seen: list[dict[str, str]] = []
+
+    def answered() -> bool:
+        seen.extend(e.table.to_pylist()[0] for e in pool.collect(0.1) if isinstance(e, Done))
+        return len(seen) == 2
+
+    wait_for(answered, 60)
+    return sorted((row["devices"], row["model"]) for row in seen)
+
+
+def test_an_engine_of_several_gpus_has_them_reserved_on_one_node_and_models_are_copied_there(
+    nodes: Nodes, tiny_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's books say that a node has four; there is none."""
+    from ray.util import placement_group_table
+
+    def groups(state: str) -> list[Any]:
+        return [group for group in placement_group_table().values() if group["state"] == state]
+
+    before = len(groups("REMOVED"))
+    with nodes.another(num_cpus=2, num_gpus=4):
+        wait_for(lambda: connect(Cluster(address="auto")).most == 4, 30)
+        env = {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"}
+        here = LocalPool(tmp_path, {"single": Lane(1)})
+        lanes = {"engine": Lane(1, 2), "scorer": Lane(2, 1)}
+        monkeypatch.setenv("ICR_CACHE", str(tmp_path / "cache"))
+        models = Published((tmp_path / "bucket").as_uri(), print)
+        pool = RayPool(tmp_path, lanes, here, 2, 2, module="tests.helpers.dummy_worker", env=env, models=models)
+        try:
+            wait_for_hosts(pool, 2)
+            assert [(g["strategy"], list(g["bundles"].values())) for g in groups("CREATED")] == [
+                ("STRICT_PACK", [{"CPU": 1.0, "GPU": 2.0}])
+            ] * 2
+            assert len({node for g in groups("CREATED") for node in g["bundles_to_node_id"].values()}) == 1
+            (first, model), (second, same) = ask_for_devices(pool, str(tiny_pair[0]))
+            assert (first, second) == ("0,1", "2,3") and model == same
+            assert Path(model).is_relative_to(tmp_path / "cache")
+            assert (Path(model) / "model.safetensors").read_bytes() == (tiny_pair[0] / "model.safetensors").read_bytes()
+            assert len(pool.workers("scorer")) == 4
+            os.kill(host_pids(pool)[0], signal.SIGKILL)
+            wait_for(lambda: len(pool.workers("engine")) < 2, 20)
+            wait_for_hosts(pool, 2)
+            assert [devices for devices, _ in ask_for_devices(pool)] == ["0,1", "2,3"]
+        finally:
+            pool.stop()
+        assert len(groups("REMOVED")) == before + 2 and not groups("CREATED")
+    wait_for(lambda: connect(Cluster(address="auto")).most == 0, 30)
 
 
 @contextmanager

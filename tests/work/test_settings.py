@@ -113,7 +113,7 @@ def test_operational_keys_are_those_that_change_no_result() -> None:
         "judge.concurrency", "judge.requests_per_minute", "judge.tokens_per_minute", "judge.attempts", "judge.timeout",
         "judge.batch", "judge.budget", "judge.prices", "judge.ends", "judge.cache", "judge.max_unscored",
         "judge.nlp.batch_size", "prompts.allow_overlap",
-        "cluster.address", "cluster.workers", "cluster.retries",
+        "cluster.address", "cluster.workers", "cluster.retries", "cluster.models",
     }  # fmt: skip
     with pytest.raises(KeyError):
         is_operational("train.none")
