@@ -263,7 +263,7 @@ class Machine:
         spec = spec.model_copy(update={"events": self.folder / "jobs" / f"{name}.events"})
         path = self.folder / "jobs" / f"{name}.json"
         write_text(path, spec.model_dump_json(indent=1))
-        argv = [*self._launch(spec), "-m", "loops.train", str(path)]
+        argv = [*self._launch(spec), "-m", spec.program, str(path)]
         with StageDisplay(self._console, label) as display:
             worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", {} if self.own_gpus else ON_CPU)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]

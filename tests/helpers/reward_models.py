@@ -93,3 +93,18 @@ def write_config(folder: Path, base: Path, data: Path, /, **changes: Any) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rm.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder / "rm.yaml"
+
+
+def make_classifier(folder: Path, labels: int = 1, seed: int = 5) -> Path:
+    """A classifier with a head drawn at random on the tiny decoder, whose rewards differ by about 1."""
+    from transformers import AutoConfig, LlamaForSequenceClassification
+
+    base = make_decoder(folder.with_name(f"{folder.name}-base"), seed=seed)
+    config = AutoConfig.from_pretrained(base, num_labels=labels, pad_token_id=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForSequenceClassification.from_pretrained(base, config=config, dtype=torch.float32)
+        torch.nn.init.normal_(model.score.weight, std=0.15)
+    model.save_pretrained(folder)
+    make_tokenizer(512).save_pretrained(folder)
+    return folder
