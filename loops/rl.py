@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +35,8 @@ from loops.sft_family import SFTFamily
 from loops.train import delete_work, prepare_work, start_over
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
-    from trl import RLOOConfig
+    from transformers import PreTrainedModel, TrainerCallback
+    from trl.trainer.rloo_config import RLOOConfig
 
     from loops.rloo_trainer import Measure, Reward, RLOOTrainer
 
@@ -217,7 +217,7 @@ def build_trainer(
             spec=spec,
             schedule=schedule,
             checkpoints=checkpoints,
-            model=load_model(train.model_copy(update={"lora": None}), base, family),
+            model=cast("PreTrainedModel", load_model(train.model_copy(update={"lora": None}), base, family)),
             lora=lora_config(train, family),
             args=args,
             tokenizer=tokenizer,
@@ -236,7 +236,7 @@ def build_trainer(
 
 def _arguments(spec: RLSpec, schedule: Schedule, folder: Path, stops: list[int], *, fresh: bool) -> RLOOConfig:
     """Our settings in TRL's words. Raises UserError."""
-    from trl import RLOOConfig
+    from trl.trainer.rloo_config import RLOOConfig
 
     vllm = spec.backend == "vllm"
     longest = max(map(len, pq.read_table(spec.data)["prompt_ids"].to_pylist())) + spec.max_tokens

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import trl
 from accelerate.utils import broadcast_object_list, gather, gather_object
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer import rloo_trainer as trl_rloo
 
 from icr.base.conversation import Conversation, load_conversation
 from icr.base.errors import UserError
@@ -33,7 +33,7 @@ from loops.saving import Checkpointed
 from loops.trainers import add_head, head_logps
 
 if TYPE_CHECKING:
-    from trl import RLOOConfig
+    from trl.trainer.rloo_config import RLOOConfig
 
 INPUTS = ("input_ids", "attention_mask", "answer_mask")
 Reward = Callable[[Sequence[Conversation], Sequence[str]], list[float | None]]
@@ -42,7 +42,7 @@ Measure = Callable[[int, list[HeldOutSample]], dict[str, float]]
 """Step and samples → figures of them; called on the first rank."""
 
 
-class RLOOTrainer(Checkpointed, trl.RLOOTrainer):
+class RLOOTrainer(Checkpointed, trl_rloo.RLOOTrainer):
     """Trains a policy against a reward model, from and relative to π_SFT."""
 
     def __init__(
@@ -83,7 +83,12 @@ class RLOOTrainer(Checkpointed, trl.RLOOTrainer):
             peft_config=lora,
         )
         base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        add_head(base)
+        add_head(cast(PreTrainedModel, base))
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """π, or peft's model around it."""
+        return cast(PreTrainedModel, self.model)
 
     def _send_telemetry(self) -> None:
         """Nothing is sent."""
@@ -127,10 +132,11 @@ class RLOOTrainer(Checkpointed, trl.RLOOTrainer):
         batch = {name: t.to(device) for name, t in zip(INPUTS, (ids, attention, answer), strict=True)}
         size = self.args.per_device_train_batch_size
         ratios = []
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+        checkpointing = cast("dict[str, Any] | None", self.args.gradient_checkpointing_kwargs)
+        with torch.no_grad(), disable_gradient_checkpointing(self.policy, checkpointing):
             for start in range(0, len(ids), size):
                 part = {name: values[start : start + size] for name, values in batch.items()}
-                ratios.append(self._logps(self.model, part).double() - self._reference_logps(part).double())
+                ratios.append(self._logps(self.policy, part).double() - self._reference_logps(part).double())
         found = torch.cat(ratios)
         if self.any_rank(not bool(found.isfinite().all())):
             raise UserError(
@@ -153,7 +159,7 @@ class RLOOTrainer(Checkpointed, trl.RLOOTrainer):
             return self._logps(self.ref_model, batch)
         adapted = self.accelerator.unwrap_model(self.model)
         with adapted.disable_adapter():
-            return self._logps(self.model, batch)
+            return self._logps(self.policy, batch)
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
         """Samples of the policy as it is, and the advantage of each (`loops.rloo`)."""
@@ -180,15 +186,15 @@ class RLOOTrainer(Checkpointed, trl.RLOOTrainer):
                 do="lower sampling.max_tokens, use shorter prompts, or a reward model that reads more",
             )
         found = {
-            "reward": rewards[known].mean(),
-            "reward_with_kl": values[known].mean(),
+            "reward": float(rewards[known].mean()),
+            "reward_with_kl": float(values[known].mean()),
             "kl": self.kl,
             "kl_per_token": kl_per_token,
-            "advantages": advantages.abs().mean(),
-            "unscored": (~known).double().mean(),
+            "advantages": float(advantages.abs().mean()),
+            "unscored": float((~known).double().mean()),
         }
         for name, value in found.items():
-            self._metrics["train"][name].append(float(value))
+            self._metrics["train"][name].append(value)
 
     def _compute_loss(self, model: Module, inputs: Batch) -> Tensor:
         return rloo_loss(self._logps(model, inputs), inputs["advantages"]).mean()
@@ -215,14 +221,14 @@ class RLOOTrainer(Checkpointed, trl.RLOOTrainer):
         own = (asked + asked[:1] * (each * ranks - len(asked)))[rank * each : (rank + 1) * each]
         size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        training = self.model.training
-        self.model.eval()
+        training = self.policy.training
+        self.policy.eval()
         found: list[HeldOutSample] = []
         with torch.random.fork_rng(devices):
             torch.manual_seed(request_seed(self.args.seed, self.state.global_step, "", "held-out", rank))
             for start in range(0, each, size):
                 found += self._measure(own[start : start + size])
-        self.model.train(training)
+        self.policy.train(training)
         self._metrics["eval"].clear()
         return list(gather_object(found)[: len(asked)])
 
@@ -240,7 +246,7 @@ class RLOOTrainer(Checkpointed, trl.RLOOTrainer):
                 prompt=row["prompt"],
                 response=text,
                 tokens=len(completion.token_ids),
-                finish_reason=completion.finish_reason,
+                finish_reason="stop" if completion.finish_reason == "stop" else "length",
                 log_ratio=ratio,
                 scores={name: values[number] for name, values in scores.items()},
             )

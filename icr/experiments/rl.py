@@ -18,7 +18,7 @@ from icr.base.files import read_json, write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.shown import show_path
 from icr.config.load import dump_config
-from icr.config.rl import RLConfig
+from icr.config.rl import UNUSED, RLConfig
 from icr.engines.check import check_located, find_folder
 from icr.engines.classifier import check_classifier
 from icr.engines.context import context_length
@@ -177,7 +177,7 @@ def _describe(run: Path, config: RLConfig, inputs: RLInputs) -> CardFacts:
         base=show_path(inputs.policy, run),
         settings={
             "sampling": config.sampling.model_dump(mode="json"),
-            "train": plain_train(config).model_dump(mode="json"),
+            "train": plain_train(config).model_dump(mode="json", exclude=set(UNUSED)),
         },
     )
 

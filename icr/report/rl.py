@@ -12,27 +12,26 @@ if TYPE_CHECKING:
 
 
 def rl_table(rows: Sequence[Fields]) -> Table:
-    """A row a measurement."""
+    """A row a measurement: mean scores and KL with their errors, characters, share in the right language."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
     names = list(rows[0]["scores"])
-    for head in ("step", *names, "KL", "KL a token", "characters", "right language"):
-        table.add_column(head, justify="right")
+    for head in ("step", *names, "KL", "a token", "length", "language"):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         scores = [_mean(row["scores"][name]["mean"], row["scores"][name]["se"]) for name in names]
-        kl = _mean(row["kl"], row["kl_se"]), _mean(row["kl_per_token"], row["kl_per_token_se"], 4)
-        table.add_row(
-            str(row["step"]), *scores, *kl, f"{row['length']:.0f}", f"{100 * row['right_language']:.0f} %"
-        )  # fmt: skip
+        length, right = f"{row['length']:.0f}", f"{100 * row['right_language']:.0f} %"
+        kl = _mean(row["kl"], row["kl_se"]), f"{row['kl_per_token']:.3f}"
+        table.add_row(str(row["step"]), *scores, *kl, length, right)
     return table
 
 
-def _mean(value: float | None, se: float | None, digits: int = 2) -> str:
+def _mean(value: float | None, se: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.{digits}f}" if se is None else f"{value:.{digits}f} ± {se:.{digits}f}"
+    return f"{value:.2f}" if se is None else f"{value:.2f} ± {se:.2f}"
 
 
 def describe_rl(result: Fields, max_kl: float) -> Iterator[str]:
