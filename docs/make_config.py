@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from icr.config.reward_model import RewardModelConfig, RewardTrain
+from icr.config.rl import UNUSED, RLConfig, RLTrain
 from icr.config.schema import Config
 from icr.config.sft import SftConfig, SftTrain
 
@@ -41,7 +42,13 @@ One YAML file, read as [a run's](config.md). Keys of `train` that are not explai
 
 This page is generated from `icr/config/sft.py`.
 """
-HIDDEN = dict.fromkeys((RewardTrain, SftTrain), ("beta", "nll_weight", "validation"))
+RL_HEAD = """# Config of icr rl
+
+One YAML file, read as [a run's](config.md). Keys of `train` that are not explained otherwise are the same there.
+
+This page is generated from `icr/config/rl.py`.
+"""
+HIDDEN = {**dict.fromkeys((RewardTrain, SftTrain), ("beta", "nll_weight", "validation")), RLTrain: UNUSED}
 """Keys that a section inherits and refuses."""
 
 
@@ -108,6 +115,7 @@ def _plain(value: Any) -> str:
 PAGES = {
     "config.md": render,
     "reward-model-config.md": partial(render, RewardModelConfig, REWARD_HEAD),
+    "rl-config.md": partial(render, RLConfig, RL_HEAD),
     "sft-config.md": partial(render, SftConfig, SFT_HEAD),
 }
 

@@ -61,7 +61,7 @@ def merged_weights(
 
     loader = getattr(transformers, family.auto_class if family else "AutoModelForCausalLM")
     changes = family.config_changes() if family else {}
-    with _without_deepspeed():
+    with without_deepspeed():
         model = loader.from_pretrained(base, dtype=torch.float32, use_safetensors=True, **changes)
     merged = get_peft_model(model, lora)
     missing = merged.load_state_dict(dict(adapter), strict=False)
@@ -73,7 +73,7 @@ def merged_weights(
 
 
 @contextmanager
-def _without_deepspeed() -> Iterator[None]:
+def without_deepspeed() -> Iterator[None]:
     """Load a model whole: with ZeRO-3 it would be shared out, too, and wait for the other ranks."""
     from transformers.integrations import deepspeed
 

@@ -168,7 +168,7 @@ def lay_out(
     kept = fits.filter(pa.array(~held))
     kept = kept.append_column("number", pa.array(np.arange(kept.num_rows)))
     longest, tokens = _lengths(kept, answers)
-    order = _order(kept.num_rows, epochs, seed)
+    order = order_passes(kept.num_rows, epochs, seed)
     real = len(order)
     steps = math.ceil(real / split.batch_rows)
     last = real - (steps - 1) * split.batch_rows
@@ -240,7 +240,7 @@ def _filled(table: pa.Table, multiple: int) -> pa.Table:
     return table.take(pa.array(order)).append_column("weight", pa.array(weights))
 
 
-def _order(rows: int, epochs: float, seed: int) -> NDArray[np.int64]:
+def order_passes(rows: int, epochs: float, seed: int) -> NDArray[np.int64]:
     """Row numbers of ⌈epochs⌉ passes, each shuffled for itself; a fractional last pass is cut short."""
     passes = [np.random.default_rng([seed, number]).permutation(rows) for number in range(math.ceil(epochs))]
     return np.concatenate(passes)[: max(1, round(epochs * rows))]

@@ -12,12 +12,10 @@ from loops.settings import lora_config
 from loops.spec import TrainSpec, adapter_folder
 
 if TYPE_CHECKING:
-    from loops.trainers import RoundTrainer
+    from loops.saving import Checkpointed
 
 
-def export(
-    spec: TrainSpec, trainer: RoundTrainer[Objective], base: Path, family: Family[Objective], output: Path
-) -> None:
+def export(spec: TrainSpec, trainer: Checkpointed, base: Path, family: Family[Objective], output: Path) -> None:
     """Write the model as it is now to the folder `output`, which appears whole; to be called on every rank.
 
     LoRA's adapter goes beside it, for those who want to go on with it; the model has it merged in.
@@ -54,9 +52,7 @@ def _describe_answers(spec: TrainSpec, base: Path) -> tuple[str | None, int | No
     return text, next(iter(template_ends(tokenizer)), None)
 
 
-def export_or_save(
-    spec: TrainSpec, trainer: RoundTrainer[Objective], base: Path, family: Family[Objective], output: Path
-) -> None:
+def export_or_save(spec: TrainSpec, trainer: Checkpointed, base: Path, family: Family[Objective], output: Path) -> None:
     """`export`; where that fails, the training is saved as a checkpoint first, from which the same command goes on.
 
     Raises: what `export` raises, on every rank.

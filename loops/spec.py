@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, field_validator
 
@@ -45,6 +46,9 @@ def adapter_folder(output: Path) -> Path:
 
 class TrainSpec(BaseModel):
     """What one training is asked to do."""
+
+    program: ClassVar[str] = "loops.train"
+    """The module that does it."""
 
     model: str
     """The model that is trained on, π_θ^{t-1} in a round: a folder or a hub id."""

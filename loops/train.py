@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from icr.base.errors import UserError, explain_os_error
 from icr.base.files import read_json, write_json
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from loops.trainers import RoundTrainer
 
+S = TypeVar("S", bound=TrainSpec)
+
 
 def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
     """Train, or continue training, and write the model; called on every rank. Returns the stage's counts.
@@ -50,7 +52,7 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
     first = int(os.environ.get("RANK", "0")) == 0
     if spec.output.exists() and _counts_file(spec).exists():
         if first:
-            _delete_work(spec)
+            delete_work(spec)
         counts: dict[str, object] = read_json(_counts_file(spec))
         return counts
     checkpoints = Checkpoints(spec.work / "checkpoints", processes, result_settings(spec))
@@ -63,15 +65,15 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
     schedule = plan(spec, family, base, processes)
     if spec.output.exists():  # by a version that wrote no counts
         if first:
-            _delete_work(spec)
+            delete_work(spec)
         return _counts(spec, family, schedule, processes, None)
     obstacle, resume = checkpoints.obstacle(), checkpoints.newest()
     if first:
-        _prepare_work(spec, checkpoints, best)
+        prepare_work(spec, checkpoints, best)
     trainer = build_trainer(spec, family, base, schedule, checkpoints, events)
     trainer.accelerator.wait_for_everyone()  # every rank has looked at the checkpoints
     if obstacle and first:
-        _start_over(spec, checkpoints, events, obstacle)
+        start_over(spec, checkpoints, events, obstacle)
     if resume is None:
         best.forget(delete=first)  # the training begins at its first step
         if first:
@@ -90,7 +92,7 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
         best.move_to(spec.output)
     trainer.accelerator.wait_for_everyone()
     if first:
-        _delete_work(spec)
+        delete_work(spec)
     return counts
 
 
@@ -141,7 +143,7 @@ def _counts(
     return counts
 
 
-def _prepare_work(spec: TrainSpec, checkpoints: Checkpoints, best: Best) -> None:
+def prepare_work(spec: TrainSpec, checkpoints: Checkpoints, best: Best) -> None:
     """Clear away what a killed process left half-written."""
     checkpoints.path.mkdir(parents=True, exist_ok=True)
     checkpoints.delete_incomplete()
@@ -150,7 +152,7 @@ def _prepare_work(spec: TrainSpec, checkpoints: Checkpoints, best: Best) -> None
         shutil.rmtree(left)  # of an export that was killed
 
 
-def _start_over(spec: TrainSpec, checkpoints: Checkpoints, events: EventFile, obstacle: str) -> None:
+def start_over(spec: TrainSpec, checkpoints: Checkpoints, events: EventFile, obstacle: str) -> None:
     """Delete the checkpoints, and say so."""
     steps = checkpoints.steps_done()
     events.note(f"the training starts over; {steps} optimiser steps are lost: {obstacle}")
@@ -158,7 +160,7 @@ def _start_over(spec: TrainSpec, checkpoints: Checkpoints, events: EventFile, ob
     checkpoints.delete_all()
 
 
-def _delete_work(spec: TrainSpec) -> None:
+def delete_work(spec: TrainSpec) -> None:
     """Delete what nobody needs once the output is there."""
     for name in ("checkpoints", "best"):
         shutil.rmtree(spec.work / name, ignore_errors=True)
@@ -239,13 +241,22 @@ def _keep_best(best: Best, write: Callable[[Path], None]) -> TrainerCallback:
 
 
 def main() -> int:
+    return train_process(TrainSpec, run)
+
+
+def train_process(kind: type[S], work: Callable[[S, EventFile], dict[str, object]]) -> int:
+    """The whole life of a training's process, on every rank: what it is asked to do, its work, and how it ends.
+
+    Args:
+        kind: of the specification, whose file is the program's argument.
+    """
     die_with_parent()
-    spec = TrainSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    spec = kind.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     first = int(os.environ.get("RANK", "0")) == 0
     events = EventFile(spec.events)
     try:
         prepare_process(spec.train)
-        counts = run(spec, events)
+        counts = work(spec, events)
         if first:
             events.send(event="done", counts=counts)
         leave(exit_handlers=first and spec.train.report_to != "none")

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head
 
@@ -24,12 +24,13 @@ from loops.batches import Batch, Row
 from loops.checkpoints import Checkpoints
 from loops.data import Rows, Schedule
 from loops.objective import Objective
+from loops.saving import Checkpointed
 from loops.start import Start, measure_start, take_start
 
 O_co = TypeVar("O_co", bound=Objective, covariant=True)
 
 
-class RoundTrainer(Trainer, Generic[O_co]):
+class RoundTrainer(Checkpointed, Generic[O_co]):
     """What all trainers share: prepared data, exact means, validation, checkpoints with a marker.
 
     A family's trainer writes `losses`, `prepare_step` where its loss needs something of a whole step, and
@@ -152,30 +153,6 @@ class RoundTrainer(Trainer, Generic[O_co]):
         # all passes are one epoch to the Trainer; users count passes over the data
         self.state.epoch = self.schedule.epochs[self.state.global_step]
         super().log(logs, start_time)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        # DeepSpeed's own checkpoint has the weights; a second copy would only cost time and disk
-        if not self.is_deepspeed_enabled:
-            super().save_model(output_dir, _internal_call)
-
-    def any_rank(self, value: bool) -> bool:
-        """Whether it is true on any rank; to be called on every rank."""
-        flag = torch.tensor(float(value), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
-
-    def save_checkpoint(self) -> None:
-        """Save the training as it is now; to be called on every rank."""
-        self._write_checkpoint(self.model_wrapped, None)
-
-    def _save_checkpoint(self, model: Module, trial: object) -> None:
-        if self.state.global_step != self.state.max_steps:  # at the end the export follows at once
-            self._write_checkpoint(model, trial)
-
-    def _write_checkpoint(self, model: Module, trial: object) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # every rank has written its part
-        if self.is_world_process_zero():
-            self.checkpoints.complete(self.state.global_step)
 
 
 class LanguageModelTrainer(RoundTrainer[O_co]):

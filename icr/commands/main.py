@@ -29,6 +29,7 @@ from icr.commands.judge import judge_app
 from icr.commands.plan import plan
 from icr.commands.prompts import prompts_app
 from icr.commands.reward_models import rm_app
+from icr.commands.rl import rl
 from icr.commands.sft import sft
 from icr.commands.start import init, recipes
 from icr.commands.transfer import transfer
@@ -92,7 +93,7 @@ def _say(text: str) -> None:
 app.callback(help=app.info.help)(options)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, recipes, runs.iterate, inspect.status, inspect.best, inspect.report, inspect.validate),
-    *(plan, chat, export, inspect.lc, compare, transfer, sft, env),
+    *(plan, chat, export, inspect.lc, compare, transfer, sft, rl, env),
 )
 for _command in _COMMANDS:
     app.command()(_command)

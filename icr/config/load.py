@@ -29,6 +29,7 @@ PATHS: tuple[Keys, ...] = (
     ("reward_model", "chat_template"),
     ("align", "chat_template"),
     ("prompts", "path"),
+    ("heldout", "path"),
     ("judge", "prompts"),
     ("judge", "baseline"),
     ("judge", "difficulty"),
@@ -51,6 +52,8 @@ PATHS_OR_NAMES: tuple[Keys, ...] = (
     ("train", "deepspeed"),
     ("judge", "model"),
     ("align", "policy"),
+    ("policy",),
+    ("heldout", "reward_models"),
 )
 """Keys that are a path when such a file or folder exists, else a hub id or a word."""
 WORDS = ("round-0", "zero2", "zero3", "none", "judge")
@@ -244,7 +247,7 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
         if not isinstance(section, dict):
             continue
         value = section.get(keys[-1])
-        if isinstance(value, dict):  # one model a language
+        if isinstance(value, dict):  # one model a language, or by name
             for name in value:
                 _resolve(value, name, keys, bases)
         elif value is not None:

@@ -273,7 +273,7 @@ class Machine:
         with StageDisplay(self._console, label, self._noted) as display:
             if self.nodes and trains_on_cluster(self._cluster, spec.train):
                 return RayTraining(self.folder, spec, name, processes, gpus=self.gpus > 0, env=env).run(display)
-            argv = [*start_command(spec.train, processes), "-m", "loops.train", str(path)]
+            argv = [*start_command(spec.train, processes), "-m", spec.program, str(path)]
             worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", env)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]
 

@@ -33,6 +33,8 @@ END_SECONDS = 10.0
 class Launch:
     """What one node is to start. Ranks meet at `address`:`port`, which is on the first node."""
 
+    program: str
+    """Module that takes the specification's file as its argument."""
     spec: str
     """Of the training, as JSON; `events` in it is a name, of a file in the agent's own folder."""
     node: int
@@ -92,7 +94,7 @@ class Agent:
             os.environ.pop(name, None)
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                [*torchrun(launch.processes, meet(launch)), "-m", "loops.train", str(spec)],
+                [*torchrun(launch.processes, meet(launch)), "-m", launch.program, str(spec)],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

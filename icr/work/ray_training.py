@@ -193,7 +193,7 @@ class RayTraining:
         spec = self._spec.model_copy(update={"events": Path("EVENTS")}).model_dump_json()
         shape = len(self._nodes), self._processes, first.address, first.port
         for index, node in enumerate(self._nodes):
-            node.actor.start.remote(Launch(spec, index, *shape, self._env, os.getcwd()))
+            node.actor.start.remote(Launch(self._spec.program, spec, index, *shape, self._env, os.getcwd()))
         deadline = None
         while not all(node.lost or node.code is not None for node in self._nodes):
             self._listen(watcher)

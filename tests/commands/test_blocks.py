@@ -13,6 +13,7 @@ from eval.judges.prompts import read_prompts
 from icr.base.yaml_text import parse_yaml
 from icr.config.load import make_config, make_section
 from icr.config.reward_model import RewardModelConfig
+from icr.config.rl import RLConfig
 from icr.config.schema import Config
 from icr.config.transfer import TransferConfig
 from icr.config.values import Section
@@ -50,7 +51,12 @@ COMPLETE: dict[str, Any] = {
 def kind_of(keys: set[str]) -> type[Section] | None:
     """The config that a block's keys belong to; None: the prompts of a judge."""
     transfer = {"reward_model", "align"} & keys
-    kinds = {"xalpaca": None, "align": TransferConfig, "base": TransferConfig if transfer else RewardModelConfig}
+    kinds = {
+        "xalpaca": None,
+        "align": TransferConfig,
+        "policy": RLConfig,
+        "base": TransferConfig if transfer else RewardModelConfig,
+    }
     return next((kind for key, kind in kinds.items() if key in keys), Config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ def run_inline(patch: pytest.MonkeyPatch) -> list[str]:
     pool = InlinePool(Resident(), Steps())
 
     def train(self: Machine, spec: Any, label: str, name: str | None = None) -> dict[str, Any]:
-        from loops.train import run
-
         pool.tasks.append("train")
-        return run(spec, _events(self.folder))
+        counts: dict[str, Any] = import_module(spec.program).run(spec, _events(self.folder))
+        return counts
 
     patch.setattr(Machine, "pool", pool)
     patch.setattr(Machine, "train", train)

@@ -93,3 +93,22 @@ def write_config(folder: Path, base: Path, data: Path, /, **changes: Any) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rm.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder / "rm.yaml"
+
+
+def make_classifier(folder: Path, labels: int = 1, seed: int = 5) -> Path:
+    """A decoder of one layer whose reward is nearly a mean over the tokens, each worth something else: a policy of a
+    few tokens can learn it in seconds."""
+    from transformers import AutoConfig, LlamaForSequenceClassification
+
+    base = make_decoder(folder.with_name(f"{folder.name}-base"), seed=seed, layers=1)
+    config = AutoConfig.from_pretrained(base, num_labels=labels, pad_token_id=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForSequenceClassification.from_pretrained(base, config=config, dtype=torch.float32)
+        torch.nn.init.normal_(model.score.weight, std=2.0)
+        (layer,) = model.model.layers
+        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)  # all tokens are attended to alike
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    model.save_pretrained(folder)
+    make_tokenizer(512).save_pretrained(folder)
+    return folder

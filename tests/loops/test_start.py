@@ -31,7 +31,7 @@ LORA = {"rank": 32, "alpha": 8}
 BOUND = {"fp32": 1e-5, "bf16": 0.004}
 """Nats a token. bf16's is half of what references make that are rounded to bf16 themselves."""
 KEEPING = (
-    "import sys, loops.train as t; t._delete_work = lambda spec: None; sys.argv[1:] = [{spec!r}]; sys.exit(t.main())"
+    "import sys, loops.train as t; t.delete_work = lambda spec: None; sys.argv[1:] = [{spec!r}]; sys.exit(t.main())"
 )
 """A training that leaves its checkpoint."""
 
@@ -68,7 +68,7 @@ def check(spec: TrainSpec, counts: dict[str, Any]) -> None:
 @pytest.fixture
 def _keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of this process leave their checkpoint, too."""
-    monkeypatch.setattr(training, "_delete_work", lambda spec: None)
+    monkeypatch.setattr(training, "delete_work", lambda spec: None)
 
 
 @pytest.mark.usefixtures("_keeps")

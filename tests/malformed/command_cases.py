@@ -108,6 +108,9 @@ def transfer() -> Iterator[Case]:
     line = "human|export|DIR/none|--baseline|DIR|--languages|de|--out|DIR/o"
     yield said("people: no answers", line, "no answers in de", "none", "add de.json")
     yield said("sft: no data", "sft|CONFIG|--set|data.path=x", "`base` is missing", "unknown key `models`")
+    yield said(
+        "rl: not there, and without models", "rl|CONFIG|--set|reward={beta: -1}", "unknown key `models`", "reward.beta"
+    )
     yield said("transfer: no file", "transfer|DIR/none.yaml", "none.yaml not found")
     line = "transfer|rmt-oasst1|--set|languages={sources: [en], targets: [es]}|--set|data={preferences: x}"
     yield said("transfer: another kind of config", line, "unknown key `loss`", "reward_model")

@@ -1,0 +1,41 @@
+"""`icr rl`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
+
+
+def rl(
+    config: Annotated[str, typer.Argument(help="A YAML file (docs/rl.md), or the name of a recipe.")],
+    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a policy against a reward model (RLOO).
+
+    Rerun the same command to resume.
+    """
+    from icr.config.load import find_config, load_section
+    from icr.config.reward_model import RECIPES
+    from icr.config.rl import RLConfig
+    from icr.experiments.rl import train_rl
+    from icr.experiments.rl_heldout import read_measurements
+    from icr.report.rl import describe_rl, rl_table
+
+    changes = {} if run is None else {"run": str(run)}
+    found = load_section(RLConfig, find_config(config, RECIPES), set_ or [], changes)
+    result = train_rl(found, stderr())
+    if json_:
+        print_json(result)
+        return
+    folder = Path(found.run or "")
+    stdout().print(rl_table(read_measurements(folder)))
+    for line in describe_rl(result, found.max_kl):
+        print(line)
+    print(f"model: {folder / 'model'}")

@@ -1,0 +1,138 @@
+"""What `icr rl` trains from, and everything that is wrong with it before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from icr.base.content import hash_file, hash_rows, identify_model
+from icr.base.errors import some
+from icr.base.problems import Collector
+from icr.config.load import flatten
+from icr.config.rl import RLConfig
+from icr.config.schema import Train
+from icr.engines.check import check_located
+from icr.engines.classifier import check_classifier
+from icr.engines.folders import locate
+from icr.experiments.reward_model import may_change
+from icr.languages import check_languages
+from icr.work.steps import Step
+from loops.checks import check_train
+from loops.data import Split
+from loops.rl_spec import DRIVER
+from prompts.load import Prompt, load_prompts
+from prompts.overlap import find_overlap
+
+INPUTS = ("run", "policy", "chat_template", "reward.model", "prompts.path", "prompts.limit", "heldout.path")
+"""Keys that name an input of the training, which is known by its content."""
+FREE = ("reward.batch_tokens", "sampling.gpu_memory")
+"""Keys that may change at any restart, beside those of `train`."""
+
+
+@dataclass(frozen=True)
+class RLInputs:
+    """What the checks read on their way."""
+
+    policy: str
+    """A folder or a hub id."""
+    rewards: Mapping[str, str]
+    """Name → classifier's folder or hub id, DRIVER's first."""
+    train: Sequence[Prompt]
+    heldout: Sequence[Prompt]
+
+
+def plain_train(config: RLConfig) -> Train:
+    """The settings of the training as `loops` knows them."""
+    unused = {"warmup_ratio"} if config.train.warmup_steps is not None else set()
+    return Train.model_validate(config.train.model_dump(include=set(Train.model_fields) - unused))
+
+
+def check_rl(config: RLConfig) -> RLInputs:
+    """Check everything that needs no loaded model.
+
+    Raises:
+        ConfigError: every problem of the config, the prompts and the models.
+    """
+    found = Collector()
+    if config.run is None:
+        found.add("the output folder is missing", where="run", do="name it in the config, or with --run")
+    policy = found.attempt("", locate, config.policy, "policy")
+    if policy.endswith(".gguf"):
+        do = "name a folder or a hub id with safetensors weights"
+        found.add("a .gguf file cannot be trained", where=f"policy: {config.policy}", do=do)
+    elif policy:
+        found.attempt(None, check_located, policy, "policy")
+    named = {DRIVER: ("reward.model", config.reward.model)}
+    named |= {name: (f"heldout.reward_models.{name}", of) for name, of in config.heldout.reward_models.items()}
+    rewards = {name: found.attempt("", check_classifier, model, key) for name, (key, model) in named.items()}
+    found.attempt(None, check_train, plain_train(config))
+    if config.chat_template and not Path(config.chat_template).is_file():
+        found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
+    micro = 1 if config.train.micro_batch_size == "auto" else config.train.micro_batch_size
+    processes = (1 if config.train.processes == "auto" else config.train.processes) * config.train.nodes
+    found.attempt(0, Split(config.train.batch_size * config.sampling.n, micro, processes).accumulation)
+    train, heldout = _find_prompts(config, found)
+    if train and len(train) * config.train.epochs < config.train.batch_size:
+        do = "lower train.batch_size or heldout.prompts, or give more prompts or epochs"
+        what = f"{len(train)} prompts to train on are fewer than a batch of {config.train.batch_size}"
+        found.add(what, where="train.batch_size, train.epochs", do=do)
+    found.raise_any()
+    return RLInputs(policy, rewards, train, heldout)
+
+
+def _find_prompts(config: RLConfig, found: Collector) -> tuple[list[Prompt], list[Prompt]]:
+    """(to train on, held out)."""
+    languages, path, wanted = config.prompts.languages, config.prompts.path, config.heldout.prompts
+    before = len(found.problems)
+    found.attempt(None, check_languages, languages, "prompts.languages")
+    if len(found.problems) > before:
+        return [], []
+    prompts: list[Prompt] = found.attempt([], load_prompts, path, languages, limit=config.prompts.limit, pivot="")
+    if not prompts:
+        return [], []
+    if config.heldout.path is None:
+        train, heldout = hold_back(prompts, wanted, config.train.seed)
+        if not train:
+            do = "lower heldout.prompts, or name other prompts in heldout.path"
+            what = f"{wanted} held-out prompts leave none to train on"
+            found.add(what, where=f"heldout.prompts; prompts.path: {path}", do=do)
+        return train, heldout
+    heldout = found.attempt(
+        [], load_prompts, config.heldout.path, languages, limit=wanted, key="heldout.path", pivot=""
+    )
+    for lang, ids in find_overlap(prompts, heldout).items():
+        do = "keep other prompts out of the training (icr prompts split)"
+        what = f"{len(ids)} held-out prompts in {lang} are also training prompts: {some(ids)}"
+        found.add(what, where="prompts.path and heldout.path", do=do)
+    return prompts, heldout
+
+
+def hold_back(prompts: Sequence[Prompt], count: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """(to train on, held back): a random choice of ids, each in all its languages."""
+    ids = list(dict.fromkeys(prompt.id for prompt in prompts))
+    chosen = np.random.default_rng([seed, 0]).permutation(len(ids))[:count]
+    held = {ids[number] for number in chosen}
+    return [p for p in prompts if p.id not in held], [p for p in prompts if p.id in held]
+
+
+def describe_rl(config: RLConfig, inputs: RLInputs) -> Step:
+    """The training as a step: what its result depends on."""
+    named = {"policy": identify_model(inputs.policy)}
+    named |= {_label(name): identify_model(model) for name, model in inputs.rewards.items()}
+    for label, prompts in (("prompts", inputs.train), ("held-out prompts", inputs.heldout)):
+        named[label] = hash_rows({"id": p.id, "lang": p.lang, "text": p.text} for p in prompts)
+    if config.chat_template:
+        named["chat template"] = hash_file(Path(config.chat_template))
+    settings = {
+        key: value
+        for key, value in flatten(config).items()
+        if key not in INPUTS + FREE and not key.startswith("heldout.reward_models.") and not may_change(key)
+    }
+    return Step("rl", named, settings)
+
+
+def _label(name: str) -> str:
+    return "reward model" if name == DRIVER else f"reward model {name}"
