@@ -74,38 +74,41 @@ class JudgeRow:
     config: JudgeConfig
     located: Mapping[str, str]
     """Its local model: as the config names it → located."""
+    benchmark: Benchmark = BENCHMARK
+    """Whose prompts it is asked with."""
 
     def judging(self, at: Workplace) -> Judging:
         """Who is asked. Raises UserError as `Judging.of`."""
         local = self.config.local_model
         model = at.folders[self.located[local]] if local else None
-        key = key_of_judge(self.config, self.located)
+        key = key_of_judge(self.config, self.located, self.benchmark)
         return Judging.of(self.config, model, at.machine, key, self.cache(at.out), start_date(at.out))
 
     def cache(self, out: Path) -> Path:
-        return cache_path(member_folder(out, self.name), BENCHMARK)
+        return cache_path(member_folder(out, self.name), self.benchmark)
 
     def summary(self, out: Path) -> Fields:
         """Who judges, with which prompt, and what was paid."""
         return {
             "judge": name_judge(self.config),
             "address": find_address(self.config),
-            **find_prompts(self.config, BENCHMARK).summary(),
+            **find_prompts(self.config, self.benchmark).summary(),
             "cost": count_cost(self.config, self.cache(out)),
         }
 
 
-def find_judge(given: str, overrides: Sequence[str] = ()) -> JudgeRow:
+def find_judge(given: str, overrides: Sequence[str] = (), benchmark: Benchmark = BENCHMARK) -> JudgeRow:
     """A `--judge`.
 
     Args:
         given: `local:MODEL`, `openai:MODEL` or a custom `module:Class`.
         overrides: as in `--set`, of `judge.…`.
+        benchmark: whose prompts it is asked with.
 
     Raises:
         ConfigError, UserError: everything that is wrong with it.
     """
-    config = evaluation_config(BENCHMARK, "", given, {"languages": ["en"]}, overrides).judge
+    config = evaluation_config(benchmark, "", given, {"languages": ["en"]}, overrides).judge
     found = Collector()
     found.attempt(None, check_judge, config)
     found.attempt(None, check_prompts, config)
@@ -117,7 +120,7 @@ def find_judge(given: str, overrides: Sequence[str] = ()) -> JudgeRow:
         found.add("several judges cannot be one row", where="judge.judges", do="repeat --judge, once for each")
     found.raise_any()
     name = config.own.rpartition(":")[2] if config.own else short_name(config.model or "").removesuffix(".gguf")
-    return JudgeRow(name, config, located)
+    return JudgeRow(name, config, located, benchmark)
 
 
 def pair_ratings(rows: Sequence[RatingRow]) -> list[PairRow]:
