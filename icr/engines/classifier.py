@@ -213,7 +213,7 @@ class Classifier:
                 at = [self._read_at(rows[i]) - starts[i] for i in batch]
                 with torch.inference_mode():
                     hidden = continue_rows(self.model, cache, mask, [line[i] for i in batch], rest)
-                    logits = self.model.score(hidden[range(len(batch)), at])
+                    logits = self.model.get_submodule("score")(hidden[range(len(batch)), at])
                 yield batch, logits.float().squeeze(-1).tolist()
 
     def _read_at(self, row: Ids) -> int:
