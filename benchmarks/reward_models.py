@@ -35,7 +35,12 @@ TOLERANCE = 1e-4
 MESSAGES = 85_000
 WORDS = "the whale and shark of every river tell one long story about mountains where animals live in sea".split()  # noqa: SIM905
 TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-SIZES = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 6}
+SIZES: dict[str, Any] = {
+    "hidden_size": 384,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 6,
+}
 Talks = Sequence[tuple[Conversation, str]]
 Scores = list[float]
 
@@ -53,12 +58,11 @@ def make_model(folder: Path) -> Path:
     made.train_from_iterator([" ".join(WORDS)], trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|end|>", pad_token="<|pad|>")  # type: ignore[no-untyped-call]
     tokenizer.chat_template, tokenizer.model_max_length = TEMPLATE, 4096
-    config = LlamaConfig(
-        **SIZES, vocab_size=2000, num_labels=1, max_position_embeddings=4096, pad_token_id=0, bos_token_id=None,
-        eos_token_id=1, initializer_range=0.1,
-    )  # fmt: skip
+    ids: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
+    config = LlamaConfig(**SIZES, **ids, vocab_size=2000, max_position_embeddings=4096, initializer_range=0.1)
+    config.num_labels = 1
     torch.manual_seed(0)
-    LlamaForSequenceClassification(config).save_pretrained(folder)
+    LlamaForSequenceClassification(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(folder)
     return folder
 
