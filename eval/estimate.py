@@ -47,12 +47,12 @@ def estimate(config: EvaluationConfig, out: Path) -> str:
         if number:  # the first of several judges writes the references
             planned = replace(planned, references=[])
         lines.append(
-            _cost(judge, name, cache_path(member_folder(out, name) if name else out, config.benchmark), planned)
+            describe_cost(judge, name, cache_path(member_folder(out, name) if name else out, config.benchmark), planned)
         )
     return "\n".join([*lines, describe_power(config.benchmark, prompts)])
 
 
-def _cost(judge: Judge, name: str, cache: Path, planned: Planned) -> str:
+def describe_cost(judge: Judge, name: str, cache: Path, planned: Planned) -> str:
     """What one judge would be asked, in words; `name` is its own among several."""
     if judge.kind == "openai":
         return _cost_of(judge, cache, planned)

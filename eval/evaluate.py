@@ -251,7 +251,7 @@ def agreement(
     return summary
 
 
-def key_of_judge(judge: Judge, models: Mapping[str, str]) -> str:
+def key_of_judge(judge: Judge, models: Mapping[str, str], benchmark: Benchmark = "accuracy") -> str:
     """What verdicts depend on besides the pairs, of which more may be asked for at any time.
 
     Args:
@@ -263,4 +263,4 @@ def key_of_judge(judge: Judge, models: Mapping[str, str]) -> str:
             "judge.judges": judge.judges_asked
         }
         endpoint += [[key, value] for key, value in values.items() if value != SINCE[key]]
-    return hash_value([identify_judge(judge, models) | identify_prompts(judge, ["accuracy"]), endpoint])
+    return hash_value([identify_judge(judge, models) | identify_prompts(judge, [benchmark]), endpoint])

@@ -75,6 +75,31 @@ def expected_scored(rewards: Sequence[float | None], k: int) -> float | None:
     return float(weights @ np.array(known) / weights.sum()) if known else None
 
 
+def expected_known(rewards: Sequence[float | None], values: Sequence[float | None], k: int) -> float | None:
+    """E of a value of the best of k samples, such as a judge's win rate w, where some have no reward or no value:
+
+        Σ_i w_(i)·C(i−1, k−1) / Σ_i C(i−1, k−1), over the places i of rising rewards where both are known
+
+    Samples without a reward have the lowest places, as in `expected_scored`. It is the mean over those choices of k
+    whose best has a value. Samples of equal reward share their places' weights.
+
+    Returns:
+        None where no choice has one.
+
+    Raises:
+        ValueError: k is outside of 1…n, or there is not one value a reward.
+    """
+    if len(values) != len(rewards):
+        raise ValueError(f"{len(values)} values for {len(rewards)} rewards")
+    r = np.array([-np.inf if reward is None else reward for reward in rewards], dtype=np.float64)
+    v = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    _, place, count = np.unique(r, return_inverse=True, return_counts=True)
+    of_place = np.bincount(np.sort(place), best_of_k_weights(len(r), k)) / count
+    weights = of_place[place] * (np.isfinite(r) & np.isfinite(v))
+    whole = float(weights.sum())
+    return float(weights @ np.nan_to_num(v)) / whole if whole > 0 else None
+
+
 def choose_best(rewards: Sequence[float | None], k: int) -> int | None:
     """The place of the highest reward among the first k samples, the first of equal ones; None: none has a reward."""
     known = [(reward, -place) for place, reward in enumerate(rewards[:k]) if reward is not None]

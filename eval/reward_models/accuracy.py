@@ -53,7 +53,26 @@ def compare_rights(first: Floats, second: Floats, groups: Sequence[str], seed: i
     if not both.any():
         return {"n": 0, "why": {"difference": NO_SCORE}}
     weights = draw_weights([group for group, there in zip(groups, both, strict=True) if there], seed)
-    return {"n": int(both.sum()), **_rate("difference", (second - first)[both], weights)}
+    return {"n": int(both.sum()), **rate_of("difference", (second - first)[both], weights)}
+
+
+def agree_on(one: Floats, other: Floats, groups: Sequence[str], seed: int = 0) -> Fields:
+    """How often two rows of a table say the same of an instance, over those on which both say something.
+
+    Of two answers to choose from, two rows that are both right or both wrong have chosen the same one; a tie is half.
+    `expected` is how often two independent ones of these accuracies would.
+
+    Args:
+        one, other: 1 right, 0 wrong, 0.5 for a tie, NaN for nothing, of the same instances.
+        groups: of the instances.
+    """
+    both = np.isfinite(one) & np.isfinite(other)
+    if not both.any():
+        return {"n": 0, "why": {"agreement": NO_SCORE}}
+    a, b = one[both], other[both]
+    weights = draw_weights([group for group, there in zip(groups, both, strict=True) if there], seed)
+    expected = 100 * expected_agreement(float(a.mean()), float(b.mean()))
+    return {"n": int(both.sum()), **rate_of("agreement", a * b + (1 - a) * (1 - b), weights), "expected": expected}
 
 
 def calibrate(gaps: Floats, bins: int = 10) -> Fields:
@@ -95,7 +114,7 @@ def measure_pairs(
     weights = draw_weights([row["group"] for row, _, _ in kept], seed)
     facts |= {
         "groups": len({row["group"] for row, _, _ in kept}),
-        **_rate("accuracy", right, weights),
+        **rate_of("accuracy", right, weights),
         "ties": 100 * float(np.mean(gaps == 0)),
         "mean_gap": float(gaps.mean()),
         **calibrate(gaps),
@@ -104,7 +123,7 @@ def measure_pairs(
         return facts | {"why": {"length": NO_TRAINING}}
     rule = fit_pair_rule(train)
     by_length = np.array([rule.prefers(row["chosen"], row["rejected"]) for row, _, _ in kept])
-    return facts | _beside_length(right, by_length, weights, rule)
+    return facts | beside_length(right, by_length, weights, rule)
 
 
 def measure_ratings(
@@ -129,7 +148,7 @@ def measure_ratings(
     people = human_agreement([*train, *rows])
     facts |= {
         "groups": len({row["group"] for row, _ in kept}),
-        **_rate("accuracy", right, weights),
+        **rate_of("accuracy", right, weights),
         "majority": 100 * majority_share(labels),
         **_auc("auc", values, labels, weights),
         "human_agreement": None if people is None else 100 * people.share,
@@ -140,25 +159,26 @@ def measure_ratings(
     rule = fit_rating_rule(train)
     by_length = np.array([float(rule.label(row["response"]) == row["label"]) for row, _ in kept])
     directed = lengths if rule.longer else -lengths
-    return facts | _auc("length_auc", directed, labels, weights) | _beside_length(right, by_length, weights, rule)
+    return facts | _auc("length_auc", directed, labels, weights) | beside_length(right, by_length, weights, rule)
 
 
-def _beside_length(right: Floats, by_length: Floats, weights: Floats | None, rule: LengthRule) -> Fields:
+def beside_length(right: Floats, by_length: Floats, weights: Floats | None, rule: LengthRule) -> Fields:
     """The length baseline, and how often the model agrees with it: right together or wrong together."""
     agree = right * by_length + (1 - right) * (1 - by_length)
     expected = expected_agreement(float(right.mean()), float(by_length.mean()))
     threshold = rule.threshold if rule.threshold is not None and np.isfinite(rule.threshold) else None
     return {
-        **_rate("length", by_length, weights),
+        **rate_of("length", by_length, weights),
         "length_rule": "longer" if rule.longer else "shorter",
         "length_threshold": threshold,
-        **_rate("above_length", right - by_length, weights),
-        **_rate("length_agreement", agree, weights),
+        **rate_of("above_length", right - by_length, weights),
+        **rate_of("length_agreement", agree, weights),
         "expected_agreement": 100 * expected,
     }
 
 
-def _rate(name: str, shares: Floats, weights: Floats | None) -> Fields:
+def rate_of(name: str, shares: Floats, weights: Floats | None) -> Fields:
+    """The mean of shares from 0 to 1 in percent, with its interval; weights are those of `draw_weights`."""
     interval = mean_interval(100 * shares, weights)
     return {name: 100 * float(shares.mean()), f"{name}_interval": _plain(interval)}
 

@@ -1,93 +1,191 @@
-"""`icr rm eval` and `icr rm bench`: reward models on preference data, and on RewardBench and its like."""
+"""`icr rm eval`: reward models, implicit rewards and judges on preference data, a row each, and how far they agree."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from eval.reward_models.accuracy import Score, compare_rights
-from eval.reward_models.bench import Scores, longer_wins, summarise
-from eval.reward_models.bench_rows import BenchRow, read_bench
+import numpy as np
+
+from eval.reward_models.accuracy import agree_on, compare_rights
 from eval.reward_models.flat import make_csv, without_lists
-from eval.reward_models.scoring import Measured, Scorer, locate_reward_model, measure, short_name
-from icr.base.content import identify_model
+from eval.reward_models.judged import JudgeRow, ask_judge, measure_verdicts, pair_ratings, pick_asked
+from eval.reward_models.rows import Asked, RewardRow, Workplace, open_workplace
+from eval.reward_models.scoring import Measured, by_language, measure_known, score_rows
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import write_json, write_text
-from icr.base.lock import RunLock
-from icr.base.problems import Collector
-from icr.work.machine import Machine
 from prompts.preferences.make import PreferenceData, Rows, load_data
+from prompts.preferences.rows import Kind, PairRow, RatingRow
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-KEY = "MODEL"
 Split = Literal["train", "validation", "all"]
 NO_DOCUMENTS = "the responses have no prompts or documents: the models saw them alone"
+Table = dict[str, dict[str, Measured]]
+"""Name of a row → language → what was measured."""
 
 
-def name_models(models: Sequence[str]) -> dict[str, str]:
-    """Short name → model: the last part of its name; of RUN/model, the run's.
+@dataclass(frozen=True)
+class Asking:
+    """The judges of one command."""
 
-    Raises:
-        UserError: two have one name.
-    """
-    named: dict[str, str] = {}
-    for model in models:
-        name = short_name(model)
-        if name in named:
-            do = "give one of them a folder of another name"
-            raise UserError(f"two models are called {name}", where=f"{named[name]}, {model}", do=do)
-        named[name] = model
-    return named
+    judges: Sequence[JudgeRow] = ()
+    most: int | None = None
+    """Pairs of each language that they are asked about; None: all."""
+
+    @property
+    def models(self) -> list[str]:
+        """Local ones, located."""
+        return [model for judge in self.judges for model in judge.located.values()]
+
+
+NO_JUDGES = Asking()
+
+
+@dataclass
+class Found:
+    """What one command has measured."""
+
+    on_rows: Table = field(default_factory=dict)
+    """On the data's own rows."""
+    on_pairs: Table = field(default_factory=dict)
+    """On good against bad answers, where the data are ratings and judges are asked."""
+    judged: Table = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Name of a row → what it is."""
 
 
 def evaluate_models(
-    models: Sequence[str], data: Path, split: Split, languages: Sequence[str] | None, out: Path, console: Console
+    rows: Sequence[RewardRow],
+    data: Path,
+    split: Split,
+    languages: Sequence[str] | None,
+    out: Path,
+    console: Console,
+    precision: Asked = "auto",
+    asking: Asking = NO_JUDGES,
 ) -> Fields:
-    """Accuracy of each model on each language, in OUT/accuracy.json and OUT/accuracy.csv.
+    """Accuracy of each row on each language, in OUT/accuracy.json and OUT/accuracy.csv.
 
     Args:
+        rows: what gives responses a score.
         data: a folder of `icr rm data`; its training rows are what the length baseline is fitted to.
-        languages: of the rows; None: all.
+        languages: of the data; None: all.
 
     Returns:
-        `models` (name → language → figures), `differences` (of each further model to the first: name → language),
-        `documents` and `notes`.
+        `models` (name → language → figures), `kinds` (name → what it is), `differences` (of each further row to the
+        first: name → language), `pairs` (as `models`, on good against bad answers, where the data are ratings and
+        judges are asked), `judges` (name → who it is, its cost and its figures by language), `agreement` (a row for
+        each two and language), `documents` and `notes`.
 
     Raises:
-        ConfigError: everything that is wrong with the models.
-        UserError: no such data, a language without rows, two models of one name.
+        UserError: no such data, a language without rows, two rows of one name.
         StageFailed: a worker failed.
     """
     found = load_data(data, "--data")
-    rows = select_rows(found, split, languages, f"--data: {data}")
+    chosen = select_rows(found, split, languages, f"--data: {data}")
+    with open_workplace(rows, out, console, precision, asking.models) as at:
+        measured = _measure(rows, found, chosen, at, asking)
+        judges = {judge.name: judge.summary(out) for judge in asking.judges}
+    documents = any(row["prompt"] for row in chosen)
     result: Fields = {
         "data": data.name,
         "split": split,
-        "documents": any(row["prompt"] for row in rows),
-        "models": {},
-        "differences": {},
+        "documents": documents,
+        "kinds": measured.kinds,
+        "models": _figures(measured.on_rows),
+        "pairs": _figures(measured.on_pairs),
+        "judges": {name: {**judges[name], "languages": of} for name, of in _figures(measured.judged).items()},
+        "differences": _differences(measured),
+        "agreement": compare_rows(measured),
+        "notes": [] if documents else [NO_DOCUMENTS],
     }
-    first: dict[str, Measured] = {}
-    for name, measured in measure_models(models, found, rows, out, console).items():
-        result["models"][name] = {lang: of_lang.figures for lang, of_lang in measured.items()}
-        if first:
-            result["differences"][name] = _compare(first, measured)
-        first = first or measured
-    result["notes"] = [] if result["documents"] else [NO_DOCUMENTS]
     write_json(out / "accuracy.json", result)
     flat = [
         {"model": name, "data": data.name, "split": split, "language": lang, **without_lists(figures)}
-        for name, by_language in result["models"].items()
-        for lang, figures in by_language.items()
+        for table in (measured.on_rows, measured.on_pairs, measured.judged)
+        for name, by_lang in _figures(table).items()
+        for lang, figures in by_lang.items()
     ]
     write_text(out / "accuracy.csv", make_csv(flat))
     return result
+
+
+def _measure(rows: Sequence[RewardRow], found: PreferenceData, chosen: Rows, at: Workplace, asking: Asking) -> Found:
+    rated = found.kind == "ratings" and bool(asking.judges)
+    pairs, train = (pairs_of(found.kind, of) if asking.judges else [] for of in (chosen, found.train))
+    if rated and not pairs:
+        what = "no document has a good and a bad answer, so there is nothing to ask a judge"
+        raise UserError(what, where="--judge", do="leave --judge out, or name data with several answers a document")
+    measured = Found(kinds=name_kinds(rows, asking))
+    for row in rows:
+        known = score_rows(row.open(at), found.kind, chosen)
+        measured.on_rows[row.name] = measure_known(known, found.kind, chosen, found.train)
+        if rated:
+            measured.on_pairs[row.name] = measure_known(known, "pairs", pairs, train)
+    for judge in asking.judges:
+        measured.judged[judge.name] = _judge(judge, pairs, train, at, asking.most)
+    return measured
+
+
+def name_kinds(rows: Sequence[RewardRow], asking: Asking) -> dict[str, str]:
+    """Name of a row → what it is."""
+    return {row.name: row.kind for row in rows} | {judge.name: judge.kind for judge in asking.judges}
+
+
+def pairs_of(kind: Kind, rows: Rows) -> list[PairRow]:
+    """The pairs that judges are asked about: the rows themselves, or what `pair_ratings` makes of ratings."""
+    return pair_ratings(cast(list[RatingRow], rows)) if kind == "ratings" else cast(list[PairRow], rows)
+
+
+def _judge(
+    judge: JudgeRow, pairs: Sequence[PairRow], train: Sequence[PairRow], at: Workplace, most: int | None
+) -> dict[str, Measured]:
+    """One judge's figures by language. Its `right` has all pairs: those that it was not asked about are NaN."""
+    asked = pick_asked(pairs, most)
+    verdicts = ask_judge(judge, [pairs[n] for of in asked.values() for n in of], at)
+    found = {}
+    for lang, own in by_language(pairs).items():
+        places = {n: place for place, n in enumerate(n for n, row in enumerate(pairs) if row["lang"] == lang)}
+        trained = [row for row in train if row["lang"] == lang]
+        of_asked = measure_verdicts([pairs[n] for n in asked[lang]], verdicts[lang], trained)
+        right = np.full(len(own), np.nan)
+        right[[places[n] for n in asked[lang]]] = of_asked.right
+        found[lang] = Measured(of_asked.figures, right, [row["group"] for row in own])
+    return found
+
+
+def compare_rows(found: Found) -> list[Fields]:
+    """How far every two rows agree, instance by instance, in each language.
+
+    The instances are the data's pairs or ratings; where judges are asked about ratings, pairs of a good and a bad one.
+    """
+    table = (found.on_pairs or found.on_rows) | found.judged
+    rows = []
+    for one, other in combinations(table, 2):
+        for lang, first in table[one].items():
+            agreed = agree_on(first.right, table[other][lang].right, first.groups)
+            kinds = [found.kinds[one], found.kinds[other]]
+            rows.append({"rows": [one, other], "kinds": kinds, "language": lang, **agreed})
+    return rows
+
+
+def _differences(found: Found) -> dict[str, dict[str, Fields]]:
+    """Of each further row to the first, by language, on the same instances."""
+    differences: dict[str, dict[str, Fields]] = {}
+    for table in (found.on_rows | ({} if found.on_pairs else found.judged), found.on_pairs | found.judged):
+        first, *others = table or [""]
+        differences |= {name: _compare(table[first], table[name]) for name in others if name not in differences}
+    return differences
+
+
+def _figures(table: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[str, Fields]]:
+    return {name: {lang: of.figures for lang, of in languages.items()} for name, languages in table.items()}
 
 
 def select_rows(found: PreferenceData, split: Split, languages: Sequence[str] | None, where: str) -> Rows:
@@ -107,105 +205,8 @@ def select_rows(found: PreferenceData, split: Split, languages: Sequence[str] | 
     return rows
 
 
-def measure_models(
-    models: Sequence[str], found: PreferenceData, rows: Rows, out: Path, console: Console
-) -> dict[str, dict[str, Measured]]:
-    """Short name of a model → language → its accuracy on these rows. Scores are kept in OUT/scores.
-
-    Raises:
-        ConfigError, UserError, StageFailed: as `evaluate_models`.
-    """
-    with open_scorers(models, out, console) as scorers:
-        return {name: measure(scorer, found.kind, rows, found.train) for name, scorer in scorers}
-
-
 def _compare(first: Mapping[str, Measured], second: Mapping[str, Measured]) -> dict[str, Fields]:
     """Second minus first, by language, on the same rows."""
     return {
         lang: compare_rights(first[lang].right, measured.right, measured.groups) for lang, measured in second.items()
     }
-
-
-def bench_models(models: Sequence[str], source: str, lang: str, out: Path, console: Console) -> Fields:
-    """Figures of each model on a benchmark, in OUT/bench.json, OUT/bench.csv and OUT/scores-NAME.jsonl.
-
-    Args:
-        models: may be empty: what length alone gets is always there.
-        source: a file or a data set on the hub.
-        lang: of rows that do not name theirs.
-
-    Returns:
-        `models` (name → language → figures) and `longer` (language → subset → percent).
-
-    Raises:
-        ConfigError: everything that is wrong with the rows or the models.
-        UserError, StageFailed: as `evaluate_models`.
-    """
-    rows = read_bench(source, lang)
-    longer = longer_wins(rows)
-    result: Fields = {"rows": len(rows), "longer": longer, "models": {}}
-    with open_scorers(models, out, console) as scorers:
-        for name, scorer in scorers:
-            scores = _score(scorer.scores, rows)
-            result["models"][name] = summarise(rows, scores)
-            write_text(out / f"scores-{name}.jsonl", _score_file(rows, scores))
-    write_json(out / "bench.json", result)
-    flat = [
-        {
-            "model": name,
-            "language": lang,
-            "subset": subset,
-            **without_lists(figures),
-            "longer": longer[lang][subset],
-        }
-        for name, languages in result["models"].items()
-        for lang, found in languages.items()
-        for subset, figures in found["subsets"].items()
-    ]
-    write_text(out / "bench.csv", make_csv(flat))
-    return result
-
-
-@contextmanager
-def open_scorers(models: Sequence[str], out: Path, console: Console) -> Iterator[Iterator[tuple[str, Scorer]]]:
-    """Each model at work, one after the other, in the folder OUT.
-
-    Raises:
-        ConfigError: everything that is wrong with them.
-    """
-    named = name_models(models)
-    found = Collector()
-    located = {name: found.attempt("", locate_reward_model, model, KEY) for name, model in named.items()}
-    found.raise_any()
-    out.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(out / ".lock")
-    machine = Machine(out, console, [lock.fd])
-    try:
-        folders = machine.folders(set(located.values()), None) if located else {}
-        yield (
-            (name, _open(machine, folders[place], out / "scores" / identify_model(place).replace("/", "_")[:40], name))
-            for name, place in located.items()
-        )
-    finally:
-        machine.stop()
-        lock.release()
-
-
-def _open(machine: Machine, model: str, folder: Path, name: str) -> Scorer:
-    return Scorer(machine, model, machine.precision("auto"), folder, name)
-
-
-def _score(score: Callable[[Sequence[tuple[str, str]]], list[Score]], rows: Sequence[BenchRow]) -> list[Scores]:
-    texts = [(row.prompt, text) for row in rows for text in (*row.chosen, *row.rejected)]
-    values = iter(score(texts))
-    return [([next(values) for _ in row.chosen], [next(values) for _ in row.rejected]) for row in rows]
-
-
-def _score_file(rows: Sequence[BenchRow], scores: Sequence[Scores]) -> str:
-    """One object a row, with the scores of its answers, for other tools."""
-    lines = (
-        {"id": row.id, "subset": row.subset, "language": row.lang, "scores_chosen": list(chosen),
-         "scores_rejected": list(rejected)}
-        for row, (chosen, rejected) in zip(rows, scores, strict=True)
-    )  # fmt: skip
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

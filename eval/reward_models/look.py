@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from eval.reward_models.bag_of_words import explain_scores
-from eval.reward_models.evaluate import Split, name_models, select_rows
+from eval.reward_models.evaluate import Split, select_rows
 from eval.reward_models.features import Features, Rate, compare_features, read_features, read_rates
 from eval.reward_models.flat import make_csv, without_lists
 from eval.reward_models.looked_spaces import check_base, look_at_spaces, read_parallel
+from eval.reward_models.rows import name_models
 from eval.reward_models.scoring import Scorer, locate_reward_model
 from icr.base.content import identify_model
 from icr.base.fields import Fields

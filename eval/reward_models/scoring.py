@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import pyarrow as pa
 
@@ -29,6 +30,7 @@ from icr.work.shards import cut_table
 from prompts.preferences.make import Rows
 from prompts.preferences.rows import Kind, PairRow, RatingRow
 
+R = TypeVar("R", PairRow, RatingRow)
 SHARD = 512
 """Texts."""
 BATCH_TOKENS = 16384
@@ -56,6 +58,17 @@ def locate_reward_model(model: str, key: str) -> str:
     return located
 
 
+class TextScorer(Protocol):
+    """Whatever gives responses a score, at work."""
+
+    def scores(self, texts: Sequence[tuple[str, str]]) -> list[Score]:
+        """One number for each (prompt as tables hold it, response); None: too long to be read.
+
+        Raises:
+            UserError, StageFailed: as `Machine.fill`.
+        """
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A reward model at work."""
@@ -75,7 +88,7 @@ class Scorer:
         Raises:
             UserError, StageFailed: as `Machine.fill`.
         """
-        different = list(dict.fromkeys(texts))
+        different = group_texts(texts)
         rows = [
             {
                 "prompt_id": str(number),
@@ -100,6 +113,14 @@ class Scorer:
         return [known[text] for text in texts]
 
 
+def group_texts(texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each different (prompt, response) once; those of one prompt side by side, so that it may be computed once."""
+    by_prompt: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for prompt, response in texts:
+        by_prompt[prompt][response] = None
+    return [(prompt, response) for prompt, responses in by_prompt.items() for response in responses]
+
+
 class Measured(NamedTuple):
     """One model on the rows of one language."""
 
@@ -110,38 +131,54 @@ class Measured(NamedTuple):
     groups: list[str]
 
 
-def measure(scorer: Scorer, kind: Kind, rows: Rows, train: Rows) -> dict[str, Measured]:
+Known = Mapping[tuple[str, str], Score]
+"""(prompt, response) → its score."""
+
+
+def measure(scorer: TextScorer, kind: Kind, rows: Rows, train: Rows) -> dict[str, Measured]:
     """Accuracy beside baselines, by language.
 
     Args:
         rows: what is measured on.
         train: for the baselines.
     """
-    languages = sorted({row["lang"] for row in rows})
+    return measure_known(score_rows(scorer, kind, rows), kind, rows, train)
+
+
+def score_rows(scorer: TextScorer, kind: Kind, rows: Rows) -> Known:
+    """The score of every response of the rows."""
     if kind == "pairs":
-        return _measure_pairs(scorer, cast(list[PairRow], rows), cast(list[PairRow], train), languages)
-    ratings, known = cast(list[RatingRow], rows), cast(list[RatingRow], train)
-    scores = scorer.scores([(row["prompt"], row["response"]) for row in ratings])
-    found = {}
-    for lang in languages:
-        own = [n for n, row in enumerate(ratings) if row["lang"] == lang]
-        of_lang, of_scores = [ratings[n] for n in own], [scores[n] for n in own]
-        figures = measure_ratings(of_lang, of_scores, [row for row in known if row["lang"] == lang])
-        found[lang] = Measured(figures, rights_of_ratings(of_lang, of_scores), [row["group"] for row in of_lang])
+        pairs = cast(list[PairRow], rows)
+        texts = [(row["prompt"], row["chosen"]) for row in pairs] + [(row["prompt"], row["rejected"]) for row in pairs]
+    else:
+        texts = [(row["prompt"], row["response"]) for row in cast(list[RatingRow], rows)]
+    return dict(zip(texts, scorer.scores(texts), strict=True))
+
+
+def measure_known(known: Known, kind: Kind, rows: Rows, train: Rows) -> dict[str, Measured]:
+    """As `measure`, of scores that are known."""
+    if kind == "pairs":
+        return _measure_pairs(known, cast(list[PairRow], rows), cast(list[PairRow], train))
+    found, trained = {}, cast(list[RatingRow], train)
+    for lang, ratings in by_language(cast(list[RatingRow], rows)).items():
+        scores = [known[row["prompt"], row["response"]] for row in ratings]
+        figures = measure_ratings(ratings, scores, [row for row in trained if row["lang"] == lang])
+        found[lang] = Measured(figures, rights_of_ratings(ratings, scores), [row["group"] for row in ratings])
     return found
 
 
-def _measure_pairs(
-    scorer: Scorer, rows: list[PairRow], train: list[PairRow], languages: Sequence[str]
-) -> dict[str, Measured]:
-    chosen = [(row["prompt"], row["chosen"]) for row in rows]
-    rejected = [(row["prompt"], row["rejected"]) for row in rows]
-    scores = scorer.scores([*chosen, *rejected])
-    both = list(zip(scores[: len(rows)], scores[len(rows) :], strict=True))
+def _measure_pairs(known: Known, rows: list[PairRow], train: list[PairRow]) -> dict[str, Measured]:
     found = {}
-    for lang in languages:
-        own = [n for n, row in enumerate(rows) if row["lang"] == lang]
-        of_lang, of_scores = [rows[n] for n in own], [both[n] for n in own]
-        figures = measure_pairs(of_lang, of_scores, [row for row in train if row["lang"] == lang])
-        found[lang] = Measured(figures, rights_of_pairs(of_scores), [row["group"] for row in of_lang])
+    for lang, pairs in by_language(rows).items():
+        scores = [(known[row["prompt"], row["chosen"]], known[row["prompt"], row["rejected"]]) for row in pairs]
+        figures = measure_pairs(pairs, scores, [row for row in train if row["lang"] == lang])
+        found[lang] = Measured(figures, rights_of_pairs(scores), [row["group"] for row in pairs])
     return found
+
+
+def by_language(rows: Sequence[R]) -> dict[str, list[R]]:
+    """The rows of each language, in order; languages by their codes."""
+    found: defaultdict[str, list[R]] = defaultdict(list)
+    for row in rows:
+        found[row["lang"]].append(row)
+    return dict(sorted(found.items()))

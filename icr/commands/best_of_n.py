@@ -50,6 +50,17 @@ def best_of_n(
         int | None, typer.Option("--k", metavar="K", help="The answers are the best of the first K. Default: n.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N prompts.")] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judge",
+            help="Compare all candidates with the baseline: local:MODEL, openai:MODEL, module:Class. May be repeated.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", help="Folder of LANG.json or LANG.jsonl answers. Default: the first candidates."),
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -61,7 +72,8 @@ def best_of_n(
     from icr.config.best_of_n import BestOfNConfig
     from icr.config.load import make_section, resolve_paths
     from icr.experiments.best_of_n import best_of_n as run
-    from icr.report.best_of_n import best_table, describe_missing, describe_samples
+    from icr.experiments.judged_candidates import find_judges
+    from icr.report.best_of_n import best_table, describe_missing, describe_samples, wins_table
 
     data: dict[str, object] = {
         "model": model,
@@ -69,7 +81,10 @@ def best_of_n(
         "sampling": {"n": n},
     }
     resolve_paths(data, Path.cwd())
-    result = run(make_section(BestOfNConfig, data, set_ or []), reward, k, out.resolve(), stderr())
+    of_judges = [override for override in set_ or [] if override.startswith("judge.")]
+    others = [override for override in set_ or [] if override not in of_judges]
+    judging = find_judges(judge or [], of_judges, baseline)
+    result = run(make_section(BestOfNConfig, data, others), reward, k, out.resolve(), stderr(), judging)
     if json_:
         print_json(result)
         return
@@ -79,4 +94,8 @@ def best_of_n(
         stdout().print(best_table(name, found))
         for line in describe_missing(name, found):
             print(line)
+        for judged_by, wins in found.get("win_rates", {}).items():
+            stdout().print(wins_table(name, judged_by, wins))
+            if unscored := [f"{lang} {count}" for lang, count in wins["unscored"].items() if count]:
+                print(f"candidates unscored by {judged_by}: {', '.join(unscored)}")
         print(f"the best of {found['k']}: {out / 'best' / name}")

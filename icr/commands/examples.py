@@ -65,6 +65,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "prompts check": ("icr prompts check my/prompts",),
     "prompts split": ("icr prompts split my/prompts --held-out 200 --out my/split",),
     "sft": ("icr sft sft.yaml --run runs/sft",),
+    "rl": ("icr rl rl.yaml --run runs/rl", "icr rl rl.yaml --set max_kl=20"),
     "best-of-n": (
         "icr best-of-n MODEL --reward runs/rm/model --prompts my/prompts \\\n"
         "    --languages es,ru --n 64 --k 16 --out eval/best",
@@ -81,7 +82,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "icr rm train rmt-seahorse --run runs/rm",
         "icr rm train my-rm.yaml --set train.learning_rate=1e-5",
     ),
-    "rm eval": ("icr rm eval runs/rm/model org/another --data data/oasst1 --out eval/rm",),
+    "rm eval": (
+        "icr rm eval runs/rm/model org/another --data data/oasst1 --out eval/rm",
+        "icr rm eval --implicit POLICY,REFERENCE --judge local:MODEL \\\n    --data data/oasst1 --out eval/rows",
+    ),
     "rm bench": ("icr rm bench runs/rm/model --on hf:allenai/reward-bench::filtered \\\n    --out eval/rewardbench",),
     "rm look": (
         "icr rm look runs/rm/model --data data/oasst1 --out eval/look",

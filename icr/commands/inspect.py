@@ -11,13 +11,23 @@ import typer
 from icr.base.errors import ConfigError, UserError
 from icr.commands.options import ConfigArgument, JsonOption, RunArgument, SetOption, print_json, stdout
 
+AnyRunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, also of icr transfer.")]
 
-def status(run: RunArgument, json_: JsonOption = False) -> None:
+
+def status(run: AnyRunArgument, json_: JsonOption = False) -> None:
     """Show how far a run is and what is next."""
     from icr.base.lock import is_held
     from icr.base.rundir import open_run
     from icr.report.status import status_json, status_table
+    from icr.report.transfer_status import is_transfer, transfer_status_json, transfer_status_table
 
+    if is_transfer(run):
+        held = is_held(run / ".lock")
+        if json_:
+            print_json(transfer_status_json(run, held))
+        else:
+            stdout().print(transfer_status_table(run, held))
+        return
     folder = open_run(run)
     held = is_held(folder.lock)
     if json_:

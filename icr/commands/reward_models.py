@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,6 @@ from icr.commands.look import look
 from icr.commands.options import (
     OUTPUT,
     JsonOption,
-    OutOption,
     OutRunOption,
     QuietOption,
     SetOption,
@@ -23,6 +21,7 @@ from icr.commands.options import (
     stderr,
     stdout,
 )
+from icr.commands.reward_model_rows import bench, evaluate, print_dropped
 
 if TYPE_CHECKING:
     from prompts.preferences.make import DataReport
@@ -33,7 +32,6 @@ rm_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-rm_app.command()(look)
 
 
 @rm_app.command()
@@ -133,73 +131,6 @@ def train(
     print(f"model: {Path(found.run or '') / 'model'}")
 
 
-@rm_app.command("eval")
-def evaluate(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Reward models: folders or hub ids.")],
-    data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="A folder of icr rm data.")],
-    out: OutOption,
-    split: Annotated[str, typer.Option("--split", help="validation, train or all.")] = "validation",
-    languages: Annotated[
-        str | None, typer.Option("--languages", metavar="LANGS", help="Comma-separated ISO 639-1 codes.")
-    ] = None,
-    json_: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Measure the accuracy of reward models per language.
-
-    Beside it: chance, the majority, length and people.
-    """
-    from eval.reward_models.evaluate import evaluate_models
-    from icr.languages import check_languages
-    from icr.report.reward_models import accuracy_table, differences_table
-
-    if split not in ("validation", "train", "all"):
-        raise UserError(f"unknown split {split}", where="--split", do="write validation, train or all")
-    codes = [code.strip() for code in languages.split(",")] if languages is not None else None
-    check_languages(codes or [], "--languages")
-    result = evaluate_models(models, data, split, codes, out, stderr())  # type: ignore[arg-type]
-    if json_:
-        print_json(result)
-        return
-    stdout().print(accuracy_table(result["models"]))
-    _print_dropped(result["models"])
-    if result["differences"]:
-        stdout().print(differences_table(result))
-    for note in result["notes"]:
-        print(f"note: {note}")
-    print(f"all figures: {out}")
-
-
-@rm_app.command()
-def bench(
-    on: Annotated[
-        str,
-        typer.Option("--on", metavar="SOURCE", help="Rows of RewardBench, Multilingual RewardBench or RewardBench 2."),
-    ],
-    out: OutOption,
-    models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="Reward models: folders or hub ids. None: length alone.")
-    ] = None,
-    lang: Annotated[str, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")] = "en",
-    json_: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Measure reward models on RewardBench, by its own rules."""
-    from eval.reward_models.evaluate import bench_models
-    from icr.languages import check_languages
-    from icr.report.reward_models import bench_table, longer_table
-
-    check_languages([lang], "--lang")
-    result = bench_models(models or [], on, lang, out, stderr())
-    if json_:
-        print_json(result)
-        return
-    if result["models"]:
-        stdout().print(bench_table(result))
-    stdout().print(longer_table(result["longer"]))
-    print(f"all figures: {out}")
-
-
 def _print_training(result: Fields) -> None:
     from icr.report.reward_models import accuracy_table
 
@@ -213,15 +144,7 @@ def _print_training(result: Fields) -> None:
     for part, counts in training["too_long"].items():
         print(f"too long, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
     stdout().print(accuracy_table({"": result["languages"]}))
-    _print_dropped({"the model": result["languages"]})
-
-
-def _print_dropped(models: Mapping[str, Mapping[str, Fields]]) -> None:
-    """Rows that a model could not read, by language."""
-    for model, languages in models.items():
-        dropped = [f"{lang} {found['dropped']}" for lang, found in languages.items() if found["dropped"]]
-        if dropped:
-            print(f"longer than {model} reads, left out: {', '.join(dropped)}")
+    print_dropped({"the model": result["languages"]})
 
 
 def _print_data(report: DataReport, out: Path) -> None:
@@ -234,3 +157,8 @@ def _print_data(report: DataReport, out: Path) -> None:
     for note in report.notes:
         print(f"note: {note}")
     print(f"{report.kind}: {out}")
+
+
+rm_app.command("eval")(evaluate)
+rm_app.command()(bench)
+rm_app.command()(look)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOption, print_json, stderr, stdout
 
 
 def rl(
-    config: Annotated[str, typer.Argument(help="A YAML file (docs/rl.md), or the name of a recipe.")],
-    run: Annotated[Path | None, typer.Option("--run", help="Output folder; overrides the config's.")] = None,
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file (docs/rl.md), or the name of a recipe.")],
+    run: OutRunOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,

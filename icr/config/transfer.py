@@ -80,6 +80,9 @@ class TransferAlign(Section):
     """A Jinja file, for policies whose tokenizer has no chat template."""
     template_arguments: TemplateArguments = {}
     """Arguments of the policy's chat template."""
+    judged: Literal["best", "all"] = "best"
+    """What `judges` compare with the policy's own answers. `best`: the best answers. `all`: every candidate as well,
+    from which the expected win rate of the best of k follows for every k."""
     best_of_n: TransferBestOfN
 
 

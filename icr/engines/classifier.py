@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icr.base.conversation import Conversation, show_conversation
+from icr.base.conversation import Conversation, dump_conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.progress import Reporter, Silent
 from icr.engines.attention import choose_attention
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from icr.engines.prefixes import Prompt
+
 
 SCALE = "classifier logit"
 KEY = "reward.model"
@@ -28,6 +30,9 @@ _SILENT = Silent()
 PLAIN_TEMPLATE = Template()
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer")
 """Architectures whose first position is the one after the pad token's id: their table has that many rows more."""
+
+PIECE = 16
+"""Tokens of the row on which it is tried whether a beginning can be shared."""
 
 Ids = list[tuple[int, int]]
 """(token id, segment) of each token; the segment tells prompt from response where there is no chat template."""
@@ -122,6 +127,7 @@ class Classifier:
         self._batch_tokens = batch_tokens
         self._config = self.model.config.get_text_config()
         self._pad: int | None = self._config.pad_token_id
+        self._can_share: bool | None = None
         self.longest = longest_input(self._config, self.tokenizer)
 
     def token_ids(self, prompt: Conversation, response: str) -> Ids:
@@ -131,21 +137,23 @@ class Classifier:
     def logits(self, pairs: Sequence[tuple[Conversation, str]], reporter: Reporter = _SILENT) -> list[float | None]:
         """The logit of each (prompt, response); None where the two are longer than the classifier can read.
 
-        A logit does not depend on what else is in the batch, but for rounding. Where the device's memory runs out,
-        batches are halved, with a note.
+        A logit does not depend on what else is in the batch, but for rounding. What the rows of one prompt begin with
+        is computed once, where that pays and the model can go on from copied keys and values. Where the device's memory
+        runs out, batches are halved, with a note.
 
         Raises:
             DoesNotFit: one text alone is too much.
         """
         rows = [self.token_ids(prompt, response) for prompt, response in pairs]
+        prompts = [dump_conversation(prompt) for prompt, _ in pairs]
         values: list[float | None] = [None] * len(rows)
         fitting = [i for i, ids in enumerate(rows) if len(ids) <= self.longest]
         done = tokens = 0
 
         def run(left: list[int], budget: int) -> Iterator[list[int]]:
             nonlocal done, tokens
-            for batch in self._batches(sorted(left, key=lambda i: len(rows[i])), rows, budget):
-                for i, value in zip(batch, self._forward([rows[i] for i in batch]), strict=True):
+            for batch, found in self._forwards(left, rows, prompts, budget):
+                for i, value in zip(batch, found, strict=True):
                     values[i] = value
                 done, tokens = done + len(batch), tokens + sum(len(rows[i]) for i in batch)
                 reporter.progress(done, len(rows), tokens)
@@ -155,16 +163,85 @@ class Classifier:
         reporter.progress(len(rows), len(rows), tokens)
         return values
 
-    def _batches(self, order: list[int], rows: list[Ids], budget: int) -> Iterator[list[int]]:
-        """Rows of rising length, as many as fit into `budget` tokens with their padding."""
-        batch: list[int] = []
-        for i in order:
-            if batch and (len(batch) + 1) * len(rows[i]) > budget:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+    def _forwards(
+        self, left: list[int], rows: list[Ids], prompts: list[str], budget: int
+    ) -> Iterator[tuple[list[int], list[float]]]:
+        """Every row in one forward pass or another: rows of shared beginnings behind them, the others whole."""
+        from icr.engines.prefixes import full_speed, make_batches
+
+        shared = self._find_shared(left, rows, prompts)
+        yield from self._shared_forwards(shared, rows, budget)
+        behind = {i for members in shared.values() for i in members}
+        lengths = {i: len(rows[i]) for i in left if i not in behind}
+        for batch in make_batches(lengths, budget, full_speed(self.model)):
+            yield batch, self._forward([rows[i] for i in batch])
+
+    def _find_shared(self, left: list[int], rows: list[Ids], prompts: list[str]) -> dict[Prompt, list[int]]:
+        """What several rows of one prompt begin with → these rows, where computing it once pays."""
+        from icr.engines.prefixes import common_beginning, sharing_pays
+
+        by_prompt: dict[str, list[int]] = {}
+        for i in left:
+            by_prompt.setdefault(prompts[i], []).append(i)
+        found: dict[Prompt, list[int]] = {}
+        for members in by_prompt.values():
+            beginning = common_beginning([[token for token, _ in rows[i]] for i in members])
+            tokens = sum(len(rows[i]) for i in members)
+            if len(beginning) < 2 or len(members) < 2 or not sharing_pays(beginning, len(members), tokens):
+                continue
+            # a row that ends in pad tokens is read before them: it may be read within its beginning
+            if min(self._read_at(rows[i]) for i in members) >= len(beginning) - 1 and self._shares(rows[members[0]]):
+                found.setdefault(beginning, []).extend(members)
+        return found
+
+    def _shared_forwards(
+        self, rows_of: dict[Prompt, list[int]], rows: list[Ids], budget: int
+    ) -> Iterator[tuple[list[int], list[float]]]:
+        """Each beginning without its last token once, into a cache; then that token and what the rows go on with."""
+        import torch
+
+        from icr.engines.prefixes import continue_rows, full_speed, make_batches, prefill
+
+        for group in make_batches({beginning: len(beginning) - 1 for beginning in rows_of}, budget):
+            with torch.inference_mode():
+                cache, mask = prefill(self.model, group, budget)
+            line = {i: n for n, beginning in enumerate(group) for i in rows_of[beginning]}
+            starts = {i: len(group[n]) - 1 for i, n in line.items()}
+            lengths = {i: len(rows[i]) - starts[i] for i in line}
+            for batch in make_batches(lengths, budget, full_speed(self.model), beside=mask.shape[1]):
+                rest = [[token for token, _ in rows[i][starts[i] :]] for i in batch]
+                at = [self._read_at(rows[i]) - starts[i] for i in batch]
+                with torch.inference_mode():
+                    hidden = continue_rows(self.model, cache, mask, [line[i] for i in batch], rest)
+                    logits = self.model.get_submodule("score")(hidden[range(len(batch)), at])
+                yield batch, logits.float().squeeze(-1).tolist()
+
+    def _read_at(self, row: Ids) -> int:
+        """The place of the token at which transformers reads a decoder's logit: the last one that is not the pad
+        token; the first one where all are."""
+        return next((n for n in range(len(row) - 1, 0, -1) if row[n][0] != self._pad), 0)
+
+    def _shares(self, row: Ids) -> bool:
+        """Whether the model goes on from copied keys and values: by its kind, then by trying, once."""
+        from icr.engines.precision import computed_in
+        from icr.engines.prefixes import may_share
+
+        if self._can_share is None:
+            piece = [(token, 0) for token, _ in row if token != self._pad][:PIECE]
+            self._can_share = len(piece) > 3 and hasattr(self.model, "score") and may_share(self.model)
+            if self._can_share:
+                import torch
+
+                trial = [piece, piece[:-1]]
+                beginning = tuple(token for token, _ in piece[: len(piece) // 2])
+                both = dict(zip([0, 1], self._forward(trial), strict=True))
+                gaps = [
+                    abs(value - both[i]) / max(1.0, abs(both[i]))
+                    for batch, found in self._shared_forwards({beginning: [0, 1]}, trial, len(piece) * 8)
+                    for i, value in zip(batch, found, strict=True)
+                ]
+                self._can_share = max(gaps) <= max(1e-3, 64 * torch.finfo(computed_in(self.model)).eps)
+        return self._can_share
 
     def _forward(self, rows: list[Ids]) -> list[float]:
         import torch

@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.best_of_k import Scores
+from eval.judges.panel import member_folder
+from eval.reward_models.rows import Workplace
 from eval.standing import begin, read_records, settle_step, write_record
 from icr.base.fields import Fields
-from icr.base.files import write_text
+from icr.base.files import write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.problems import Collector
 from icr.base.rundir import StageRecord, start_date
@@ -19,10 +22,12 @@ from icr.config.best_of_n import BestOfNConfig
 from icr.config.load import dump_config
 from icr.engines.check import check_located
 from icr.engines.folders import locate
+from icr.engines.precision import Precision
 from icr.engines.templates import Template
-from icr.experiments.best_answers import write_best
+from icr.experiments.best_answers import read_scores, write_best
 from icr.experiments.candidate_rewards import KEY, CandidateReward, Candidates, read_reward
 from icr.experiments.candidates import describe_sampling, sample_candidates, score_candidates
+from icr.experiments.judged_candidates import FIRST, NO_JUDGES, CandidateJudges, describe_wins, judge_candidates
 from icr.languages import check_languages
 from icr.rounds.facts import find_versions
 from icr.work.machine import Machine
@@ -33,7 +38,7 @@ from prompts.overlap import describe_prompts
 if TYPE_CHECKING:
     from rich.console import Console
 
-CONFIG, SAMPLES = "best-of-n.yaml", "samples"
+CONFIG, SAMPLES, WIN_RATES = "best-of-n.yaml", "samples", "win_rates.json"
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,24 @@ class BestInputs:
     k: int
 
 
-def best_of_n(config: BestOfNConfig, rewards: Sequence[str], k: int | None, out: Path, console: Console) -> Fields:
+def best_of_n(
+    config: BestOfNConfig,
+    rewards: Sequence[str],
+    k: int | None,
+    out: Path,
+    console: Console,
+    judging: CandidateJudges = NO_JUDGES,
+) -> Fields:
     """Sample, score, choose. What an earlier command has finished in `out` is kept: candidates and scores alike.
 
     Args:
         rewards: classifiers, or KIND:POLICY,REFERENCE.
         k: candidates that the answers are the best of; None: all n.
+        judging: who compares every candidate with the baseline's answer.
 
     Returns:
-        `samples`, the counts of the sampling, and `rewards`: name → what best_of_k.json has.
+        `samples`, the counts of the sampling; `rewards`: name → what best_of_k.json has, and with judges `win_rates`:
+        judge → what win_rates.json has.
 
     Raises:
         ConfigError: everything that is wrong with the settings, prompts and models.
@@ -91,10 +105,40 @@ def best_of_n(config: BestOfNConfig, rewards: Sequence[str], k: int | None, out:
             _score(out, config, reward, of)
             folders = out / "best" / reward.name, out / SAMPLES, out / "scores" / reward.name
             found["rewards"][reward.name] = write_best(*folders, config, reward, inputs.k)
+        if judging.judges:
+            wins = _judge(out, config, judging, machine, precision)
+            for reward in inputs.rewards:
+                found["rewards"][reward.name]["win_rates"] = _write_wins(out, config, reward.name, wins, inputs.k)
         return found
     finally:
         machine.stop()
         lock.release()
+
+
+def _judge(
+    out: Path, config: BestOfNConfig, judging: CandidateJudges, machine: Machine, precision: Precision
+) -> dict[str, tuple[Fields, Scores]]:
+    """Judge → who it is, and its preferences for all candidates."""
+    at = Workplace(machine, out, precision, machine.folders(judging.models, None) if judging.models else {})
+    found: dict[str, tuple[Fields, Scores]] = {}
+    for judge in judging.judges:
+        folder, orders = member_folder(out, judge.name), judge.config.orders
+        languages, baseline = config.prompts.languages, judging.baseline
+        wins = judge_candidates(judge.judging(at), out / SAMPLES, languages, baseline, folder, orders)
+        facts = {**judge.summary(out), "baseline": baseline.name if baseline else FIRST, "orders": orders}
+        found[judge.name] = facts, wins
+    return found
+
+
+def _write_wins(
+    out: Path, config: BestOfNConfig, name: str, wins: dict[str, tuple[Fields, Scores]], k: int
+) -> dict[str, Fields]:
+    """OUT/best/NAME/win_rates.json: for each judge the expected win rate of the best of k."""
+    folder = out / "scores" / name
+    scores = {lang: read_scores(folder / f"{lang}.parquet") for lang in config.prompts.languages}
+    found = {judge: {**facts, **describe_wins(scores, of, config.sampling.n, k)} for judge, (facts, of) in wins.items()}
+    write_json(out / "best" / name / WIN_RATES, found)
+    return found
 
 
 def check_best_of_n(config: BestOfNConfig, rewards: Sequence[str], k: int | None) -> BestInputs:

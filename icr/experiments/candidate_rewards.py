@@ -126,22 +126,38 @@ class LogRatioReward:
         given = pa.array([conditions[key] for key in keys], pa.list_(pa.int32()))
         table = rows.select(["prompt_id", "lang", "sample", "token_ids"]).append_column("condition_ids", given)
         table = table.select(SEQUENCES.names).cast(SEQUENCES)
-        ours = self._logps(of, "policy", policy, table, folder / "policy", lang)
-        theirs = self._logps(of, "reference", reference, table, folder / "reference", lang)
-        return [
-            None if a is None or b is None else float(implicit_reward(a, b, self.beta))
-            for a, b in zip(ours, theirs, strict=True)
-        ]
+        values = []
+        for name, model in (("policy", policy), ("reference", reference)):
+            label = f"scores: {self.name}, {name}, {lang}"
+            values.append(fill_logps(machine, folder / name, model, of.precision, table, label))
+        return ratios_of(values[0], values[1], self.beta)
 
-    def _logps(
-        self, of: Candidates, name: str, model: str, table: pa.Table, folder: Path, lang: str
-    ) -> list[float | None]:
-        """log π(y|·) of every candidate; None: longer than the context."""
-        task = LogpsTask(model=model, precision=of.precision, batch_tokens=BATCH_TOKENS)
-        each = max(1, table.num_rows // max(1, len(set(table["prompt_id"].to_pylist()))))
-        shards = cut_table(table, max(1, SHARD // each), UNIT)
-        tables, _ = of.machine.fill(folder, task, shards, f"scores: {self.name}, {name}, {lang}")
-        return [value for part in tables for value in part["value"].to_pylist()]
+
+def fill_logps(
+    machine: Machine, folder: Path, model: str, precision: Precision, table: pa.Table, label: str
+) -> list[float | None]:
+    """log π(y|·) of every row of SEQUENCES, of which those of one prompt are side by side; None: longer than the
+    context.
+
+    Args:
+        folder: keeps what is done.
+
+    Raises:
+        UserError, StageFailed: as `Machine.fill`.
+    """
+    task = LogpsTask(model=model, precision=precision, batch_tokens=BATCH_TOKENS)
+    each = max(1, table.num_rows // max(1, len(set(table["prompt_id"].to_pylist()))))
+    shards = cut_table(table, max(1, SHARD // each), UNIT)
+    tables, _ = machine.fill(folder, task, shards, label)
+    return [value for part in tables for value in part["value"].to_pylist()]
+
+
+def ratios_of(ours: Sequence[float | None], theirs: Sequence[float | None], beta: float) -> list[float | None]:
+    """β·[log π_θ(y|·) − log π_ref(y|·)] of every response; None where one of the two is not known."""
+    return [
+        None if a is None or b is None else float(implicit_reward(a, b, beta))
+        for a, b in zip(ours, theirs, strict=True)
+    ]
 
 
 def _check_tokens(sampled: str, model: str, given: str) -> None:
@@ -163,20 +179,35 @@ def read_reward(given: str, beta: float, sampled: str, prompts: Sequence[Prompt]
     kind, colon, rest = given.partition(":")
     if not colon or kind not in LOG_RATIOS:
         return ClassifierReward(short_name(given), given, locate_reward_model(given, KEY))
-    names = [name.strip() for name in rest.split(",")]
-    if len(names) != 2 or not all(names):
-        do = f"write {kind}:POLICY,REFERENCE, such as {kind}:org/model-instruct,org/model"
-        raise UserError("a log-ratio needs two models", where=f"{KEY} {given}", do=do)
-    policy, reference = (locate(name, KEY) for name in names)
-    if policy == reference:
-        do = "name the aligned model first, and the one that it was aligned from second"
-        raise UserError("policy and reference are one model: every reward is 0", where=f"{KEY} {given}", do=do)
+    policy, reference = read_two_models(rest, KEY, f"{kind}:")
     for model in (policy, reference):
-        check_located(model, KEY)
         if find_folder(model) and find_folder(sampled):
             _check_tokens(str(find_folder(sampled)), str(find_folder(model)), given)
     known = add_english(prompts, path) if kind == "cross-lingual" else prompts
-    return LogRatioReward(f"{kind}-{short_name(names[0])}", given, kind, policy, reference, beta, known)
+    name = f"{kind}-{short_name(rest.partition(',')[0].strip())}"
+    return LogRatioReward(name, given, kind, policy, reference, beta, known)
+
+
+def read_two_models(given: str, key: str, before: str = "") -> tuple[str, str]:
+    """POLICY,REFERENCE: both located, and checked as far as their files are on this machine.
+
+    Args:
+        key: the option, for messages; `before` is what the user writes before the two.
+
+    Raises:
+        UserError, ConfigError: everything that is wrong with them.
+    """
+    names, where = [name.strip() for name in given.split(",")], f"{key} {before}{given}"
+    if len(names) != 2 or not all(names):
+        do = f"write {before}POLICY,REFERENCE, such as {before}org/model-instruct,org/model"
+        raise UserError("a log-ratio needs two models", where=where, do=do)
+    policy, reference = (locate(name, key) for name in names)
+    if policy == reference:
+        do = "name the aligned model first, and the one that it was aligned from second"
+        raise UserError("policy and reference are one model: every reward is 0", where=where, do=do)
+    for model in (policy, reference):
+        check_located(model, key)
+    return policy, reference
 
 
 def add_english(prompts: Sequence[Prompt], path: str) -> list[Prompt]:

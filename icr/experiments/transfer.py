@@ -74,7 +74,7 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
         counts = {
             "candidates": prompts * best.n,
             "tokens": prompts * best.n * best.max_tokens,
-            "questions": prompts * len(plan.models) * sum(orders),
+            "questions": prompts * (len(plan.models) + (best.n if config.align.judged == "all" else 0)) * sum(orders),
         }
     return list_states(plan.cells), counts
 
@@ -174,6 +174,7 @@ def _write_tables(result: Fields, folder: Path) -> None:
         "ranks": ranks,
         "score_increase": result.get("increase", []),
         "best_of_k": result.get("best_of_k", []),
+        "expected_win_rates": result.get("expected_wins", []),
         "win_rates": verdicts,
     }
     for name, rows in tables.items():

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.benchmarks import BENCHMARKS, Evaluation
-from eval.folders import verdicts_folder
+from eval.evaluate import key_of_judge
+from eval.folders import cache_path, verdicts_folder
+from eval.judges.asking import Judging as Asking
 from eval.judges.asking import has_failed
 from eval.reward_models.scoring import short_name
 from eval.standing import describe_evaluation
@@ -19,17 +21,21 @@ from icr.base.fields import Fields
 from icr.base.files import read_rows, write_json
 from icr.base.rundir import start_date
 from icr.config.best_of_n import BestOfNConfig
-from icr.config.evaluation import EvaluationConfig
+from icr.config.evaluation import Benchmark, EvaluationConfig
 from icr.config.transfer import TransferConfig
 from icr.engines.templates import Template
 from icr.experiments.best_answers import RESULT, write_best
 from icr.experiments.candidate_rewards import Candidates, ClassifierReward
 from icr.experiments.candidates import describe_sampling, sample_candidates, score_candidates
 from icr.experiments.cells import Cell, Recorded
+from icr.experiments.judged_candidates import judge_candidates
 from icr.experiments.transfer_plan import AlignInputs, Judging, ModelPlan, plan_candidates
 from icr.work.machine import Machine
 from icr.work.steps import Step
 
+XALPACA: Benchmark = "xalpaca"
+WINS = "wins.json"
+"""Of a judge and target: prompt id → its preference for each candidate over the first one."""
 FIRST = "first"
 """In the folder of a target's candidates: the first of each prompt, in AlpacaEval's form. They are the policy's own
 answers."""
@@ -63,6 +69,7 @@ class Alignment:
             *(self._scores(model, target) for model, target in both),
             *(self._best(model, target) for model, target in both),
             *(self._verdicts(judge, model, target) for judge, model, target in judged),
+            *(self._wins(judge, target) for judge in self._judges_of_all() for target in targets),
         ]
 
     def _sampling(self, target: str) -> tuple[BestOfNConfig, Step]:
@@ -163,6 +170,36 @@ class Alignment:
         holds = f"verdicts on answers in {target}"
         again = lambda: has_failed(verdicts_folder(folder, "xalpaca"))  # noqa: E731
         return Recorded(folder.name, folder, (best.name,), describe, work, ("summary.json",), holds, again)
+
+    def _judges_of_all(self) -> Sequence[Judging]:
+        """Who compares every candidate."""
+        assert self.config.align is not None
+        return self.inputs.judges if self.config.align.judged == "all" else []
+
+    def _wins(self, judge: Judging, target: str) -> Recorded:
+        """What a judge says of all candidates in a target, which no source has a part in."""
+        folder, samples = self.folder(f"wins-{judge.name}-{target}"), self.folder(f"samples-{target}")
+
+        def describe() -> Step:
+            made = {
+                "candidates": self._sampling(target)[1].key,
+                "judge": key_of_judge(judge.config, judge.models, XALPACA),
+            }
+            return Step("wins", made, {"judge.orders": judge.config.orders})
+
+        def work(step: Step) -> Fields:
+            model = judge.models.get(judge.config.local_model or "")
+            located = self.machine.folders({model}, None)[model] if model else None
+            date = start_date(self.run)
+            asked = Asking.of(judge.config, located, self.machine, step.key, cache_path(folder, XALPACA), date)
+            wins = judge_candidates(asked, samples, [target], None, folder, judge.config.orders)
+            write_json(folder / WINS, wins)
+            values = [value for of_prompt in wins[target].values() for value in of_prompt]
+            return {"candidates": len(values), "unscored": sum(value is None for value in values)}
+
+        again = lambda: has_failed(verdicts_folder(folder, XALPACA))  # noqa: E731
+        holds = f"verdicts on candidates in {target}"
+        return Recorded(folder.name, folder, (samples.name,), describe, work, (WINS,), holds, again)
 
     def _evaluation(self, judge: Judging, best: Path, target: str) -> EvaluationConfig:
         """The best answers against the policy's own."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.best_of_k import summarise_wins
 from eval.clusters import Part, estimate
 from eval.folders import summary_path, verdicts_folder
 from eval.reward_models.ranks import order_agreement
@@ -33,6 +34,7 @@ def describe_gains(
 
     Returns:
         `increase`, a row for each chooser, target and scorer; `best_of_k`, a row for each chooser, target and k;
+        `expected_wins`, a row for each judge of all candidates, chooser, target and k;
         `judges`, for each judge its `cells`, `targets` (ranks) and `agreement` between targets; `same_order`, how
         often two judges order two sources alike.
     """
@@ -45,6 +47,15 @@ def describe_gains(
             for source in sources
             if f"best-{source}-{target}" in done
             for row in _curve(steps / f"best-{source}-{target}", target)
+        ],
+        "expected_wins": [
+            row
+            for judge in judges
+            for target in targets
+            if f"wins-{judge}-{target}" in done
+            for source in sources
+            if f"scores-{source}-on-{target}" in done
+            for row in _expected(steps, judge, source, target)
         ],
         "judges": {judge: _judge(measured, targets) for judge, measured in found.items()},
         "same_order": [
@@ -103,6 +114,18 @@ def _curve(folder: Path, target: str) -> list[Fields]:
             "score_interval": row["languages"][target]["score_interval"],
         }
         for row in result["best_of_k"]
+    ]
+
+
+def _expected(steps: Path, judge: str, source: str, target: str) -> list[Fields]:
+    """The expected win rate of the best of k under one source's scores, by one judge."""
+    scores = {target: read_scores(steps / f"scores-{source}-on-{target}" / f"{target}.parquet")}
+    wins = read_json(steps / f"wins-{judge}-{target}" / "wins.json")
+    n = max(map(len, scores[target].values()))
+    return [
+        {"judge": judge, "source": source, "target": target, "k": row["k"], "kl_bound": row["kl_bound"]}
+        | {key: row["languages"][target][key] for key in ("n", WIN_RATE, "win_rate_interval")}
+        for row in summarise_wins(scores, wins, n, n)
     ]
 
 

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from icr.base.fields import Fields
-from icr.report.numbers import NOTHING, number
+from icr.report.numbers import NOTHING, between, number
 
 DIGITS = 3
 
@@ -25,6 +25,26 @@ def best_table(name: str, found: Fields) -> Table:
         average = row["average"]
         cells = [number(average["score"], DIGITS), _interval(average["score_interval"])]
         cells += [number(of_lang["score"], DIGITS) for of_lang in row["languages"].values()]
+        table.add_row(str(row["k"]), number(row["kl_bound"], 2), *cells)
+    return table
+
+
+def wins_table(name: str, judge: str, found: Fields) -> Table:
+    """A row for each k: the expected win rate of the best of k against the baseline, on average and of each language.
+
+    Args:
+        name: of the reward that chooses.
+        found: what win_rates.json has of the judge.
+    """
+    title = f"expected win rate of the best of k by {name}, judged by {judge} against {found['baseline']}, in percent"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    rows = found["best_of_k"]
+    for column in ("k", "KL at\nmost", "mean", "95 %", *rows[0]["languages"]):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        average = row["average"]
+        cells = [number(average["win_rate"]), between(average["win_rate_interval"])]
+        cells += [number(of_lang["win_rate"]) for of_lang in row["languages"].values()]
         table.add_row(str(row["k"]), number(row["kl_bound"], 2), *cells)
     return table
 

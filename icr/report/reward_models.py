@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -33,14 +33,16 @@ def data_table(report: DataReport) -> Table:
     return table
 
 
-def accuracy_table(models: Mapping[str, Mapping[str, Fields]]) -> Table:
+def accuracy_table(models: Mapping[str, Mapping[str, Fields]], of: str = "") -> Table:
     """A row per model and language: accuracy beside its baselines, in percent.
 
     Args:
         models: name → language → what `eval.reward_models.accuracy` measured.
+        of: what it is measured on, where that is not the data's own rows.
     """
     ratings = any(found["kind"] == "ratings" for languages in models.values() for found in languages.values())
-    table = Table(box=box.SIMPLE_HEAD, caption="chance is 50 %", caption_justify="left")
+    caption = f"{of}; chance is 50 %" if of else "chance is 50 %"
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     if len(models) > 1:
         table.add_column("model")
     table.add_column("", no_wrap=True)
@@ -77,6 +79,23 @@ def differences_table(result: Fields) -> Table:
             value, between = found.get("difference"), found.get("difference_interval")
             shown = "–" if between is None else f"{between[0]:+.1f} … {between[1]:+.1f}"
             table.add_row(model, lang, str(found["n"]), "–" if value is None else f"{value:+.1f}", shown)
+    return table
+
+
+def agreement_table(rows: Sequence[Fields]) -> Table:
+    """How often every two rows say the same of an instance, in percent, and how often independent ones would.
+
+    Args:
+        rows: of `eval.reward_models.evaluate.compare_rows`.
+    """
+    table = Table(box=box.SIMPLE_HEAD, caption="how often two say the same", caption_justify="left")
+    for name in ("", "and", ""):
+        table.add_column(name, no_wrap=name == "")
+    for name in ("n", "agree", "95 %", "expected"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        figures = number(row.get("agreement")), between(row.get("agreement_interval")), number(row.get("expected"))
+        table.add_row(*row["rows"], row["language"], str(row["n"]), *figures)
     return table
 
 

@@ -113,7 +113,8 @@ def _cell(row: Fields, value: str, rank: int | None, digits: int) -> str:
 
 
 def curves(result: Fields) -> list[Fields]:
-    """Best of k for the page: for each target the ks, their KL bounds, and a row of scores for each source."""
+    """Best of k for the page: for each target the ks, their KL bounds, and a row of scores for each source,
+    and of expected win rates for each source and judge of all candidates."""
     found = []
     rows = result.get("best_of_k", [])
     for target in dict.fromkeys(row["target"] for row in rows):
@@ -123,5 +124,8 @@ def curves(result: Fields) -> list[Fields]:
             source: [row["score"] for row in own if row["source"] == source]
             for source in dict.fromkeys(row["source"] for row in own)
         }
+        for row in result.get("expected_wins", []):
+            if row["target"] == target and row["k"] in sizes:
+                scores.setdefault(f"{row['source']}, expected win rate by {row['judge']}", []).append(row["win_rate"])
         found.append({"target": target, "sizes": sizes, "scores": scores})
     return found

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.best_of_k import sizes_up_to, summarise_best
+from eval.best_of_k import sizes_up_to, summarise_best, summarise_wins
 
 
 def test_sizes_are_powers_of_two_and_n() -> None:
@@ -45,3 +45,20 @@ def test_prompts_without_a_score_are_left_out_and_languages_without_one_have_no_
     assert rows[1]["languages"]["es"]["score"] == 1.0 and rows[1]["languages"]["es"]["n"] == 1
     assert rows[1]["languages"]["ru"]["score"] is None and rows[1]["languages"]["ru"]["n"] == 0
     assert rows[1]["average"]["score"] is None and rows[1]["average"]["why"]["score"] == "missing for ru"
+
+
+def test_expected_win_rates_are_in_percent_and_within_bounds() -> None:
+    """A judge of the reward's mind: the best of all wins always, the best of one as often as any candidate."""
+    prompts = [f"p{n}" for n in range(8)]
+    scores = {lang: {id: [0.0, 1.0, 2.0, 3.0] for id in prompts} for lang in ("es", "ru")}
+    wins = {lang: {id: [0.0, 0.0, 1.0, 1.0] for id in prompts} for lang in ("es", "ru")}
+    rows = summarise_wins(scores, wins, 4, 4)
+    assert [row["k"] for row in rows] == [1, 2, 4]
+    assert [row["average"]["win_rate"] for row in rows] == pytest.approx([50, 100 * 5 / 6, 100])
+    assert rows[0]["languages"]["ru"]["n"] == 8
+    low, high = rows[-1]["average"]["win_rate_interval"]
+    assert low < 100 and high == 100
+    wins["ru"] = {id: [None] * 4 for id in prompts}
+    row = summarise_wins(scores, wins, 4, 4)[0]
+    assert row["average"]["win_rate"] is None and row["average"]["why"]["win_rate"] == "missing for ru"
+    assert row["languages"]["ru"]["why"]["win_rate"] == "no candidate with a score has a verdict"

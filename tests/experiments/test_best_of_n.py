@@ -22,6 +22,7 @@ from icr.config.load import make_section
 from icr.engines.classifier import Classifier
 from icr.engines.transformers_engine import TransformersEngine
 from icr.experiments.best_of_n import best_of_n
+from icr.experiments.judged_candidates import find_judges
 from tests.conftest import TEXTS, write_prompts
 from tests.helpers.independent import NAMES, PREFIX, Model, rows
 from tests.helpers.inline import run_inline, silent
@@ -263,3 +264,41 @@ def test_scores_that_are_not_finite_are_refused(
         best_of_n(settings(tiny_pair[0], prompts), [str(other)], 3, out, silent())
     assert not list((out / "scores" / "rm-c").glob("*.parquet"))
     assert read_json(out / "steps.json")["rm-c/scoring"]["state"] == "failed"
+
+
+LONGER = """
+class Longer:
+    def preferences(self, rows):
+        return [0.5 + 0.5 * ((len(r["first"]) > len(r["second"])) - (len(r["first"]) < len(r["second"]))) for r in rows]
+"""
+
+
+def test_expected_win_rates_by_a_judge_of_all_candidates(
+    out: Path, tiny_pair: Pair, prompts: Path, judge: Path, inline: list[str]
+) -> None:
+    (out.parent / "judges.py").write_text(LONGER)
+    judging = find_judges([f"{out.parent / 'judges.py'}:Longer"], [], None)
+    found = best_of_n(settings(tiny_pair[0], prompts), [str(judge)], 3, out, silent(), judging)
+    assert set(inline) == {"ask"}  # neither sampled nor scored again
+    wins = found["rewards"]["rm-a"]["win_rates"]["Longer"]
+    assert read_json(out / "best" / "rm-a" / "win_rates.json") == {"Longer": wins}
+    assert wins["baseline"] == "the first candidates" and wins["unscored"] == {"es": 0, "ru": 0}
+    for lang in LANGUAGES:
+        texts = np.array([len(row["response"]) for row in rows(out / "samples" / f"{lang}.parquet")]).reshape(6, N)
+        scores = np.array([row["score"] for row in rows(out / "scores" / "rm-a" / f"{lang}.parquet")]).reshape(6, N)
+        preferences = 0.5 + 0.5 * np.sign(texts - texts[:, :1])
+        of_lang = {row["k"]: row["languages"][lang]["win_rate"] for row in wins["best_of_k"]}
+        assert list(of_lang) == [1, 2, 3, 4, 5]
+        assert of_lang[1] == pytest.approx(100 * preferences.mean())
+        assert of_lang[N] == pytest.approx(100 * preferences[np.arange(6), scores.argmax(axis=1)].mean())
+    before = len(inline)
+    best_of_n(settings(tiny_pair[0], prompts), [str(judge)], 2, out, silent(), judging)
+    assert len(inline) == before  # the judge is not asked again
+    given = find_judges([f"{out.parent / 'judges.py'}:Longer"], [], out / "best" / "rm-a")
+    found = best_of_n(settings(tiny_pair[0], prompts), [str(judge)], N, out, silent(), given)
+    row = found["rewards"]["rm-a"]["win_rates"]["Longer"]
+    assert row["baseline"] == "rm-a"
+    with pytest.raises(UserError, match="only judges use this"):
+        find_judges([], ["judge.budget=1"], None)
+    with pytest.raises(ConfigError, match="two judges are called Longer"):
+        find_judges([f"{out.parent / 'judges.py'}:Longer"] * 2, [], None)

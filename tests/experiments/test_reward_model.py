@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from eval.reward_models.evaluate import bench_models, evaluate_models
+from eval.reward_models.benching import bench_models
+from eval.reward_models.evaluate import evaluate_models
+from eval.reward_models.rows import find_classifiers
 from icr.base.conversation import wrap_text
 from icr.base.errors import ConfigError, UserError
 from icr.config.load import load_section
@@ -187,7 +189,8 @@ def test_accuracy_of_several_models(
         model.score.weight.mul_(-1)
     model.save_pretrained(other)
     AutoTokenizer.from_pretrained(trained[0] / "model").save_pretrained(other)
-    models = [str(trained[0] / "model"), str(other)]
+    named = [str(trained[0] / "model"), str(other)]
+    models = find_classifiers(named)
     found = evaluate_models(models, made["pairs"], "validation", None, tmp_path / "out", silent())
     assert list(found["models"]) == ["run", "untrained"] and found["documents"] and found["notes"] == []
     assert found["models"]["run"] == trained[1]["languages"]
@@ -203,7 +206,7 @@ def test_accuracy_of_several_models(
     with pytest.raises(UserError, match="the data has no validation rows in de"):
         evaluate_models(models, made["pairs"], "validation", ["de"], tmp_path / "out", silent())
     with pytest.raises(UserError, match="two models are called run"):
-        evaluate_models(models[:1] * 2, made["pairs"], "validation", None, tmp_path / "out", silent())
+        find_classifiers(named[:1] * 2)
 
 
 def test_a_benchmark(trained: tuple[Path, dict[str, Any]], tmp_path: Path, inline: list[str]) -> None:
@@ -219,7 +222,7 @@ def test_a_benchmark(trained: tuple[Path, dict[str, Any]], tmp_path: Path, inlin
     ]
     file = tmp_path / "bench.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    found = bench_models([str(trained[0] / "model")], str(file), "en", tmp_path / "out", silent())
+    found = bench_models(find_classifiers([str(trained[0] / "model")]), str(file), "en", tmp_path / "out", silent())
     assert (
         found["models"]["run"]["en"]["sections"] == {"Chat": 100.0} and found["longer"]["en"]["alpacaeval-easy"] == 100
     )

@@ -23,6 +23,7 @@ from icr.experiments.transfer_gains import increase_of
 from icr.experiments.transfer_matrix import compare_orders
 from icr.report.transfer import transfer_tables, write_transfer_page
 from icr.report.transfer_align import conclude_gains
+from icr.report.transfer_status import transfer_status
 from tests.conftest import write_prompts
 from tests.helpers.independent import rows
 from tests.helpers.inline import run_inline, silent
@@ -143,6 +144,34 @@ def test_every_cell_once_and_a_judge_added_later(made: dict[str, Any], tmp_path:
     assert larger["same_order"][0]["judges"] == ["Longer", "First"]
 
 
+def test_win_rates_of_every_k_when_judges_see_all_candidates(
+    made: dict[str, Any], tmp_path: Path, inline: list[str]
+) -> None:
+    """One target: the judge is asked about the candidates once, whatever the sources."""
+    languages = {"sources": ["en", "es"], "targets": ["ru"]}
+    config = load(tmp_path, made, languages=languages, align={**made["align"], "judged": "all"})
+    result, failed = run(config)
+    assert not failed
+    candidates = np.array([len(row["response"]) for row in rows(tmp_path / "run/steps/samples-ru/ru.parquet")])
+    lengths = candidates.reshape(8, N)
+    wins = 0.5 + 0.5 * np.sign(lengths - lengths[:, :1])
+    for source in ("en", "es"):
+        scores = [row["score"] for row in rows(tmp_path / f"run/steps/scores-{source}-on-ru/ru.parquet")]
+        best = np.array(scores).reshape(8, N).argmax(axis=1)
+        found = {row["k"]: row for row in result["expected_wins"] if row["source"] == source}
+        assert found[1]["win_rate"] == pytest.approx(100 * wins.mean())
+        assert found[N]["win_rate"] == pytest.approx(100 * wins[np.arange(8), best].mean())
+        cell = next(c for c in result["judges"]["Longer"]["cells"] if c["source"] == source)
+        assert found[N]["win_rate"] == pytest.approx(cell["win_rate"])  # the best of all, judged as such
+    assert (tmp_path / "run/tables/expected_win_rates.csv").read_text().count("\n") == 1 + 2 * 3
+    page = Page(write_transfer_page(result, tmp_path / "run").read_text(encoding="utf-8"))
+    assert_sound(page)
+    assert "en, expected win rate by Longer" in page.text
+    asked = len(inline)
+    assert run(config)[0] == result and len(inline) == asked
+    assert transfer_status(tmp_path / "run", held=False).next is None
+
+
 def test_a_cell_that_fails_is_shown_and_the_others_go_on(
     made: dict[str, Any], tmp_path: Path, inline: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +194,19 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(
     assert "failed: the worker ended" in page.text and "waits for scores-en-on-ru" in page.text
     monkeypatch.setattr(transfer_align, "score_candidates", score)
     before = len(inline)
+    status = transfer_status(folder, held=False)
+    of = {cell.cell: cell for cell in status.cells}
+    assert (status.done, len(of), status.failed) == (13, 16, ["scores-en-on-ru"]) and status.next == "scores-en-on-ru"
+    assert of["scores-en-on-ru"].why == "the worker ended" and of["rm-en"].state == "done" and of["rm-en"].seconds > 0
+    assert of["judge-Longer-en-ru"].waits_for == "best-en-ru"
+    printed = CliRunner().invoke(app, ["status", str(folder)]).stdout
+    assert "13 of 16 cells done" in printed and "scores-en-on-ru: failed: the worker ended" in printed
+    assert "next: scores-en-on-ru" in printed and len(inline) == before
+    record = folder / "steps/samples-es/step.json"
+    whole = record.read_text()
+    record.write_text(whole.replace('"done"', '"running"'))
+    assert {transfer_status(folder, held=held).cells[2].state for held in (True, False)} == {"running", "interrupted"}
+    record.write_text(whole)
     shown = CliRunner().invoke(app, ["transfer", str(tmp_path / "x.yaml"), "--dry-run"])
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in shown.stdout.splitlines() if "-" in line.split()[0]}
     assert lines["scores-en-on-ru"] == "to do" and lines["best-en-ru"] == "waits for scores-en-on-ru"

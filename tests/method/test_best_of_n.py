@@ -7,7 +7,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from icr.best_of_n import best_of_k_weights, choose_best, exact_kl, expected_best, expected_scored, kl_bound
+from icr.best_of_n import (
+    best_of_k_weights,
+    choose_best,
+    exact_kl,
+    expected_best,
+    expected_known,
+    expected_scored,
+    kl_bound,
+)
 
 
 def test_expected_best_is_the_mean_over_all_subsets() -> None:
@@ -58,6 +66,30 @@ def test_a_sample_without_a_reward_is_never_chosen() -> None:
     assert expected_scored([None, None], 2) is None
     with pytest.raises(ValueError, match="best of 3 out of 2"):
         expected_scored([1.0, None], 3)
+
+
+def test_the_win_rate_of_the_best_where_rewards_and_verdicts_are_missing() -> None:
+    """The mean over all choices of k whose best has a verdict; a choice without a reward has no best."""
+    rewards = [0.3, None, 2.0, 0.7, 0.1, None, 1.4]
+    wins = [1.0, 0.5, None, 0.25, 1.0, 0.0, 0.75]
+    for k in range(1, 8):
+        found = []
+        for subset in combinations(range(7), k):
+            scored = [n for n in subset if rewards[n] is not None]
+            best = max(scored, key=lambda n: rewards[n] or 0.0) if scored else None
+            if best is not None and wins[best] is not None:
+                found.append(wins[best])
+        wanted = pytest.approx(np.mean([w or 0.0 for w in found]), abs=1e-12) if found else None
+        assert expected_known(rewards, wins, k) == wanted
+    assert expected_known([1.0, 1.0, 0.0], [1.0, 0.0, 0.5], 2) == pytest.approx(0.5)  # equal ones share
+    whole = [0.3, -1.2, 2.0, 0.7]
+    assert expected_known(whole, [0.1, 0.2, 0.3, 0.4], 2) == pytest.approx(
+        expected_best(whole, 2, [0.1, 0.2, 0.3, 0.4])
+    )
+    assert expected_known(whole, whole, 3) == pytest.approx(expected_scored(whole, 3))
+    assert expected_known([None, 1.0], [1.0, None], 1) is None
+    with pytest.raises(ValueError, match="1 values for 2 rewards"):
+        expected_known([1.0, 2.0], [1.0], 1)
 
 
 def test_the_best_of_the_first_k_is_chosen() -> None:

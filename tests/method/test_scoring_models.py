@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers as hf
 
-from icr import scoring
 from icr.base.errors import UserError
+from icr.engines import prefixes
 from icr.scoring import sequence_logprobs
 from tests.helpers.scoring import (
     CANNOT_SHARE,
@@ -36,7 +36,7 @@ def test_sums_equal_the_fp64_forward(name: str, monkeypatch: pytest.MonkeyPatch)
     for share in (None, True, False):
         # With few tokens at full speed, prompts take several passes, and batches are cut where padding begins.
         for batch_tokens, full_speed in ((16384, 512), (16384, 8), (60, 512)):
-            monkeypatch.setitem(scoring.FULL_SPEED, "cpu", full_speed)
+            monkeypatch.setitem(prefixes.FULL_SPEED, "cpu", full_speed)
             found = sequence_logprobs(model, prompts, responses, share_prompts=share, batch_tokens=batch_tokens)
             assert found.dtype == np.float64 and found.shape == (len(responses),)
             assert per_token(found - expected, responses) < TOLERANCE

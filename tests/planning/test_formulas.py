@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from icr import scoring
+from icr.engines import prefixes
 from icr.planning import formulas
 from icr.planning.devices import GPUS, Device
 from icr.planning.formulas import (
@@ -107,7 +107,7 @@ def test_operations_over_time() -> None:
 
 
 def test_constants_that_are_kept_twice_are_equal() -> None:
-    assert SHARING_PAYS == scoring.SHARING_PAYS
+    assert SHARING_PAYS == prefixes.SHARING_PAYS
 
 
 def test_what_other_rewards_compute() -> None:

@@ -1,0 +1,42 @@
+"""`icr rm eval` and `icr rm bench --dry-run`: what judges would be asked, and what it would cost. Nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.estimate import Planned, describe_cost
+from eval.judges.prompts import find_prompts
+from eval.reward_models.bench_rows import read_bench
+from eval.reward_models.benching import list_duels
+from eval.reward_models.evaluate import Asking, Split, pairs_of, select_rows
+from eval.reward_models.judged import BENCHMARK, make_questions, pick_asked
+from eval.reward_models.scoring import by_language
+from prompts.preferences.make import load_data
+from prompts.preferences.rows import PairRow
+
+
+def describe_questions(
+    asking: Asking, data: Path, split: Split, languages: Sequence[str] | None, out: Path
+) -> list[str]:
+    """A line for each judge of `icr rm eval`; the arguments are those of `evaluate_models`."""
+    found = load_data(data, "--data")
+    pairs = pairs_of(found.kind, select_rows(found, split, languages, f"--data: {data}"))
+    asked = pick_asked(pairs, asking.most)
+    return _describe(asking, [pairs[n] for of in asked.values() for n in of], out)
+
+
+def describe_bench_questions(asking: Asking, source: str, lang: str, out: Path) -> list[str]:
+    """A line for each judge of `icr rm bench`; the arguments are those of `bench_models`."""
+    return _describe(asking, [pair for _, pair in list_duels(read_bench(source, lang), asking.most)], out)
+
+
+def _describe(asking: Asking, pairs: Sequence[PairRow], out: Path) -> list[str]:
+    different = [pair for pair in pairs if pair["chosen"] != pair["rejected"]]  # identical ones are ties unasked
+    lines = []
+    for judge in asking.judges:
+        wording = find_prompts(judge.config, BENCHMARK).one
+        questions = [q for lang, rows in by_language(different).items() for q in make_questions(lang, rows, wording)]
+        planned = Planned(questions, "", {})
+        lines.append(f"{judge.name}: {describe_cost(judge.config, '', judge.cache(out), planned)}")
+    return lines
