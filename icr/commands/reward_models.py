@@ -13,6 +13,7 @@ from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.commands.look import look
 from icr.commands.options import JsonOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.translate_data import translate
 
 if TYPE_CHECKING:
     from prompts.preferences.make import DataReport
@@ -24,6 +25,7 @@ rm_app = typer.Typer(
     rich_markup_mode=None,
 )
 rm_app.command()(look)
+rm_app.command()(translate)
 
 
 @rm_app.command()
