@@ -1,4 +1,4 @@
-"""Checks of a translated prompt that need no knowledge of its language: is it a translation, is it whole, did it keep
+"""Checks of a translated text that need no knowledge of its language: is it a translation, is it whole, did it keep
 what must not be translated.
 
 Every bound was chosen on public translations of 280 prompts into twelve languages; docs/prompts.md has the figures.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import langcodes
 
 from icr.base.conversation import Conversation, is_plain
-from icr.languages import detect, same_language
+from icr.languages import detect, english_name, same_language
 
 EMPTY = "empty"
 COPY = "untranslated"
@@ -77,26 +77,28 @@ class Checked:
     language_known: bool
 
 
-def check_translation(english: str, text: str, lang: str, *, turn: bool = False) -> Checked:
-    """Compare a translation into `lang` with its English.
+def check_translation(original: str, text: str, lang: str, *, source: str = "en", turn: bool = False) -> Checked:
+    """Compare a translation into `lang` with its original.
 
     Deterministic; reads nothing but its arguments.
 
     Args:
-        turn: the text is one message of a conversation of several.
+        source: the language of the original.
+        turn: the text is one message of a conversation of several, or an answer.
 
     Raises:
-        UserError: `lang` is not an ISO 639-1 code.
+        UserError: `lang` or `source` is not an ISO 639-1 code.
     """
     if not text.strip():
         return Checked([Finding(EMPTY, "no text")], language_known=False)
-    known, in_other = _language(english, text, lang)
+    name = english_name(source)
+    known, in_other = _language(original, text, lang, source)
     checks = {
-        COPY: "the same as the English" if _is_copy(english, text, SHORT_TURN if turn else 0) else "",
+        COPY: f"the same as the {name}" if _is_copy(original, text, SHORT_TURN if turn else 0) else "",
         LANGUAGE: f"it is in {in_other!r}" if in_other else "",
-        LENGTH: _length(english, text, lang),
-        CODE: "" if _blocks(english) == _blocks(text) else "the code blocks differ from those of the English",
-        NUMBERS: ", ".join(_missing_numbers(english, text, lang)),
+        LENGTH: _length(original, text, lang, source),
+        CODE: "" if _blocks(original) == _blocks(text) else f"the code blocks differ from those of the {name}",
+        NUMBERS: ", ".join(_missing_numbers(original, text, lang)),
     }
     return Checked([Finding(reason, detail) for reason, detail in checks.items() if detail], known)
 
@@ -122,14 +124,14 @@ def in_english(text: str) -> bool:
     return same_language(detect(text), "en")
 
 
-def _language(english: str, text: str, lang: str) -> tuple[bool, str | None]:
+def _language(original: str, text: str, lang: str, source: str) -> tuple[bool, str | None]:
     """(whether the language could be known, the language that it is in although it should not)."""
     found = detect(text)
     # a prompt about a long foreign passage is "in" that passage's language, in English as in translation
-    if found is None or not in_english(english):
+    if found is None or not same_language(detect(original), source):
         return False, None
     if lang in UNTOLD.split():
-        return found == "en", "en" if found == "en" else None
+        return found == source, source if found == source else None
     return True, None if same_language(found, lang) else found
 
 
@@ -155,12 +157,23 @@ def _blocks(text: str) -> list[list[str]]:
     return [[line.rstrip() for line in block.strip("`").split("\n")] for block in CODE_BLOCK.findall(text)]
 
 
-def _length(english: str, text: str, lang: str) -> str:
-    before, after = len(_prose(english).strip()), len(_prose(text).strip())
-    shortest, longest = DENSE_LENGTH if _script(lang) in DENSE_SCRIPTS else LENGTH_RATIO
+def _length(original: str, text: str, lang: str, source: str) -> str:
+    before, after = len(_prose(original).strip()), len(_prose(text).strip())
+    shortest, longest = _bounds(_is_dense(source), _is_dense(lang))
     if shortest * before - LENGTH_SLACK <= after <= longest * before + LENGTH_SLACK:
         return ""
-    return f"{after} characters for {before} in English"
+    return f"{after} characters for {before} in {english_name(source)}"
+
+
+def _bounds(from_dense: bool, to_dense: bool) -> tuple[float, float]:
+    """Characters of a translation per character of its original: at least, at most."""
+    if from_dense == to_dense:
+        return LENGTH_RATIO
+    return DENSE_LENGTH if to_dense else (1 / DENSE_LENGTH[1], 1 / DENSE_LENGTH[0])
+
+
+def _is_dense(lang: str) -> bool:
+    return _script(lang) in DENSE_SCRIPTS
 
 
 @cache

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from icr.base.conversation import Conversation, is_plain
@@ -17,24 +14,13 @@ from icr.endpoint.endpoint import Ask, NoAnswer
 from icr.endpoint.prices import Cost
 from icr.endpoint.reply import Reply
 from icr.languages import english_name
+from prompts.asking import make_ask, read_translation
 from prompts.audit import Tally
-from prompts.checks import Checked, Finding, check_translation, join_checks
+from prompts.checks import Checked, join_checks
 from prompts.load import EnglishPrompts, load_english, load_prompts
 from prompts.tables import find_file
 
-NO_ANSWER = "no answer"
-REFUSED = "refused"
-TRUNCATED = "truncated"
-
-LEAST_TOKENS = 256
-TOKENS_PER_CHARACTER = 2
-MOST_TOKENS = 4096
-"""An answer may have the least, and more for each character of the English up to the most, which every endpoint in use
-allows. A translation has 0.3 to 1.5 tokens a character of its English; the rest is for tokenizers that spell a script
-out in bytes."""
-
 REPORT, DROPPED, WORK = "translation_report.json", "translation_dropped.jsonl", "translator"
-TAGGED = re.compile(r"<text>(.*)</text>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,7 @@ class Task:
     @property
     def asks(self) -> list[Ask]:
         """Every message of every prompt in every language, language by language."""
-        return [_ask(m["content"], lang) for lang, _, prompt in self._keys for m in prompt]
+        return [make_ask(m["content"], "en", lang) for lang, _, prompt in self._keys for m in prompt]
 
     @property
     def _keys(self) -> list[tuple[str, str, Conversation]]:
@@ -116,7 +102,7 @@ class Task:
             }
             for t in dropped
         ]
-        _write_lines(path, rows)
+        write_lines(path, rows)
 
 
 @dataclass(frozen=True)
@@ -203,45 +189,15 @@ def _english_of(folder: Path) -> dict[str, Conversation] | None:
     return load_english(str(folder), key="--out").prompts if find_file(folder, "en") else None
 
 
-def _ask(english: str, lang: str) -> Ask:
-    prompt = _template().replace("{language}", english_name(lang)).replace("{text}", english.strip())
-    room = min(MOST_TOKENS, LEAST_TOKENS + TOKENS_PER_CHARACTER * len(english))
-    return Ask((("user", prompt),), room)
-
-
-@cache
-def _template() -> str:
-    return (files("prompts") / "translate_prompt.txt").read_text(encoding="utf-8").strip()
-
-
 def _check(lang: str, id: str, english: Conversation, answers: Sequence[Reply | NoAnswer]) -> Translation:
     """Read the answers to one prompt's messages."""
     turn = not is_plain(english)
-    read = [_read(m["content"], lang, answer, turn) for m, answer in zip(english, answers, strict=True)]
+    read = [
+        read_translation(m["content"], "en", lang, answer, turn=turn)
+        for m, answer in zip(english, answers, strict=True)
+    ]
     messages: Conversation = [{"role": m["role"], "content": text} for m, (text, _) in zip(english, read, strict=True)]
     return Translation(lang, id, english, messages, join_checks([checked for _, checked in read], english))
-
-
-def _read(english: str, lang: str, answer: Reply | NoAnswer, turn: bool) -> tuple[str, Checked]:
-    """The translation of one message, and what is wrong with it."""
-    if isinstance(answer, NoAnswer):
-        return "", Checked([Finding(NO_ANSWER, f"{answer.reason}: {answer.detail}")], False)
-    choice = answer.choices[0]
-    text = _bare(choice.message.content or "")
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        finding = Finding(REFUSED, choice.message.refusal or "stopped by the endpoint's content filter")
-        return text, Checked([finding], False)
-    checked = check_translation(english, text, lang, turn=turn)
-    if choice.finish_reason == "length":
-        cut = Finding(TRUNCATED, f"cut off after {len(text)} characters")
-        checked = Checked([cut, *checked.findings], checked.language_known)
-    return text, checked
-
-
-def _bare(answer: str) -> str:
-    """The answer without the prompt's tags, which some models repeat."""
-    tagged = TAGGED.fullmatch(answer.strip())
-    return (tagged[1] if tagged else answer).strip()
 
 
 def write_prompts(path: Path, prompts: Mapping[str, Conversation]) -> None:
@@ -250,7 +206,7 @@ def write_prompts(path: Path, prompts: Mapping[str, Conversation]) -> None:
         {"instruction" if is_plain(prompt) else "messages": _write_plainly(prompt), "instruction_id": id}
         for id, prompt in prompts.items()
     ]
-    _write_lines(path, lines)
+    write_lines(path, lines)
 
 
 def _write_plainly(prompt: Conversation) -> str | Conversation:
@@ -258,5 +214,5 @@ def _write_plainly(prompt: Conversation) -> str | Conversation:
     return prompt[0]["content"] if is_plain(prompt) else prompt
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def write_lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

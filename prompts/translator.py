@@ -11,20 +11,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from icr.base.conversation import wrap_text
 from icr.base.process import die_with_parent
-from icr.base.progress import EventFile, Reporter
+from icr.base.progress import EventFile, Reporter, Silent
 from icr.config.schema import Endpoint as Settings
 from icr.config.schema import Sampling
+from icr.config.transfer import TransferTranslator
+from icr.endpoint.address import Address
 from icr.endpoint.cache import Cache, question_key
 from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
 from icr.endpoint.reply import Choice, Message, Reply
 from icr.engines.folders import locate
-from prompts.translate import Task
+from prompts.translate import WORK, Task
 
 if TYPE_CHECKING:
     from icr.engines.base import Completion
@@ -38,44 +40,84 @@ TOO_LONG = "too long"
 
 
 class Translator(Protocol):
+    """An endpoint, or a model on this machine."""
+
     def ask(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Reply | NoAnswer]:
         """One reply per question, in order; `done(k)` is called when k more of them are there."""
 
     def estimate(self, asks: Sequence[Ask]) -> Estimate:
         """The estimated requests and cost of these; nothing is sent."""
 
+    def find(self, ask: Ask) -> Reply | None:
+        """The answer that is in the cache."""
 
-class TranslateJob(BaseModel):
-    """A whole `icr prompts translate`."""
 
-    source: str
-    targets: list[str]
+class TranslatorJob(BaseModel):
+    """Who translates, and where the answers are kept."""
+
     out: str
-    limit: int | None
     kind: Literal["openai", "local"]
     model: str
     settings: Settings
     """openai: the endpoint's."""
-    backend: Backend
+    backend: Backend = "auto"
     """local: what samples."""
+    keys: Literal["options", "translator"] = "options"
+    """How the user sets the endpoint's keys: by options, or in a file's section `translator`."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}: {self.model}"
+
+    @property
+    def work(self) -> Path:
+        """Where answers, job and log are."""
+        return Path(self.out) / WORK
+
+    def translator(self, reporter: Reporter, *, dry: bool = False) -> Endpoint | LocalTranslator:
+        """`dry`: for `estimate` and `find` alone. No file is made."""
+        cache = self.work / "answers.sqlite"
+        if self.kind == "local":
+            key = "--translator" if self.keys == "options" else "translator.model"
+            return LocalTranslator(self.model, cache, self.backend, reporter, dry=dry, key=key)
+        return Endpoint(self.model, cache, self._settings, reporter, dry=dry)
+
+    @property
+    def _settings(self) -> Settings:
+        """Under the names that the user knows."""
+        if self.keys == "options":
+            return self.settings
+        return TransferTranslator(kind=self.kind, model=self.model, **self.settings.model_dump())
+
+    def check(self, *, dry: bool = False) -> None:
+        """Raises UserError: the model is not found, the endpoint's address, prices or key are wrong or missing.
+
+        Args:
+            dry: nothing will be asked, and no key is needed.
+        """
+        if self.kind == "openai":
+            Address.find(self._settings, key_needed=not dry)
+        self.translator(Silent(), dry=True)
+
+
+class TranslateJob(TranslatorJob):
+    """A whole `icr prompts translate`."""
+
+    source: str
+    targets: list[str]
+    limit: int | None
 
     def task(self) -> Task:
         return Task(self.source, self.targets, Path(self.out), self.limit)
-
-    def translator(self, reporter: Reporter, *, dry: bool = False) -> Endpoint | LocalTranslator:
-        """`dry`: for `estimate` alone. No file is made."""
-        cache = Path(self.out) / "translator" / "answers.sqlite"
-        if self.kind == "local":
-            return LocalTranslator(self.model, cache, self.backend, reporter, dry=dry)
-        return Endpoint(self.model, cache, self.settings, reporter, dry=dry)
 
 
 class LocalTranslator:
     """Samples greedily, a shard at a time, and keeps answers as an endpoint's are kept."""
 
-    def __init__(self, model: str, cache: Path, backend: Backend, reporter: Reporter, *, dry: bool = False) -> None:
-        """Raises UserError if the model is not found."""
-        self._model = locate(model, "--translator")
+    def __init__(self, model: str, cache: Path, backend: Backend, reporter: Reporter, *, dry: bool = False,
+                 key: str = "--translator") -> None:  # fmt: skip
+        """Raises UserError if the model is not found; `key`: what names it."""
+        self._model = locate(model, key)
         self._backend, self._reporter = backend, reporter
         self._cache = Cache(cache if cache.exists() or not dry else Path(":memory:"))
 
@@ -98,6 +140,11 @@ class LocalTranslator:
         guesses = [ask.guess for ask in unlike if self._cache.get(self._key(ask)) is None]
         prompt, completion = sum(g.prompt for g in guesses), sum(g.completion for g in guesses)
         return Estimate(len(guesses), len(unlike) - len(guesses), prompt, completion, None)
+
+    def find(self, ask: Ask) -> Reply | None:
+        """The answer that is in the cache."""
+        found = None if self._cache.get(key := self._key(ask)) is None else self._reply(key)
+        return None if isinstance(found, NoAnswer) else found
 
     def _key(self, ask: Ask) -> str:
         return question_key(f"local: {self._model} {_stamp(self._model)}", ask.params, ask.json())
@@ -184,22 +231,26 @@ def run(job: TranslateJob, reporter: Reporter) -> None:
 
     answers = translator.ask(asks, done)
     cost = translator.cost_of(asks) if isinstance(translator, Endpoint) else None
-    task.write(answers, f"{job.kind}: {job.model}", cost)
+    task.write(answers, job.name, cost)
 
 
-def main() -> int:
+Job = TypeVar("Job", bound=TranslatorJob)
+
+
+def serve(kind: type[Job], work: Callable[[Job, Reporter], None]) -> int:
+    """A worker process: `work` on the job of the command line."""
     from icr.base.process import reported
 
     die_with_parent()
     job_path, events_path = sys.argv[1:]
     events = EventFile(Path(events_path))
 
-    def work() -> dict[str, object]:
-        run(TranslateJob.model_validate_json(Path(job_path).read_text(encoding="utf-8")), events)
+    def do() -> dict[str, object]:
+        work(kind.model_validate_json(Path(job_path).read_text(encoding="utf-8")), events)
         return {}
 
-    return reported(work, events)
+    return reported(do, events)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(TranslateJob, run))

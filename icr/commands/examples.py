@@ -78,6 +78,9 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "icr rm data seahorse/*.tsv --out data/seahorse",
         "icr rm data hf:org/pairs --lang en --validation 500 --out data/pairs",
     ),
+    "rm translate": (
+        "icr rm translate data/oasst1 --to es,th --translator openai:MODEL \\\n    --budget 20 --out data/silver --dry-run",
+    ),
     "rm train": (
         "icr rm train rmt-seahorse --run runs/rm",
         "icr rm train my-rm.yaml --set train.learning_rate=1e-5",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +10,28 @@ import typer
 
 from icr.base.errors import UserError
 from icr.commands.options import OUTPUT, DryOption, JsonOption, QuietOption, print_json, stderr
+from icr.commands.translators import (
+    AttemptsOption,
+    BackendOption,
+    BaseUrlOption,
+    BudgetOption,
+    ConcurrencyOption,
+    EffortOption,
+    ExtraBodyOption,
+    PricesOption,
+    RequestsOption,
+    SystemOption,
+    TimeoutOption,
+    TokensOption,
+    TranslatorOption,
+    read_translator,
+    say_expected,
+    split_targets,
+)
 
 if TYPE_CHECKING:
-    from icr.config.schema import Endpoint as Settings
-    from icr.endpoint.endpoint import Estimate
     from prompts.audit import Tally
     from prompts.translator import TranslateJob
-
 
 prompts_app = typer.Typer(
     name="prompts",
@@ -27,7 +40,6 @@ prompts_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-endpoint = partial(typer.Option, rich_help_panel="Endpoint")
 PromptsArgument = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="A folder of LANG.jsonl files, including en.jsonl.")
 ]
@@ -51,39 +63,21 @@ def translate(
             rich_help_panel=OUTPUT,
         ),
     ],
-    translator: Annotated[
-        str, typer.Option(metavar="MODEL", help="openai:MODEL (an endpoint) or local:MODEL (this machine).")
-    ],
+    translator: TranslatorOption,
     from_: Annotated[str, typer.Option("--from", metavar="LANG", help="Language of the source; only en.")] = "en",
-    base_url: Annotated[
-        str | None, endpoint(metavar="URL", help="Address of the endpoint. The key comes from OPENAI_API_KEY.")
-    ] = None,
+    base_url: BaseUrlOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N prompts.")] = None,
-    budget: Annotated[
-        float | None, endpoint(min=0.01, metavar="USD", help="Stop after spending this many US dollars.")
-    ] = None,
-    prices: Annotated[
-        str | None,
-        endpoint(metavar="FILE", help="YAML file of MODEL: {input, output}, in US dollars per million tokens."),
-    ] = None,
-    concurrency: Annotated[int, endpoint(min=1, help="Number of requests at a time.")] = 16,
-    requests_per_minute: Annotated[float | None, endpoint(help="The endpoint's limit of requests.")] = None,
-    tokens_per_minute: Annotated[
-        float | None, endpoint(help="The endpoint's limit of prompt and completion tokens together.")
-    ] = None,
-    attempts: Annotated[int, endpoint(help="How often a request is tried before it counts as failed.")] = 6,
-    timeout: Annotated[float, endpoint(metavar="SECONDS", help="Seconds to wait for the answer to a request.")] = 120.0,
-    reasoning_effort: Annotated[
-        str | None,
-        endpoint(metavar="EFFORT", help="How long a reasoning model thinks: none, minimal, low, medium, high."),
-    ] = None,
-    extra_body: Annotated[
-        str | None, endpoint(metavar="YAML", help="More parameters of every request, e.g. '{top_k: 1}'.")
-    ] = None,
-    system: Annotated[str | None, endpoint(metavar="TEXT", help="A system message before every question.")] = None,
-    backend: Annotated[
-        str, typer.Option(metavar="BACKEND", help="Sampling backend of a local model: auto, vllm or transformers.")
-    ] = "auto",
+    budget: BudgetOption = None,
+    prices: PricesOption = None,
+    concurrency: ConcurrencyOption = 16,
+    requests_per_minute: RequestsOption = None,
+    tokens_per_minute: TokensOption = None,
+    attempts: AttemptsOption = 6,
+    timeout: TimeoutOption = 120.0,
+    reasoning_effort: EffortOption = None,
+    extra_body: ExtraBodyOption = None,
+    system: SystemOption = None,
+    backend: BackendOption = "auto",
     dry_run: DryOption = False,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -91,90 +85,43 @@ def translate(
     """Translate English prompts. Every translation is checked; rerun the same command to resume."""
     from icr.base.files import read_json
     from icr.base.progress import Silent
+    from icr.work.translating import run_translation
     from prompts.translate import REPORT
     from prompts.translator import TranslateJob
 
     if from_ != "en":
         raise UserError(f"prompts are translated from English, not from {from_!r}", where="--from",
                         do="name English prompts: those of all languages are joined with them")  # fmt: skip
-    kind, _, model = translator.partition(":")
-    if kind not in ("openai", "local") or not model:
-        raise UserError(f"{translator!r} is not a translator", where="--translator",
-                        do="write openai:MODEL or local:MODEL")  # fmt: skip
-    if backend not in ("auto", "vllm", "transformers"):
-        raise UserError(f"unknown backend {backend}", where="--backend", do="write auto, vllm or transformers")
-    job = TranslateJob(
-        source=source,
-        targets=to.replace(",", " ").split(),
-        out=str(out),
-        limit=limit,
-        kind=kind,  # type: ignore[arg-type]
-        model=model,
-        settings=_endpoint_settings(
-            {
-                "base_url": base_url,
-                "concurrency": concurrency,
-                "requests_per_minute": requests_per_minute,
-                "tokens_per_minute": tokens_per_minute,
-                "attempts": attempts,
-                "timeout": timeout,
-                "budget": budget,
-                "prices": prices,
-                "reasoning_effort": reasoning_effort,
-                "system": system,
-            },
-            extra_body,
-        ),
-        backend=backend,  # type: ignore[arg-type]
+    who = read_translator(
+        translator,
+        backend,
+        {
+            "base_url": base_url,
+            "concurrency": concurrency,
+            "requests_per_minute": requests_per_minute,
+            "tokens_per_minute": tokens_per_minute,
+            "attempts": attempts,
+            "timeout": timeout,
+            "budget": budget,
+            "prices": prices,
+            "reasoning_effort": reasoning_effort,
+            "system": system,
+        },
+        extra_body,
+    )
+    job = TranslateJob.model_validate(
+        {"source": source, "targets": split_targets(to), "out": str(out), "limit": limit, **who}
     )
     asks = job.task().asks  # names every problem of the source here, where all of them can be shown
     expected = job.translator(Silent(), dry=True).estimate(asks)
     if dry_run:
-        print_json(asdict(expected)) if json_ else print(_expected(expected))
+        print_json(asdict(expected)) if json_ else print(say_expected(expected))
         return
-    _work(job)
+    run_translation(job, "prompts.translator", stderr())
     if json_:
         print_json(read_json(out / REPORT))
     else:
         _show(out, job)
-
-
-def _endpoint_settings(given: dict[str, object], extra_body: str | None) -> Settings:
-    """Raises UserError for a value that an option does not take."""
-    from icr.base.yaml_text import parse_yaml
-    from icr.config.load import make_section
-    from icr.config.schema import Endpoint
-
-    if extra_body is not None:
-        given["extra_body"] = parse_yaml(extra_body, "--extra-body", numbered=False).data
-    return make_section(Endpoint, given)
-
-
-def _work(job: TranslateJob) -> None:
-    """Run a job in a worker process, one at a time in its folder."""
-    from icr.base.files import write_text
-    from icr.base.lock import RunLock
-    from icr.work.display import StageDisplay
-    from icr.work.launch import Worker, run_workers
-
-    folder = Path(job.out) / "translator"
-    lock = RunLock(folder / ".lock")
-    try:
-        path, events, log = (folder / name for name in ("job.json", "events.jsonl", "log.txt"))
-        write_text(path, job.model_dump_json(indent=2))
-        with StageDisplay(stderr(), "translate") as display:
-            argv = [sys.executable, "-m", "prompts.translator", str(path), str(events)]
-            run_workers([Worker(argv, events, log)], display, [lock.fd])
-    finally:
-        lock.release()
-
-
-def _expected(found: Estimate) -> str:
-    money = "" if found.usd is None else f", at most ${found.usd:.2f}"
-    return (
-        f"{found.calls} translations to request, {found.cached} already done: about {found.prompt_tokens} prompt "
-        f"tokens and at most {found.completion_tokens} completion tokens{money}"
-    )
 
 
 @prompts_app.command()

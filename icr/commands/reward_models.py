@@ -22,6 +22,7 @@ from icr.commands.options import (
     stdout,
 )
 from icr.commands.reward_model_rows import bench, evaluate, print_dropped
+from icr.commands.translate_data import translate
 
 if TYPE_CHECKING:
     from prompts.preferences.make import DataReport
@@ -101,6 +102,9 @@ def data(
         print_json(asdict(report))
     else:
         _print_data(report, out)
+
+
+rm_app.command()(translate)
 
 
 @rm_app.command()

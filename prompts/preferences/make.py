@@ -20,6 +20,8 @@ from prompts.tables import capped
 TRAIN, VALIDATION, REPORT = "train.parquet", "validation.parquet", "report.json"
 OVERLAP = "group also in the validation"
 Rows = list[PairRow] | list[RatingRow]
+Parts = tuple[Sequence[PairRow], Sequence[PairRow]]
+"""Training and validation. Ratings are passed as pairs, of which they share the columns that are read."""
 
 
 @dataclass
@@ -94,11 +96,9 @@ def make_data(
         parts = train, cast(list[PairRow], held)
     else:
         parts = split_rows(cast(list[PairRow], rows), validation, seed)
-    report = _report(kind, [*first, *second], parts, taken, None if given else seed)
-    schema = PAIRS if kind == "pairs" else RATINGS
+    report = describe_data(kind, [*first, *second], parts, taken, None if given else seed)
     with atomic_folder(out) as folder:
-        for name, part in zip((TRAIN, VALIDATION), parts, strict=True):
-            write_rows(folder / name, part, schema)
+        write_parts(folder, kind, parts)
         write_json(folder / REPORT, asdict(report))
     return report
 
@@ -142,10 +142,24 @@ def _rows(readings: Sequence[Reading], kind: Kind) -> Rows:
     return [row for reading in readings for row in reading.ratings]
 
 
-def _report(
-    kind: Kind, readings: Sequence[Reading], parts: tuple[Sequence[PairRow], Sequence[PairRow]],
-    taken: Counter[str], seed: int | None,
-) -> DataReport:  # fmt: skip
+def write_parts(folder: Path, kind: Kind, parts: Parts) -> None:
+    """Both tables of a folder."""
+    schema = PAIRS if kind == "pairs" else RATINGS
+    for name, part in zip((TRAIN, VALIDATION), parts, strict=True):
+        write_rows(folder / name, part, schema)
+
+
+def describe_data(
+    kind: Kind, readings: Sequence[Reading], parts: Parts, taken: Counter[str], seed: int | None
+) -> DataReport:
+    """What a folder's report has.
+
+    Args:
+        readings: their counts by language, of rows and of what was left out, and their notes.
+        parts: training and validation.
+        taken: rows that were taken out of the training because of the validation, by language.
+        seed: of the split; None where it was given.
+    """
     train, held = parts
     every = [*train, *held]
     rows: Counter[str] = Counter()

@@ -25,7 +25,7 @@ WITHOUT_RESULT = {"init", "chat", "human export", "sample", "score", "pair", "tr
 LONG = {
     *("iterate", "sample", "score", "pair", "train", "compare", "transfer", "rl", "best-of-n"),
     *("judge xalpaca", "judge mtbench", "judge nlp", "judge accuracy", "judge audit"),
-    *("prompts translate", "data get", "rm train", "rm eval", "rm bench"),
+    *("prompts translate", "rm translate", "data get", "rm train", "rm eval", "rm bench"),
 }
 run = CliRunner().invoke
 

@@ -13,7 +13,7 @@ from typing import Any
 from icr.base.errors import UserError
 from icr.commands.prompts import prompts_app
 
-CODES = {"Spanish": "es", "Russian": "ru", "Thai": "th"}
+CODES = {"English": "en", "Spanish": "es", "Russian": "ru", "Thai": "th"}
 
 
 def text_of(request: dict[str, Any]) -> str:
