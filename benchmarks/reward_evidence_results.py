@@ -113,10 +113,11 @@ def curve_table(evidence: Evidence, models: Models) -> str:
     return table(["English pairs", *LANGUAGES, "other five"], rows)
 
 
-def mean_auc(found: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def mean_auc(found: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """Sources × targets, the mean over the seeds."""
     values = [[[_cell(one, source, target)["auc"] for target in LANGUAGES] for source in LANGUAGES] for one in found]
-    return np.mean(np.array(values, dtype=np.float64), axis=0)
+    mean: list[list[float]] = np.mean(np.array(values, dtype=np.float64), axis=0).tolist()
+    return mean
 
 
 def _cell(found: Mapping[str, Any], source: str, target: str) -> Mapping[str, Any]:
@@ -128,7 +129,7 @@ def orders(values: Any) -> str:
     """Ranks of the sources per target, and Kendall's τ of each target's order with English's."""
     ranks = rank_sources(values)
     rows = [[source, *map(str, ranks[n])] for n, source in enumerate(LANGUAGES)]
-    english = np.repeat(np.array(values)[:, [LANGUAGES.index(SOURCE)]], len(LANGUAGES), axis=1)
+    english = [[row[LANGUAGES.index(SOURCE)]] * len(LANGUAGES) for row in values]
     rows.append([f"τ with {SOURCE}'s order", *(f"{tau:.2f}" for tau in ranking_agreement(values, english))])
     return table(["rank of", *LANGUAGES], rows)
 
