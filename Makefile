@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup lock demo test lint bench bench-transfer gpu-smoke clean
+.PHONY: setup lock demo test lint bench bench-transfer bench-rm gpu-smoke clean
 
 setup: $(VENV)/.ready
 
@@ -55,6 +55,10 @@ bench: setup
 # A real model, about 75 minutes on two CPU cores; MODEL=gemma for a multilingual one.
 bench-transfer: setup
 	$(BIN)/python -m benchmarks.transfer --model $(or $(MODEL),smollm2)
+
+# Reward models across languages on a real encoder; SEAHORSE names a folder of Seahorse's validation.LANG.tsv files.
+bench-rm: setup
+	$(BIN)/python -m benchmarks.reward_evidence --seahorse $(or $(SEAHORSE),../shared/data/rm/seahorse)
 
 # On a machine with CUDA GPUs, in an environment with the extra gpu: PYTHON=path/of/its/python. Minutes; ends with a table.
 gpu-smoke:

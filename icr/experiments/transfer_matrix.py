@@ -14,7 +14,7 @@ from eval.reward_models.scoring import Measured
 from icr.base.fields import Fields
 
 KEYS = (
-    "n", "groups", "accuracy", "accuracy_interval", "auc", "auc_interval", "length", "above_length",
+    "n", "groups", "accuracy", "accuracy_interval", "auc", "auc_interval", "length", "length_auc", "above_length",
     "above_length_interval", "majority", "human_agreement", "dropped",
 )  # fmt: skip
 """Of `eval.reward_models.accuracy`, in a cell."""

@@ -1,0 +1,129 @@
+"""Do reward models carry over to other languages? Planted preferences, whose truth is known, and people's answers.
+
+    python -m benchmarks.reward_evidence --seahorse FOLDER [--work runs/reward-evidence] [--parts planted labels look]
+
+Reward models on multilingual-e5-small: (1) pairs of a good text and the same text with something done wrong to it, in
+six languages; (2) people's answers to Seahorse's question 6, whose files have to be there. Each model is trained in one
+language and measured in all. Killed, the same command goes on. docs/reward-evidence.md has the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reward_evidence_results import (
+    above_length,
+    by_kind,
+    curve_table,
+    matrix_table,
+    mean_auc,
+    mean_tau,
+    measure_others,
+    orders,
+    plot,
+    read_matrix,
+)
+from benchmarks.reward_evidence_runs import LANGUAGES, Evidence, Size
+from icr.base.errors import UserError
+from icr.base.files import write_json, write_text
+
+FULL = Size(texts=240, heldout=60, curve=(30, 60, 120), ratings=600, epochs=3, seeds=(1, 2))
+QUICK = Size(texts=16, heldout=20, curve=(8,), ratings=32, epochs=1, seeds=(1,))
+PARTS = ("planted", "labels", "look")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="how far reward models carry over to other languages")
+    parser.add_argument("--seahorse", type=Path, required=True, help="a folder of Seahorse's validation.LANG.tsv")
+    parser.add_argument("--work", type=Path, default=Path("runs/reward-evidence"), help="the work folder")
+    parser.add_argument("--quick", action="store_true", help="few rows: whether it runs, not what it shows")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to do")
+    asked = parser.parse_args()
+    evidence = Evidence(asked.work.resolve(), asked.seahorse, QUICK if asked.quick else FULL)
+    started = time.monotonic()
+    evidence.prepare()
+    parts: list[str] = []
+    figures: dict[str, Any] = {"size": vars(evidence.size)}
+    values: dict[str, Any] = {"planted": None, "labels": None}
+    if "planted" in asked.parts:
+        values["planted"], text = run_planted(evidence, figures)
+        parts += text
+    if "labels" in asked.parts:
+        values["labels"], text = run_labels(evidence, figures)
+        parts += text
+    if values["planted"] is not None and values["labels"] is not None:
+        tau = mean_tau(values["labels"], values["planted"])
+        parts.append(f"Kendall's τ of the two matrices, mean over targets: {tau:.2f}")
+    if "look" in asked.parts:
+        evidence.look()
+    write_json(evidence.work / "evidence.json", figures)
+    plot(evidence.work / "evidence.svg", values["planted"], values["labels"])
+    write_text(evidence.work / "evidence.md", "\n\n".join(parts) + "\n")
+    print("\n\n".join(parts))
+    print(f"\n{time.monotonic() - started:.0f} s in this call; figures: {evidence.work}/evidence.json, .md, .svg")
+
+
+def run_planted(evidence: Evidence, figures: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The matrix of accuracies, and its tables."""
+    evidence.transfer("planted")
+    evidence.train("control", "control", None)
+    for count in evidence.size.curve:
+        evidence.train(f"pairs-{count}", "planted", count)
+    found, models = read_matrix(evidence, "planted"), measure_others(evidence)
+    above = above_length(found["cells"])
+    figures["planted"] = {
+        "cells": found["cells"],
+        "targets": found["targets"],
+        "above_length": above,
+        "english": {name: {lang: of.figures for lang, of in measured.items()} for name, measured in models.items()},
+    }
+    values = [[_value(found, source, target, "accuracy") for target in LANGUAGES] for source in LANGUAGES]
+    return values, [
+        "## Planted preference: accuracy in percent",
+        matrix_table(found["cells"], "accuracy", 1, {"length alone": "length"}),
+        orders(values),
+        "above length alone with the whole interval, in other languages: "
+        + "; ".join(f"{source}: {', '.join(targets) or 'none'}" for source, targets in above.items()),
+        "### By what is wrong",
+        by_kind(evidence, models),
+        "### By the number of pairs",
+        curve_table(evidence, models),
+    ]
+
+
+def run_labels(evidence: Evidence, figures: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The matrix of AUCs, the mean over seeds, and its tables."""
+    names = [f"labels-{seed}" for seed in evidence.size.seeds]
+    for name in names:
+        evidence.transfer(name)
+    found = [read_matrix(evidence, name) for name in names]
+    figures["labels"] = {
+        name: {"cells": one["cells"], "targets": one["targets"]} for name, one in zip(names, found, strict=True)
+    }
+    values = mean_auc(found)
+    below = {"length alone": "length_auc"}
+    parts = ["## People's answers: AUC"]
+    for name, one in zip(names, found, strict=True):
+        parts += [f"### {name}", matrix_table(one["cells"], "auc", 2, below)]
+    people = [f"{lang} {_value(found[0], lang, lang, 'human_agreement'):.1f}" for lang in LANGUAGES]
+    parts += ["people agree with each other, percent: " + ", ".join(people), "ranks by the mean AUC", orders(values)]
+    for name, one in zip(names[1:], found[1:], strict=True):
+        tau = mean_tau(mean_auc([found[0]]), mean_auc([one]))
+        parts.append(f"Kendall's τ between {names[0]} and {name}, mean over targets: {tau:.2f}")
+    return values, parts
+
+
+def _value(found: dict[str, Any], source: str, target: str, name: str) -> float:
+    wanted = (source, target)
+    cell = next(cell for cell in found["cells"] if (cell["source"], cell["target"]) == wanted)
+    return float("nan") if cell[name] is None else float(cell[name])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
