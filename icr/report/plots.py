@@ -6,11 +6,14 @@ and print. The same data gives the same bytes.
 
 from __future__ import annotations
 
+import functools
 import html
 import io
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec
 
 import matplotlib.style
 import numpy as np
@@ -63,6 +66,8 @@ STYLE: dict[str, object] = {
 WIDTH, HEIGHT = 5.0, 3.1
 """Inches; 360 units of the drawing, about a phone's width, so that text is never scaled down to nothing."""
 MOST_POINTS = 160
+MOST_DRAWN = 200
+"""Figures of one kind that a process keeps."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,25 @@ def _draw(paint: Callable[[Figure], None], alt: str, height: float = HEIGHT, wid
     return _inline(file.getvalue(), alt)
 
 
+P = ParamSpec("P")
+
+
+def _drawn_once(draw: Callable[P, str]) -> Callable[P, str]:
+    """The page of a run is written after every stage, mostly with figures that it had before."""
+    drawn: dict[bytes, str] = {}
+
+    @functools.wraps(draw)
+    def find_or_draw(*args: P.args, **kwargs: P.kwargs) -> str:
+        key = pickle.dumps((args, kwargs))
+        if key not in drawn:
+            if len(drawn) == MOST_DRAWN:
+                drawn.clear()
+            drawn[key] = draw(*args, **kwargs)
+        return drawn[key]
+
+    return find_or_draw
+
+
 def thinned(count: int, most: int = MOST_POINTS) -> list[int]:
     """At most so many of the positions 0 … count-1, evenly spread, with the first and the last."""
     if count <= most:
@@ -136,6 +160,7 @@ def binned(values: Sequence[float], most: int = MOST_POINTS) -> tuple[list[float
     return positions, means
 
 
+@_drawn_once
 def by_round(
     series: Sequence[Series],
     label: str,
@@ -170,6 +195,7 @@ def by_round(
     return _draw(paint, alt)
 
 
+@_drawn_once
 def sweep(curves: Sequence[tuple[int, Sequence[Sequence[float]], float, float]], unit: str, alt: str) -> str:
     """Length gap of chosen and rejected against α: (slot, [[α, gap], …], the chosen α, its gap) per language."""
 
@@ -187,6 +213,7 @@ def sweep(curves: Sequence[tuple[int, Sequence[Sequence[float]], float, float]],
     return _draw(paint, alt)
 
 
+@_drawn_once
 def margins(values: Sequence[tuple[int, str, Sequence[float]]], alt: str) -> str:
     """A histogram of reward margins per language, one above the other on one scale: (slot, name, margins)."""
     everything = np.concatenate([np.asarray(v, dtype=float) for _, _, v in values])
@@ -213,6 +240,7 @@ def margins(values: Sequence[tuple[int, str, Sequence[float]]], alt: str) -> str
     return _draw(paint, alt, height=0.8 + 0.46 * len(values))
 
 
+@_drawn_once
 def training(steps: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], label: str, alt: str) -> str:
     """Up to three quantities of one training over its steps: the first drawn full, the others broken."""
     looks = ((INK, "-"), (MUTED, "--"), (MUTED, ":"))

@@ -25,3 +25,20 @@ def test_binning_keeps_the_mean_and_drops_what_is_not_finite() -> None:
     positions, means = plots.binned([1.0, 3.0, float("nan"), 5.0, 7.0, float("inf")], most=2)
     assert (positions, means) == ([0.5, 3.5], [2.0, 6.0])
     assert plots.thinned(1000, 3) == [0, 500, 999]
+
+
+def test_a_figure_is_drawn_once_for_the_same_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    draw = plots._draw
+    monkeypatch.setattr(plots, "_draw", lambda paint, alt: (drawn.append(alt), draw(paint, alt))[1])
+    first, longer = plots.Series(0, [0, 1], [50, 60], [45, 55], [55, 65]), [float(i) for i in range(5000)]
+    one = plots.by_round([first], "rate", "drawn once")
+    assert plots.by_round([first], "rate", "drawn once") == one
+    assert drawn == ["drawn once"]
+    other = plots.Series(0, [0, 1], [50, 60.1], [45, 55], [55, 65])
+    assert plots.by_round([other], "rate", "drawn once") != one
+
+    monkeypatch.setattr(plots, "_draw", lambda paint, alt, **size: (drawn.append(alt), draw(paint, alt, **size))[1])
+    plots.training(longer, [("loss", longer)], "loss", "long")
+    plots.training(longer, [("loss", [*longer[:2500], 7.0, *longer[2501:]])], "loss", "long")
+    assert drawn.count("long") == 2, "a value in the middle of a long list counts"
