@@ -79,7 +79,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "icr rm data hf:org/pairs --lang en --validation 500 --out data/pairs",
     ),
     "rm translate": (
-        "icr rm translate data/oasst1 --to es,th --translator openai:MODEL \\\n    --budget 20 --out data/silver --dry-run",
+        "icr rm translate data/oasst1 --to es,th --translator openai:MODEL \\\n"
+        "    --budget 20 --out data/silver --dry-run",
     ),
     "rm train": (
         "icr rm train rmt-seahorse --run runs/rm",
