@@ -13,9 +13,9 @@ from benchmarks.planted import KINDS, kind_of
 from benchmarks.reward_evidence_runs import LANGUAGES, SOURCE, Evidence, held_out
 from benchmarks.transfer_results import table
 from eval.reward_models.bootstrap import draw_weights, mean_interval
-from eval.reward_models.evaluate import measure_models
 from eval.reward_models.ranks import rank_sources, ranking_agreement
-from eval.reward_models.scoring import Measured
+from eval.reward_models.rows import find_classifiers, open_workplace
+from eval.reward_models.scoring import Measured, measure_known, score_rows
 from icr.base.files import atomic_path, read_json
 from prompts.preferences.make import load_data
 
@@ -30,8 +30,10 @@ def measure_others(evidence: Evidence) -> Models:
     models = {SOURCE: evidence.english("planted"), **evidence.others()}
     data = load_data(evidence.work / "planted", "planted")
     out = evidence.run("planted") / "steps" / "accuracy"
-    found = measure_models([str(model) for model in models.values()], data, data.validation, out, Console(stderr=True))
-    return dict(zip(models, found.values(), strict=True))
+    rows, held = find_classifiers([str(model) for model in models.values()]), data.validation
+    with open_workplace(rows, out, Console(stderr=True)) as at:
+        found = [measure_known(score_rows(row.open(at), data.kind, held), data.kind, held, data.train) for row in rows]
+    return dict(zip(models, found, strict=True))
 
 
 def read_matrix(evidence: Evidence, name: str) -> dict[str, Any]:

@@ -129,9 +129,10 @@ def settle_micro_batch(spec: RLSpec, base: Path, processes: int) -> RLSpec:
         states = state_bytes(train, weights, processes) + (0 if train.lora else weights * width)
         states += sum(count_weights(base_folder(model)) * width for model in spec.rewards.values())
         states += int(memory * spec.gpu_memory) if spec.backend == "vllm" else 0
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
         longest = max(map(len, pq.read_table(spec.data)["prompt_ids"].to_pylist())) + spec.max_tokens
-        row = row_bytes(train, config, longest, 1)
+        layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
+        row = row_bytes(train, layers=layers, hidden=hidden, tokens=longest, sequences=1)
     rows = choose_micro_rows(
         train,
         batch_rows=train.batch_size * spec.n,
