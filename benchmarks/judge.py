@@ -88,13 +88,21 @@ def measure(pairs: int, repeats: int) -> dict[str, Any]:
             assert all(v.shares is not None for v in verdicts)
             bodies = [{"model": "m", "messages": judge.ask_of(q).json(), **judge.ask_of(q).params} for q in asked]
             alone = asyncio.run(bare(url, bodies))
-            rows.append({"share": ideal / seconds, "bare": ideal / alone, "cpu": cpu / len(asked) * 1e3})
+            rows.append(
+                {
+                    "share": ideal / seconds,
+                    "bare": ideal / alone,
+                    "cpu": cpu / len(asked) * 1e3,
+                    "ratio": alone / seconds,
+                }
+            )
     best = max(rows, key=lambda row: row["share"])
     return {
         "requests": 2 * pairs,
         "ideal_seconds": ideal,
         "shares_of_ideal": [round(row["share"], 3) for row in rows],
         "bare_shares_of_ideal": [round(row["bare"], 3) for row in rows],
+        "ratios_to_bare": [round(row["ratio"], 3) for row in rows],
         "best_share_of_ideal": best["share"],
         "cpu_ms_per_request": min(row["cpu"] for row in rows),
         "load": os.getloadavg()[0],
@@ -115,6 +123,7 @@ def main() -> None:
     print(f"ideal       {result['ideal_seconds']:.2f} s")
     print("the judge   " + "  ".join(f"{share:.3f}" for share in result["shares_of_ideal"]) + "  of the ideal")
     print("bare loop   " + "  ".join(f"{share:.3f}" for share in result["bare_shares_of_ideal"]) + "  of the ideal")
+    print("ratio       " + "  ".join(f"{ratio:.3f}" for ratio in result["ratios_to_bare"]) + "  of the bare loop")
     print(f"CPU         {result['cpu_ms_per_request']:.2f} ms a request; load of the machine {result['load']:.1f}")
 
 

@@ -19,15 +19,13 @@ from icr.config.schema import Judge, Sampling
 from icr.engines.templates import Template
 from icr.work.runner import Counts
 from icr.work.sampling import SampleTask, sample_prompts
+from icr.work.shards import shard_size
 
 if TYPE_CHECKING:
     from eval.mtbench.questions import Questions
     from eval.xalpaca.answers import Answer
     from icr.engines.open import EngineSettings
     from icr.work.machine import Machine
-
-GPU_SHARD = 128
-"""Most prompts a shard on a GPU, so that every engine has work until the end."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Evaluation:
     @property
     def shard_size(self) -> int:
         """Prompts a shard."""
-        return min(self.sampling.shard_size, GPU_SHARD) if self.machine.gpus else self.sampling.shard_size
+        return shard_size(self.sampling.shard_size, self.machine.gpus)
 
 
 def xalpaca(evaluation: Evaluation) -> Counts:

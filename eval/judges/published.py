@@ -30,6 +30,8 @@ FORMATS = {"pairwise": "[[A]]", "single": "[[rating]]"}
 """FastChat's types of prompts → how the answer is written, of those that icr reads."""
 VERDICTS, GRADES = ("A", "B", "C"), tuple(map(str, range(1, 11)))
 """FastChat's: C is a tie."""
+OF_SETS = {"math", "multi", "turn"}
+"""Words in the names of prompts for questions with references, and for two turns."""
 COMPARING = ("xalpaca", "accuracy")
 CLASSES = ("m", "M")
 """How AlpacaEval's classifying prompts call the two outputs."""
@@ -92,8 +94,17 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
             do = "give a file of the form of FastChat's judge_prompts.jsonl"
             problems.append(UserError(f"this is not a judge prompt with {', '.join(keys)}", where=where, do=do))
     raise_all(problems)
-    choice = [other for other in rows if not set(re.split(r"\W", other)) & {"math", "multi"}]
+    choice = [other for other in rows if not set(re.split(r"\W", other)) & OF_SETS]
     where, row = _named(rows, name, path, choice)
+    if row["type"] == "single":  # any of the four names the set
+        name = _first_of_set(name)
+        where, row = _named(rows, name, path, choice)
+    elif row["type"] == "pairwise" and name not in choice:
+        do = f"choose one of {', '.join(choice)}"
+        if "{question_2}" in row["prompt_template"]:
+            what = f"{name} compares two models in both turns of MT-Bench, where icr grades each model by itself"
+            raise UserError(what, where=where, do=do)
+        raise UserError(f"{name} compares by a reference answer, which X-AlpacaEval does not have", where=where, do=do)
     if name not in choice or row["output_format"] != FORMATS.get(row["type"]):
         what = f"icr does not ask with {name} alone (type {row['type']}, answered as {row['output_format']})"
         raise UserError(what, where=where, do=f"choose one of {', '.join(choice)}")
@@ -109,6 +120,11 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
         turn: _of_row(other, *rows[other], TURN_FIELDS, TURNS[turn][0], GRADES) for turn, other in relatives.items()
     }
     return {"mtbench": Prompts(source, graded)}
+
+
+def _first_of_set(name: str) -> str:
+    """single-v1, of whichever of the four prompts for MT-Bench."""
+    return "-".join(part for part in name.split("-") if part not in OF_SETS)
 
 
 def _relatives(name: str) -> tuple[str, str, str, str]:

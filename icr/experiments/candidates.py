@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eval.benchmarks import GPU_SHARD
 from icr.base.content import hash_file, hash_rows, identify_model
 from icr.base.errors import UserError, some
 from icr.base.fields import Fields
@@ -26,6 +25,7 @@ from icr.experiments.candidate_rewards import KEY, CandidateReward, Candidates
 from icr.work.machine import Machine
 from icr.work.sampling import SampleTask, bound_tokens, sample_prompts
 from icr.work.settings import USES
+from icr.work.shards import shard_size
 from icr.work.steps import Step
 from prompts.load import Prompt
 
@@ -85,7 +85,7 @@ def sample_candidates(
         seed=settings.seed,
         round=0,
     )
-    size = min(settings.shard_size, GPU_SHARD) if machine.gpus else settings.shard_size
+    size = shard_size(settings.shard_size, machine.gpus)
     shards = folder / "shards"
     counts = sample_prompts(machine, task, prompts, folder, shards / key[:16], "candidates", size)
     shutil.rmtree(shards, ignore_errors=True)

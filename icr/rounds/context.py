@@ -13,11 +13,9 @@ from icr.config.schema import Config
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template
 from icr.work.machine import Machine
+from icr.work.shards import shard_size
 from icr.work.steps import Step
 from prompts.load import Prompt
-
-GPU_SHARD = 128
-"""Most prompts a shard on a GPU, so that every engine has work until the end."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,7 @@ class Context:
     @property
     def shard_size(self) -> int:
         """Prompts a shard."""
-        size = self.config.sampling.shard_size
-        return min(size, GPU_SHARD) if self.machine.gpus else size
+        return shard_size(self.config.sampling.shard_size, self.machine.gpus)
 
     def name_of(self, model: str) -> str:
         """What records and model cards call a model: `round-1/model`, `org/name@commit`, or a folder's name."""

@@ -67,7 +67,8 @@ USES: dict[str, tuple[str, ...]] = {
     "sampling.stop": ("align", "sample", *ANSWERING),
     "sampling.seed": ("sample", *ANSWERING),
     "sampling.precision": ("sample", *ANSWERING),
-    # decides which prompts are in one batch, and so, on a CPU, the last bits of their probabilities
+    # decides which prompts are in one batch, and so, on a CPU, the last bits of their probabilities; as it is set, also
+    # where a GPU takes fewer (`icr.work.shards.shard_size`)
     "sampling.shard_size": ("sample", *ANSWERING),
     "sampling.tensor_parallel": (OPERATIONAL,),
     "sampling.gpu_memory": (OPERATIONAL,),

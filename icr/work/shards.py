@@ -16,6 +16,18 @@ from icr.work.launch import Watcher
 from icr.work.pool import Pool, Shard, Task
 from icr.work.shard_queue import Tally, run_shards
 
+GPU_SHARD = 128
+"""Most prompts a shard on a GPU, so that every engine has work until the end."""
+
+
+def shard_size(asked: int, gpus: int) -> int:
+    """Prompts a shard: as `sampling.shard_size` asks; on a GPU at most GPU_SHARD.
+
+    A step's key has what was asked and not this number: keys are made of settings and inputs alone, so that a run has
+    the same ones on every machine that looks at it, plans it or goes on with it.
+    """
+    return min(asked, GPU_SHARD) if gpus else asked
+
 
 def cut_table(table: pa.Table, size: int, unit: Sequence[str] = (), *, each: int = 1) -> list[Shard]:
     """The table in pieces of `size` units, named by their number.

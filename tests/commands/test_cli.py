@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from icr.base.errors import ConfigError, StageFailed, UserError, explain_os_error
 from icr.base.lock import RunLock, is_held
+from icr.commands.runs import _controller
 from icr.rounds.preflight import load_checked
 from icr.work.launch import Worker, run_workers
 
@@ -185,3 +188,33 @@ def test_vllm_is_imported_by_the_engine_and_by_lm_evals_own_backend_alone() -> N
     files = [p for package in ("icr", "loops", "prompts", "eval") for p in (ROOT / package).rglob("*.py")]
     using = {str(p.relative_to(ROOT)) for p in files for m in imports(p, top_only=False) if m.split(".")[0] == "vllm"}
     assert using == {"icr/engines/vllm_engine.py", "eval/nlp/models.py"}
+
+
+def test_iterate_writes_its_last_page_itself(
+    tmp_path: Path, tiny_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page of a run that goes on is not written right before the last one."""
+
+    class Run:
+        def __init__(self, *of: object, after_stage: Callable[[], None]) -> None:
+            self.after_stage, self.left = after_stage, 1
+
+        def is_done(self) -> bool:
+            return not self.left
+
+        def close(self) -> None:
+            pass
+
+    written: list[int] = []
+    monkeypatch.setattr("icr.rounds.controller.Controller", Run)
+    monkeypatch.setattr("icr.planning.start.Start", lambda *of: SimpleNamespace(update=lambda: None))
+    monkeypatch.setattr("icr.report.live.LivePage.update", lambda page: written.append(1))
+    config = str(tiny_config(tmp_path))
+    for planned, expected in ((True, 1), (False, 2)):  # a single stage writes no page of its own
+        written.clear()
+        with _controller(config, tmp_path / "run", None, planned=planned) as made:
+            run: Any = made
+            run.after_stage()
+            run.left = 0
+            run.after_stage()
+        assert len(written) == expected

@@ -38,6 +38,12 @@ ROWS = [
     ("solo-v1-multi-turn", "single", "Be fair.", TWO),
     ("solo-math-v1-multi-turn", "single", "Be fair.", f"R {{ref_answer_1}} {{ref_answer_2}} {TWO}"),
     ("brief-v1", "single", "", "Q {question} A {answer}"),
+    (
+        "duel-v2-multi-turn",
+        "pairwise",
+        "",
+        "{question_1} {answer_a_1} {answer_b_1} {question_2} {answer_a_2} {answer_b_2}",
+    ),
     ("odd-v1", "pairwise", "", "Q {question!r} A {answer_a} B {answer_b}"),
     ("poor-v1", "pairwise", "", "Q {question} A {answer_a}"),
     ("strange-v1", "pairwise", "", "Q {question} A {answer_a} B {answer_b} {mood}"),
@@ -130,6 +136,12 @@ def test_grades_in_fastchats_form(files: Path, tmp_path: Path) -> None:
     assert verdict.expect(range(1, 11)) == 7.5
 
 
+@pytest.mark.parametrize("name", ["solo-math-v1", "solo-v1-multi-turn", "solo-math-v1-multi-turn"])
+def test_any_prompt_for_two_turns_or_with_a_reference_names_its_set(files: Path, name: str) -> None:
+    found, whole = (read_template(f"{files}/rows.jsonl#{of}") for of in (name, "solo-v1"))
+    assert found == whole and found["mtbench"].source == "rows.jsonl#solo-v1"
+
+
 def test_the_two_letters_of_alpacaeval_differ_in_case_alone(files: Path, tmp_path: Path) -> None:
     answers, baseline = make_round(tmp_path, 4)
     prompts = read_template(f"{files}/mine/configs.yaml#pick")["xalpaca"]
@@ -172,12 +184,12 @@ def test_other_ways_to_answer_in_alpacaevals_form(files: Path) -> None:
 CASES = [
     ("rows.jsonl", ["has several prompts, and none is named", "rows.jsonl#NAME with one of duel-v2, solo-v1"]),
     ("rows.jsonl#duel", ["has no prompt called duel", "duel-v2, solo-v1"]),
-    ("rows.jsonl#duel-math-v2", ["does not ask with duel-math-v2 alone", "rows.jsonl:2", "choose one of duel-v2"]),
-    ("rows.jsonl#solo-v1-multi-turn", ["alone (type single", "rows.jsonl:5"]),
+    ("rows.jsonl#duel-math-v2", ["duel-math-v2 compares by a reference answer", "rows.jsonl:2", "one of duel-v2"]),
+    ("rows.jsonl#duel-v2-multi-turn", ["compares two models in both turns of MT-Bench", "choose one of duel-v2"]),
     ("rows.jsonl#brief-v1", ["brief-math-v1, brief-v1-multi-turn, brief-math-v1-multi-turn", "the whole of"]),
-    ("rows.jsonl#odd-v1", ["odd-v1 cannot be filled in: {question} has a format", "rows.jsonl:8"]),
-    ("rows.jsonl#poor-v1", ["poor-v1 has no {answer_b}", "rows.jsonl:9"]),
-    ("rows.jsonl#strange-v1", ["{mood} is unknown", "rows.jsonl:10"]),
+    ("rows.jsonl#odd-v1", ["odd-v1 cannot be filled in: {question} has a format", "rows.jsonl:9"]),
+    ("rows.jsonl#poor-v1", ["poor-v1 has no {answer_b}", "rows.jsonl:10"]),
+    ("rows.jsonl#strange-v1", ["{mood} is unknown", "rows.jsonl:11"]),
     ("nowhere.jsonl#duel-v2", ["nowhere.jsonl"]),
     ("nowhere.txt", ["cannot be read", "nowhere.txt"]),
     ("mine/configs.yaml#rank", ["does not read answers as this prompt has them (ranking_parser", "configs.yaml: rank"]),

@@ -31,3 +31,18 @@ def test_nothing_is_shown_before_there_is_a_total(monkeypatch: pytest.MonkeyPatc
     clock[0] = 100.0
     shown.progress(0, 0)
     assert out.getvalue() == ""
+
+
+def test_a_note_is_said_once_a_run_and_not_once_a_stage() -> None:
+    out, noted = io.StringIO(), set[str]()
+    for label in ("responses", "answers"):
+        shown = StageDisplay(Console(file=out), label, noted)
+        shown.note("answers are long")
+        shown.note(f"{label} are short")
+    assert out.getvalue().split("note: ")[1:] == [
+        "answers are long\n  ",
+        "responses are short\n  ",
+        "answers are short\n",
+    ]
+    StageDisplay(Console(file=out), "another run").note("answers are long")
+    assert out.getvalue().count("answers are long") == 2

@@ -24,6 +24,7 @@ from icr.work.settings import (
     is_operational,
     settings_of,
 )
+from icr.work.shards import shard_size
 
 ALL = Config(
     models=Models(reference="org/reference"),
@@ -280,3 +281,9 @@ def test_a_value_with_lines_of_its_own_stays_a_value_and_a_comment_one_line(tmp_
     assert len(comments) == 1 and comments[0].startswith(
         '# 2026-11-25 15:00:00 train.launcher: "" → "srun\\n# not a comment\\nlast word'
     )
+
+
+def test_shards_are_smaller_on_a_gpu_and_keyed_as_asked() -> None:
+    assert (shard_size(512, 0), shard_size(512, 8), shard_size(16, 8)) == (512, 128, 16)
+    smaller = ALL.model_copy(update={"sampling": ALL.sampling.model_copy(update={"shard_size": 256})})
+    assert settings_of(smaller, "sample")["sampling.shard_size"] == 256
