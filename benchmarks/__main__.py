@@ -5,7 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("alpha", "coverage", "scoring", "training", "sampling", "controller", "pool", "quickstart", "judge", "audit")
+NAMES = (
+    "alpha",
+    "coverage",
+    "scoring",
+    "training",
+    "sampling",
+    "controller",
+    "pool",
+    "cluster",
+    "quickstart",
+    "judge",
+    "audit",
+)
 
 if __name__ == "__main__":
     codes = []

@@ -114,14 +114,13 @@ def test_what_the_user_has_to_fix_is_not_tried_again_and_other_failures_end(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Run()
-    spec = make_spec(tmp_path / "a", base, random_pairs(7), **SETTINGS)
+    spec = make_spec(tmp_path / "a", base, random_pairs(7), **{**SETTINGS, "nodes": 1})
     bad = spec.model_copy(update={"train": spec.train.model_copy(update={"scheduler": "nonsense"})})
     with pytest.raises(UserError, match="nonsense"):
         open_training(tmp_path, bad).run(watched)
     assert not watched.notes
-    monkeypatch.setattr("icr.work.ray_training.RELAUNCHES", 1)
+    monkeypatch.setattr("icr.work.ray_training.RELAUNCHES", 0)
     spec.data.write_bytes(b"nothing")
-    with pytest.raises(StageFailed, match="the training failed 2 times; the last time") as error:
+    with pytest.raises(StageFailed, match=r"the training failed .*Parquet(?s:.*)round-1-train.log"):
         open_training(tmp_path, spec).run(watched)
-    assert len(watched.notes) == 1 and "Parquet" in str(error.value)
     assert not find_trainers()
