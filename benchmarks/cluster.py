@@ -54,14 +54,17 @@ Figures = dict[str, float]
 
 
 def kill_engines(nodes: Nodes, folder: Path, kills: int) -> Figures:
-    """SIGKILL random engines in one run, as long as there is something left to do."""
+    """SIGKILL random engines in one run."""
     shards, run, victims = make_shards(SHARDS, rows=ROWS), Run(), list[int]()
     choose = random.Random(0)
     ended = threading.Event()
 
     def kill() -> None:
-        while len(victims) < kills and not ended.wait(SHARDS * ROWS * SECONDS / 2 / (kills + 2)):
-            if found := find_engines():
+        """At random moments, spread over the run by what is done: a new engine takes time to start."""
+        for at in range(kills):
+            while len(run.results) < at * SHARDS // (kills + 1) and not ended.wait(0.02):
+                pass
+            if not ended.wait(choose.uniform(0, ROWS * SECONDS)) and (found := find_engines()):
                 victims.append(choose.choice(found).pid)
                 os.kill(victims[-1], signal.SIGKILL)
 
@@ -76,6 +79,7 @@ def kill_engines(nodes: Nodes, folder: Path, kills: int) -> Figures:
     killer.join()
     run.check(shards)
     begun = Counter(path.name.split("-")[1] for path in folder.glob("began-*"))
+    check(len(victims) == kills, f"{len(victims)} engines were killed")
     check(max(begun.values()) <= 3, f"a shard was begun {max(begun.values())} times")
     return {
         "kills": len(victims),
