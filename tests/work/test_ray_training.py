@@ -60,13 +60,13 @@ def after_checkpoint(spec: TrainSpec, act: Callable[[], None]) -> threading.Thre
     return thread
 
 
+def find_agents() -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if process.name().startswith("ray::Agent")]
+
+
 def find_trainers() -> list[psutil.Process]:
     """torchrun and ranks, of this cluster alone: the nodes of no other test train."""
-    found = []
-    for agent in psutil.process_iter():
-        if agent.name().startswith("ray::Agent"):
-            found += agent.children(recursive=True)
-    return found
+    return [process for agent in find_agents() for process in agent.children(recursive=True)]
 
 
 def test_an_agent_that_is_killed_ends_the_others_and_all_go_on_to_the_same_weights(
@@ -77,8 +77,7 @@ def test_an_agent_that_is_killed_ends_the_others_and_all_go_on_to_the_same_weigh
 
     def kill() -> None:
         trainers.extend(find_trainers())
-        launchers = [process for process in trainers if "icr.work.torchrun" in process.cmdline()]
-        os.kill(launchers[-1].pid, signal.SIGKILL)
+        os.kill(find_agents()[-1].pid, signal.SIGKILL)
 
     killer, watched = after_checkpoint(spec, kill), Run()
     counts = open_training(tmp_path, spec).run(watched)
