@@ -14,6 +14,7 @@ NAMES = (
     "sampling",
     "controller",
     "pool",
+    "cluster",
     "quickstart",
     "judge",
     "audit",

@@ -116,10 +116,16 @@ def measure_processor(name: str) -> Device:
 
 
 def _best(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of TRIES, after one that warms up: others may be at work on this machine."""
+    """Seconds of the fastest of TRIES, after one that warms up.
+
+    They are the processor's, shared out to torch's threads, which all of the work is for: others may be at work on this
+    machine, and a run is not planned for what they leave.
+    """
+    import torch
+
     seconds = []
     for _ in range(TRIES + 1):
-        began = time.perf_counter()
+        began = time.process_time()
         work()
-        seconds.append(time.perf_counter() - began)
+        seconds.append((time.process_time() - began) / torch.get_num_threads())
     return min(seconds[1:])

@@ -72,8 +72,9 @@ class RayPool:
             models: where hosts have models from; None: they see the driver's folders.
         """
         self._folder, self._lanes, self._here, self._models = folder, lanes, here, models
-        bucket = models.uri if models else None
-        self._order = Order(lanes, module, {**pass_on(), **(env or {})}, os.getcwd(), bucket=bucket)
+        self._order = Order(
+            lanes, module, {**pass_on(), **(env or {})}, os.getcwd(), bucket=models.uri if models else None
+        )
         self._hosts = Hosts(folder, count, gpus_each)
         self._places: dict[HostActor, _Places] = defaultdict(_Places)
         self._generations: Counter[tuple[str, int]] = Counter()

@@ -30,6 +30,8 @@ GATHER_SECONDS = 60.0
 PLACE_SECONDS = 20.0
 """How long Ray may take to reserve the nodes: one of them may have ended just now."""
 READY_SECONDS = 120.0
+GIVEN_UP_SECONDS = 600.0
+"""How long there may be no node at all, or none that an agent starts on."""
 STOP_SECONDS = 15.0
 LISTEN_SECONDS = 1.0
 LAST_WORDS_SECONDS = 3.0
@@ -107,7 +109,7 @@ class RayTraining:
     def _gather(self, patience: float) -> None:
         """Reserve nodes and start an agent on each."""
         deadline = time.monotonic() + patience
-        given_up = time.monotonic() + max(patience, READY_SECONDS)
+        given_up = time.monotonic() + GIVEN_UP_SECONDS
         while True:
             found = self._find_addresses()
             count = fit_nodes(len(found), self._spec.train, self._processes)

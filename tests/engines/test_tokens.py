@@ -166,3 +166,13 @@ def test_training_scoring_and_judging_take_text_for_text(tmp_path: Path) -> None
         "1", built_in()["accuracy"].one.text, tuple("12345"), texts, (("language", "German"),), explained=True
     )
     assert prompt_token_ids(make_tokenizer(), wrap_text(judged.prompt(explained=False))).count(end) == 1
+
+
+def test_the_tokenizer_of_a_plan_counts_as_the_engines_does(tiny: Path) -> None:
+    from icr.engines.models import load_counter, load_tokenizer
+
+    one, other = load_counter(tiny, Template()), load_tokenizer(str(tiny), Template())
+    texts = ["Name 3 animals that live in the sea.", "Назовите трёх животных.", "  two  blanks\n\n", "<|im_end|>"]
+    assert [encode_text(one, text) for text in texts] == [encode_text(other, text) for text in texts]
+    messages = wrap_text(texts[0])
+    assert prompt_token_ids(one, messages) == prompt_token_ids(other, messages)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import ClassVar
 
 import pyarrow as pa
@@ -33,6 +34,8 @@ class Sleep(Task):
     """Where the marks of deeds that are done once, and the processes' ids, are kept."""
     seconds: float = 0.0
     slow: float = 1.0
+    counted: bool = False
+    """Whether a file began-NUMBER-… is left each time that a shard is begun."""
 
 
 class Echo(Task):
@@ -48,6 +51,16 @@ class Devices(Task):
     name: ClassVar[str] = "devices"
     lane: ClassVar[str] = "engine"
     model: str = ""
+
+
+class Write(Task):
+    """`samples` responses of `tokens` tokens to each row, at `rate` responses a second."""
+
+    name: ClassVar[str] = "write"
+    lane: ClassVar[str] = "engine"
+    samples: int
+    tokens: int
+    rate: float
 
 
 class Dummy:
@@ -69,6 +82,8 @@ def sleep(state: Dummy, task: Sleep, table: pa.Table, reporter: Reporter) -> pa.
     started = time.time()
     reporter.note("the engine is a dummy")
     rows = table.to_pylist()
+    if task.counted:
+        (folder / f"began-{rows[0]['number']}-{os.getpid()}-{time.time_ns()}").touch()
     for done, row in enumerate(rows):
         reporter.status(f"at {row['number']}")
         reporter.progress(done, len(rows), 10 * done)
@@ -90,6 +105,19 @@ def echo(state: Dummy, task: Echo, table: pa.Table, reporter: Reporter) -> pa.Ta
 
 def devices(state: Dummy, task: Devices, table: pa.Table, reporter: Reporter) -> pa.Table:
     return pa.table({"devices": [os.environ.get("CUDA_VISIBLE_DEVICES")], "model": [task.model]})
+
+
+def write(state: Dummy, task: Write, table: pa.Table, reporter: Reporter) -> pa.Table:
+    """Tables of the size that sampling has: a text and its token ids each."""
+    rows, random = [], Random(table["number"][0].as_py())
+    for done, number in enumerate(table["number"].to_pylist()):
+        reporter.progress(done, table.num_rows, done * task.samples * task.tokens)
+        for sample in range(task.samples):
+            ids = random.choices(range(128_000), k=task.tokens)
+            text = "".join(f"{i % 1000:03d} " for i in ids)[: 4 * task.tokens]
+            rows.append({"number": number, "sample": sample, "response": text, "token_ids": ids})
+        time.sleep(task.samples / task.rate)
+    return pa.Table.from_pylist(rows)
 
 
 def claim(path: Path) -> bool:
@@ -164,4 +192,6 @@ def make_shards(count: int, rows: int = 1, deeds: dict[int, str] | None = None, 
 
 
 if __name__ == "__main__":
-    serve({"sleep": (Sleep, sleep), "echo": (Echo, echo), "devices": (Devices, devices)}, Dummy())
+    serve(
+        {"sleep": (Sleep, sleep), "echo": (Echo, echo), "devices": (Devices, devices), "write": (Write, write)}, Dummy()
+    )

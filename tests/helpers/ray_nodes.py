@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+STORE = 80 * 2**20
 
 
 @dataclass
@@ -20,10 +20,12 @@ class Nodes:
     """A cluster whose second node can be killed and comes back."""
 
     cluster: Any
+    each: dict[str, int]
+    """What a node has."""
     added: list[Any] = field(default_factory=list)
 
     def add(self) -> None:
-        self.added.append(self.cluster.add_node(**NODE))
+        self.added.append(self.cluster.add_node(**self.each))
 
     def restore(self) -> None:
         """The second node is there again."""
@@ -36,7 +38,7 @@ class Nodes:
     @contextmanager
     def another(self, **resources: int) -> Iterator[None]:
         """One more node for a while, with other resources."""
-        node = self.cluster.add_node(**{**NODE, **resources})
+        node = self.cluster.add_node(**{**self.each, **resources})
         try:
             yield
         finally:
@@ -44,11 +46,12 @@ class Nodes:
 
 
 @contextmanager
-def open_nodes(folder: Path) -> Iterator[Nodes]:
+def open_nodes(folder: Path, store: int = STORE) -> Iterator[Nodes]:
     """The cluster, with what processes of this machine need in the environment; it ends with the block.
 
     Args:
         folder: for the cluster's token.
+        store: bytes of each node's object store.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
@@ -60,7 +63,8 @@ def open_nodes(folder: Path) -> Iterator[Nodes]:
         from ray.cluster_utils import Cluster as LocalCluster
 
         ensure_token_if_auth_enabled(create_token_if_missing=True)
-        made = Nodes(LocalCluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False}))
+        each = {"num_cpus": 1, "object_store_memory": store}
+        made = Nodes(LocalCluster(initialize_head=True, head_node_args={**each, "include_dashboard": False}), each)
         made.add()
         patch.setenv("RAY_ADDRESS", made.cluster.address)  # what `auto` means
         yield made

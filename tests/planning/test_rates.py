@@ -9,7 +9,7 @@ import pytest
 
 from icr.base.errors import UserError
 from icr.planning import devices
-from icr.planning.devices import Device, find_device
+from icr.planning.devices import Device, _best, find_device
 from icr.planning.facts import read_parameters
 from icr.planning.lengths import lengths_of_runs
 from icr.planning.plan import estimate
@@ -118,6 +118,19 @@ def test_a_processor_is_measured_in_less_than_a_second_and_once() -> None:
     assert measured.kind == "cpu" and measured.fp32 > 1e9 and measured.bandwidth > 1e8 and measured.memory > 2**30
     assert find_device("cpu", lambda name: HERE) == HERE
     assert find_device(None, lambda name: HERE).name
+
+
+def test_what_other_programs_take_of_the_processor_is_not_counted() -> None:
+    """Waiting is what they cause."""
+    import torch
+
+    def spend() -> None:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.02:
+            pass
+        time.sleep(0.1)
+
+    assert 0.019 <= _best(spend) * torch.get_num_threads() < 0.08
 
 
 def test_this_machines_card_is_found_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

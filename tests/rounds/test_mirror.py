@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from icr.base.bucket import Bucket
+from icr.base.errors import UserError
 from icr.base.rundir import RunDir
+from icr.commands.runs import iterate
 from icr.rounds.mirror import Mirror
+from tests.conftest import Config
+from tests.helpers.inline import run_inline
 
 
 @pytest.fixture
@@ -67,3 +71,22 @@ def test_a_file_of_the_same_size_that_is_newer_here_is_copied(run: RunDir, tmp_p
     os.utime(run.path / "config.yaml", ns=(later, later))
     Mirror(run, far.as_uri(), print).update()
     assert (far / "config.yaml").read_text() == "other.yaml!"
+
+
+def test_iterate_leaves_a_copy_that_can_be_gone_on_from(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = run_inline(monkeypatch)
+    config = tiny_config(tmp_path, rounds=1, prompts={"limit": 2}, judge={"kind": "none"})
+    with pytest.raises(UserError, match="is not the address of a bucket") as error:
+        iterate(str(config), mirror="far/away")
+    assert error.value.where == "--mirror" and not (tmp_path / "run").exists()
+    far, run = tmp_path / "far", tmp_path / "run"
+    iterate(str(config), mirror=far.as_uri())
+    kept = {path.relative_to(run) for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    copied = {path.relative_to(far) for path in far.rglob("*") if path.is_file()}
+    assert copied == {path for path in kept if not {"jobs", "shards"} & set(path.parts)}
+    assert {Path("report.html"), Path("round-1/model/model.safetensors"), Path("round-1/round.json")} <= copied
+    tasks.clear()
+    iterate(str(config), run=far)
+    assert not tasks

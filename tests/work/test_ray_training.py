@@ -60,13 +60,13 @@ def after_checkpoint(spec: TrainSpec, act: Callable[[], None]) -> threading.Thre
     return thread
 
 
+def find_agents() -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if process.name().startswith("ray::Agent")]
+
+
 def find_trainers() -> list[psutil.Process]:
     """torchrun and ranks, of this cluster alone: the nodes of no other test train."""
-    found = []
-    for agent in psutil.process_iter():
-        if agent.name().startswith("ray::Agent"):
-            found += agent.children(recursive=True)
-    return found
+    return [process for agent in find_agents() for process in agent.children(recursive=True)]
 
 
 def test_an_agent_that_is_killed_ends_the_others_and_all_go_on_to_the_same_weights(
@@ -77,8 +77,7 @@ def test_an_agent_that_is_killed_ends_the_others_and_all_go_on_to_the_same_weigh
 
     def kill() -> None:
         trainers.extend(find_trainers())
-        launchers = [process for process in trainers if "icr.work.torchrun" in process.cmdline()]
-        os.kill(launchers[-1].pid, signal.SIGKILL)
+        os.kill(find_agents()[-1].pid, signal.SIGKILL)
 
     killer, watched = after_checkpoint(spec, kill), Run()
     counts = open_training(tmp_path, spec).run(watched)
@@ -114,14 +113,13 @@ def test_what_the_user_has_to_fix_is_not_tried_again_and_other_failures_end(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Run()
-    spec = make_spec(tmp_path / "a", base, random_pairs(7), **SETTINGS)
+    spec = make_spec(tmp_path / "a", base, random_pairs(7), **{**SETTINGS, "nodes": 1})
     bad = spec.model_copy(update={"train": spec.train.model_copy(update={"scheduler": "nonsense"})})
     with pytest.raises(UserError, match="nonsense"):
         open_training(tmp_path, bad).run(watched)
     assert not watched.notes
-    monkeypatch.setattr("icr.work.ray_training.RELAUNCHES", 1)
+    monkeypatch.setattr("icr.work.ray_training.RELAUNCHES", 0)
     spec.data.write_bytes(b"nothing")
-    with pytest.raises(StageFailed, match="the training failed 2 times; the last time") as error:
+    with pytest.raises(StageFailed, match=r"the training failed .*Parquet(?s:.*)round-1-train.log"):
         open_training(tmp_path, spec).run(watched)
-    assert len(watched.notes) == 1 and "Parquet" in str(error.value)
     assert not find_trainers()

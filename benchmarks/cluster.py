@@ -1,0 +1,368 @@
+"""What a cluster loses: engines, drivers and nodes are killed again and again, and what the driver itself costs.
+
+    python -m benchmarks.cluster [--json] [--engine-kills 10] [--driver-kills 20] [PART...]
+
+PART: engines, drivers, stop, stages, store; without one all of them. Two Ray nodes on this machine; engines are dummies
+that sleep, but for `stages`, where a tiny model is sampled from, scored, trained and judged, and a node is killed in
+each of the four. A part that does not hold ends the benchmark with an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from icr.base.progress import Silent
+from icr.config.schema import Cluster
+from icr.work.crew import Limits
+from icr.work.local_pool import Lane, LocalPool
+from icr.work.pool import Pool
+from icr.work.ray_cluster import connect
+from icr.work.ray_pool import RayPool
+from icr.work.shard_queue import Tally
+from icr.work.shards import ShardFolder
+from tests.helpers.dummy_worker import Sleep, Write, make_shards
+from tests.helpers.ray_nodes import ROOT, Nodes, open_nodes
+from tests.helpers.watching import Run
+
+LIMITS = Limits(tries=3, witnesses=2)
+SHARDS, ROWS, SECONDS = 60, 4, 0.25
+"""Of the runs with dummies: sleeping takes 30 s on two engines."""
+GONE_SECONDS = 10.0
+RESPONSES, SAMPLES, TOKENS, SHARD = 7500, 10, 450, 64
+RATE = 242.0
+"""Responses a second of eight H100 by arithmetic, which 150,000 take 618 s."""
+STORE = 2**30
+WAIT = 600.0
+"""No wait here is longer."""
+Figures = dict[str, float]
+
+
+def kill_engines(nodes: Nodes, folder: Path, kills: int) -> Figures:
+    """SIGKILL random engines in one run."""
+    shards, run, victims = make_shards(SHARDS, rows=ROWS), Run(), list[int]()
+    choose = random.Random(0)
+    ended = threading.Event()
+
+    def kill() -> None:
+        """At random moments, spread over the run by what is done: a new engine takes time to start."""
+        for at in range(kills):
+            while len(run.results) < at * SHARDS // (kills + 1) and not ended.wait(0.02):
+                pass
+            if not ended.wait(choose.uniform(0, ROWS * SECONDS)) and (found := find_engines()):
+                victims.append(choose.choice(found).pid)
+                os.kill(victims[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    task = Sleep(folder=str(folder), seconds=SECONDS, counted=True)
+    began = time.monotonic()
+    with open_pool(folder) as pool:
+        wait_until(lambda: len(pool.workers("engine")) == 2)
+        killer.start()
+        run.run(pool, task, shards, LIMITS)
+        ended.set()
+    killer.join()
+    run.check(shards)
+    begun = Counter(path.name.split("-")[1] for path in folder.glob("began-*"))
+    check(len(victims) == kills, f"{len(victims)} engines were killed")
+    check(max(begun.values()) <= 3, f"a shard was begun {max(begun.values())} times")
+    return {
+        "kills": len(victims),
+        "shards": SHARDS,
+        "begun_most": max(begun.values()),
+        "begun_again": sum(count - 1 for count in begun.values()),
+        "seconds": time.monotonic() - began,
+        "undisturbed_seconds": SHARDS * ROWS * SECONDS / 2,
+    }
+
+
+def kill_drivers(nodes: Nodes, folder: Path, kills: int) -> Figures:
+    """SIGKILL the driver at random moments, and start the same command again; once a second one beside it."""
+    choose, gone, refused = random.Random(0), list[float](), 0
+    done = ShardFolder(folder / "shards").path
+    for at in range(kills):
+        process = drive(folder)
+        wait_until(partial(_goes_on, done, len(list(done.glob("*.parquet"))), process))
+        if at == 0:
+            second = drive(folder)
+            check(second.wait(WAIT) == 2, "a second driver was not refused")
+            refused += 1
+        time.sleep(choose.uniform(0, 2 * ROWS * SECONDS / 10))
+        below = [child for host in find("ray::Host") for child in host.children(recursive=True)]
+        process.kill()
+        process.wait()
+        began = time.monotonic()
+        left = psutil.wait_procs(below, timeout=GONE_SECONDS)[1]
+        check(not left, f"{len(left)} processes outlived the driver by {GONE_SECONDS} s")
+        gone.append(time.monotonic() - began)
+    last = drive(folder)
+    check(last.wait(WAIT) == 0, "the last driver failed")
+    shards = make_shards(SHARDS * 10, rows=ROWS)
+    for shard, table in zip(shards, ShardFolder(done).read(shards), strict=True):
+        check(table["double"].to_pylist() == [2 * n for n in shard.table["number"].to_pylist()], "other results")
+    return {"kills": kills, "shards": len(shards), "gone_seconds": max(gone), "second_refused": refused}
+
+
+def drive_here(folder: Path) -> None:
+    """A driver: the same shards as ever; what is there already is not done again."""
+    from icr.base.errors import UserError
+
+    shards = make_shards(SHARDS * 10, rows=ROWS)
+    try:
+        with open_pool(folder) as pool:
+            task = Sleep(folder=str(folder), seconds=SECONDS / 10)
+            ShardFolder(folder / "shards").fill(pool, task, shards, Silent(), Tally(), LIMITS)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def stop_engine(nodes: Nodes, folder: Path) -> Figures:
+    """SIGSTOP an engine in a shard: after so long without a sign of life, the shard is done elsewhere."""
+    silence = 5.0
+    shards, run, stopped = make_shards(12, rows=ROWS), Run(), list[float]()
+
+    def stop() -> None:
+        os.kill(find_engines()[0].pid, signal.SIGSTOP)
+        stopped.append(time.monotonic())
+
+    with open_pool(folder) as pool:
+        wait_until(lambda: len(pool.workers("engine")) == 2)
+        Run().run(pool, Sleep(folder=str(folder)), make_shards(2), LIMITS)
+        timer = threading.Timer(1.5 * SECONDS, stop)
+        timer.start()
+        run.run(pool, Sleep(folder=str(folder), seconds=SECONDS), shards, Limits(silence=silence, tries=3))
+        seconds = time.monotonic() - stopped[0]
+    run.check(shards)
+    check(run.tally.retries == 1 and "no sign of life" in run.retold[0], f"it was not noticed: {run.notes}")
+    check(seconds < silence + 10, f"the shard was done {seconds:.0f} s after its engine was stopped")
+    return {"silence_seconds": silence, "all_done_after_seconds": seconds}
+
+
+def kill_nodes(nodes: Nodes, folder: Path) -> Figures:
+    """A whole round of a tiny model; a node is killed in each stage, and comes back when that was noticed."""
+    config, messages = write_config(folder), folder / "messages.txt"
+    command = [sys.executable, "-m", "icr", "iterate", "--config", str(config), "--cluster", "auto"]
+    run, figures = folder / "run", Figures()
+    began = time.monotonic()
+    with open(messages, "wb") as file:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment())
+    under_way: Mapping[str, Callable[[], bool]] = {
+        "sample": lambda: any(run.glob("round-1/responses/shards/**/*.parquet")),
+        "score": lambda: any(run.glob("round-1/rewards/**/shards/**/*.parquet")) or state(run, "score") == "running",
+        "train": lambda: any(run.glob("round-1/train/checkpoints/*/complete.json")),
+        "judge": lambda: state(run, "judge") == "running" and any(run.glob("round-1/judge/**/*.parquet")),
+    }
+    for stage, begins in under_way.items():
+        wait_until(partial(_has_begun, begins, run, stage, process))
+        check(state(run, stage) != "done" and not ended(process), f"{stage} was over too soon: {messages.read_text()}")
+        said = count_losses(messages)
+        nodes.kill()
+        killed = time.monotonic()
+        wait_until(partial(_is_noticed, messages, said, run, stage))
+        figures[f"{stage}_noticed_seconds"] = time.monotonic() - killed if count_losses(messages) > said else 0.0
+        nodes.restore()
+    check(process.wait(WAIT) == 0, messages.read_text())
+    print(*(line for line in messages.read_text().splitlines() if "note:" in line), sep="\n", file=sys.stderr)
+    return {**figures, "seconds": time.monotonic() - began}
+
+
+def measure_store(nodes: Nodes, folder: Path) -> Figures:
+    """The object store's peak and the driver's share of a CPU, as responses come at the pace of eight H100."""
+    prompts = RESPONSES // SAMPLES
+    shards = make_shards(-(-prompts // SHARD), rows=SHARD)
+    task = Write(samples=SAMPLES, tokens=TOKENS, rate=RATE / 2)
+    with open_pool(folder) as pool:
+        wait_until(lambda: len(pool.workers("engine")) == 2)
+        list(Run().run(pool, Sleep(folder=str(folder)), make_shards(2), LIMITS).results)
+        with watch_store() as peak:
+            began, cpu = time.monotonic(), time.process_time()
+            ShardFolder(folder / "shards").fill(pool, task, shards, Silent(), Tally(), LIMITS)
+            seconds, cpu = time.monotonic() - began, time.process_time() - cpu
+    size = sum(path.stat().st_size for path in (folder / "shards").glob("*.parquet"))
+    check(max(peak) < 300e6, f"the object store held {max(peak) / 1e6:.0f} MB")
+    return {
+        "responses": len(shards) * SHARD * SAMPLES,
+        "seconds": seconds,
+        "store_peak_mb": max(peak) / 1e6,
+        "driver_cpu_seconds": cpu,
+        "driver_percent_of_a_cpu": 100 * cpu / seconds,
+        "written_mb": size / 1e6,
+    }
+
+
+# -- what the parts share
+
+
+@contextmanager
+def open_pool(folder: Path) -> Iterator[Pool]:
+    connect(Cluster(address="auto"))
+    here = LocalPool(folder, {"single": Lane(1)})
+    env = {"PYTHONPATH": str(ROOT)}
+    pool = RayPool(folder, {"engine": Lane(1)}, here, 2, module="tests.helpers.dummy_worker", env=env)
+    try:
+        yield pool
+    finally:
+        pool.stop()
+
+
+@contextmanager
+def watch_store() -> Iterator[list[int]]:
+    """Looks at all nodes' object stores now and then; yields bytes in use."""
+    import ray
+    from ray._private.internal_api import node_stats
+
+    seen, ended = [0], threading.Event()
+
+    def look() -> None:
+        nodes = [(n["NodeManagerAddress"], n["NodeManagerPort"]) for n in ray.nodes() if n["Alive"]]
+        while not ended.wait(0.2):
+            found = [node_stats(address, port, False).store_stats.object_store_bytes_used for address, port in nodes]
+            seen.append(sum(found))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+    check(len(seen) > 1, "the object stores could not be looked at")
+
+
+def write_config(folder: Path) -> Path:
+    """Of a small run: a tiny policy and reference, trained on two nodes and judged by a tiny local judge."""
+    import yaml
+
+    from tests.conftest import write_prompts
+    from tests.helpers.tiny_models import make_tiny_model
+
+    models = {name: str(make_tiny_model(folder / name, context=2048)) for name in ("policy", "reference", "judge")}
+    train, heldout = write_prompts(folder / "train", range(1, 31)), write_prompts(folder / "heldout", range(41, 81))
+    settings = {"backend": "transformers", "precision": "fp32", "n": 4, "max_tokens": 48, "shard_size": 2}
+    config = {
+        "run": str(folder / "run"),
+        "rounds": 1,
+        "models": {"policy": models["policy"], "reference": models["reference"]},
+        "prompts": {"path": str(train), "languages": ["en", "es", "ru"]},
+        "sampling": settings,
+        "reward": {"precision": "fp32"},
+        "train": {"nodes": 2, "processes": 1, "micro_batch_size": 1, "batch_size": 4, "epochs": 4, "save_steps": 4}
+        | {"precision": "fp32", "deepspeed": "none", "learning_rate": 1e-3},
+        "judge": {"kind": "local", "model": models["judge"], "prompts": str(heldout), "max_tokens": 48},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _goes_on(done: Path, before: int, process: subprocess.Popen[bytes]) -> bool:
+    return len(list(done.glob("*.parquet"))) > before or ended(process)
+
+
+def _has_begun(begins: Callable[[], bool], run: Path, stage: str, process: subprocess.Popen[bytes]) -> bool:
+    return begins() or state(run, stage) == "done" or ended(process)
+
+
+def _is_noticed(messages: Path, said: int, run: Path, stage: str) -> bool:
+    return count_losses(messages) > said or state(run, stage) == "done"
+
+
+def state(run: Path, stage: str) -> str:
+    file = run / "round-1" / "round.json"
+    return str(json.loads(file.read_text())["stages"].get(stage, {}).get("state", "")) if file.is_file() else ""
+
+
+def count_losses(messages: Path) -> int:
+    return messages.read_text().count(" again, because")
+
+
+def drive(folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "benchmarks.cluster", "--drive", str(folder)]
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "ICR_RATES": "none", "ICR_JUDGE_CACHE": "none"}
+
+
+def find(name: str) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if process.name().startswith(name)]
+
+
+def find_engines() -> list[psutil.Process]:
+    """Workers, without their guards."""
+    below = [child for host in find("ray::Host") for child in host.children(recursive=True)]
+    return [process for process in below if process.is_running() and not is_guard(process)]
+
+
+def is_guard(process: psutil.Process) -> bool:
+    try:
+        return any(part.endswith("guard.py") for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
+
+
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        check(time.monotonic() < deadline, f"waited for {WAIT:.0f} s in vain")
+        time.sleep(0.02)
+
+
+def check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise SystemExit(f"error: {otherwise}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="what a cluster loses, and what its driver costs")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="engines, drivers, stop, stages, store")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument("--engine-kills", type=int, default=10)
+    parser.add_argument("--driver-kills", type=int, default=20)
+    parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.drive:
+        drive_here(args.drive)
+        return
+    parts: dict[str, Callable[[Nodes, Path], Figures]] = {
+        "engines": lambda nodes, folder: kill_engines(nodes, folder, args.engine_kills),
+        "drivers": lambda nodes, folder: kill_drivers(nodes, folder, args.driver_kills),
+        "stop": stop_engine,
+        "stages": kill_nodes,
+        "store": measure_store,
+    }
+    found: dict[str, Figures] = {}
+    with tempfile.TemporaryDirectory() as name, open_nodes(Path(name), STORE) as nodes:
+        for part in args.parts or parts:
+            folder = Path(name) / part
+            folder.mkdir()
+            found[part] = parts[part](nodes, folder)
+            if not args.json:
+                print(f"{part}: " + ", ".join(f"{key} {value:.4g}" for key, value in found[part].items()), flush=True)
+    if args.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
