@@ -161,7 +161,7 @@ class RLOOTrainer(Checkpointed, trl_rloo.RLOOTrainer):
         with adapted.disable_adapter():
             return self._logps(self.policy, batch)
 
-    def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         """Samples of the policy as it is, and the advantage of each (`loops.rloo`)."""
         prompts, answers, _ = self._generate([row["prompt_ids"] for row in inputs])
         texts = [self.read(ids)[0] for ids in answers]
@@ -222,7 +222,7 @@ class RLOOTrainer(Checkpointed, trl_rloo.RLOOTrainer):
         size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         training = self.policy.training
-        self.policy.eval()
+        self.policy.eval()  # type: ignore[no-untyped-call]
         found: list[HeldOutSample] = []
         with torch.random.fork_rng(devices):
             torch.manual_seed(request_seed(self.args.seed, self.state.global_step, "", "held-out", rank))

@@ -23,6 +23,7 @@ PASSED_ON = {
     "icr/rounds/templates.py",
     "icr/work/launch.py",
     "icr/work/pool.py",
+    "loops/rl.py",
     "loops/train.py",
 }
 """Files with a call that passes on a message made elsewhere, or one of transformers."""

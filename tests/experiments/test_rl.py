@@ -67,6 +67,7 @@ def write(folder: Path, name: str, /, **changes: Any) -> Path:
         "policy": str(folder / "policy"),
         "reward": {"model": str(folder / "rm"), "precision": "fp32"},
         "prompts": {"path": str(folder / "prompts"), "languages": ["es", "ru"]},
+        "max_kl": 60,
         "sampling": {"n": 8, "max_tokens": 8},
         "heldout": {"prompts": 8, "every": 8, "samples": 4, "reward_models": {"other": str(folder / "other")}},
         "train": TRAIN,
@@ -95,7 +96,7 @@ def test_the_score_rises_and_everything_measured_is_so(
     assert result["training"]["samples"] == 20 * 4 * 8 and not result["training"]["stopped_by_kl"]
     rise = result["rise"]["reward"]
     assert rise["low"] > 0 and rise["prompts"] == 8
-    assert measured[0]["kl"] == measured[0]["kl_se"] == 0 and 0 < measured[-1]["kl"] < 20
+    assert measured[0]["kl"] == measured[0]["kl_se"] == 0 and 0 < measured[-1]["kl"] < 60
     steps = read_metrics(run / "metrics.jsonl")
     assert [row["step"] for row in steps] == list(range(1, 21)) and steps[-1]["epoch"] == 5
     assert steps[0]["kl"] == 0 and steps[-1]["reward"] > steps[0]["reward"]
@@ -151,11 +152,11 @@ def check_scores(folder: Path, samples: list[dict[str, Any]], column: str) -> No
 
 def test_it_stops_when_the_kl_is_above_its_bound(folder: Path, inline: list[str]) -> None:
     """The policy of the measurement before is the result."""
-    result = train(write(folder, "bound", max_kl=1.5, heldout={"every": 1, "reward_models": {}}))
+    result = train(write(folder, "bound", max_kl=4.5, heldout={"every": 1, "reward_models": {}}))
     measured = {row["step"]: row["kl"] for row in read_measurements(folder / "bound")}
     last, step = max(measured), result["training"]["step"]
     assert result["training"]["stopped_by_kl"] and last < 20 and step == last - 1
-    assert measured[last] > 1.5 >= measured[step] and result["last"]["step"] == step
+    assert measured[last] > 4.5 >= measured[step] and result["last"]["step"] == step
     ids = Model(folder / "bound" / "model")
     assert sum(float((a - b).abs().sum()) for a, b in zip(
         ids.model.parameters(), Model(folder / "policy").model.parameters(), strict=True)) > 0  # fmt: skip
