@@ -6,17 +6,8 @@ import subprocess
 import sys
 
 NAMES = (
-    "alpha",
-    "coverage",
-    "scoring",
-    "reward_models",
-    "training",
-    "sampling",
-    "controller",
-    "pool",
-    "quickstart",
-    "judge",
-    "audit",
+    *("alpha", "coverage", "scoring", "reward_models", "training", "sampling", "controller", "pool", "quickstart"),
+    *("judge", "audit"),
 )
 
 if __name__ == "__main__":

@@ -35,12 +35,7 @@ TOLERANCE = 1e-4
 MESSAGES = 85_000
 WORDS = "the whale and shark of every river tell one long story about mountains where animals live in sea".split()  # noqa: SIM905
 TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-SIZES: dict[str, Any] = {
-    "hidden_size": 384,
-    "intermediate_size": 1024,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 6,
-}
+SIZES: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4}
 Talks = Sequence[tuple[Conversation, str]]
 Scores = list[float]
 
