@@ -124,11 +124,14 @@ def find_rows(
     rows += [row for row in ratios if row is not None]
     read = [found.attempt(None, find_judge, given, overrides) for given in judges]
     asked = [judge for judge in read if judge is not None]
-    names: set[str] = set()
-    for name in [row.name for row in rows] + [judge.name for judge in asked]:
-        if name in names:
-            problem = refuse_twice(name, ", ".join([*models, *implicit, *judges]))
-            found.add(problem.what, where=str(problem.where), do=str(problem.do))
-        names.add(name)
+    names = [row.name for row in rows] + [judge.name for judge in asked]
+    found.attempt(None, _check_names, names, ", ".join([*models, *implicit, *judges]))
     found.raise_any()
     return rows, asked
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    """Raises UserError where two rows have one name."""
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise refuse_twice(name, where)
