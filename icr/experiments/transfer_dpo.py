@@ -7,6 +7,7 @@ best and its worst answer (Eq. 10); the policy that gave them is the reference o
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,9 @@ class Preference:
                 facts=facts,
                 name=folder.name,
             )
-            return {**made.counts, "left_out": dropped, "training": train_on_pairs(self.machine, job)}
+            counts = train_on_pairs(self.machine, job)
+            shutil.rmtree(folder / "reference", ignore_errors=True)
+            return {**made.counts, "left_out": dropped, "training": counts}
 
         holds = f"a policy aligned in {target}"
         step = lambda: self._step(model, target)  # noqa: E731

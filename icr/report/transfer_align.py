@@ -20,20 +20,24 @@ def describe_work(config: TransferConfig, counts: Fields) -> str:
     """How much an experiment is, for --dry-run."""
     languages = config.languages
     models = len(languages.sources) + len(config.pools)
-    lines = [f"{models} reward models × {len(languages.targets)} targets"]
+    lines = [f"{_count(models, 'reward model')} × {_count(len(languages.targets), 'target')}"]
     if config.translated:
-        lines.append(f"{len(config.translated)} reward models on translated rows, each × 1 target")
+        lines.append(f"{_count(len(config.translated), 'reward model')} on translated rows, each for one target")
         usd = counts["translation_usd"]
         money = "" if usd is None else f", at most ${usd:.2f}"
         tokens = number(counts["translation_tokens"], 0)
         lines.append(f"{number(counts['translations'], 0)} translations to request: at most {tokens} tokens{money}")
     if "candidates" in counts:
         if "trainings" in counts:
-            lines.append(f"{number(counts['trainings'], 0)} trainings by DPO")
+            lines.append(f"{_count(counts['trainings'], 'training')} by DPO")
         lines.append(f"{number(counts['candidates'], 0)} candidates of at most {number(counts['tokens'], 0)} tokens")
         if counts["questions"]:
             lines.append(f"at most {number(counts['questions'], 0)} questions to judges (icr judge prices one)")
     return "\n".join(lines)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def say_order(of: Fields, target: str, better: str) -> str:

@@ -73,7 +73,7 @@ def test_translated_rows_train_a_model_for_their_target(
         states = [line.split(maxsplit=1) for line in lines[:4]]
         assert states == [["rm-en", "to do"], ["rm-es", "to do"], ["translate-en-es", "to do"],
                           ["rm-en-to-es", "waits for translate-en-es"]]  # fmt: skip
-        assert lines[5] == "1 reward models on translated rows, each × 1 target" and not stub.asked
+        assert lines[5] == "1 reward model on translated rows, each for one target" and not stub.asked
         told = re.match(r"(\d+) translations to request: at most [\d,]+ tokens", lines[6])
         result, failed = run(path)
         assert not failed and inline.count("train") == 3
