@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from icr.config.best_of_n import CandidateSampling
 from icr.config.reward_model import RewardTrain
-from icr.config.schema import Judge
-from icr.config.values import Count, NonNegative, Section, TemplateArguments, Text, Tokens
+from icr.config.schema import Endpoint, Judge, Train
+from icr.config.values import Count, NonNegative, Number, Section, TemplateArguments, Text, Tokens
 
+Variant = Literal["transfer", "translate-train", "pooled"]
 Languages = Annotated[list[Text], Field(min_length=1)]
 
 
@@ -71,6 +72,26 @@ class TransferBestOfN(CandidateSampling):
     """The answers are the best of the first k. Without it: of all n."""
 
 
+class TransferDpo(Section):
+    """DPO from the policy, on its own answers, paired by every reward model: `n` and the other keys of `best_of_n` say
+    how they are sampled."""
+
+    prompts: Text
+    """What the policy answers to be trained on, in every target: not those of `data.prompts`, which are judged."""
+    prompt_limit: Count | None = None
+    """Use only the first N of them."""
+    allow_overlap: bool = False
+    """Allow prompts that are in `data.prompts`, too. Otherwise they are an error."""
+    length_penalty: Literal["fit", "none"] | Number = "none"
+    """As `reward.length_penalty` of a run."""
+    drop_truncated: bool = False
+    """Leave out answers that were cut off at `max_tokens`."""
+    drop_wrong_language: bool = False
+    """Leave out answers that are not in the prompt's language."""
+    train: Train = Train()
+    """The training, with the keys of a run's `train`."""
+
+
 class TransferAlign(Section):
     """What the reward models are used for."""
 
@@ -84,6 +105,23 @@ class TransferAlign(Section):
     """What `judges` compare with the policy's own answers. `best`: the best answers. `all`: every candidate as well,
     from which the expected win rate of the best of k follows for every k."""
     best_of_n: TransferBestOfN
+    dpo: TransferDpo | None = None
+    """A policy for every reward model and target, trained on the best and worst answers by that model."""
+
+
+class TransferTranslator(Endpoint):
+    """Who translates the sources' rows, for `variants: translate-train`. The endpoint keys apply to `kind: openai`."""
+
+    kind: Literal["openai", "local"]
+    """`openai`: any OpenAI-compatible endpoint. `local`: a model on this machine."""
+    model: Text
+    """The model's name at the endpoint, or a hub id, folder or .gguf file."""
+    backend: Literal["auto", "vllm", "transformers"] = "auto"
+    """local: what samples."""
+
+    def named(self, key: str) -> str:
+        """What the user sets a key by."""
+        return f"translator.{key}"
 
 
 class TransferConfig(Section):
@@ -96,10 +134,48 @@ class TransferConfig(Section):
     languages: TransferLanguages
     data: TransferData
     reward_model: TransferModels = TransferModels()
+    variants: Annotated[list[Variant], Field(min_length=1)] | None = None
+    """`transfer`: one reward model each source. `translate-train`: one each source and target, on the source's rows
+    translated into the target. `pooled`: those of `languages.pooled`, or one on all sources. Default: transfer, and
+    pooled if `languages.pooled` has groups."""
+    translator: TransferTranslator | None = None
+    """Who translates, for translate-train."""
     align: TransferAlign | None = None
     """Best of n under every reward model, in every target."""
     judges: list[Judge] = []
     """Who compares the best answers with the policy's own, each with the keys of a run's `judge`."""
+
+    @property
+    def pools(self) -> list[list[str]]:
+        """The groups of languages that share a reward model."""
+        if self.variants is None or "pooled" not in self.variants:
+            return self.languages.pooled
+        return self.languages.pooled or [self.languages.sources]
+
+    @property
+    def translated(self) -> list[tuple[str, str]]:
+        """(source, target) whose rows are translated to train on."""
+        if self.variants is None or "translate-train" not in self.variants:
+            return []
+        languages = self.languages
+        return [(one, other) for other in languages.targets for one in languages.sources if one != other]
+
+    @model_validator(mode="after")
+    def _check_variants(self) -> Self:
+        variants = self.variants or ["transfer"]
+        if len(set(variants)) < len(variants):
+            raise ValueError("variants lists one twice; list each once")
+        if "transfer" not in variants:
+            raise ValueError("the other variants are compared with transfer: add it to variants")
+        if self.variants and self.languages.pooled and "pooled" not in variants:
+            raise ValueError("languages.pooled has groups: add pooled to variants, or remove the groups")
+        if "pooled" in variants and not self.languages.pooled and len(self.languages.sources) < 2:
+            raise ValueError("pooled needs two sources: add one, or remove pooled from variants")
+        if "translate-train" in variants and self.translator is None:
+            raise ValueError("translate-train needs a translator: add translator: {kind: …, model: …}")
+        if self.translator is not None and "translate-train" not in variants:
+            raise ValueError("translator is for translate-train: add it to variants, or remove translator")
+        return self
 
     @model_validator(mode="after")
     def _check_align(self) -> Self:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from eval.reward_models.flat import make_csv, without_lists
 from eval.reward_models.scoring import Measured, Scorer, measure
@@ -19,8 +19,9 @@ from icr.config.load import dump_config
 from icr.config.transfer import TransferConfig
 from icr.experiments.cells import Cell, Outcome, list_states, run_cells
 from icr.experiments.transfer_align import Alignment
+from icr.experiments.transfer_dpo import Preference
 from icr.experiments.transfer_gains import compare_with_accuracy, describe_gains
-from icr.experiments.transfer_matrix import make_matrix
+from icr.experiments.transfer_matrix import compare_variants, make_matrix
 from icr.experiments.transfer_plan import (
     Inputs,
     ModelCell,
@@ -29,12 +30,15 @@ from icr.experiments.transfer_plan import (
     plan_models,
     refuse_pattern,
 )
+from icr.experiments.transfer_translate import Translations
 from icr.work.machine import Machine
+from prompts.preferences.make import Rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 CONFIG, TABLES = "experiment.yaml", "tables"
+NONE: Fields = {"cells": []}
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,14 @@ def plan_transfer(config: TransferConfig, machine: Machine) -> Planned:
     assert config.run is not None
     models = plan_models(config)
     inputs = check_experiment(config, models)
-    cells: list[Cell] = [ModelCell(model, inputs.models[model.name], machine) for model in models]
+    cells: list[Cell] = [ModelCell(model, inputs.models.get(model.name), machine) for model in models]
+    plain = len(config.languages.sources) + len(config.pools)
+    cells[plain:plain] = Translations(config, machine).cells()
     if inputs.align is not None:
-        cells += Alignment(config, Path(config.run).resolve(), inputs.align, machine).cells(models)
+        made = config, Path(config.run).resolve(), inputs.align, machine
+        cells += Alignment(*made).cells(models)
+        if config.align is not None and config.align.dpo is not None:
+            cells += Preference(*made).cells(models)
     return Planned(models, inputs, cells)
 
 
@@ -61,22 +70,40 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
     """The state of every cell, and how much work the whole experiment is. Nothing is done.
 
     Returns:
-        Name → state, and counts: `candidates`, `tokens` (of them, at most) and `questions` to judges (at most).
+        Name → state, and counts: `translations` that are still to be requested, with `translation_tokens` (at most)
+        and `translation_usd`; `trainings` by DPO; `candidates`, `tokens` (of them, at most) and `questions` to judges
+        (at most).
 
     Raises:
         ConfigError: everything that is wrong.
     """
-    plan = plan_transfer(config, make_machine(config, Path(config.run or "").resolve(), console, ()))
-    counts: Fields = {}
+    machine = make_machine(config, Path(config.run or "").resolve(), console, ())
+    plan = plan_transfer(config, machine)
+    states, counts = list_states(plan.cells), Fields()
+    if config.translated:
+        todo = [name for name, state in states.items() if state != "done"]
+        expected = Translations(config, machine).estimate(todo)
+        counts |= {"translations": expected.calls, "translation_usd": expected.usd}
+        counts |= {"translation_tokens": expected.prompt_tokens + expected.completion_tokens}
     if config.align is not None and plan.inputs.align is not None:
         best, prompts = config.align.best_of_n, sum(map(len, plan.inputs.align.prompts.values()))
         orders = [2 if judge.config.orders == "both" else 1 for judge in plan.inputs.align.judges]
-        counts = {
+        answered = sum(
+            len(prompts) * model.serves(target)
+            for target, prompts in plan.inputs.align.prompts.items() for model in plan.models
+        )  # fmt: skip
+        counts |= {
             "candidates": prompts * best.n,
             "tokens": prompts * best.n * best.max_tokens,
-            "questions": prompts * (len(plan.models) + (best.n if config.align.judged == "all" else 0)) * sum(orders),
+            "questions": (answered + (prompts * best.n if config.align.judged == "all" else 0)) * sum(orders),
         }
-    return list_states(plan.cells), counts
+        if config.align.dpo is not None:
+            trained = sum(map(len, plan.inputs.align.training.values()))
+            counts["trainings"] = sum(model.serves(t) for t in config.languages.targets for model in plan.models)
+            counts["candidates"] += trained * best.n + answered  # one answer of each trained policy to a judged prompt
+            counts["tokens"] = counts["candidates"] * best.max_tokens
+            counts["questions"] *= 2
+    return states, counts
 
 
 def make_machine(config: TransferConfig, run: Path, console: Console, keep_fds: Sequence[int]) -> Machine:
@@ -139,7 +166,8 @@ def _measure(
         kept = run / "steps" / "accuracy" / "scores" / identify_model(str(place)).replace("/", "_")[:40]
         scorer = Scorer(machine, str(place), machine.precision("auto"), kept, model.name)
         try:
-            found[model.source] = measure(scorer, inputs.data.kind, inputs.rows, inputs.data.train)
+            rows = cast(Rows, [row for row in inputs.rows if model.serves(row["lang"])])
+            found[model.source] = measure(scorer, inputs.data.kind, rows, inputs.data.train)
         except IcrError as error:
             outcome.failed[f"accuracy of {model.name}"] = error
     return found
@@ -150,11 +178,14 @@ def _describe(
 ) -> Fields:
     targets, sources = config.languages.targets, [model.source for model in plan.models]
     result = make_matrix(measured, targets, sources)
+    if config.translated:
+        by_target = {t: {s: of[t] for s, of in measured.items() if t in of} for t in targets}
+        result["variants"] = compare_variants(by_target, config.translated, "accuracy")
     result["failed"] = {name: str(error) for name, error in outcome.failed.items()}
     result["waiting"], result["left"] = outcome.waiting, outcome.left
     if plan.inputs.align is not None:
         judges = [judge.name for judge in plan.inputs.align.judges]
-        result |= describe_gains(run / "steps", sources, targets, judges, outcome.done)
+        result |= describe_gains(run / "steps", sources, targets, judges, outcome.done, config.translated)
         result["orders"] = compare_with_accuracy(result)
     return result
 
@@ -168,9 +199,22 @@ def _write_tables(result: Fields, folder: Path) -> None:
         for by, of in {"accuracy": result, **result.get("judges", {})}.items()
         for target, found in of["targets"].items() for source in found["order"]
     ]  # fmt: skip
-    verdicts = [{"judge": judge, **cell} for judge, of in result.get("judges", {}).items() for cell in of["cells"]]
+    verdicts = [
+        {"judge": judge, "method": method, **cell}
+        for judge, of in result.get("judges", {}).items()
+        for method, found in {"best-of-n": of, "dpo": of.get("dpo", NONE)}.items()
+        for cell in found["cells"]
+    ]
     tables = {
         "accuracy": result["cells"],
+        "variants": [
+            *result.get("variants", []),
+            *(
+                {"judge": judge, **row}
+                for judge, of in result.get("judges", {}).items()
+                for row in of.get("variants", [])
+            ),
+        ],
         "ranks": ranks,
         "score_increase": result.get("increase", []),
         "best_of_k": result.get("best_of_k", []),

@@ -17,13 +17,18 @@ from eval.xalpaca.items import read_items
 from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows
 from icr.experiments.best_answers import RESULT, Scored, read_scores
-from icr.experiments.transfer_matrix import compare_orders, rank_targets
+from icr.experiments.transfer_matrix import compare_orders, compare_variants, rank_targets
 
 WIN_RATE = "win_rate"
 
 
 def describe_gains(
-    steps: Path, sources: Sequence[str], targets: Sequence[str], judges: Sequence[str], done: Collection[str]
+    steps: Path,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    judges: Sequence[str],
+    done: Collection[str],
+    translated: Sequence[tuple[str, str]] = (),
 ) -> Fields:
     """Everything that the finished cells say.
 
@@ -31,14 +36,17 @@ def describe_gains(
         steps: RUN/steps.
         sources, targets, judges: of the experiment.
         done: names of the finished cells.
+        translated: as for `compare_variants`.
 
     Returns:
         `increase`, a row for each chooser, target and scorer; `best_of_k`, a row for each chooser, target and k;
         `expected_wins`, a row for each judge of all candidates, chooser, target and k;
-        `judges`, for each judge its `cells`, `targets` (ranks) and `agreement` between targets; `same_order`, how
+        `judges`, for each judge its `cells`, `targets` (ranks), `agreement` between targets, `variants` with
+        translations, and under `dpo` the same of policies trained by DPO; `same_order`, how
         often two judges order two sources alike.
     """
-    found = {judge: _read_verdicts(steps, judge, sources, targets, done) for judge in judges}
+    found = {judge: _read_verdicts(steps, f"judge-{judge}", sources, targets, done) for judge in judges}
+    trained = {judge: _read_verdicts(steps, f"judge-{judge}-dpo", sources, targets, done) for judge in judges}
     return {
         "increase": [row for target in targets for row in _increases(steps, sources, target, done)],
         "best_of_k": [
@@ -57,7 +65,11 @@ def describe_gains(
             if f"scores-{source}-on-{target}" in done
             for row in _expected(steps, judge, source, target)
         ],
-        "judges": {judge: _judge(measured, targets) for judge, measured in found.items()},
+        "judges": {
+            judge: _judge(measured, targets, translated)
+            | ({"dpo": _judge(trained[judge], targets, translated)} if any(trained[judge].values()) else {})
+            for judge, measured in found.items()
+        },
         "same_order": [
             {"judges": [a, b], "share": _alike(found[a], found[b], targets)} for a, b in combinations(judges, 2)
         ],
@@ -130,16 +142,16 @@ def _expected(steps: Path, judge: str, source: str, target: str) -> list[Fields]
 
 
 def _read_verdicts(
-    steps: Path, judge: str, sources: Sequence[str], targets: Sequence[str], done: Collection[str]
+    steps: Path, cell: str, sources: Sequence[str], targets: Sequence[str], done: Collection[str]
 ) -> dict[str, dict[str, Measured]]:
-    """Target → source → win rates and the preference of every prompt that any source was judged on."""
+    """Target → source → win rates and the preference of every prompt that any source was judged on.
+
+    Args:
+        cell: the beginning of the cells' names: judge-JUDGE, or judge-JUDGE-dpo.
+    """
     found: dict[str, dict[str, Measured]] = {}
     for target in targets:
-        of = {
-            source: steps / f"judge-{judge}-{source}-{target}"
-            for source in sources
-            if f"judge-{judge}-{source}-{target}" in done
-        }
+        of = {source: steps / f"{cell}-{source}-{target}" for source in sources if f"{cell}-{source}-{target}" in done}
         preferences = {
             source: read_items(read_rows(verdicts_folder(folder, "xalpaca") / f"{target}.parquet")).preferences
             for source, folder in of.items()
@@ -156,14 +168,17 @@ def _read_verdicts(
     return found
 
 
-def _judge(measured: Mapping[str, Mapping[str, Measured]], targets: Sequence[str]) -> Fields:
+def _judge(
+    measured: Mapping[str, Mapping[str, Measured]], targets: Sequence[str], translated: Sequence[tuple[str, str]]
+) -> Fields:
     """What one judge says."""
     cells = [
         {"source": source, "target": target, **{key: of.figures.get(key) for key in KEYS}}
         for target in targets
         for source, of in measured[target].items()
     ]
-    return {"cells": cells, **rank_targets(measured, WIN_RATE)}
+    variants = {"variants": compare_variants(measured, translated, WIN_RATE)} if translated else {}
+    return {"cells": cells, **rank_targets(measured, WIN_RATE), **variants}
 
 
 KEYS = ("n", WIN_RATE, "win_rate_interval", "lc_win_rate", "unscored", "identical", "position_bias", "mean_length",

@@ -38,8 +38,9 @@ def make_matrix(
         {"source": source, "target": target, **_cell(measured[source][target].figures)}
         for source in sources
         for target in targets
+        if target in measured[source]
     ]
-    by_target = {target: {source: measured[source][target] for source in sources} for target in targets}
+    by_target = {t: {source: measured[source][t] for source in sources if t in measured[source]} for t in targets}
     return {
         "sources": sources,
         "missing": [source for source in planned if source not in measured],
@@ -68,6 +69,36 @@ def rank_targets(measured: Mapping[str, Mapping[str, Measured]], value: str) -> 
             if len([source for source in ranked[one] if source in ranked[other]]) > 1
         ],
     }
+
+
+def compare_variants(
+    measured: Mapping[str, Mapping[str, Measured]], translated: Sequence[tuple[str, str]], value: str
+) -> list[Fields]:
+    """Monolingual against transfer against translate-train, for each source and target.
+
+    Args:
+        measured: target → source → its figures, and what is right of each row; as for `rank_targets`.
+        translated: (source, target) with a model on translated rows, which is called SOURCE-to-TARGET.
+        value: the figure; in percent, of which `right` is the mean.
+
+    Returns:
+        For each: the three figures, and the differences of two on the rows that both have scored, with 95 % intervals
+        by a bootstrap over groups; None where a model is missing.
+    """
+    rows = []
+    for source, target in translated:
+        of = measured.get(target, {})
+        names = {"monolingual": target, "transfer": source, "translate_train": f"{source}-to-{target}"}
+        there = {variant: of[name] for variant, name in names.items() if name in of}
+        row: Fields = {"source": source, "target": target, "value": value}
+        row |= {variant: there[variant].figures.get(value) if variant in there else None for variant in names}
+        for one, other in (("monolingual", "transfer"), ("transfer", "translate_train"),
+                           ("monolingual", "translate_train")):  # fmt: skip
+            key, both = f"{other}_minus_{one}", one in there and other in there
+            found = compare_rights(there[one].right, there[other].right, there[one].groups) if both else {}
+            row |= {key: found.get("difference"), f"{key}_interval": found.get("difference_interval")}
+        rows.append(row)
+    return rows
 
 
 def _cell(figures: Fields) -> Fields:

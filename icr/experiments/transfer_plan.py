@@ -21,9 +21,13 @@ from icr.engines.folders import locate
 from icr.experiments.cells import Note
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.reward_model import read_finished, train_on
+from icr.experiments.transfer_translate import check_translator, translated_rows
 from icr.languages import check_languages
 from icr.work.machine import Machine
+from loops.checks import check_train
+from loops.data import Split
 from prompts.load import Prompt, load_prompts
+from prompts.overlap import find_overlap
 from prompts.preferences.make import PreferenceData, Rows, load_data
 
 
@@ -32,13 +36,21 @@ class ModelPlan:
     """A reward model of the experiment."""
 
     name: str
-    """Of its cell: rm-en, rm-de+en."""
+    """Of its cell: rm-en, rm-de+en, rm-en-to-es."""
     languages: list[str]
+    """Of the rows that it is trained on, as people wrote them."""
     config: RewardModelConfig
+    target: str | None = None
+    """The language that these rows are translated into; it is measured there alone."""
 
     @property
     def source(self) -> str:
-        return "+".join(self.languages)
+        """Of its row in a matrix."""
+        return "+".join(self.languages) + (f"-to-{self.target}" if self.target else "")
+
+    def serves(self, target: str) -> bool:
+        """Whether it is measured in a language."""
+        return self.target in (None, target)
 
     @property
     def folder(self) -> Path:
@@ -65,6 +77,8 @@ class AlignInputs:
     prompts: Mapping[str, Sequence[Prompt]]
     """By target."""
     judges: Sequence[Judging]
+    training: Mapping[str, Sequence[Prompt]]
+    """By target, of DPO; empty without it."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +89,35 @@ class Inputs:
     rows: Rows
     """That every model is measured on."""
     models: Mapping[str, RewardInputs]
-    """By the name of the cell."""
+    """By the name of the cell; of models on translated rows none, as the rows are not there yet."""
     align: AlignInputs | None
 
 
 def plan_models(config: TransferConfig) -> list[ModelPlan]:
-    """The reward models, those of one language first."""
+    """The reward models: those of one language first, then the pooled ones, then those on translated rows."""
     assert config.run is not None
-    models, of = [], config.reward_model
-    for languages in [*([code] for code in config.languages.sources), *config.languages.pooled]:
-        name = f"rm-{'+'.join(languages)}"
-        data = config.data.model_dump(include={"limit", "mix"})
-        made = RewardModelConfig.model_validate(
-            {
-                **of.model_dump(exclude={"train"}),
-                "train": of.train.model_dump(exclude_unset=True),
-                "run": str(Path(config.run) / "steps" / name),
-                "base": config.base,
-                "data": {"path": config.data.preferences, "languages": languages, **data},
-            }
-        )
-        models.append(ModelPlan(name, languages, made))
+    models = [
+        ModelPlan(name, languages, _plan_model(config, name, config.data.preferences, languages))
+        for languages in [*([code] for code in config.languages.sources), *config.pools]
+        for name in [f"rm-{'+'.join(languages)}"]
+    ]
+    for source, target in config.translated:
+        name, rows = f"rm-{source}-to-{target}", translated_rows(config, source, target)
+        models.append(ModelPlan(name, [source], _plan_model(config, name, str(rows), [target]), target))
     return models
+
+
+def _plan_model(config: TransferConfig, name: str, path: str, languages: list[str]) -> RewardModelConfig:
+    of = config.reward_model
+    return RewardModelConfig.model_validate(
+        {
+            **of.model_dump(exclude={"train"}),
+            "train": of.train.model_dump(exclude_unset=True),
+            "run": str(Path(config.run or "") / "steps" / name),
+            "base": config.base,
+            "data": {"path": path, "languages": languages, **config.data.model_dump(include={"limit", "mix"})},
+        }
+    )
 
 
 def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inputs:
@@ -111,7 +132,9 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
     rows: Rows = []
     if data is not None:
         rows = found.attempt(rows, select_rows, data, "validation", targets, "languages.targets")
-    inputs = {model.name: found.attempt(None, check_inputs, model.config, data) for model in models}
+    inputs = {m.name: found.attempt(None, check_inputs, m.config, data) for m in models if m.target is None}
+    if config.translator is not None:
+        found.attempt(None, check_translator, config)
     align = found.attempt(None, _check_align, config) if config.align is not None else None
     found.raise_any()
     assert data is not None
@@ -130,19 +153,44 @@ def _check_align(config: TransferConfig) -> AlignInputs:
     template = config.align.chat_template
     if template and not Path(template).is_file():
         found.add(f"file {template} not found", where="align.chat_template", do="check the path")
-    prompts = {}
-    for lang in config.languages.targets:
-        limit = config.data.prompt_limit
-        prompts[lang] = found.attempt(
-            [], load_prompts, config.data.prompts, [lang], limit=limit, key="data.prompts", pivot=""
-        )
+    prompts = _load_prompts(config, config.data.prompts, config.data.prompt_limit, "data.prompts", found)
+    training = found.attempt({}, _check_dpo, config, prompts) if config.align.dpo else {}
     judges = [found.attempt(None, _check_judge, judge) for judge in config.judges]
     names = [judge.name for judge in judges if judge is not None]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         do = "name each judge once, and give models of one name folders of other names"
         found.add(f"two judges are called {', '.join(twice)}", where="judges", do=do)
     found.raise_any()
-    return AlignInputs(policy, prompts, [judge for judge in judges if judge is not None])
+    return AlignInputs(policy, prompts, [judge for judge in judges if judge is not None], training)
+
+
+def _load_prompts(
+    config: TransferConfig, path: str, limit: int | None, key: str, found: Collector
+) -> dict[str, Sequence[Prompt]]:
+    """By target."""
+    return {
+        lang: found.attempt([], load_prompts, path, [lang], limit=limit, key=key, pivot="")
+        for lang in config.languages.targets
+    }
+
+
+def _check_dpo(config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]) -> dict[str, Sequence[Prompt]]:
+    """The prompts that are trained on, by target. Raises ConfigError with every problem."""
+    assert config.align is not None and config.align.dpo is not None
+    found, dpo = Collector(), config.align.dpo
+    prompts = _load_prompts(config, dpo.prompts, dpo.prompt_limit, "align.dpo.prompts", found)
+    both = find_overlap([p for of in prompts.values() for p in of], [p for of in judged.values() for p in of])
+    if both and not dpo.allow_overlap:
+        counts = ", ".join(f"{lang} {len(ids)}" for lang, ids in both.items())
+        do = "name other prompts (icr prompts split makes both), or set align.dpo.allow_overlap: true"
+        what = f"prompts that are judged are also trained on: {counts}"
+        found.add(what, where="align.dpo.prompts and data.prompts", do=do)
+    found.attempt(None, check_train, dpo.train)
+    micro = 1 if dpo.train.micro_batch_size == "auto" else dpo.train.micro_batch_size
+    processes = 1 if dpo.train.processes == "auto" else dpo.train.processes
+    found.attempt(0, Split(dpo.train.batch_size, micro, processes * dpo.train.nodes).accumulation)
+    found.raise_any()
+    return prompts
 
 
 def _check_judge(judge: Judge) -> Judging:
@@ -157,14 +205,18 @@ def _check_judge(judge: Judge) -> Judging:
     return Judging(name.removesuffix(".gguf"), judge, models)
 
 
-def plan_candidates(config: TransferConfig, target: str) -> BestOfNConfig:
-    """The sampling of one target, as `icr best-of-n` has it."""
+def plan_candidates(config: TransferConfig, target: str, *, training: bool = False) -> BestOfNConfig:
+    """The sampling of one target, as `icr best-of-n` has it; `training`: of the prompts of DPO."""
     align = config.align
     assert align is not None and config.data.prompts is not None
+    path, limit = config.data.prompts, config.data.prompt_limit
+    if training:
+        assert align.dpo is not None
+        path, limit = align.dpo.prompts, align.dpo.prompt_limit
     return BestOfNConfig.model_validate(
         {
             "model": align.policy or config.base,
-            "prompts": {"path": config.data.prompts, "languages": [target], "limit": config.data.prompt_limit},
+            "prompts": {"path": path, "languages": [target], "limit": limit},
             "chat_template": align.chat_template,
             "template_arguments": align.template_arguments,
             "sampling": align.best_of_n.model_dump(exclude={"k"}),
@@ -177,21 +229,27 @@ class ModelCell:
     """The training of a reward model; its record is its own."""
 
     plan: ModelPlan
-    inputs: RewardInputs
+    inputs: RewardInputs | None
+    """None: of rows that are translated first."""
     machine: Machine
-    needs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.plan.name
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (f"translate-{self.plan.languages[0]}-{self.plan.target}",) if self.plan.target else ()
+
     def done(self) -> bool:
         """From these data and settings: any other model has no place in the matrix."""
         folder = self.plan.folder
-        return (folder / "model").is_dir() and read_finished(folder, self.plan.config, self.inputs) is not None
+        if not (folder / "model").is_dir():
+            return False
+        return read_finished(folder, self.plan.config, self.inputs or check_inputs(self.plan.config)) is not None
 
     def do(self, note: Note) -> None:
-        train_on(self.machine, self.plan.config, self.inputs)
+        train_on(self.machine, self.plan.config, self.inputs or check_inputs(self.plan.config))
 
 
 def refuse_pattern(only: str, names: Sequence[str]) -> UserError:

@@ -15,6 +15,7 @@ from icr.report import plots
 from icr.report.numbers import between, number
 from icr.report.page import environment
 from icr.report.transfer_align import conclude_gains, curves, gain_tables, say_order
+from icr.report.transfer_variants import DIFFERENCES, variant_rows, variant_tables
 
 NOTHING: Fields = {"judges": {}, "orders": [], "same_order": [], "waiting": {}, "failed": {}}
 """Of an experiment without `align`."""
@@ -51,7 +52,10 @@ def transfer_tables(result: Fields) -> RenderableType:
     for source in result["sources"]:
         cells = []
         for target in targets:
-            cell, ranks = by[source, target], result["targets"][target].get("ranks", {})
+            cell, ranks = by.get((source, target)), result["targets"][target].get("ranks", {})
+            if cell is None:
+                cells.append("–")
+                continue
             rank = f" ({ranks[source]})" if source in ranks else ""
             cells.append(f"{number(cell['accuracy'])}{rank}\n{between(cell['accuracy_interval'])}")
         table.add_row(source, *cells)
@@ -62,7 +66,14 @@ def transfer_tables(result: Fields) -> RenderableType:
     lines = [*conclude(result), *conclude_gains(result), *(f"{name}: no model" for name in result["missing"])]
     lines += [f"{name}: not run, it waits for {need}" for name, need in result.get("waiting", {}).items()]
     lines += [f"{name}: not run (--only)" for name in result.get("left", [])]
-    return Group(table, *gain_tables(result), Text("\n".join(lines)))
+    return Group(table, *variant_tables(result), *gain_tables(result), Text("\n".join(lines)))
+
+
+def _by_place(result: Fields) -> dict[tuple[str, str], Fields]:
+    """(source, target) → its cell; one without figures where a model is not measured in a language."""
+    found = {(cell["source"], cell["target"]): cell for cell in result["cells"]}
+    every = [(source, target) for source in result["sources"] for target in result["targets"]]
+    return {place: found.get(place, {"accuracy": None}) for place in every}
 
 
 def write_transfer_page(result: Fields, run: Path) -> Path:
@@ -79,9 +90,11 @@ def write_transfer_page(result: Fields, run: Path) -> Path:
         .get_template("transfer.html.j2")
         .render(
             result={**NOTHING, **result},
-            cells={(cell["source"], cell["target"]): cell for cell in result["cells"]},
+            cells=_by_place(result),
             conclusions=[*conclude(result), *conclude_gains(result)],
             curves=curves(result),
+            variants=variant_rows(result),
+            differences=DIFFERENCES,
             own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
             share=share,
             dark=DARK,

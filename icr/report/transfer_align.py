@@ -19,13 +19,25 @@ Cells = Mapping[tuple[str, str], Fields]
 def describe_work(config: TransferConfig, counts: Fields) -> str:
     """How much an experiment is, for --dry-run."""
     languages = config.languages
-    models = len(languages.sources) + len(languages.pooled)
-    lines = [f"{models} reward models × {len(languages.targets)} targets"]
-    if counts:
+    models = len(languages.sources) + len(config.pools)
+    lines = [f"{_count(models, 'reward model')} × {_count(len(languages.targets), 'target')}"]
+    if config.translated:
+        lines.append(f"{_count(len(config.translated), 'reward model')} on translated rows, each for one target")
+        usd = counts["translation_usd"]
+        money = "" if usd is None else f", at most ${usd:.2f}"
+        tokens = number(counts["translation_tokens"], 0)
+        lines.append(f"{number(counts['translations'], 0)} translations to request: at most {tokens} tokens{money}")
+    if "candidates" in counts:
+        if "trainings" in counts:
+            lines.append(f"{_count(counts['trainings'], 'training')} by DPO")
         lines.append(f"{number(counts['candidates'], 0)} candidates of at most {number(counts['tokens'], 0)} tokens")
         if counts["questions"]:
             lines.append(f"at most {number(counts['questions'], 0)} questions to judges (icr judge prices one)")
     return "\n".join(lines)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def say_order(of: Fields, target: str, better: str) -> str:
@@ -59,6 +71,8 @@ def conclude_gains(result: Fields) -> list[str]:
     for judge, of in result.get("judges", {}).items():
         for target, found in of["targets"].items():
             lines.append(f"{judge}, {say_order(found, target, 'align with')}")
+        for target, found in of.get("dpo", {}).get("targets", {}).items():
+            lines.append(f"{judge}, after DPO, {say_order(found, target, 'align with')}")
     for row in result.get("orders", []):
         if row["tau"] is not None:
             told = f"τ {number(row['tau'], 2)} over {len(row['sources'])} sources"
@@ -82,6 +96,10 @@ def gain_tables(result: Fields) -> list[RenderableType]:
         ranks = {target: found.get("ranks", {}) for target, found in of["targets"].items()}
         told = f"win rate by {judge}: best answers against the policy's own, in percent"
         found += [Text(told), _matrix(of["cells"], sources, "win_rate", ranks)]
+        if dpo := of.get("dpo"):
+            ranks = {target: found.get("ranks", {}) for target, found in dpo["targets"].items()}
+            told = f"win rate by {judge}: after DPO on the model's pairs against the policy, in percent"
+            found += [Text(told), _matrix(dpo["cells"], sources, "win_rate", ranks)]
     return found
 
 

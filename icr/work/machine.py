@@ -31,12 +31,14 @@ from icr.work.ray_training import RayTraining, trains_on_cluster
 from icr.work.shard_queue import Tally, run_shards
 from icr.work.shards import ShardFolder, cut_table
 from icr.work.torchrun import start_command
+from icr.work.translating import run_translation
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from icr.work.runner import Counts
     from loops.spec import TrainSpec
+    from prompts.translator import TranslatorJob
 
 ON_CPU = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """Environment of a training on a CPU: the C library keeps the memory of large tensors for the next step's. To give it
@@ -255,16 +257,25 @@ class Machine:
         folders = dict(zip(names, made["folder"].to_pylist(), strict=True))
         return {model: folders.get(name, name) for model, name in fetched.items()}
 
+    def _rest(self) -> None:
+        """Give the GPUs' memory to a process that is none of the pool's."""
+        if self.gpus and self._started:
+            for lane in ("engine", "scorer"):
+                self.pool.rest(lane)
+            self._awake = None
+
+    def translate(self, job: TranslatorJob, module: str) -> None:
+        """Run a job of translation, or go on with it. Raises as `icr.work.translating.run_translation`."""
+        self._rest()
+        run_translation(job, module, self._console, self._keep_fds)
+
     def train(self, spec: TrainSpec, label: str, name: str | None = None) -> Counts:
         """Run a training; on several processes or nodes under torchrun, on several nodes of a cluster by its agents.
 
         Args:
             name: of its log and specification; None: that of the folder around its own.
         """
-        if self.gpus and self._started:
-            for lane in ("engine", "scorer"):
-                self.pool.rest(lane)
-            self._awake = None
+        self._rest()
         name = f"{name or spec.work.parent.name}-train"
         spec = spec.model_copy(update={"events": self.folder / "jobs" / f"{name}.events"})
         path = self.folder / "jobs" / f"{name}.json"

@@ -33,7 +33,7 @@ def killed(
     training = write_config(folder / "rm", make_encoder(folder / "base"), data, train=TRAIN)
     transfer = experiment(folder, tiny_pair[0])
     jobs = {
-        "x": Job(command=["transfer", str(transfer)], calm=str(folder / "x-calm"), killed=str(folder / "x"), kills=8,
+        "x": Job(command=["transfer", str(transfer)], calm=str(folder / "x-calm"), killed=str(folder / "x"), kills=10,
                  training=4, longest=2.5, inline=True),
         "rm": Job(command=["rm", "train", str(training)], calm=str(folder / "rm-calm"), killed=str(folder / "rm-run"),
                   kills=1, training=1, longest=1.0, inline=False),
@@ -53,7 +53,14 @@ def experiment(folder: Path, policy: Path) -> Path:
             "prompts": str(write_prompts(folder / "prompts", range(1, 7))),
         },
         "reward_model": {"train": TRAIN},
-        "align": {"policy": str(policy), "best_of_n": sampling},
+        "align": {
+            "policy": str(policy),
+            "best_of_n": sampling,
+            "dpo": {
+                "prompts": str(write_prompts(folder / "trained", range(11, 19))),
+                "train": {key: value for key, value in TRAIN.items() if key != "validation_steps"},
+            },
+        },
         "judges": [{"kind": f"{folder / 'judges.py'}:Longer"}],
     }
     (folder / "x.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -92,7 +99,7 @@ def test_an_experiment_that_is_killed_ends_with_the_same_tables(killed: tuple[Pa
     assert "win_rates.csv" in tables and tables == sorted(file.name for file in (other / "tables").iterdir())
     for name in tables:
         assert (one / "tables" / name).read_bytes() == (other / "tables" / name).read_bytes(), name
-    for name in ("rm-en", "rm-es"):
+    for name in ("rm-en", "rm-es", "dpo-en-es", "dpo-es-es"):
         assert same_weights(one / "steps" / name / "model", other / "steps" / name / "model")
     check_trainings(other)
     assert not [file for file in other.rglob("*") if file.name == "shards" or file.suffix == ".tmp"]

@@ -17,7 +17,7 @@ from icr.base.files import read_json
 from icr.commands.main import app
 from icr.config.load import load_section
 from icr.config.transfer import TransferConfig
-from icr.experiments import transfer_align
+from icr.experiments import transfer_candidates
 from icr.experiments.transfer import run_transfer
 from icr.experiments.transfer_gains import increase_of
 from icr.experiments.transfer_matrix import compare_orders
@@ -175,14 +175,14 @@ def test_win_rates_of_every_k_when_judges_see_all_candidates(
 def test_a_cell_that_fails_is_shown_and_the_others_go_on(
     made: dict[str, Any], tmp_path: Path, inline: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score = transfer_align.score_candidates
+    score = transfer_candidates.score_candidates
 
     def fail(folder: Path, *rest: Any) -> Any:
         if folder.name == "scores-en-on-ru":
             raise StageFailed("the worker ended")
         return score(folder, *rest)
 
-    monkeypatch.setattr(transfer_align, "score_candidates", fail)
+    monkeypatch.setattr(transfer_candidates, "score_candidates", fail)
     config, folder = load(tmp_path, made), tmp_path / "run"
     result, failed = run(config)
     assert list(failed) == ["scores-en-on-ru"]
@@ -192,7 +192,7 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(
     page = Page(write_transfer_page(result, folder).read_text(encoding="utf-8"))
     assert_sound(page)
     assert "failed: the worker ended" in page.text and "waits for scores-en-on-ru" in page.text
-    monkeypatch.setattr(transfer_align, "score_candidates", score)
+    monkeypatch.setattr(transfer_candidates, "score_candidates", score)
     before = len(inline)
     status = transfer_status(folder, held=False)
     of = {cell.cell: cell for cell in status.cells}

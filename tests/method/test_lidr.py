@@ -185,7 +185,7 @@ def test_the_rest_of_a_round_takes_lidr_pairs(make: Any, tiny_pair: tuple[Path, 
     assert translated(response_text("en", 1, 0), "Spanish") in page  # among the examples
     assert "is not there" not in page
     specs: list[Any] = []
-    monkeypatch.setattr(context.machine, "train", lambda spec, label: specs.append(spec) or {})
+    monkeypatch.setattr(context.machine, "train", lambda spec, label, name: specs.append(spec) or {})
     train(context)
     assert specs[0].facts.pairs == {"en": 6, "es": 6, "ru": 6} and specs[0].facts.alpha == {}
     assert len(read_rows(specs[0].data)) == 18

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,10 +12,10 @@ import pyarrow as pa
 from icr.base.conversation import load_conversation
 from icr.base.files import read_json, write_table
 from icr.base.progress import Reporter
-from icr.config.schema import Config
+from icr.config.schema import Config, Train
 from icr.engines.precision import Numerics, computing, weights_of
 from icr.engines.sizes import measure_checkpoint
-from icr.engines.templates import Template
+from icr.engines.templates import Arguments, Template
 from icr.rounds.stages.measure import sum_fitting
 from icr.rows import PAIRS, read_pairs
 from icr.work.pool import Task
@@ -26,6 +27,7 @@ from loops.spec import CardFacts, TrainSpec
 
 if TYPE_CHECKING:
     from icr.rounds.context import Context
+    from icr.work.machine import Machine
     from icr.work.runner import Counts
 
 ENGLISH = pa.schema([("prompt", pa.string()), ("chosen", pa.string()), ("rejected", pa.string())])
@@ -126,60 +128,91 @@ def train(context: Context) -> Counts:
 
 
 def _train(context: Context, config: Config, model: str, pairs: Path, facts: CardFacts) -> Counts:
-    """Score the pairs under the training reference, which is `model` itself, then train it."""
-    from loops.data import reference_numerics
-
-    folder = context.round.train
-    precision = context.machine.precision(config.train.precision)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
-    data = folder / "data.parquet"
-    numerics = training_numerics(config.train)
-    size = measure_checkpoint(model)
-    if size is not None and not context.round.model.exists():
-        there = folder_size(folder / "checkpoints") + folder_size(folder / "best")
-        check_disk(estimate_disk(config.train, size), folder, there)
-    if not context.round.model.exists() and not (data.exists() and reference_numerics(data) == numerics):
-        _write_data(context, config, model, pairs, data, numerics)
-    template = config.models.chat_template
-    spec = TrainSpec(
-        model=model,
-        data=data,
-        output=context.round.model,
-        work=folder,
-        events=Path(),
+    """The round's training, of `model`, which is also its reference."""
+    facts = facts.model_copy(update={"base": context.name_of(model), "reference": context.name_of(context.reference)})
+    job = PairTraining(
         objective=config.objective,
         train=config.train.model_copy(update={"report_to": "none"}),  # icr.rounds.tracker reports the whole run
-        chat_template=Path(template) if template else None,
+        model=model,
+        pairs=pairs,
+        output=context.round.model,
+        work=context.round.train,
+        key=context.step.key,
+        shard_size=context.shard_size,
+        batch_tokens=config.reward.batch_tokens,
+        chat_template=config.models.chat_template,
         template_arguments=config.models.template_arguments,
-        facts=facts.model_copy(
-            update={
-                "objective": config.objective,
-                "base": context.name_of(model),
-                "reference": context.name_of(context.reference),
-                "settings": config.train.model_dump(mode="json"),
-            }
-        ),
+        facts=facts,
     )
-    return context.machine.train(spec, f"training ({config.objective})")
+    return train_on_pairs(context.machine, job)
 
 
-def _write_data(context: Context, config: Config, model: str, pairs: Path, data: Path, numerics: Numerics) -> None:
+@dataclass(frozen=True)
+class PairTraining:
+    """A training on pairs, wherever they come from."""
+
+    objective: str
+    train: Train
+    model: str
+    """That is trained, and the training's reference: a folder."""
+    pairs: Path
+    """A table of `icr.rows.PAIRS`."""
+    output: Path
+    work: Path
+    key: str
+    """Of the step: unfinished reference log-probs are kept by it."""
+    shard_size: int
+    batch_tokens: int
+    """In one forward pass of the reference."""
+    chat_template: str | None
+    template_arguments: Arguments
+    facts: CardFacts
+    name: str | None = None
+    """As for `Machine.train`."""
+
+
+def train_on_pairs(machine: Machine, job: PairTraining) -> Counts:
+    """Score the pairs under the training reference, which is the model itself, then train it. Returns its counts."""
+    from loops.data import reference_numerics
+
+    train = job.train.model_copy(update={"precision": machine.precision(job.train.precision)})
+    data, numerics, size = job.work / "data.parquet", training_numerics(train), measure_checkpoint(job.model)
+    if size is not None and not job.output.exists():
+        there = folder_size(job.work / "checkpoints") + folder_size(job.work / "best")
+        check_disk(estimate_disk(train, size), job.work, there)
+    if not job.output.exists() and not (data.exists() and reference_numerics(data) == numerics):
+        _write_data(machine, job, train, data, numerics)
+    made = {"objective": job.objective, "settings": train.model_dump(mode="json")}
+    spec = TrainSpec(
+        model=job.model,
+        data=data,
+        output=job.output,
+        work=job.work,
+        events=Path(),
+        objective=job.objective,
+        train=train,
+        chat_template=Path(job.chat_template) if job.chat_template else None,
+        template_arguments=job.template_arguments,
+        facts=job.facts.model_copy(update=made),
+    )
+    return machine.train(spec, f"training ({job.objective})", job.name)
+
+
+def _write_data(machine: Machine, job: PairTraining, train: Train, data: Path, numerics: Numerics) -> None:
     """The training's data file: the objective's rows, with what its reference says of them."""
     from loops.data import write_training_data
     from loops.families import family_of
     from loops.objective import make_objective
 
-    settings = config.train
-    objective = make_objective(config.objective, beta=settings.beta, nll_weight=settings.nll_weight)
-    rows = read_pairs(pairs)
-    requests = objective.reference_requests(rows, seed=settings.seed)
+    objective = make_objective(job.objective, beta=train.beta, nll_weight=train.nll_weight)
+    rows = read_pairs(job.pairs)
+    requests = objective.reference_requests(rows, seed=train.seed)
     table = pa.table(
         {"prompt_ids": [p for p, _ in requests], "response_ids": [r for _, r in requests]}, schema=REQUESTS
     )
-    task = ReferenceTask(model=model, numerics=numerics, batch_tokens=config.reward.batch_tokens)
-    shards = cut_table(table, context.shard_size)
-    folder = context.shard_folder(data.parent / "reference") / numerics
-    tables, _ = context.machine.fill(folder, task, shards, "reference log-probs")
+    task = ReferenceTask(model=job.model, numerics=numerics, batch_tokens=job.batch_tokens)
+    folder = data.parent / "reference" / job.key[:16] / numerics
+    tables, _ = machine.fill(folder, task, cut_table(table, job.shard_size), "reference log-probs")
     sums = [math.nan if logp is None else logp for t in tables for logp in t["logp"].to_pylist()]
-    trained_on = objective.dataset(rows, sums, seed=settings.seed)
+    trained_on = objective.dataset(rows, sums, seed=train.seed)
     write_training_data(data, trained_on, family_of(objective).columns, numerics)

@@ -1,0 +1,190 @@
+"""DPO inside `icr transfer`: every reward model pairs the policy's own answers to a target's prompts, and the policy is
+trained on the pairs.
+
+This is how Hong et al. (arXiv 2410.18027) align with a reward model of another language. The pair of a prompt is its
+best and its worst answer (Eq. 10); the policy that gave them is the reference of DPO (Eq. 11).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.reward_models.scoring import short_name
+from icr.base.content import hash_file, identify_model
+from icr.base.errors import UserError
+from icr.base.fields import Fields
+from icr.base.files import read_rows, write_rows
+from icr.base.shown import show_path
+from icr.config.best_of_n import BestOfNConfig
+from icr.config.load import flatten
+from icr.config.schema import Reward
+from icr.config.transfer import TransferConfig, TransferDpo
+from icr.experiments.best_answers import CandidateScore
+from icr.experiments.candidates import TOO_LONG, describe_sampling, sample_candidates
+from icr.experiments.cells import Cell, Recorded
+from icr.experiments.transfer_candidates import TargetCandidates, write_first
+from icr.experiments.transfer_plan import AlignInputs, ModelPlan
+from icr.pairs import PairResult, build_pairs
+from icr.reward_table import reward_language
+from icr.rewards import Score
+from icr.rounds.stages.train import PairTraining, train_on_pairs
+from icr.rows import PAIRS, Response
+from icr.work.machine import Machine
+from icr.work.settings import OPERATIONAL, USES
+from icr.work.steps import Step
+from loops.spec import CardFacts
+
+METHOD = "Aligned by DPO on its base's own answers: the best and the worst of each prompt by a reward model."
+LOGITS = "logits of a reward model"
+"""What the rewards measure."""
+ANSWERS = "answers"
+"""In the folder of a trained policy's answers: the same in AlpacaEval's form."""
+OWN = ("prompts", "prompt_limit", "allow_overlap", "train")
+"""Keys of `align.dpo` that do not decide which pairs are made of scored answers."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What the cells of DPO share."""
+
+    config: TransferConfig
+    run: Path
+    inputs: AlignInputs
+    machine: Machine
+
+    @property
+    def dpo(self) -> TransferDpo:
+        assert self.config.align is not None and self.config.align.dpo is not None
+        return self.config.align.dpo
+
+    @property
+    def candidates(self) -> TargetCandidates:
+        """The answers that are trained on."""
+        made = self.config, self.run, self.inputs.policy, self.inputs.training, self.machine
+        return TargetCandidates(*made, training=True)
+
+    def cells(self, models: Sequence[ModelPlan]) -> list[Cell]:
+        """In an order in which they can be done: samples, scores, trainings, answers, verdicts."""
+        of, targets = self.candidates, self.config.languages.targets
+        both = [(model, target) for target in targets for model in models if model.serves(target)]
+        generator = f"{short_name(self.inputs.policy)}-dpo-by"
+        return [
+            *(of.samples(target) for target in targets),
+            *(of.scores(model, target) for model, target in both),
+            *(self._training(model, target) for model, target in both),
+            *(self._answers(model, target) for model, target in both),
+            *(
+                of.verdicts(
+                    judge, _answers(m, target), f"dpo-{m.source}-{target}", target, f"{generator}-{m.name}", ANSWERS
+                )
+                for judge in self.inputs.judges
+                for m, target in both
+            ),
+        ]
+
+    def _step(self, model: ModelPlan, target: str) -> Step:
+        """What a trained policy depends on."""
+        inputs = {"scores": self.candidates.scoring(model, target).key, "policy": identify_model(self.inputs.policy)}
+        template = self.candidates.plan(target).chat_template
+        if template:
+            inputs["chat template"] = hash_file(Path(template))
+        settings: Fields = {f"align.dpo.{k}": v for k, v in self.dpo.model_dump(exclude=set(OWN)).items()}
+        settings |= {f"align.dpo.train.{k}": v for k, v in flatten(self.dpo.train).items() if _decides(f"train.{k}")}
+        return Step("dpo", inputs, settings)
+
+    def _training(self, model: ModelPlan, target: str) -> Recorded:
+        of = self.candidates
+        folder, scores = of.folder(f"dpo-{model.source}-{target}"), of.scores_name(model, target)
+
+        def work(step: Step) -> Fields:
+            made, dropped = self._pair(model, target)
+            write_rows(folder / "pairs.parquet", made.pairs, PAIRS)
+            config, policy = of.plan(target), self.inputs.policy
+            facts = CardFacts(
+                method=METHOD,
+                tag="dpo",
+                languages=[target],
+                pairs=len(made.pairs),
+                base=show_path(policy, self.run),
+                reference=model.name,
+            )
+            job = PairTraining(
+                objective="dpo",
+                train=self.dpo.train,
+                model=self.machine.folders({policy}, config.chat_template)[policy],
+                pairs=folder / "pairs.parquet",
+                output=folder / "model",
+                work=folder,
+                key=step.key,
+                shard_size=config.sampling.shard_size,
+                batch_tokens=Reward().batch_tokens,
+                chat_template=config.chat_template,
+                template_arguments=config.template_arguments,
+                facts=facts,
+                name=folder.name,
+            )
+            counts = train_on_pairs(self.machine, job)
+            shutil.rmtree(folder / "reference", ignore_errors=True)
+            return {**made.counts, "left_out": dropped, "training": counts}
+
+        holds = f"a policy aligned in {target}"
+        step = lambda: self._step(model, target)  # noqa: E731
+        return Recorded(folder.name, folder, (scores,), step, work, ("pairs.parquet", "model"), holds)
+
+    def _pair(self, model: ModelPlan, target: str) -> tuple[PairResult, Fields]:
+        """Best and worst answer of every prompt, and how many answers were left out for which reason."""
+        of = self.candidates
+        responses: list[Response] = read_rows(of.folder(of.samples_name(target)) / f"{target}.parquet")
+        scored: list[CandidateScore] = read_rows(of.folder(of.scores_name(model, target)) / f"{target}.parquet")
+        found = {(row["prompt_id"], row["sample"]): row["score"] for row in scored}
+        values = [found[row["prompt_id"], row["sample"]] for row in responses]
+        scores = [Score(value, dropped=TOO_LONG if value is None else None) for value in values]
+        names = {"length_penalty", "drop_truncated", "drop_wrong_language"}
+        settings = Reward.model_validate(self.dpo.model_dump(include=names))
+        rewarded = reward_language(responses, scores, settings, target, scale=LOGITS, reasons=[TOO_LONG])
+        made = build_pairs(responses, rewarded.rows)
+        if not made.pairs:
+            why = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in made.counts["dropped"].items() if n)
+            do = "raise align.best_of_n.temperature or n; the answers have to differ"
+            raise UserError(f"no prompt in {target} gives a pair ({why})", where="align.best_of_n", do=do)
+        return made, dict(rewarded.counts["dropped"])
+
+    def _answering(self, model: ModelPlan, target: str) -> tuple[BestOfNConfig, str]:
+        """How the trained policy answers the judged prompts, once each, and the folder that it is in."""
+        policy = str(self.candidates.folder(f"dpo-{model.source}-{target}") / "model")
+        config = TargetCandidates(self.config, self.run, policy, self.inputs.prompts, self.machine).plan(target)
+        once = config.sampling.model_copy(update={"n": 1})
+        return config.model_copy(update={"model": policy, "sampling": once}), policy
+
+    def _answers(self, model: ModelPlan, target: str) -> Recorded:
+        of, prompts = self.candidates, self.inputs.prompts[target]
+        folder = of.folder(_answers(model, target))
+
+        def describe() -> Step:
+            return describe_sampling(*self._answering(model, target), prompts, self.machine)
+
+        def work(step: Step) -> Fields:
+            config, policy = self._answering(model, target)
+            template = of.template(target)
+            counts = sample_candidates(folder, config, policy, prompts, template, step.key, self.machine)
+            named = config.model_copy(update={"model": f"{short_name(self.inputs.policy)}-dpo-by-{model.name}"})
+            write_first(folder / ANSWERS / f"{target}.json", folder / f"{target}.parquet", named)
+            return counts
+
+        needs, files = (
+            (f"dpo-{model.source}-{target}", f"samples-{target}"),
+            (f"{target}.parquet", f"{ANSWERS}/{target}.json"),
+        )
+        return Recorded(folder.name, folder, needs, describe, work, files, f"answers of a policy aligned in {target}")
+
+
+def _answers(model: ModelPlan, target: str) -> str:
+    return f"dpo-answers-{model.source}-{target}"
+
+
+def _decides(key: str) -> bool:
+    """Whether the trained policy depends on a key of `train`."""
+    return USES.get(key) != (OPERATIONAL,)
