@@ -15,6 +15,7 @@ from icr.commands.examples import EXAMPLES
 from icr.commands.help import COMMANDS
 from icr.config.load import find_config, make_config, make_section
 from icr.config.reward_model import RECIPES, RewardModelConfig
+from icr.config.rl import RLConfig
 from icr.config.values import Section
 from icr.languages import check_languages
 from tests.commands.test_docs import ICR, parse
@@ -67,7 +68,7 @@ def test_groups() -> None:
     options, output = text.index("\nOptions:\n"), text.index("\nOutput:\n")
     assert options < text.index("--config CONFIG") < output < text.index("--json") < text.index("\nExamples:\n")
     assert "--set KEY=VALUE" in text and "--rounds N" in text and "[at least 1]" in text
-    assert "[OPTIONS] MODEL...\n" in shown("rm eval") and "[OPTIONS] [MODEL]...\n" in shown("rm look")
+    assert "[OPTIONS] SOURCE...\n" in shown("rm data") and "[OPTIONS] [MODEL]...\n" in shown("rm look")
     translate = shown("prompts translate")
     assert translate.index("\nEndpoint:\n") < translate.index("--budget USD") < translate.index("\nOutput:\n")
     listed = [name for names in COMMANDS.values() for name in names]
@@ -103,6 +104,9 @@ def overridden(change: str, words: list[str]) -> None:
     if words[1] == "rm":
         section: type[Section] = RewardModelConfig
         make_section(section, {"base": "org/model", "data": {"path": "data"}}, [change])
+    elif words[1] == "rl":
+        prompts = {"path": "p", "languages": ["es"]}
+        make_section(RLConfig, {"policy": "org/sft", "reward": {"model": "org/rm"}, "prompts": prompts}, [change])
     else:
         models = {"policy": "org/aligned", "reference": "org/sft"}
         make_config({"models": models, "prompts": {"path": "p", "languages": ["en", "es"]}}, [change])
