@@ -118,9 +118,6 @@ def _controller(
     run_dir, console = RunDir(Path(resolved.run)), stderr()
     page = LivePage(run_dir, lambda line: console.print(f"  note: {line}", highlight=False, markup=False))
     updates = [page.update]
-    if planned:
-        start = Start(run_dir, resolved, inputs, lambda line: console.print(line, highlight=False, markup=False))
-        updates.append(start.update)
 
     def after_stage() -> None:
         """`icr iterate` writes the page itself when nothing is left."""
@@ -130,6 +127,10 @@ def _controller(
 
     controller = Controller(run_dir, resolved, inputs, console, after_stage=after_stage)
     try:
+        if planned:
+            controller.prepare()  # workers import while the plan is made
+            start = Start(run_dir, resolved, inputs, lambda line: console.print(line, highlight=False, markup=False))
+            updates.append(start.update)
         yield controller
     finally:
         controller.close()
