@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from eval.judges.wording import PLACEHOLDER, Wording
 from icr.base.conversation import Conversation, Role, dump_conversation, is_plain
@@ -147,10 +147,17 @@ def _reply(labels: tuple[str, ...], explained: bool) -> str:
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Put `values` in place of {name}, in one pass: what is put in is never searched and may hold "{name}" itself."""
 
-    def put(match: re.Match[str]) -> str:
-        return values[match[2]] if match[2] else f"{{{match[1]}}}"
+    return "".join(values[part] if named else part for part, named in _parts(text))
 
-    return PLACEHOLDER.sub(put, text)
+
+@lru_cache(64)
+def _parts(text: str) -> tuple[tuple[str, bool], ...]:
+    """A template in pieces: (what stays as it is, False) and (name, True). Thousands of questions share one."""
+    found, end = list[tuple[str, bool]](), 0
+    for match in PLACEHOLDER.finditer(text):
+        found += [(text[end : match.start()], False), (match[2], True) if match[2] else (f"{{{match[1]}}}", False)]
+        end = match.end()
+    return (*found, (text[end:], False))
 
 
 def _cut(text: str, limit: int | None) -> str:

@@ -125,9 +125,6 @@ def _controller(
     page = LivePage(run_dir, lambda line: console.print(f"  note: {line}", highlight=False, markup=False))
     updates = [page.update]
     copy = Mirror(run_dir, mirror, lambda line: console.print(f"  {line}", markup=False)) if mirror else None
-    if planned:
-        start = Start(run_dir, resolved, inputs, lambda line: console.print(line, highlight=False, markup=False))
-        updates.append(start.update)
     if copy:
         updates.append(copy.update)
 
@@ -139,6 +136,10 @@ def _controller(
 
     controller = Controller(run_dir, resolved, inputs, console, after_stage=after_stage)
     try:
+        if planned:
+            controller.prepare()  # workers import while the plan is made
+            start = Start(run_dir, resolved, inputs, lambda line: console.print(line, highlight=False, markup=False))
+            updates.append(start.update)
         yield controller
         if copy:
             copy.update()  # of what was written after the last stage

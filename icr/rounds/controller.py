@@ -81,8 +81,7 @@ class Controller:
             self._sweep()
             asked = config.train.processes
             fds, processes = [self._lock.fd], None if asked == "auto" else asked
-            sampling = config.sampling
-            parallel, memory = sampling.tensor_parallel, sampling.gpu_memory
+            parallel, memory = config.sampling.tensor_parallel, config.sampling.gpu_memory
             self.machine = Machine(run.path, console, fds, processes, parallel, memory, config.cluster)
             self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
             self._settle()
@@ -91,7 +90,7 @@ class Controller:
         except BaseException:
             self._lock.release()
             raise
-        self._folders: dict[str, str] = {}
+        self._folders, self._prepared = dict[str, str](), False
         self._borrow, self._measured, self._after_stage = borrow, measured, after_stage
         self._tracker = Tracker(run, config, self.machine.note)
 
@@ -171,8 +170,11 @@ class Controller:
                 do="fix the file, or start a new run from a finished round's model with --from",
             ) from error
 
-    def iterate(self) -> None:
-        """Run everything that is not done yet."""
+    def prepare(self) -> None:
+        """Check what config and machine have to agree on, and have workers import what they need. Once a command."""
+        if self._prepared:
+            return
+        self._prepared = True
         check_batch(self.config, self.machine.processes(self.config.train) * self.config.train.nodes)
         check_count(self.config.sampling.tensor_parallel, self.machine.gpus)
         for note in self.inputs.notes:
@@ -181,6 +183,10 @@ class Controller:
             if self.machine.gpus:
                 check_memory(self.config.sampling, find_gpus())
             self.machine.warm(self.config.sampling.backend)
+
+    def iterate(self) -> None:
+        """Run everything that is not done yet."""
+        self.prepare()
         for number, stage in self.plan.stages():
             if stage == "sample" and self._stops(number):
                 return
@@ -194,8 +200,7 @@ class Controller:
         """Whether the run ends before round `number`, which has not begun, because the one before is worse."""
         if self.config.stop_when == "never" or self.run.round(number).record.stages:
             return False
-        step = is_worse(self.run, number - 1)
-        if step:
+        if step := is_worse(self.run, number - 1):
             self.machine.note(f"stopped before round {number} (stop_when: worse): {step.explain()}")
         return step is not None
 

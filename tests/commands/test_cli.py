@@ -199,6 +199,9 @@ def test_iterate_writes_its_last_page_itself(
         def __init__(self, *of: object, after_stage: Callable[[], None]) -> None:
             self.after_stage, self.left = after_stage, 1
 
+        def prepare(self) -> None:
+            pass
+
         def is_done(self) -> bool:
             return not self.left
 
