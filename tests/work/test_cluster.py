@@ -21,6 +21,7 @@ from icr.work.ray_agent import Launch, meet
 from icr.work.ray_cluster import Nodes, connect, describe_difference
 from icr.work.ray_host import condense
 from icr.work.ray_training import fit_nodes, trains_on_cluster
+from loops.spec import TrainSpec
 from tests.helpers.inline import silent
 
 AUTO = Cluster(address="auto")
@@ -117,6 +118,40 @@ def test_a_launcher_goes_before_the_cluster_and_one_node_trains_where_the_comman
     assert trains_on_cluster(AUTO, Train(nodes=2))
     for cluster, train in ((AUTO, Train(nodes=2, launcher="srun")), (AUTO, Train()), (Cluster(), Train(nodes=2))):
         assert not trains_on_cluster(cluster, train)
+
+
+@pytest.mark.parametrize("launcher", ["", "true"])
+def test_a_training_on_several_nodes_goes_to_the_cluster_after_engines_rest(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+
+    class Training:
+        def __init__(self, run: Path, spec: TrainSpec, name: str, processes: int, *, gpus: bool, env: object) -> None:
+            done.append((run, spec.train.nodes, name, processes, gpus, env))
+
+        def run(self, watcher: object) -> dict[str, object]:
+            return {"steps": 3}
+
+    class Resting:
+        def rest(self, lane: str) -> None:
+            done.append(lane)
+
+    monkeypatch.setattr(machines, "connect", lambda cluster: Nodes((8, 8)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(machines, "RayTraining", Training)
+    machine = Machine(tmp_path, silent(), cluster=AUTO, processes=4 if launcher else None)
+    monkeypatch.setattr(Machine, "pool", Resting())
+    machine._started = True
+    train = Train(nodes=2, launcher=launcher, precision="fp32")
+    at = tmp_path / "round-1"
+    spec = TrainSpec(model="m", data=at, output=at, work=at / "train", events=at, train=train)
+    if launcher:  # as without Ray, which here has no GPU
+        with pytest.raises(UserError, match="this machine, which trains, has none"):
+            machine.train(spec, "train")
+        return
+    assert machine.train(spec, "train") == {"steps": 3}
+    assert done == ["engine", "scorer", (tmp_path, 2, "round-1-train", 8, True, {})]
 
 
 def test_ranks_are_numbered_by_node() -> None:
