@@ -68,7 +68,7 @@ def _accuracy_cells(found: Fields, ratings: bool) -> list[str]:
 
 def differences_table(result: Fields) -> Table:
     """A row per further model and language: its accuracy minus the first model's, on the same rows."""
-    first = next(iter(result["models"]))
+    first = next(iter(result["models"] or result["judges"]))
     table = Table(box=box.SIMPLE_HEAD, caption=f"accuracy minus that of {first}", caption_justify="left")
     for name in ("model", ""):
         table.add_column(name)

@@ -189,6 +189,11 @@ def test_commands_as_typed(made: Made, tmp_path: Path, inline: list[str]) -> Non
     shown = run("rm", "eval", made["rm"], *options, "--quiet")
     assert "good against bad answers to one document; chance is 50 %" in shown and "how often two say the same" in shown
     assert next(line.split()[:3] for line in shown.splitlines() if "Yes" in line) == ["Yes", "en", "6"]
+    two = ["--judge", judge, "--judge", judge.replace("Yes", "First"), "--data", made["pairs"]]
+    shown = run("rm", "eval", *two, "--out", tmp_path / "two", "--quiet")
+    assert "accuracy minus that of Yes" in shown and ["First", "en", "6", "−50.0"] in [
+        line.split()[:4] for line in shown.replace("-50.0", "−50.0").splitlines()
+    ]
     (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "Q", "chosen": "yes", "rejected": "no", "subset": "x"}))
     shown = run("rm", "bench", "--on", tmp_path / "b.jsonl", "--judge", judge, "--out", tmp_path / "bench", "--quiet")
     assert ["Yes", "en", "1", "100.0", "100.0"] in [line.split() for line in shown.splitlines()]
