@@ -184,6 +184,8 @@ def cases() -> Iterator[Case]:
     yield evaluated("an unknown key", "--set=judge.oders=both", "unknown key `judge.oders`", "judge.orders")
     yield evaluated("languages by another way", "--set=languages=[../x]", "'../x'")
     yield evaluated("seeds by a text", "--set=sampling.seed=x", "`sampling.seed`", "--set sampling.seed=x")
+    silver = "rm|translate|DIR/none|--to|xx|--out|DIR/out|--translator|local:./none"
+    yield said("rm translate", silver, "not a folder of preference data", "'xx'", "none not found")
     yield translated("--to=xx", "'xx'")
     yield translated("--to=../x", "'../x'")
     yield translated("--to=", "--to")
