@@ -170,7 +170,7 @@ def test_the_chance_to_be_best_is_shared_by_equals_and_drawn_by_group() -> None:
     assert best_chances([right[:4], right[:4]], groups[:4]) is None  # two groups
 
 
-def test_conclusions_say_what_cannot_be_told_apart() -> None:
+def test_conclusions_say_what_cannot_be_told_apart(tmp_path: Path) -> None:
     groups = [f"g{n}" for n in range(30)]
     good, near, bad = np.ones(30), np.r_[np.zeros(1), np.ones(29)], np.zeros(30)
 
@@ -183,6 +183,8 @@ def test_conclusions_say_what_cannot_be_told_apart() -> None:
         ["en", "es", "de", "vi"],
     )
     assert result["missing"] == ["vi"] and result["targets"]["ru"]["ranks"] == {"en": 1, "es": 2, "de": 3}
+    page = Page(write_transfer_page(result, tmp_path).read_text(encoding="utf-8"))  # of --only: missing, not failed
+    assert "vi: no model yet." in page.text
     [line] = conclude(result)
     assert line.startswith("ru: en is first (best with probability 0.") and line.endswith("es cannot be told from it.")
     for cell in result["cells"]:
