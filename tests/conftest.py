@@ -36,6 +36,7 @@ LONGEST = (
     "test_judge_cli",
     "test_nodes",
     "test_ray_pool",
+    "test_ray_training",
     "test_train_resume",
     "test_train",
 )
