@@ -2,9 +2,8 @@
 
     python -m benchmarks.cluster [--json] [--engine-kills 10] [--driver-kills 20] [PART...]
 
-PART: engines, drivers, stop, stages, store; without one all of them. Two Ray nodes on this machine; engines are dummies
-that sleep, but for `stages`, where a tiny model is sampled from, scored, trained and judged, and a node is killed in
-each of the four. A part that does not hold ends the benchmark with an error.
+PART: engines, drivers, stop, store; without one all of them. Two Ray nodes on this machine; engines are dummies that
+sleep. A part that does not hold ends the benchmark with an error.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -154,34 +153,6 @@ def stop_engine(nodes: Nodes, folder: Path) -> Figures:
     return {"silence_seconds": silence, "all_done_after_seconds": seconds}
 
 
-def kill_nodes(nodes: Nodes, folder: Path) -> Figures:
-    """A whole round of a tiny model; a node is killed in each stage, and comes back when that was noticed."""
-    config, messages = write_config(folder), folder / "messages.txt"
-    command = [sys.executable, "-m", "icr", "iterate", "--config", str(config), "--cluster", "auto"]
-    run, figures = folder / "run", Figures()
-    began = time.monotonic()
-    with open(messages, "wb") as file:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment())
-    under_way: Mapping[str, Callable[[], bool]] = {
-        "sample": lambda: any(run.glob("round-1/responses/shards/**/*.parquet")),
-        "score": lambda: any(run.glob("round-1/rewards/**/shards/**/*.parquet")) or state(run, "score") == "running",
-        "train": lambda: any(run.glob("round-1/train/checkpoints/*/complete.json")),
-        "judge": lambda: state(run, "judge") == "running" and any(run.glob("round-1/judge/**/*.parquet")),
-    }
-    for stage, begins in under_way.items():
-        wait_until(partial(_has_begun, begins, run, stage, process))
-        check(state(run, stage) != "done" and not ended(process), f"{stage} was over too soon: {messages.read_text()}")
-        said = count_losses(messages)
-        nodes.kill()
-        killed = time.monotonic()
-        wait_until(partial(_is_noticed, messages, said, run, stage))
-        figures[f"{stage}_noticed_seconds"] = time.monotonic() - killed if count_losses(messages) > said else 0.0
-        nodes.restore()
-    check(process.wait(WAIT) == 0, messages.read_text())
-    print(*(line for line in messages.read_text().splitlines() if "note:" in line), sep="\n", file=sys.stderr)
-    return {**figures, "seconds": time.monotonic() - began}
-
-
 def measure_store(nodes: Nodes, folder: Path) -> Figures:
     """The object store's peak and the driver's share of a CPU, as responses come at the pace of eight H100."""
     prompts = RESPONSES // SAMPLES
@@ -245,51 +216,8 @@ def watch_store() -> Iterator[list[int]]:
     check(len(seen) > 1, "the object stores could not be looked at")
 
 
-def write_config(folder: Path) -> Path:
-    """Of a small run: a tiny policy and reference, trained on two nodes and judged by a tiny local judge."""
-    import yaml
-
-    from tests.conftest import write_prompts
-    from tests.helpers.tiny_models import make_tiny_model
-
-    models = {name: str(make_tiny_model(folder / name, context=2048)) for name in ("policy", "reference", "judge")}
-    train, heldout = write_prompts(folder / "train", range(1, 31)), write_prompts(folder / "heldout", range(41, 81))
-    settings = {"backend": "transformers", "precision": "fp32", "n": 4, "max_tokens": 48, "shard_size": 2}
-    config = {
-        "run": str(folder / "run"),
-        "rounds": 1,
-        "models": {"policy": models["policy"], "reference": models["reference"]},
-        "prompts": {"path": str(train), "languages": ["en", "es", "ru"]},
-        "sampling": settings,
-        "reward": {"precision": "fp32"},
-        "train": {"nodes": 2, "processes": 1, "micro_batch_size": 1, "batch_size": 4, "epochs": 4, "save_steps": 4}
-        | {"precision": "fp32", "deepspeed": "none", "learning_rate": 1e-3},
-        "judge": {"kind": "local", "model": models["judge"], "prompts": str(heldout), "max_tokens": 48},
-    }
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
 def _goes_on(done: Path, before: int, process: subprocess.Popen[bytes]) -> bool:
     return len(list(done.glob("*.parquet"))) > before or ended(process)
-
-
-def _has_begun(begins: Callable[[], bool], run: Path, stage: str, process: subprocess.Popen[bytes]) -> bool:
-    return begins() or state(run, stage) == "done" or ended(process)
-
-
-def _is_noticed(messages: Path, said: int, run: Path, stage: str) -> bool:
-    return count_losses(messages) > said or state(run, stage) == "done"
-
-
-def state(run: Path, stage: str) -> str:
-    file = run / "round-1" / "round.json"
-    return str(json.loads(file.read_text())["stages"].get(stage, {}).get("state", "")) if file.is_file() else ""
-
-
-def count_losses(messages: Path) -> int:
-    return messages.read_text().count(" again, because")
 
 
 def drive(folder: Path) -> subprocess.Popen[bytes]:
@@ -336,7 +264,7 @@ def check(holds: bool, otherwise: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="what a cluster loses, and what its driver costs")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="engines, drivers, stop, stages, store")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="engines, drivers, stop, store")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--engine-kills", type=int, default=10)
     parser.add_argument("--driver-kills", type=int, default=20)
@@ -349,7 +277,6 @@ def main() -> None:
         "engines": lambda nodes, folder: kill_engines(nodes, folder, args.engine_kills),
         "drivers": lambda nodes, folder: kill_drivers(nodes, folder, args.driver_kills),
         "stop": stop_engine,
-        "stages": kill_nodes,
         "store": measure_store,
     }
     found: dict[str, Figures] = {}
