@@ -143,28 +143,28 @@ def _cell(row: Fields, value: str, rank: int | None, digits: int) -> str:
 
 def rl_table(rows: Sequence[Fields]) -> Table:
     """A row a policy: how much the scores have risen, under its reward model and the target's own, and what it took."""
-    table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", collapse_padding=True)
     for name in ("target", "trained\non"):
         table.add_column(name, no_wrap=True)
-    for name in ("score\nrise", "by the\ntarget's", "KL", "a token", "length", "right\nlanguage", "steps"):
+    for name in ("score\nrise", "by the\ntarget's", "KL", "KL a\ntoken", "length", "right\nlang."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        rises = [_signed(row[key], row[f"{key}_interval"]) for key in ("rise", "rise_by_target")]
-        kl = number(row["kl"], 2) + ("" if row["kl_se"] is None else f"\n± {number(row['kl_se'], 2)}")
+        rises = [_rise(row[key], row[f"{key}_interval"]) for key in ("rise", "rise_by_target")]
+        error = "" if row["kl_se"] is None else f"\n± {number(row['kl_se'], 2)}"
+        kl = f"{number(row['kl'], 2)}{STOPPED if row['stopped_by_kl'] else ''}{error}"
         lengths = f"{number(row['length_before'], 0)} →\n{number(row['length'], 0)}"
         right = " →\n".join(number(100 * row[key], 0) for key in ("right_language_before", "right_language"))
-        steps = f"{row['steps']}{STOPPED if row['stopped_by_kl'] else ''}"
-        table.add_row(
-            row["target"], row["source"], *rises, kl, number(row["kl_per_token"], 3), lengths, right, steps
-        )  # fmt: skip
-    table.caption = "score rise: after − before, 95 % intervals over prompts; KL in nats; length in characters"
+        table.add_row(row["target"], row["source"], *rises, kl, number(row["kl_per_token"], 3), lengths, right)
+    table.caption = (
+        "score rise with 95 % intervals over prompts; KL to the policy before, in nats; length in characters"
+    )
     if any(row["stopped_by_kl"] for row in rows):
         table.caption += f"; {STOPPED} stopped at max_kl"
     return table
 
 
-def _signed(value: float | None, interval: Sequence[float] | None) -> str:
-    shown = "" if interval is None else "\n" + " … ".join(number(x, 2, sign=True) for x in interval)
+def _rise(value: float | None, interval: Sequence[float] | None) -> str:
+    shown = "" if interval is None else "\n" + " … ".join(number(x, 2) for x in interval)
     return number(value, 2, sign=True) + shown
 
 

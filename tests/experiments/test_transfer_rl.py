@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
 from icr.base.errors import ConfigError, StageFailed
@@ -17,6 +18,7 @@ from icr.config.transfer import TransferConfig
 from icr.experiments import rl_process
 from icr.experiments.rl_heldout import read_measurements, read_samples, write_measurement
 from icr.experiments.transfer import CONFIG, list_transfer
+from icr.report.numbers import number
 from icr.report.transfer import write_transfer_page
 from icr.report.transfer_align import describe_work, gain_tables, rl_table
 from icr.report.transfer_status import transfer_status
@@ -115,7 +117,11 @@ def test_a_policy_is_trained_on_the_scores_of_a_reward_model_and_judged(
     page = Page(write_transfer_page(result, folder).read_text(encoding="utf-8"))
     assert_sound(page)
     assert "Win rate by Longer after RLOO" in page.text and "Policies trained by RLOO" in page.text
-    assert rl_table(result["rl"]).row_count == 2 and len(gain_tables(result)) == 10
+    assert len(gain_tables(result)) == 10
+    with (shown := Console(width=80)).capture() as printed:
+        shown.print(rl_table([en, {**ru, "stopped_by_kl": True}]))
+    low, high = (number(x, 2) for x in en["rise_interval"])
+    assert f"{low} … {high}" in printed.get() and f"{number(ru['kl'], 2)}* " in printed.get()
 
     before = len(inline)
     again, _ = run(config)
