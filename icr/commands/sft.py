@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, OutRunOption, SetOption, print_json, stderr
+from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOption, print_json, stderr
 
 
 def sft(
@@ -15,6 +15,7 @@ def sft(
     run: OutRunOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Fine-tune a language model on demonstrations.
 

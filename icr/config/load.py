@@ -28,6 +28,8 @@ PATHS: tuple[Keys, ...] = (
     ("data", "prompts"),
     ("reward_model", "chat_template"),
     ("align", "chat_template"),
+    ("align", "dpo", "prompts"),
+    ("align", "rl", "prompts"),
     ("prompts", "path"),
     ("heldout", "path"),
     ("judge", "prompts"),

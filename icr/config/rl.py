@@ -51,18 +51,24 @@ class RLSampling(Section):
     """Share of a GPU's memory for vLLM, beside the training."""
 
 
-class RLHeldOut(Section):
+class RLMeasuring(Section):
     """What is measured between the steps, on prompts that are not trained on."""
 
-    path: Text | None = None
-    """Held-out prompts. Without it some of `prompts` are held back, in all their languages."""
     prompts: Count = 64
-    """How many. Of `path`: the first N."""
+    """How many prompts are held out."""
     samples: Count = 1
     """Samples per prompt at each measurement."""
     every: Count = 50
     """Optimiser steps between measurements. Before the first step and after the last one is always measured, and at
     once when the KL of a step's own samples is above `max_kl`."""
+
+
+class RLHeldOut(RLMeasuring):
+    """What is measured between the steps, on prompts that are not trained on."""
+
+    path: Text | None = None
+    """Held-out prompts, of which the first are taken. Without it some of `prompts` are held back, in all their
+    languages."""
     reward_models: dict[Text, Text] = {}
     """Name → reward model that scores the held-out samples as well, such as the target language's own. The training
     does not see them."""

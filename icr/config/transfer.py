@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from icr.config.best_of_n import CandidateSampling
 from icr.config.reward_model import RewardTrain
+from icr.config.rl import RLMeasuring, RLSampling, RLTrain
 from icr.config.schema import Endpoint, Judge, Train
-from icr.config.values import Count, NonNegative, Number, Section, TemplateArguments, Text, Tokens
+from icr.config.values import Count, NonNegative, Number, Positive, Section, TemplateArguments, Text, Tokens
 
 Variant = Literal["transfer", "translate-train", "pooled"]
 Languages = Annotated[list[Text], Field(min_length=1)]
@@ -72,9 +73,8 @@ class TransferBestOfN(CandidateSampling):
     """The answers are the best of the first k. Without it: of all n."""
 
 
-class TransferDpo(Section):
-    """DPO from the policy, on its own answers, paired by every reward model: `n` and the other keys of `best_of_n` say
-    how they are sampled."""
+class TrainedPrompts(Section):
+    """What a policy answers to be trained on its answers."""
 
     prompts: Text
     """What the policy answers to be trained on, in every target: not those of `data.prompts`, which are judged."""
@@ -82,6 +82,12 @@ class TransferDpo(Section):
     """Use only the first N of them."""
     allow_overlap: bool = False
     """Allow prompts that are in `data.prompts`, too. Otherwise they are an error."""
+
+
+class TransferDpo(TrainedPrompts):
+    """DPO from the policy, on its own answers, paired by every reward model: `n` and the other keys of `best_of_n` say
+    how they are sampled."""
+
     length_penalty: Literal["fit", "none"] | Number = "none"
     """As `reward.length_penalty` of a run."""
     drop_truncated: bool = False
@@ -90,6 +96,19 @@ class TransferDpo(Section):
     """Leave out answers that are not in the prompt's language."""
     train: Train = Train()
     """The training, with the keys of a run's `train`."""
+
+
+class TransferRL(TrainedPrompts):
+    """RLOO from the policy, against every reward model, with the keys of `icr rl`."""
+
+    max_kl: Positive = 20.0
+    """Nats a sequence: a training stops when the KL to the policy is above it."""
+    beta: NonNegative = 0.1
+    """β of the KL in the reward."""
+    sampling: RLSampling = RLSampling()
+    heldout: RLMeasuring = RLMeasuring()
+    """Of `prompts`, held back in every target. The target's own reward model, where there is one, scores them, too."""
+    train: RLTrain = RLTrain()
 
 
 class TransferAlign(Section):
@@ -107,6 +126,8 @@ class TransferAlign(Section):
     best_of_n: TransferBestOfN
     dpo: TransferDpo | None = None
     """A policy for every reward model and target, trained on the best and worst answers by that model."""
+    rl: TransferRL | None = None
+    """A policy for every reward model and target, trained by RLOO with that model's scores as its reward."""
 
 
 class TransferTranslator(Endpoint):

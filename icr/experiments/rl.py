@@ -132,7 +132,7 @@ def _train(run: Path, config: RLConfig, inputs: RLInputs, machine: Machine) -> F
     rewards = {name: folders[model] for name, model in inputs.rewards.items()}
     for name, folder in rewards.items():  # a hub id may have come just now
         check_classifier(folder, "reward.model" if name == DRIVER else f"heldout.reward_models.{name}")
-    train = plain_train(config)
+    train = plain_train(config.train)
     train = train.model_copy(update={"precision": machine.precision(train.precision)})
     data, dropped, size = run / "data.parquet", run / "dropped.json", measure_checkpoint(str(base))
     if size is not None and not (run / "model").exists():
@@ -177,7 +177,7 @@ def _describe(run: Path, config: RLConfig, inputs: RLInputs) -> CardFacts:
         base=show_path(inputs.policy, run),
         settings={
             "sampling": config.sampling.model_dump(mode="json"),
-            "train": plain_train(config).model_dump(mode="json", exclude=set(UNUSED)),
+            "train": plain_train(config.train).model_dump(mode="json", exclude=set(UNUSED)),
         },
     )
 

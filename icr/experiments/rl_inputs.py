@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from icr.base.content import hash_file, hash_rows, identify_model
-from icr.base.errors import some
+from icr.base.errors import UserError, some
 from icr.base.problems import Collector
 from icr.config.load import flatten
-from icr.config.rl import RLConfig
+from icr.config.rl import RLConfig, RLMeasuring, RLTrain
 from icr.config.schema import Train
 from icr.engines.check import check_located
 from icr.engines.classifier import check_classifier
@@ -44,10 +44,10 @@ class RLInputs:
     heldout: Sequence[Prompt]
 
 
-def plain_train(config: RLConfig) -> Train:
+def plain_train(of: RLTrain) -> Train:
     """The settings of the training as `loops` knows them."""
-    unused = {"warmup_ratio"} if config.train.warmup_steps is not None else set()
-    return Train.model_validate(config.train.model_dump(include=set(Train.model_fields) - unused))
+    unused = {"warmup_ratio"} if of.warmup_steps is not None else set()
+    return Train.model_validate(of.model_dump(include=set(Train.model_fields) - unused))
 
 
 def check_rl(config: RLConfig) -> RLInputs:
@@ -68,19 +68,38 @@ def check_rl(config: RLConfig) -> RLInputs:
     named = {DRIVER: ("reward.model", config.reward.model)}
     named |= {name: (f"heldout.reward_models.{name}", of) for name, of in config.heldout.reward_models.items()}
     rewards = {name: found.attempt("", check_classifier, model, key) for name, (key, model) in named.items()}
-    found.attempt(None, check_train, plain_train(config))
+    found.attempt(None, check_training, config.train, config.sampling.n)
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
-    micro = 1 if config.train.micro_batch_size == "auto" else config.train.micro_batch_size
-    processes = (1 if config.train.processes == "auto" else config.train.processes) * config.train.nodes
-    found.attempt(0, Split(config.train.batch_size * config.sampling.n, micro, processes).accumulation)
     train, heldout = _find_prompts(config, found)
-    if train and len(train) * config.train.epochs < config.train.batch_size:
-        do = "lower train.batch_size or heldout.prompts, or give more prompts or epochs"
-        what = f"{len(train)} prompts to train on are fewer than a batch of {config.train.batch_size}"
-        found.add(what, where="train.batch_size, train.epochs", do=do)
+    if train:
+        found.attempt(None, check_count, train, config.train)
     found.raise_any()
     return RLInputs(policy, rewards, train, heldout)
+
+
+def check_training(train: RLTrain, n: int) -> None:
+    """Whether the settings of a training go together. Raises ConfigError with every problem.
+
+    Args:
+        n: samples a prompt.
+    """
+    found = Collector()
+    found.attempt(None, check_train, plain_train(train))
+    micro = 1 if train.micro_batch_size == "auto" else train.micro_batch_size
+    processes = (1 if train.processes == "auto" else train.processes) * train.nodes
+    found.attempt(0, Split(train.batch_size * n, micro, processes).accumulation)
+    found.raise_any()
+
+
+def check_count(prompts: Sequence[Prompt], train: RLTrain, before: str = "") -> None:
+    """Raises UserError where the prompts make no batch. `before`: what the user sets the keys behind."""
+    if len(prompts) * train.epochs < train.batch_size:
+        raise UserError(
+            f"{len(prompts)} prompts to train on are fewer than a batch of {train.batch_size}",
+            where=f"{before}train.batch_size, {before}train.epochs",
+            do=f"lower {before}train.batch_size or {before}heldout.prompts, or give more prompts or epochs",
+        )
 
 
 def _find_prompts(config: RLConfig, found: Collector) -> tuple[list[Prompt], list[Prompt]]:
@@ -94,12 +113,9 @@ def _find_prompts(config: RLConfig, found: Collector) -> tuple[list[Prompt], lis
     if not prompts:
         return [], []
     if config.heldout.path is None:
-        train, heldout = hold_back(prompts, wanted, config.train.seed)
-        if not train:
-            do = "lower heldout.prompts, or name other prompts in heldout.path"
-            what = f"{wanted} held-out prompts leave none to train on"
-            found.add(what, where=f"heldout.prompts; prompts.path: {path}", do=do)
-        return train, heldout
+        where = f"heldout.prompts; prompts.path: {path}"
+        parts = found.attempt(None, divide, prompts, config.heldout, config.train.seed, where)
+        return parts or ([], [])
     heldout = found.attempt(
         [], load_prompts, config.heldout.path, languages, limit=wanted, key="heldout.path", pivot=""
     )
@@ -108,6 +124,15 @@ def _find_prompts(config: RLConfig, found: Collector) -> tuple[list[Prompt], lis
         what = f"{len(ids)} held-out prompts in {lang} are also training prompts: {some(ids)}"
         found.add(what, where="prompts.path and heldout.path", do=do)
     return prompts, heldout
+
+
+def divide(prompts: Sequence[Prompt], heldout: RLMeasuring, seed: int, where: str) -> tuple[list[Prompt], list[Prompt]]:
+    """(to train on, held back). Raises UserError if none is left to train on; `where`: what the user sets."""
+    train, held = hold_back(prompts, heldout.prompts, seed)
+    if not train:
+        do = "hold fewer prompts out, or give more"
+        raise UserError(f"{heldout.prompts} held-out prompts leave none to train on", where=where, do=do)
+    return train, held
 
 
 def hold_back(prompts: Sequence[Prompt], count: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
@@ -121,7 +146,7 @@ def hold_back(prompts: Sequence[Prompt], count: int, seed: int) -> tuple[list[Pr
 def describe_rl(config: RLConfig, inputs: RLInputs) -> Step:
     """The training as a step: what its result depends on."""
     named = {"policy": identify_model(inputs.policy)}
-    named |= {_label(name): identify_model(model) for name, model in inputs.rewards.items()}
+    named |= {name_input(name): identify_model(model) for name, model in inputs.rewards.items()}
     for label, prompts in (("prompts", inputs.train), ("held-out prompts", inputs.heldout)):
         named[label] = hash_rows({"id": p.id, "lang": p.lang, "text": p.text} for p in prompts)
     if config.chat_template:
@@ -134,5 +159,6 @@ def describe_rl(config: RLConfig, inputs: RLInputs) -> Step:
     return Step("rl", named, settings)
 
 
-def _label(name: str) -> str:
+def name_input(name: str) -> str:
+    """What a reward model is called among the inputs of the step."""
     return "reward model" if name == DRIVER else f"reward model {name}"

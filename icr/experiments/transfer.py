@@ -30,6 +30,8 @@ from icr.experiments.transfer_plan import (
     plan_models,
     refuse_pattern,
 )
+from icr.experiments.transfer_rl import Reinforcement, count_rl, describe_policies
+from icr.experiments.transfer_trained import METHODS
 from icr.experiments.transfer_translate import Translations
 from icr.work.machine import Machine
 from prompts.preferences.make import Rows
@@ -63,6 +65,8 @@ def plan_transfer(config: TransferConfig, machine: Machine) -> Planned:
         cells += Alignment(*made).cells(models)
         if config.align is not None and config.align.dpo is not None:
             cells += Preference(*made).cells(models)
+        if config.align is not None and config.align.rl is not None:
+            cells += Reinforcement(*made).cells(models)
     return Planned(models, inputs, cells)
 
 
@@ -71,8 +75,8 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
 
     Returns:
         Name → state, and counts: `translations` that are still to be requested, with `translation_tokens` (at most)
-        and `translation_usd`; `trainings` by DPO; `candidates`, `tokens` (of them, at most) and `questions` to judges
-        (at most).
+        and `translation_usd`; `trainings` by DPO, and by RLOO `rl_trainings` with `rl_samples` (at most);
+        `candidates`, `tokens` (of them, at most) and `questions` to judges (at most).
 
     Raises:
         ConfigError: everything that is wrong.
@@ -92,17 +96,18 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
             len(prompts) * model.serves(target)
             for target, prompts in plan.inputs.align.prompts.items() for model in plan.models
         )  # fmt: skip
-        counts |= {
-            "candidates": prompts * best.n,
-            "tokens": prompts * best.n * best.max_tokens,
-            "questions": (answered + (prompts * best.n if config.align.judged == "all" else 0)) * sum(orders),
-        }
+        methods, trained = 0, sum(map(len, plan.inputs.align.training.values()))
         if config.align.dpo is not None:
-            trained = sum(map(len, plan.inputs.align.training.values()))
+            methods += 1
             counts["trainings"] = sum(model.serves(t) for t in config.languages.targets for model in plan.models)
-            counts["candidates"] += trained * best.n + answered  # one answer of each trained policy to a judged prompt
-            counts["tokens"] = counts["candidates"] * best.max_tokens
-            counts["questions"] *= 2
+        if config.align.rl is not None:
+            methods += 1
+            counts |= count_rl(config.align.rl, plan.inputs.align, plan.models)
+        # one answer of each trained policy to a judged prompt
+        counts["candidates"] = (prompts + trained) * best.n + methods * answered
+        counts["tokens"] = counts["candidates"] * best.max_tokens
+        every = prompts * best.n if config.align.judged == "all" else 0
+        counts["questions"] = (answered * (1 + methods) + every) * sum(orders)
     return states, counts
 
 
@@ -187,6 +192,8 @@ def _describe(
         judges = [judge.name for judge in plan.inputs.align.judges]
         result |= describe_gains(run / "steps", sources, targets, judges, outcome.done, config.translated)
         result["orders"] = compare_with_accuracy(result)
+        if config.align is not None and config.align.rl is not None:
+            result["rl"] = describe_policies(run / "steps", sources, targets, outcome.done)
     return result
 
 
@@ -202,7 +209,7 @@ def _write_tables(result: Fields, folder: Path) -> None:
     verdicts = [
         {"judge": judge, "method": method, **cell}
         for judge, of in result.get("judges", {}).items()
-        for method, found in {"best-of-n": of, "dpo": of.get("dpo", NONE)}.items()
+        for method, found in [("best-of-n", of), *((name, of.get(name, NONE)) for name in METHODS)]
         for cell in found["cells"]
     ]
     tables = {
@@ -220,6 +227,7 @@ def _write_tables(result: Fields, folder: Path) -> None:
         "best_of_k": result.get("best_of_k", []),
         "expected_win_rates": result.get("expected_wins", []),
         "win_rates": verdicts,
+        "rl": result.get("rl", []),
     }
     for name, rows in tables.items():
         if rows:

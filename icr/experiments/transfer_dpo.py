@@ -12,21 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.reward_models.scoring import short_name
 from icr.base.content import hash_file, identify_model
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows, write_rows
 from icr.base.shown import show_path
-from icr.config.best_of_n import BestOfNConfig
 from icr.config.load import flatten
 from icr.config.schema import Reward
 from icr.config.transfer import TransferConfig, TransferDpo
 from icr.experiments.best_answers import CandidateScore
-from icr.experiments.candidates import TOO_LONG, describe_sampling, sample_candidates
+from icr.experiments.candidates import TOO_LONG
 from icr.experiments.cells import Cell, Recorded
-from icr.experiments.transfer_candidates import TargetCandidates, write_first
+from icr.experiments.transfer_candidates import TargetCandidates
 from icr.experiments.transfer_plan import AlignInputs, ModelPlan
+from icr.experiments.transfer_trained import TrainedPolicies
 from icr.pairs import PairResult, build_pairs
 from icr.reward_table import reward_language
 from icr.rewards import Score
@@ -40,8 +39,6 @@ from loops.spec import CardFacts
 METHOD = "Aligned by DPO on its base's own answers: the best and the worst of each prompt by a reward model."
 LOGITS = "logits of a reward model"
 """What the rewards measure."""
-ANSWERS = "answers"
-"""In the folder of a trained policy's answers: the same in AlpacaEval's form."""
 OWN = ("prompts", "prompt_limit", "allow_overlap", "train")
 """Keys of `align.dpo` that do not decide which pairs are made of scored answers."""
 
@@ -70,19 +67,11 @@ class Preference:
         """In an order in which they can be done: samples, scores, trainings, answers, verdicts."""
         of, targets = self.candidates, self.config.languages.targets
         both = [(model, target) for target in targets for model in models if model.serves(target)]
-        generator = f"{short_name(self.inputs.policy)}-dpo-by"
         return [
             *(of.samples(target) for target in targets),
             *(of.scores(model, target) for model, target in both),
             *(self._training(model, target) for model, target in both),
-            *(self._answers(model, target) for model, target in both),
-            *(
-                of.verdicts(
-                    judge, _answers(m, target), f"dpo-{m.source}-{target}", target, f"{generator}-{m.name}", ANSWERS
-                )
-                for judge in self.inputs.judges
-                for m, target in both
-            ),
+            *TrainedPolicies("dpo", self.config, self.run, self.inputs, self.machine).cells(both),
         ]
 
     def _step(self, model: ModelPlan, target: str) -> Step:
@@ -151,38 +140,6 @@ class Preference:
             do = "raise align.best_of_n.temperature or n; the answers have to differ"
             raise UserError(f"no prompt in {target} gives a pair ({why})", where="align.best_of_n", do=do)
         return made, dict(rewarded.counts["dropped"])
-
-    def _answering(self, model: ModelPlan, target: str) -> tuple[BestOfNConfig, str]:
-        """How the trained policy answers the judged prompts, once each, and the folder that it is in."""
-        policy = str(self.candidates.folder(f"dpo-{model.source}-{target}") / "model")
-        config = TargetCandidates(self.config, self.run, policy, self.inputs.prompts, self.machine).plan(target)
-        once = config.sampling.model_copy(update={"n": 1})
-        return config.model_copy(update={"model": policy, "sampling": once}), policy
-
-    def _answers(self, model: ModelPlan, target: str) -> Recorded:
-        of, prompts = self.candidates, self.inputs.prompts[target]
-        folder = of.folder(_answers(model, target))
-
-        def describe() -> Step:
-            return describe_sampling(*self._answering(model, target), prompts, self.machine)
-
-        def work(step: Step) -> Fields:
-            config, policy = self._answering(model, target)
-            template = of.template(target)
-            counts = sample_candidates(folder, config, policy, prompts, template, step.key, self.machine)
-            named = config.model_copy(update={"model": f"{short_name(self.inputs.policy)}-dpo-by-{model.name}"})
-            write_first(folder / ANSWERS / f"{target}.json", folder / f"{target}.parquet", named)
-            return counts
-
-        needs, files = (
-            (f"dpo-{model.source}-{target}", f"samples-{target}"),
-            (f"{target}.parquet", f"{ANSWERS}/{target}.json"),
-        )
-        return Recorded(folder.name, folder, needs, describe, work, files, f"answers of a policy aligned in {target}")
-
-
-def _answers(model: ModelPlan, target: str) -> str:
-    return f"dpo-answers-{model.source}-{target}"
 
 
 def _decides(key: str) -> bool:

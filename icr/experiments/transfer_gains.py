@@ -18,6 +18,7 @@ from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows
 from icr.experiments.best_answers import RESULT, Scored, read_scores
 from icr.experiments.transfer_matrix import compare_orders, compare_variants, rank_targets
+from icr.experiments.transfer_trained import METHODS
 
 WIN_RATE = "win_rate"
 
@@ -42,11 +43,14 @@ def describe_gains(
         `increase`, a row for each chooser, target and scorer; `best_of_k`, a row for each chooser, target and k;
         `expected_wins`, a row for each judge of all candidates, chooser, target and k;
         `judges`, for each judge its `cells`, `targets` (ranks), `agreement` between targets, `variants` with
-        translations, and under `dpo` the same of policies trained by DPO; `same_order`, how
-        often two judges order two sources alike.
+        translations, and under `dpo` and `rl` the same of policies trained by DPO and RLOO; `same_order`, how often two
+        judges order two sources alike.
     """
     found = {judge: _read_verdicts(steps, f"judge-{judge}", sources, targets, done) for judge in judges}
-    trained = {judge: _read_verdicts(steps, f"judge-{judge}-dpo", sources, targets, done) for judge in judges}
+    trained = {
+        judge: {method: _read_verdicts(steps, f"judge-{judge}-{method}", sources, targets, done) for method in METHODS}
+        for judge in judges
+    }
     return {
         "increase": [row for target in targets for row in _increases(steps, sources, target, done)],
         "best_of_k": [
@@ -67,7 +71,7 @@ def describe_gains(
         ],
         "judges": {
             judge: _judge(measured, targets, translated)
-            | ({"dpo": _judge(trained[judge], targets, translated)} if any(trained[judge].values()) else {})
+            | {method: _judge(of, targets, translated) for method, of in trained[judge].items() if any(of.values())}
             for judge, measured in found.items()
         },
         "same_order": [
@@ -147,7 +151,7 @@ def _read_verdicts(
     """Target → source → win rates and the preference of every prompt that any source was judged on.
 
     Args:
-        cell: the beginning of the cells' names: judge-JUDGE, or judge-JUDGE-dpo.
+        cell: the beginning of the cells' names: judge-JUDGE, or judge-JUDGE-METHOD.
     """
     found: dict[str, dict[str, Measured]] = {}
     for target in targets:

@@ -15,12 +15,13 @@ from icr.base.problems import Collector
 from icr.config.best_of_n import BestOfNConfig
 from icr.config.reward_model import RewardModelConfig
 from icr.config.schema import Judge
-from icr.config.transfer import TransferConfig
+from icr.config.transfer import TrainedPrompts, TransferConfig
 from icr.engines.check import check_located
 from icr.engines.folders import locate
 from icr.experiments.cells import Note
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.reward_model import read_finished, train_on
+from icr.experiments.rl_inputs import check_count, check_training, divide
 from icr.experiments.transfer_translate import check_translator, translated_rows
 from icr.languages import check_languages
 from icr.work.machine import Machine
@@ -79,6 +80,8 @@ class AlignInputs:
     judges: Sequence[Judging]
     training: Mapping[str, Sequence[Prompt]]
     """By target, of DPO; empty without it."""
+    rl: Mapping[str, tuple[Sequence[Prompt], Sequence[Prompt]]]
+    """By target, of RLOO: trained on, and held out; empty without it."""
 
 
 @dataclass(frozen=True)
@@ -150,18 +153,22 @@ def _check_align(config: TransferConfig) -> AlignInputs:
     policy = found.attempt("", locate, config.align.policy or config.base, key)
     if policy:
         found.attempt(None, check_located, policy, key)
+    if policy.endswith(".gguf") and (config.align.dpo or config.align.rl):
+        do = "name a folder or a hub id with safetensors weights"
+        found.add("a .gguf file cannot be trained", where=f"{key}: {policy}", do=do)
     template = config.align.chat_template
     if template and not Path(template).is_file():
         found.add(f"file {template} not found", where="align.chat_template", do="check the path")
     prompts = _load_prompts(config, config.data.prompts, config.data.prompt_limit, "data.prompts", found)
     training = found.attempt({}, _check_dpo, config, prompts) if config.align.dpo else {}
+    rl = found.attempt({}, _check_rl, config, prompts) if config.align.rl else {}
     judges = [found.attempt(None, _check_judge, judge) for judge in config.judges]
     names = [judge.name for judge in judges if judge is not None]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         do = "name each judge once, and give models of one name folders of other names"
         found.add(f"two judges are called {', '.join(twice)}", where="judges", do=do)
     found.raise_any()
-    return AlignInputs(policy, prompts, [judge for judge in judges if judge is not None], training)
+    return AlignInputs(policy, prompts, [judge for judge in judges if judge is not None], training, rl)
 
 
 def _load_prompts(
@@ -178,18 +185,43 @@ def _check_dpo(config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]) -
     """The prompts that are trained on, by target. Raises ConfigError with every problem."""
     assert config.align is not None and config.align.dpo is not None
     found, dpo = Collector(), config.align.dpo
-    prompts = _load_prompts(config, dpo.prompts, dpo.prompt_limit, "align.dpo.prompts", found)
-    both = find_overlap([p for of in prompts.values() for p in of], [p for of in judged.values() for p in of])
-    if both and not dpo.allow_overlap:
-        counts = ", ".join(f"{lang} {len(ids)}" for lang, ids in both.items())
-        do = "name other prompts (icr prompts split makes both), or set align.dpo.allow_overlap: true"
-        what = f"prompts that are judged are also trained on: {counts}"
-        found.add(what, where="align.dpo.prompts and data.prompts", do=do)
+    prompts = _load_trained(config, dpo, "align.dpo", judged, found)
     found.attempt(None, check_train, dpo.train)
     micro = 1 if dpo.train.micro_batch_size == "auto" else dpo.train.micro_batch_size
     processes = 1 if dpo.train.processes == "auto" else dpo.train.processes
     found.attempt(0, Split(dpo.train.batch_size, micro, processes * dpo.train.nodes).accumulation)
     found.raise_any()
+    return prompts
+
+
+def _check_rl(
+    config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]
+) -> dict[str, tuple[list[Prompt], list[Prompt]]]:
+    """By target, the prompts that are trained on and those that are held out. Raises ConfigError with every problem."""
+    assert config.align is not None and config.align.rl is not None
+    found, rl = Collector(), config.align.rl
+    found.attempt(None, check_training, rl.train, rl.sampling.n)
+    parts: dict[str, tuple[list[Prompt], list[Prompt]]] = {}
+    for target, prompts in _load_trained(config, rl, "align.rl", judged, found).items():
+        where = f"align.rl.heldout.prompts; align.rl.prompts: {rl.prompts}"
+        parts[target] = found.attempt(([], []), divide, prompts, rl.heldout, rl.train.seed, where)
+        if parts[target][0]:
+            found.attempt(None, check_count, parts[target][0], rl.train, "align.rl.")
+    found.raise_any()
+    return parts
+
+
+def _load_trained(
+    config: TransferConfig, of: TrainedPrompts, key: str, judged: Mapping[str, Sequence[Prompt]], found: Collector
+) -> dict[str, Sequence[Prompt]]:
+    """Prompts that are trained on, by target, none of which is judged. `key`: of the section that names them."""
+    prompts = _load_prompts(config, of.prompts, of.prompt_limit, f"{key}.prompts", found)
+    both = find_overlap([p for each in prompts.values() for p in each], [p for each in judged.values() for p in each])
+    if both and not of.allow_overlap:
+        counts = ", ".join(f"{lang} {len(ids)}" for lang, ids in both.items())
+        do = f"name other prompts (icr prompts split makes both), or set {key}.allow_overlap: true"
+        what = f"prompts that are judged are also trained on: {counts}"
+        found.add(what, where=f"{key}.prompts and data.prompts", do=do)
     return prompts
 
 

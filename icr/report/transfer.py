@@ -17,8 +17,8 @@ from icr.report.page import environment
 from icr.report.transfer_align import conclude_gains, curves, gain_tables, say_order
 from icr.report.transfer_variants import DIFFERENCES, variant_rows, variant_tables
 
-NOTHING: Fields = {"judges": {}, "orders": [], "same_order": [], "waiting": {}, "failed": {}}
-"""Of an experiment without `align`."""
+NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "waiting": {}, "failed": {}}
+"""Of an experiment without `align`, or without RLOO."""
 DARK = 0.6
 """From this share of the colour on, numbers in a cell are white."""
 

@@ -12,8 +12,11 @@ from rich.text import Text
 from icr.base.fields import Fields
 from icr.config.transfer import TransferConfig
 from icr.report.numbers import between, listed, number
+from icr.report.transfer_variants import TRAINED
 
 Cells = Mapping[tuple[str, str], Fields]
+STOPPED = "*"
+HOW = {"dpo": " on the model's pairs", "rl": " on the model's scores"}
 
 
 def describe_work(config: TransferConfig, counts: Fields) -> str:
@@ -30,6 +33,10 @@ def describe_work(config: TransferConfig, counts: Fields) -> str:
     if "candidates" in counts:
         if "trainings" in counts:
             lines.append(f"{_count(counts['trainings'], 'training')} by DPO")
+        if "rl_trainings" in counts and config.align and config.align.rl:
+            tokens = counts["rl_samples"] * config.align.rl.sampling.max_tokens
+            drawn = f"at most {number(counts['rl_samples'], 0)} samples of at most {number(tokens, 0)} tokens"
+            lines.append(f"{_count(counts['rl_trainings'], 'training')} by RLOO: {drawn}")
         lines.append(f"{number(counts['candidates'], 0)} candidates of at most {number(counts['tokens'], 0)} tokens")
         if counts["questions"]:
             lines.append(f"at most {number(counts['questions'], 0)} questions to judges (icr judge prices one)")
@@ -71,8 +78,9 @@ def conclude_gains(result: Fields) -> list[str]:
     for judge, of in result.get("judges", {}).items():
         for target, found in of["targets"].items():
             lines.append(f"{judge}, {say_order(found, target, 'align with')}")
-        for target, found in of.get("dpo", {}).get("targets", {}).items():
-            lines.append(f"{judge}, after DPO, {say_order(found, target, 'align with')}")
+        for method, name in TRAINED.items():
+            for target, found in of.get(method, {}).get("targets", {}).items():
+                lines.append(f"{judge}, after {name}, {say_order(found, target, 'align with')}")
     for row in result.get("orders", []):
         if row["tau"] is not None:
             told = f"τ {number(row['tau'], 2)} over {len(row['sources'])} sources"
@@ -92,14 +100,17 @@ def gain_tables(result: Fields) -> list[RenderableType]:
     if by_target:
         told = "score increase by the target's own model"
         found += [Text(told), _matrix(by_target, sources, "increase", digits=3)]
+    if policies := result.get("rl"):
+        found += [Text("policies trained by RLOO, on held-out prompts"), rl_table(policies)]
     for judge, of in result["judges"].items():
         ranks = {target: found.get("ranks", {}) for target, found in of["targets"].items()}
         told = f"win rate by {judge}: best answers against the policy's own, in percent"
         found += [Text(told), _matrix(of["cells"], sources, "win_rate", ranks)]
-        if dpo := of.get("dpo"):
-            ranks = {target: found.get("ranks", {}) for target, found in dpo["targets"].items()}
-            told = f"win rate by {judge}: after DPO on the model's pairs against the policy, in percent"
-            found += [Text(told), _matrix(dpo["cells"], sources, "win_rate", ranks)]
+        for method, name in TRAINED.items():
+            if trained := of.get(method):
+                ranks = {target: found.get("ranks", {}) for target, found in trained["targets"].items()}
+                told = f"win rate by {judge}: after {name}{HOW[method]} against the policy, in percent"
+                found += [Text(told), _matrix(trained["cells"], sources, "win_rate", ranks)]
     return found
 
 
@@ -128,6 +139,33 @@ def _cell(row: Fields, value: str, rank: int | None, digits: int) -> str:
     interval = row[f"{value}_interval"]
     shown = between(interval) if digits == 1 or interval is None else " … ".join(number(x, digits) for x in interval)
     return f"{number(row[value], digits)}{'' if rank is None else f' ({rank})'}\n{shown}"
+
+
+def rl_table(rows: Sequence[Fields]) -> Table:
+    """A row a policy: how much the scores have risen, under its reward model and the target's own, and what it took."""
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", collapse_padding=True)
+    for name in ("target", "trained\non"):
+        table.add_column(name, no_wrap=True)
+    for name in ("score\nrise", "by the\ntarget's", "KL", "KL a\ntoken", "length", "right\nlang."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        rises = [_rise(row[key], row[f"{key}_interval"]) for key in ("rise", "rise_by_target")]
+        error = "" if row["kl_se"] is None else f"\n± {number(row['kl_se'], 2)}"
+        kl = f"{number(row['kl'], 2)}{STOPPED if row['stopped_by_kl'] else ''}{error}"
+        lengths = f"{number(row['length_before'], 0)} →\n{number(row['length'], 0)}"
+        right = " →\n".join(number(100 * row[key], 0) for key in ("right_language_before", "right_language"))
+        table.add_row(row["target"], row["source"], *rises, kl, number(row["kl_per_token"], 3), lengths, right)
+    table.caption = (
+        "score rise with 95 % intervals over prompts; KL to the policy before, in nats; length in characters"
+    )
+    if any(row["stopped_by_kl"] for row in rows):
+        table.caption += f"; {STOPPED} stopped at max_kl"
+    return table
+
+
+def _rise(value: float | None, interval: Sequence[float] | None) -> str:
+    shown = "" if interval is None else "\n" + " … ".join(number(x, 2) for x in interval)
+    return number(value, 2, sign=True) + shown
 
 
 def curves(result: Fields) -> list[Fields]:

@@ -18,6 +18,8 @@ DIFFERENCES: Mapping[str, str] = {
     "translate_train_minus_monolingual": "translate-train − monolingual",
 }
 """Key of a difference → what it is called."""
+TRAINED: Mapping[str, str] = {"dpo": "DPO", "rl": "RLOO"}
+"""Key of a method that trains policies → what it is called."""
 
 
 def variant_rows(result: Fields) -> dict[str, Sequence[Fields]]:
@@ -25,7 +27,8 @@ def variant_rows(result: Fields) -> dict[str, Sequence[Fields]]:
     found: dict[str, Sequence[Fields]] = {"accuracy": result.get("variants", [])}
     for judge, of in result.get("judges", {}).items():
         found[f"win rate by {judge}"] = of.get("variants", [])
-        found[f"win rate by {judge} after DPO"] = of.get("dpo", {}).get("variants", [])
+        for method, name in TRAINED.items():
+            found[f"win rate by {judge} after {name}"] = of.get(method, {}).get("variants", [])
     return {name: rows for name, rows in found.items() if rows}
 
 

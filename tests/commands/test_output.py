@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_RESULT = {"init", "chat", "human export", "sample", "score", "pair", "train"}
 """They write files, or talk."""
 LONG = {
-    *("iterate", "sample", "score", "pair", "train", "compare", "transfer", "rl", "best-of-n"),
+    *("iterate", "sample", "score", "pair", "train", "compare", "transfer", "sft", "rl", "best-of-n"),
     *("judge xalpaca", "judge mtbench", "judge nlp", "judge accuracy", "judge audit"),
     *("prompts translate", "rm translate", "data get", "rm train", "rm eval", "rm bench"),
 }
