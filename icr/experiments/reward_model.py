@@ -67,8 +67,7 @@ def train_reward_model(config: RewardModelConfig, console: Console) -> Fields:
     if (finished := read_finished(run, config, inputs)) is not None:
         return finished
     lock = RunLock(run / ".lock")
-    processes = None if config.train.processes == "auto" else config.train.processes
-    machine = Machine(run, console, [lock.fd], processes)
+    machine = Machine(run, console, [lock.fd])
     try:
         return _train_and_measure(run, config, inputs, machine)
     finally:

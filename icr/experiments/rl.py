@@ -73,8 +73,7 @@ def train_rl(config: RLConfig, console: Console) -> Fields:
     inputs = check_rl(config)
     run = Path(config.run or "").resolve()
     lock = RunLock(run / ".lock")
-    processes = None if config.train.processes == "auto" else config.train.processes
-    machine = Machine(run, console, [lock.fd], processes)
+    machine = Machine(run, console, [lock.fd])
 
     def describe() -> Step:
         return describe_rl(config, inputs)

@@ -159,8 +159,7 @@ def train_sft(config: SftConfig, console: Console) -> Fields:
     inputs = check_sft(config)
     run = Path(config.run or "").resolve()
     lock = RunLock(run / ".lock")
-    processes = None if config.train.processes == "auto" else config.train.processes
-    machine = Machine(run, console, [lock.fd], processes)
+    machine = Machine(run, console, [lock.fd])
 
     def work(step: Step) -> Fields:
         write_text(run / CONFIG, dump_config(config, run))

@@ -113,10 +113,8 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
 
 def make_machine(config: TransferConfig, run: Path, console: Console, keep_fds: Sequence[int]) -> Machine:
     """One for all cells: workers start once."""
-    train = config.reward_model.train
-    processes = None if train.processes == "auto" else train.processes
     parallel = config.align.best_of_n.tensor_parallel if config.align else 1
-    return Machine(run, console, keep_fds, processes, parallel)
+    return Machine(run, console, keep_fds, parallel)
 
 
 def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[Fields, dict[str, IcrError]]:

@@ -45,7 +45,7 @@ def probe_lengths(known: Known, count: int, console: Console) -> Lengths:
     config, inputs = known.config, known.inputs
     settings = config.sampling
     with TemporaryDirectory() as folder:
-        machine = Machine(Path(folder), console, (), None, settings.tensor_parallel, settings.gpu_memory)
+        machine = Machine(Path(folder), console, (), settings.tensor_parallel, settings.gpu_memory)
         try:
             name = inputs.policy or inputs.reference
             model = machine.folders([name], config.models.chat_template)[name]

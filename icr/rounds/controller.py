@@ -79,10 +79,8 @@ class Controller:
         self._lock = RunLock(run.lock)
         try:
             self._sweep()
-            asked = config.train.processes
-            fds, processes = [self._lock.fd], None if asked == "auto" else asked
             parallel, memory = config.sampling.tensor_parallel, config.sampling.gpu_memory
-            self.machine = Machine(run.path, console, fds, processes, parallel, memory, config.cluster)
+            self.machine = Machine(run.path, console, [self._lock.fd], parallel, memory, config.cluster)
             self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
             self._settle()
             models, day = config.models, start_date(run.path, date)

@@ -56,7 +56,6 @@ class Machine:
         folder: Path,
         console: Console,
         keep_fds: Sequence[int] = (),
-        processes: int | None = None,
         tensor_parallel: int = 1,
         gpu_memory: float = 0.9,
         cluster: Cluster | None = None,
@@ -65,12 +64,11 @@ class Machine:
         Args:
             folder: logs go to `folder`/logs, the specifications of trainings to `folder`/jobs.
             keep_fds: a lock that trainings hold, too, as they write into the run folder.
-            processes: of training; None is one per GPU.
             tensor_parallel: GPUs of each engine.
             gpu_memory: share of a GPU's memory for lm-eval's vLLM; engines have theirs in their settings.
             cluster: where workers are, if it has an address; else, and for trainings, this machine.
         """
-        self.folder, self._console, self._keep_fds, self._asked = folder, console, keep_fds, processes
+        self.folder, self._console, self._keep_fds = folder, console, keep_fds
         self._tensor_parallel, self.gpu_memory = tensor_parallel, gpu_memory
         self._cluster = cluster or Cluster()
         self._awake: str | None = None
@@ -100,7 +98,7 @@ class Machine:
         return connect(self._cluster)
 
     def processes(self, train: Train) -> int:
-        """Training processes on each node.
+        """Training processes on each node: `train.processes`, or one per GPU.
 
         Raises:
             UserError: this machine is to train, and the GPUs are all elsewhere.
@@ -112,7 +110,7 @@ class Machine:
                 where=f"cluster.address: {self._cluster.address}",
                 do="run this command on a node with GPUs, or train on several nodes of the cluster (train.nodes)",
             )
-        return self._asked or max(1, self.gpus if on_cluster else self.own_gpus)
+        return max(1, self.gpus if on_cluster else self.own_gpus) if train.processes == "auto" else train.processes
 
     def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Precision:
         """`auto` resolved by what this machine computes well in."""

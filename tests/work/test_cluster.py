@@ -140,10 +140,10 @@ def test_a_training_on_several_nodes_goes_to_the_cluster_after_engines_rest(
     monkeypatch.setattr(machines, "connect", lambda cluster: Nodes((8, 8)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr(machines, "RayTraining", Training)
-    machine = Machine(tmp_path, silent(), cluster=AUTO, processes=4 if launcher else None)
+    machine = Machine(tmp_path, silent(), cluster=AUTO)
     monkeypatch.setattr(Machine, "pool", Resting())
     machine._started = True
-    train = Train(nodes=2, launcher=launcher, precision="fp32")
+    train = Train(nodes=2, launcher=launcher, precision="fp32", processes=4 if launcher else "auto")
     at = tmp_path / "round-1"
     spec = TrainSpec(model="m", data=at, output=at, work=at / "train", events=at, train=train)
     if launcher:  # as without Ray, which here has no GPU
@@ -154,7 +154,14 @@ def test_a_training_on_several_nodes_goes_to_the_cluster_after_engines_rest(
     assert done == ["engine", "scorer", (tmp_path, 2, "round-1-train", 8, True, {})]
 
 
+def test_each_training_has_its_own_number_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine does trainings of several sections of a config, such as those of `icr transfer`."""
+    machine = Machine(tmp_path, silent())
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert [machine.processes(Train(processes=n)) for n in (2, 3, "auto")] == [2, 3, 1]
+
+
 def test_ranks_are_numbered_by_node() -> None:
-    launch = Launch("{}", 1, 2, 8, "10.0.0.1", 4711, {}, "/")
+    launch = Launch("loops.train", "{}", 1, 2, 8, "10.0.0.1", 4711, {}, "/")
     assert meet(launch) == ["--nnodes=2", "--node-rank=1", "--master-addr=10.0.0.1", "--master-port=4711"]
-    assert meet(Launch("{}", 0, 1, 8, "10.0.0.1", 4711, {}, "/")) == ["--standalone"]
+    assert meet(Launch("loops.train", "{}", 0, 1, 8, "10.0.0.1", 4711, {}, "/")) == ["--standalone"]
