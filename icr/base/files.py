@@ -51,6 +51,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(tmp, ignore_errors=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove half-written files of a command that was killed, anywhere in a folder whose lock the caller holds."""
+    for left in sorted(folder.rglob(".*.tmp")):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic_path(path) as tmp:
         tmp.write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ import typer
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
+from icr.base.problems import Collector
 from icr.commands.options import JsonOption, OutOption, QuietOption, SetOption, print_json, stderr, stdout
 
 if TYPE_CHECKING:
@@ -64,12 +65,19 @@ def evaluate(
     from eval.reward_models.asked import describe_questions
     from eval.reward_models.evaluate import evaluate_models
     from icr.languages import check_languages
+    from prompts.preferences.make import load_data
 
     if split not in ("validation", "train", "all"):
         raise UserError(f"unknown split {split}", where="--split", do="write validation, train or all")
     codes = [code.strip() for code in languages.split(",")] if languages is not None else None
     check_languages(codes or [], "--languages")
-    rows, asking = _find(models, implicit, beta, judge, set_, judge_pairs, precision)
+    problems = Collector()
+    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision)
+    if asked is None:
+        problems.attempt(None, load_data, data, "--data")  # to say all that is wrong at once
+    problems.raise_any()
+    assert asked is not None
+    rows, asking = asked
     if not rows and not asking.judges:
         raise UserError("nothing to measure", where="MODEL", do="name a reward model, --implicit or --judge")
     if dry_run:

@@ -14,7 +14,7 @@ from eval.judges.panel import member_folder
 from eval.reward_models.rows import Workplace
 from eval.standing import begin, read_records, settle_step, write_record
 from icr.base.fields import Fields
-from icr.base.files import write_json, write_text
+from icr.base.files import sweep, write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.problems import Collector
 from icr.base.rundir import StageRecord, start_date
@@ -79,6 +79,7 @@ def best_of_n(
     inputs = check_best_of_n(config, rewards, k)
     out.mkdir(parents=True, exist_ok=True)
     lock = RunLock(out / ".lock")
+    sweep(out)
     machine = Machine(out, console, [lock.fd], tensor_parallel=config.sampling.tensor_parallel)
     try:
         step = describe_sampling(config, inputs.model, inputs.prompts, machine)

@@ -12,7 +12,7 @@ from eval.reward_models.scoring import Scorer, measure
 from icr.base.content import hash_file, identify_model
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json, write_json, write_text
+from icr.base.files import read_json, sweep, write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.rundir import StageRecord
 from icr.base.shown import show_path
@@ -67,6 +67,7 @@ def train_reward_model(config: RewardModelConfig, console: Console) -> Fields:
     if (finished := read_finished(run, config, inputs)) is not None:
         return finished
     lock = RunLock(run / ".lock")
+    sweep(run)
     machine = Machine(run, console, [lock.fd])
     try:
         return _train_and_measure(run, config, inputs, machine)
@@ -85,6 +86,7 @@ def train_on(machine: Machine, config: RewardModelConfig, inputs: RewardInputs) 
     if (finished := read_finished(run, config, inputs)) is not None:
         return finished
     lock = RunLock(run / ".lock")
+    sweep(run)
     try:
         return _train_and_measure(run, config, inputs, machine)
     finally:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from eval.clusters import Estimate
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json, write_json, write_text
+from icr.base.files import read_json, sweep, write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.shown import show_path
 from icr.config.load import dump_config
@@ -73,6 +73,7 @@ def train_rl(config: RLConfig, console: Console) -> Fields:
     inputs = check_rl(config)
     run = Path(config.run or "").resolve()
     lock = RunLock(run / ".lock")
+    sweep(run)
     machine = Machine(run, console, [lock.fd])
 
     def describe() -> Step:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json, write_json, write_text
+from icr.base.files import read_json, sweep, write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.problems import Collector
 from icr.base.shown import show_path
@@ -159,6 +159,7 @@ def train_sft(config: SftConfig, console: Console) -> Fields:
     inputs = check_sft(config)
     run = Path(config.run or "").resolve()
     lock = RunLock(run / ".lock")
+    sweep(run)
     machine = Machine(run, console, [lock.fd])
 
     def work(step: Step) -> Fields:

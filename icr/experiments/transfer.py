@@ -13,7 +13,7 @@ from eval.reward_models.scoring import Measured, Scorer, measure
 from icr.base.content import identify_model
 from icr.base.errors import IcrError
 from icr.base.fields import Fields
-from icr.base.files import write_json, write_text
+from icr.base.files import sweep, write_json, write_text
 from icr.base.lock import RunLock
 from icr.config.load import dump_config
 from icr.config.transfer import TransferConfig
@@ -136,6 +136,7 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
     run = Path(config.run).resolve()
     run.mkdir(parents=True, exist_ok=True)
     lock = RunLock(run / ".lock")
+    sweep(run)
     machine = make_machine(config, run, console, [lock.fd])
     try:
         plan = plan_transfer(config, machine)

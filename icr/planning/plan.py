@@ -30,8 +30,8 @@ MEASURED, FAR = 1.3, 1.7
 """The least range of a rate that was measured on this device, as a factor either way; and where it is carried over to
 another model size, or to three times as much work or a third. Observations that differ by more widen it."""
 FAR_WORK = 3.0
-START_SPREAD = (0.4, 3.0)
-"""Best and worst of an assumed start-up, as multiples."""
+START_SPREAD = (0.25, 3.0)
+"""Best and worst of an assumed start-up, as multiples. Workers import while the plan is made, so it may be short."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from eval.folders import verdicts_folder
 from eval.judges.asking import has_failed
 from eval.judges.open import name_models
 from icr.base.errors import UserError
-from icr.base.files import write_json
+from icr.base.files import sweep, write_json
 from icr.base.hub import read_hub_id
 from icr.base.lock import RunLock
 from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord, start_date
@@ -78,7 +77,7 @@ class Controller:
         run.path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(run.lock)
         try:
-            self._sweep()
+            sweep(run.path)
             parallel, memory = config.sampling.tensor_parallel, config.sampling.gpu_memory
             self.machine = Machine(run.path, console, [self._lock.fd], parallel, memory, config.cluster)
             self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
@@ -99,14 +98,6 @@ class Controller:
 
     def _resolve(self, precision: object) -> str:
         return self.machine.precision(precision)  # type: ignore[arg-type]
-
-    def _sweep(self) -> None:
-        """Remove half-written files of a command that was killed; we hold the lock, so nobody is writing."""
-        for left in sorted(self.run.path.rglob(".*.tmp")):
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink(missing_ok=True)
 
     def _settle(self) -> None:
         """Refuse settings and files that do not match finished steps; remove unfinished work that no longer matches."""

@@ -132,7 +132,7 @@ def best() -> Iterator[Case]:
 
 def cases() -> Iterator[Case]:
     yield said("unknown", "iterat", "iterat")
-    yield said("no config", "validate", "'config'")
+    yield said("no config", "validate", "'CONFIG'")
     yield said("an unknown option", "validate|CONFIG|--quick", "--quick")
     yield said("--set without a value", "validate|CONFIG|--set|sampling.n", "--set sampling.n", "`=` is missing")
     yield said("--set without a key", "validate|CONFIG|--set|=3", "--set =3", "the key is missing")
@@ -178,7 +178,7 @@ def cases() -> Iterator[Case]:
     yield evaluated("is a module that is not there", "--judge=no_such:Judge", "no_such", "judge.kind")
     yield evaluated("is a folder that is not there", "--judge=local:./none", "none not found")
     yield evaluated("is not there", "--baseline=DIR/none", "none")
-    yield evaluated("is a file", "--out=DIR/mine/en.json", "en.json", "a file is in the place of a folder")
+    yield evaluated("is a file", "--out=DIR/mine/en.json", "en.json", "is a file")
     yield evaluated("is below a file", "--out=DIR/mine/en.json/x", "en.json", "a file is in the place of a folder")
     yield evaluated("is none", "--limit=0", "--limit")
     yield evaluated("an unknown key", "--set=judge.oders=both", "unknown key `judge.oders`", "judge.orders")
