@@ -96,7 +96,8 @@ def test_the_next_plan_is_what_the_run_was(run: Any, planned: Any, monkeypatch: 
     record = json.loads((folder / "round-1" / "round.json").read_text())["stages"]
     for stage in ("sample", "score", "train"):
         assert by[1, stage]["took"] == pytest.approx(record[stage]["seconds"])
-        assert by[1, stage]["seconds"] == pytest.approx(record[stage]["seconds"], rel=0.3), stage
+        # a stage of a tenth of a second is mostly what else the machine does
+        assert by[1, stage]["seconds"] == pytest.approx(record[stage]["seconds"], rel=0.3, abs=0.15), stage
         assert by[1, stage]["basis"] == "measured" and by[1, stage]["low"] < by[1, stage]["took"] < by[1, stage]["high"]
     assert by[1, "sample"]["tokens"] == pytest.approx(record["sample"]["counts"]["tokens"], rel=0.1)
     cost = json.loads((folder / "round-1" / "judge" / "summary.json").read_text())["cost"]
