@@ -39,6 +39,10 @@ LONGEST = (
     "test_ray_training",
     "test_train_resume",
     "test_train",
+    "test_rl",
+    "test_kills",
+    "test_compare",
+    "test_mtbench_whole",
 )
 """Test files of minutes. Begun last, one of them would go on alone while the other processes wait."""
 
