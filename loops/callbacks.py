@@ -14,25 +14,24 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from icr.base.files import write_text
 from icr.base.progress import EventFile
 from loops.best import Best
-from loops.data import Schedule
 
 
 class Progress(TrainerCallback):
     """Optimiser steps done, and the tokens that went through the model since this process began."""
 
-    def __init__(self, events: EventFile, schedule: Schedule) -> None:
-        self.events, self.schedule = events, schedule
-        self.begun_at = 0
+    def __init__(self, events: EventFile, count: Callable[[TrainerState], int]) -> None:
+        """`count`: the tokens of all steps of the training so far."""
+        self.events, self.count = events, count
+        self.before = 0
 
     def _report(self, state: TrainerState) -> None:
         if state.is_world_process_zero:
-            tokens = self.schedule.tokens[state.global_step] - self.schedule.tokens[self.begun_at]
-            self.events.progress(state.global_step, state.max_steps, tokens)
+            self.events.progress(state.global_step, state.max_steps, self.count(state) - self.before)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        self.begun_at = state.global_step
+        self.before = self.count(state)
         self._report(state)
 
     def on_step_end(

@@ -9,29 +9,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from icr.base.progress import EventFile
 from loops.best import Best
+from loops.callbacks import Progress
 
 
-class Samples(TrainerCallback):
+class Samples(Progress):
     """Optimiser steps done, the tokens of their prompts and samples, and the last measurement."""
 
     def __init__(self, events: EventFile) -> None:
-        self.events = events
-        self.before = 0
-
-    def _report(self, state: TrainerState) -> None:
-        if state.is_world_process_zero:
-            self.events.progress(state.global_step, state.max_steps, int(state.num_input_tokens_seen) - self.before)
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        self.before = int(state.num_input_tokens_seen)
-        self._report(state)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        self._report(state)
+        super().__init__(events, lambda state: int(state.num_input_tokens_seen))
 
     def on_evaluate(
         self,

@@ -224,7 +224,10 @@ def build_trainer(
 def _callbacks(spec: TrainSpec, schedule: Schedule, events: EventFile) -> list[TrainerCallback]:
     from loops.callbacks import MetricsFile, Progress, SaveByTime, StopEarly, ValidationFile
 
-    callbacks: list[TrainerCallback] = [Progress(events, schedule), MetricsFile(spec.work / "metrics.jsonl")]
+    callbacks: list[TrainerCallback] = [
+        Progress(events, lambda state: schedule.tokens[state.global_step]),
+        MetricsFile(spec.work / "metrics.jsonl"),
+    ]
     if schedule.validation is not None:
         callbacks.append(ValidationFile(spec.work / "validation.jsonl"))
         if spec.patience is not None:

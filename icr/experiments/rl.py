@@ -14,8 +14,7 @@ import pyarrow as pa
 from eval.clusters import Estimate
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json, sweep, write_json, write_text
-from icr.base.lock import RunLock
+from icr.base.files import read_json, write_json, write_text
 from icr.base.shown import show_path
 from icr.config.load import dump_config
 from icr.config.rl import UNUSED, RLConfig
@@ -24,9 +23,9 @@ from icr.engines.classifier import check_classifier
 from icr.engines.context import context_length
 from icr.engines.sizes import measure_checkpoint
 from icr.engines.templates import Template
-from icr.experiments.cells import Recorded
 from icr.experiments.rl_heldout import compare_steps, read_measurements, read_samples
 from icr.experiments.rl_inputs import RLInputs, check_rl, describe_rl, plain_train
+from icr.experiments.training import train_once
 from icr.work.classify import PROMPTED
 from icr.work.encode import EncodeAnswersTask
 from icr.work.machine import Machine
@@ -45,8 +44,6 @@ METHOD = (
     "Trained by RLOO (arXiv 2402.14740): the reward of its own answers under a reward model, less β times their\n"
     "log-ratio to the model that it was trained from."
 )
-FILES = ("model", RESULT)
-"""What there is when a training is done."""
 LEAVES = (
     "tokens", "data.parquet", "dropped.json", "metrics.jsonl", "heldout.jsonl", "heldout", "counts.json", "checkpoints",
     "best", "model", "adapter", "restarted.json", RESULT,
@@ -72,25 +69,14 @@ def train_rl(config: RLConfig, console: Console) -> Fields:
     """
     inputs = check_rl(config)
     run = Path(config.run or "").resolve()
-    lock = RunLock(run / ".lock")
-    sweep(run)
-    machine = Machine(run, console, [lock.fd])
 
     def describe() -> Step:
         return describe_rl(config, inputs)
 
-    def work(step: Step) -> Fields:
+    def work(machine: Machine) -> Fields:
         return do_rl(run, config, inputs, machine)
 
-    cell = Recorded(run.name, run, (), describe, work, FILES, "a training", leaves=LEAVES)
-    try:
-        if not cell.done():
-            cell.do(machine.note)
-        result: Fields = read_json(run / RESULT)
-        return result
-    finally:
-        machine.stop()
-        lock.release()
+    return train_once(run, console, describe, work, RESULT, LEAVES)
 
 
 def do_rl(run: Path, config: RLConfig, inputs: RLInputs, machine: Machine) -> Fields:

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json, sweep, write_json, write_text
-from icr.base.lock import RunLock
+from icr.base.files import read_json, write_json, write_text
 from icr.base.problems import Collector
 from icr.base.shown import show_path
 from icr.config.load import dump_config
@@ -25,8 +24,8 @@ from icr.engines.context import context_length
 from icr.engines.folders import locate
 from icr.engines.sizes import measure_checkpoint
 from icr.engines.templates import Template
-from icr.experiments.cells import Recorded
 from icr.experiments.reward_model import describe_training
+from icr.experiments.training import train_once
 from icr.languages import check_languages
 from icr.work.classify import PROMPTED
 from icr.work.encode import EncodeAnswersTask
@@ -158,11 +157,8 @@ def train_sft(config: SftConfig, console: Console) -> Fields:
     """
     inputs = check_sft(config)
     run = Path(config.run or "").resolve()
-    lock = RunLock(run / ".lock")
-    sweep(run)
-    machine = Machine(run, console, [lock.fd])
 
-    def work(step: Step) -> Fields:
+    def work(machine: Machine) -> Fields:
         write_text(run / CONFIG, dump_config(config, run))
         counts = _train(run, config, inputs, machine)
         shown = Counter(one.lang for one in inputs.train)
@@ -172,16 +168,7 @@ def train_sft(config: SftConfig, console: Console) -> Fields:
     def describe() -> Step:
         return describe_training(config, inputs.base)
 
-    files, holds = ("model", RESULT), "a training"
-    cell = Recorded(run.name, run, (), describe, work, files, holds, leaves=LEAVES)
-    try:
-        if not cell.done():
-            cell.do(machine.note)
-        result: Fields = read_json(run / RESULT)
-        return result
-    finally:
-        machine.stop()
-        lock.release()
+    return train_once(run, console, describe, work, RESULT, LEAVES)
 
 
 def _train(run: Path, config: SftConfig, inputs: SftInputs, machine: Machine) -> Fields:

@@ -15,7 +15,7 @@ from icr.base.files import read_json
 from icr.config.rl import RLConfig
 from icr.config.transfer import TransferConfig, TransferRL
 from icr.experiments.cells import Cell, Recorded, read_record
-from icr.experiments.rl import FILES, RESULT, do_rl
+from icr.experiments.rl import RESULT, do_rl
 from icr.experiments.rl_inputs import RLInputs, describe_rl, name_input
 from icr.experiments.transfer_plan import AlignInputs, ModelPlan
 from icr.experiments.transfer_trained import TrainedPolicies
@@ -68,7 +68,7 @@ class Reinforcement:
             return do_rl(folder, *planned(), self.machine)
 
         needs = (model.name,) if scorer is None else (model.name, scorer.name)
-        return Recorded(folder.name, folder, needs, describe, work, FILES, f"a policy aligned in {target}")
+        return Recorded(folder.name, folder, needs, describe, work, ("model", RESULT), f"a policy aligned in {target}")
 
     def _plan(self, folder: Path, target: str, reward: str, others: Mapping[str, str]) -> tuple[RLConfig, RLInputs]:
         """The training as `icr rl` has it.

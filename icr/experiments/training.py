@@ -1,0 +1,58 @@
+"""A training that is a command's whole work: once in its folder, with its record, from where it was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icr.base.fields import Fields
+from icr.base.files import read_json, sweep
+from icr.base.lock import RunLock
+from icr.experiments.cells import Recorded
+from icr.work.machine import Machine
+from icr.work.steps import Step
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def train_once(
+    run: Path,
+    console: Console,
+    describe: Callable[[], Step],
+    work: Callable[[Machine], Fields],
+    result: str,
+    leaves: tuple[str, ...],
+) -> Fields:
+    """Train, go on with the training, or read what a finished one has left.
+
+    Args:
+        run: the folder of everything; the model is in `run`/model.
+        describe: what the training is made from.
+        work: trains, writes `run`/`result`, and returns the counts.
+        leaves: what a training leaves in `run`.
+
+    Returns:
+        What `run`/`result` has.
+
+    Raises:
+        UserError: the folder is in use, or holds a training of other data or with other settings.
+        StageFailed: a worker or the training failed.
+    """
+    lock = RunLock(run / ".lock")
+    sweep(run)
+    machine = Machine(run, console, [lock.fd])
+
+    def do(step: Step) -> Fields:
+        return work(machine)
+
+    cell = Recorded(run.name, run, (), describe, do, ("model", result), "a training", leaves=leaves)
+    try:
+        if not cell.done():
+            cell.do(machine.note)
+        found: Fields = read_json(run / result)
+        return found
+    finally:
+        machine.stop()
+        lock.release()
