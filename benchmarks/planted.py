@@ -49,7 +49,7 @@ def swap_words(of: Text, count: int) -> str | None:
 
 
 def repeat_sentence(of: Text) -> str | None:
-    """One sentence stands in the place of another, too; of all choices, one of the nearest in length."""
+    """One sentence replaces another; of all choices, one of the nearest in length."""
     sentences = SENTENCE.split(of.text)
     choices = [(one, other) for one in range(len(sentences)) for other in range(len(sentences))
                if sentences[one] != sentences[other]]  # fmt: skip

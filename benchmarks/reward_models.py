@@ -171,13 +171,13 @@ def main() -> None:
     if args.json:
         print(json.dumps(result))
         return
-    told = f"{result['texts']} texts of {result['tokens']} tokens, the longest {result['longest']}"
-    print(f"{told}; {args.candidates} candidates to one long prompt; fp32, {result['device']}")
+    line = f"{result['texts']} texts of {result['tokens']} tokens, the longest {result['longest']}"
+    print(f"{line}; {args.candidates} candidates to one long prompt; fp32, {result['device']}")
     for name, what in COMPARED.items():
         row = result[name]
         seconds = f"{row['icr']:.2f} s, baseline {row['baseline']:.2f} s"
-        told = f"{row['ratio']:.2f} times as fast as {what}; largest difference {row['largest_difference']:.1e}"
-        print(f"{name:8}{seconds}: {told}")
+        line = f"{row['ratio']:.2f} times as fast as {what}; largest difference {row['largest_difference']:.1e}"
+        print(f"{name:8}{seconds}: {line}")
     made = result["pairs"]
     print(f"{made['messages']} messages become {made['pairs']} pairs in {made['seconds']:.1f} s "
           f"({made['cpu_seconds']:.1f} s of processor time)")  # fmt: skip

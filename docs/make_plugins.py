@@ -28,7 +28,7 @@ PYTHONPATH) or `path/to/file.py:Class`. It is an input of the step that calls it
 was done, the run is refused.
 
 {table}
-Whether a run stops early is no plug-in: `stop_when` is {stop}.
+Whether a run stops early is not a plug-in: `stop_when` is {stop}.
 
 This page is generated from the source.
 """

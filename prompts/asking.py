@@ -24,7 +24,7 @@ out in bytes."""
 
 MESSAGE = "a message that somebody is going to send to an assistant"
 ANSWER = "an answer that an assistant gave"
-"""What a text is, as the translator is told."""
+"""What a text is, as the translator reads it."""
 TAGGED = re.compile(r"<text>(.*)</text>", re.DOTALL)
 
 

@@ -114,7 +114,7 @@ def _show(report: Fields, out: Path) -> None:
     from prompts.preferences.make import DataReport, Tally
     from prompts.preferences.translate import DROPPED
 
-    told, languages = report["translation"], {lang: Tally(**of) for lang, of in report["languages"].items()}
+    made_by, languages = report["translation"], {lang: Tally(**of) for lang, of in report["languages"].items()}
     made = {name: report[name] for name in DataReport.__dataclass_fields__ if name != "languages"}
     stdout().print(data_table(DataReport(**made, languages=languages)))
     for lang, tally in languages.items():
@@ -122,10 +122,10 @@ def _show(report: Fields, out: Path) -> None:
             print(f"{lang} dropped: " + ", ".join(f"{count} {reason}" for reason, count in tally.left_out.items()))
         if not tally.train:
             print(f"no training row is left in {lang}: try another translator")
-    if cost := told["cost"]:
+    if cost := made_by["cost"]:
         tokens = f"{cost['prompt_tokens']} prompt and {cost['completion_tokens']} completion tokens"
         money = "" if cost["usd"] is None else f", ${cost['usd']:.2f}"
-        print(f"{cost['calls']} answers of {told['translator']}: {tokens}{money}")
+        print(f"{cost['calls']} answers of {made_by['translator']}: {tokens}{money}")
     for note in report["notes"]:
         print(f"note: {note}")
     if any(tally.left_out for tally in languages.values()):

@@ -102,7 +102,7 @@ class Sampling(Section):
     seed: Seed = 42
     shard_size: Count = 512
     """Prompts per shard, the unit of work. A killed run loses its unfinished shards. On a GPU a shard has at most 128
-    prompts; a change is refused there, too, as a run may go on on another machine."""
+    prompts; a change is refused there as well, because a run may continue on another machine."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Weights and forward pass of the engine. `auto`: bf16 if the hardware supports it, else fp32."""
     tensor_parallel: Processes = 1

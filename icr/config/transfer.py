@@ -81,7 +81,7 @@ class TrainedPrompts(Section):
     prompt_limit: Count | None = None
     """Use only the first N of them."""
     allow_overlap: bool = False
-    """Allow prompts that are in `data.prompts`, too. Otherwise they are an error."""
+    """Also allow prompts that are in `data.prompts`. Otherwise they are an error."""
 
 
 class TransferDpo(TrainedPrompts):
@@ -107,7 +107,7 @@ class TransferRL(TrainedPrompts):
     """β of the KL in the reward."""
     sampling: RLSampling = RLSampling()
     heldout: RLMeasuring = RLMeasuring()
-    """Of `prompts`, held back in every target. The target's own reward model, where there is one, scores them, too."""
+    """Of `prompts`, held back in every target. The target's own reward model, where there is one, also scores them."""
     train: RLTrain = RLTrain()
 
 

@@ -83,8 +83,8 @@ def conclude_gains(result: Fields) -> list[str]:
                 lines.append(f"{judge}, after {name}, {say_order(found, target, 'align with')}")
     for row in result.get("orders", []):
         if row["tau"] is not None:
-            told = f"τ {number(row['tau'], 2)} over {len(row['sources'])} sources"
-            lines.append(f"{row['judge']}, {row['target']}: orders by accuracy and by win rate: {told}.")
+            tau = f"τ {number(row['tau'], 2)} over {len(row['sources'])} sources"
+            lines.append(f"{row['judge']}, {row['target']}: orders by accuracy and by win rate: {tau}.")
     return lines
 
 
@@ -94,23 +94,23 @@ def gain_tables(result: Fields) -> list[RenderableType]:
         return []
     sources, increases = result["sources"], result["increase"]
     own = [row for row in increases if row["source"] == row["scored_by"]]
-    told = "score increase: best answers minus first ones, by the model that chose"
-    found: list[RenderableType] = [Text(told), _matrix(own, sources, "increase", digits=3)]
+    caption = "score increase: best answers minus first ones, by the model that chose"
+    found: list[RenderableType] = [Text(caption), _matrix(own, sources, "increase", digits=3)]
     by_target = [row for row in increases if row["scored_by"] == row["target"] != row["source"]]
     if by_target:
-        told = "score increase by the target's own model"
-        found += [Text(told), _matrix(by_target, sources, "increase", digits=3)]
+        caption = "score increase by the target's own model"
+        found += [Text(caption), _matrix(by_target, sources, "increase", digits=3)]
     if policies := result.get("rl"):
         found += [Text("policies trained by RLOO, on held-out prompts"), rl_table(policies)]
     for judge, of in result["judges"].items():
         ranks = {target: found.get("ranks", {}) for target, found in of["targets"].items()}
-        told = f"win rate by {judge}: best answers against the policy's own, in percent"
-        found += [Text(told), _matrix(of["cells"], sources, "win_rate", ranks)]
+        caption = f"win rate by {judge}: best answers against the policy's own, in percent"
+        found += [Text(caption), _matrix(of["cells"], sources, "win_rate", ranks)]
         for method, name in TRAINED.items():
             if trained := of.get(method):
                 ranks = {target: found.get("ranks", {}) for target, found in trained["targets"].items()}
-                told = f"win rate by {judge}: after {name}{HOW[method]} against the policy, in percent"
-                found += [Text(told), _matrix(trained["cells"], sources, "win_rate", ranks)]
+                caption = f"win rate by {judge}: after {name}{HOW[method]} against the policy, in percent"
+                found += [Text(caption), _matrix(trained["cells"], sources, "win_rate", ranks)]
     return found
 
 

@@ -47,7 +47,7 @@ def _table(rows: Sequence[Fields]) -> Table:
     for name in ("target", "source"):
         table.add_column(name, no_wrap=True)
     names = ("mono-\nlingual", "trans-\nfer", "trans-\nlate-\ntrain")
-    for name in (*names, *(told.replace(" − ", "\n− ") for told in DIFFERENCES.values())):
+    for name in (*names, *(heading.replace(" − ", "\n− ") for heading in DIFFERENCES.values())):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         figures = [number(row[key]) for key in ("monolingual", "transfer", "translate_train")]

@@ -15,7 +15,7 @@ RAY_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": 
 """Nothing is sent to Ray's makers, and the dumps of a raylet that ended stay in Ray's own logs."""
 CONNECT_SECONDS = 5.0
 PASSED = ("HF_", "ICR_", "VLLM_", "PYTHONPATH", "OMP_NUM_THREADS")
-"""How the names of the driver's environment variables begin that workers get, too."""
+"""How the names of the driver's environment variables begin that workers also get."""
 PASSED_TO_TRAININGS = ("NCCL_", "GLOO_", "TORCH_", "WANDB_")
 """The same of those that trainings get besides."""
 

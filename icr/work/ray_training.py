@@ -240,16 +240,18 @@ class RayTraining:
 
     def _explain(self) -> tuple[str, Path, str]:
         """Why it failed, by the node that most likely is the cause: the reason, its log, the end of that."""
-        told = []
+        failures = []
         for node in self._nodes:
             if node.failed:
                 text = node.tail.decode(errors="replace")
                 why = node.lost or describe_end(node.heard.error, text, node.code)
                 where = f" (on {node.place.node})" if node.place else ""
-                told.append((0 if node.lost else 1 + is_secondary(why), f"{why}{where}", node.log, last_lines(text)))
-        if not told:
+                failures.append(
+                    (0 if node.lost else 1 + is_secondary(why), f"{why}{where}", node.log, last_lines(text))
+                )
+        if not failures:
             return "it ended without a result", self._nodes[0].log, ""
-        return min(told, key=lambda each: each[0])[1:]
+        return min(failures, key=lambda each: each[0])[1:]
 
 
 def fit_nodes(there: int, train: Train, processes: int) -> int:

@@ -170,9 +170,9 @@ class DataTask:
         write_parts(self.out, self.data.kind, (parts[0], parts[1]))
         write_lines(self.out / DROPPED, [_describe_dropped(unit) for unit in units if unit.dropped])
         spent = None if cost is None else {name: getattr(cost, name) for name in COSTS}
-        told = {"from": self.ways.source, "to": list(self.ways.targets), "back": self.ways.back,
+        about = {"from": self.ways.source, "to": list(self.ways.targets), "back": self.ways.back,
                 "translator": self.job.name, "cost": spent}  # fmt: skip
-        result: Fields = {**asdict(report), "translation": told}
+        result: Fields = {**asdict(report), "translation": about}
         write_json(self.out / REPORT, result)
         return result
 

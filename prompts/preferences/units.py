@@ -24,7 +24,7 @@ class Part(NamedTuple):
     """`prompt`, `chosen`, `rejected` or `response`."""
     text: str
     what: str
-    """As the translator is told."""
+    """As the translator reads it."""
     turn: bool
     """Whether a short text may stay as it is."""
 
