@@ -92,7 +92,7 @@ def test_rates_are_of_a_stage_a_precision_and_a_size() -> None:
 def test_the_range_says_how_much_is_known() -> None:
     setup = made_setup()
     seconds, low, high, basis = estimate(setup, 10, 20, [])
-    assert (seconds, basis) == (30, "assumed") and low == 0.4 * 10 + 0.6 * 20 and high == 3 * 10 + 2.5 * 20
+    assert (seconds, basis) == (30, "assumed") and low == 0.25 * 10 + 0.6 * 20 and high == 3 * 10 + 2.5 * 20
     seconds, low, high, basis = estimate(setup, 10, 20, [seen()])
     assert seconds == pytest.approx(30) and basis == "measured"
     assert (low, high) == (pytest.approx(30 / 1.3), pytest.approx(39))
