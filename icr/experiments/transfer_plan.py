@@ -22,6 +22,7 @@ from icr.experiments.cells import Note
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.reward_model import read_finished, train_on
 from icr.experiments.rl_inputs import check_count, check_training, divide
+from icr.experiments.transfer_texts import read_texts
 from icr.experiments.transfer_translate import check_translator, translated_rows
 from icr.languages import check_languages
 from icr.work.machine import Machine
@@ -138,6 +139,8 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
     inputs = {m.name: found.attempt(None, check_inputs, m.config, data) for m in models if m.target is None}
     if config.translator is not None:
         found.attempt(None, check_translator, config)
+    if config.look is not None and data is not None:
+        found.attempt(None, read_texts, config)
     align = found.attempt(None, _check_align, config) if config.align is not None else None
     found.raise_any()
     assert data is not None
