@@ -96,7 +96,7 @@ class Layout:
             "base": policy_folder(),
             "data": {"path": str(self.work / "pairs"), "languages": ["en"], "limit": self.size.pairs},
             "max_tokens": 256,
-            "train": {"learning_rate": 3e-5, "epochs": 1, **TRAINING, "batch_size": 8, "micro_batch_size": 8},
+            "train": {"learning_rate": 3e-5, "epochs": 1, **TRAINING, "batch_size": 8, "micro_batch_size": 2},
         }
 
     def rl(self) -> dict[str, Any]:
