@@ -10,6 +10,7 @@ NAMES = (
     "coverage",
     "scoring",
     "reward_models",
+    "reward_training",
     "training",
     "sampling",
     "controller",

@@ -1,10 +1,12 @@
 """Do reward models carry over to other languages? Planted preferences, whose truth is known, and people's answers.
 
-    python -m benchmarks.reward_evidence --seahorse FOLDER [--work runs/reward-evidence] [--parts planted labels look]
+    python -m benchmarks.reward_evidence --seahorse FOLDER [--work runs/reward-evidence] [--parts planted labels …]
 
-Reward models on multilingual-e5-small: (1) pairs of a good text and the same text with something done wrong to it, in
-six languages; (2) people's answers to Seahorse's question 6, whose files have to be there. Each model is trained in one
-language and measured in all. Killed, the same command goes on. docs/reward-evidence.md has the figures.
+Reward models on multilingual-e5-small: (planted) pairs of a good text and the same text with something done wrong to
+it, in six languages; (labels) people's answers to Seahorse's question 6, whose files have to be there. Each model is
+trained in one language and measured in all; (look) how far each is from its base. (layout) A decoder that learned a
+preference from English pairs, and answers in other languages that are chosen by it or trained on it. Killed, the same
+command goes on. docs/reward-evidence.md has the figures.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.reward_evidence_layout import Layout, LayoutSize, layout_tables
 from benchmarks.reward_evidence_results import (
     above_length,
     by_kind,
     curve_table,
+    look_table,
     matrix_table,
     mean_auc,
     mean_tau,
@@ -32,19 +36,24 @@ from icr.base.files import write_json, write_text
 
 FULL = Size(texts=240, heldout=60, curve=(30, 60, 120), ratings=600, epochs=3, seeds=(1, 2))
 QUICK = Size(texts=16, heldout=20, curve=(8,), ratings=32, epochs=1, seeds=(1,))
-PARTS = ("planted", "labels", "look")
+FULL_LAYOUT = LayoutSize(pairs=100, prompts=24, n=16, steps=16, every=4)
+QUICK_LAYOUT = LayoutSize(pairs=16, prompts=6, n=4, steps=2, every=1, max_tokens=16)
+PARTS = ("planted", "labels", "look", "layout")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="how far reward models carry over to other languages")
-    parser.add_argument("--seahorse", type=Path, required=True, help="a folder of Seahorse's validation.LANG.tsv")
+    parser.add_argument("--seahorse", type=Path, help="a folder of Seahorse's validation.LANG.tsv; layout needs none")
     parser.add_argument("--work", type=Path, default=Path("runs/reward-evidence"), help="the work folder")
     parser.add_argument("--quick", action="store_true", help="few rows: whether it runs, not what it shows")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to do")
     asked = parser.parse_args()
+    if asked.seahorse is None and set(asked.parts) != {"layout"}:
+        parser.error("--seahorse is missing")
     evidence = Evidence(asked.work.resolve(), asked.seahorse, QUICK if asked.quick else FULL)
     started = time.monotonic()
-    evidence.prepare()
+    if set(asked.parts) != {"layout"}:
+        evidence.prepare()
     parts: list[str] = []
     figures: dict[str, Any] = {"size": vars(evidence.size)}
     values: dict[str, Any] = {"planted": None, "labels": None}
@@ -58,9 +67,17 @@ def main() -> None:
         tau = mean_tau(values["labels"], values["planted"])
         parts.append(f"Kendall's τ of the two matrices, mean over targets: {tau:.2f}")
     if "look" in asked.parts:
-        evidence.look()
+        figures["look"] = evidence.look()
+        for name, look in figures["look"].items():
+            parts += [f"## How far from the base: {name}", look_table(look)]
+    if "layout" in asked.parts:
+        layout = Layout(evidence.work / "layout", QUICK_LAYOUT if asked.quick else FULL_LAYOUT)
+        layout.run()
+        figures["layout"], text = layout_tables(layout)
+        parts += text
     write_json(evidence.work / "evidence.json", figures)
-    plot(evidence.work / "evidence.svg", values["planted"], values["labels"])
+    if any(values.values()):
+        plot(evidence.work / "evidence.svg", values["planted"], values["labels"])
     write_text(evidence.work / "evidence.md", "\n\n".join(parts) + "\n")
     print("\n\n".join(parts))
     print(f"\n{time.monotonic() - started:.0f} s in this call; figures: {evidence.work}/evidence.json, .md, .svg")

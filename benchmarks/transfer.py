@@ -112,7 +112,7 @@ def report(bench: Bench, rounds: dict[str, int], models: list[str], ranked: list
     found = summary(held_out(bench, models), pairs)
     gaps, quality = lengths(bench, rounds), pair_quality(bench, rounds)
     figures = {"size": vars(bench.size), "auc": auc, "auc_on_reference": on_reference, **found}
-    write_json(bench.work / "transfer.json", _plain({**figures, "length_gaps": gaps, "pairs": quality}))
+    write_json(bench.work / "transfer.json", plain({**figures, "length_gaps": gaps, "pairs": quality}))
     plot(bench.work / "transfer.svg", auc, found, kinds, rounds)
     parts = [*auc_tables("π_θ⁰'s responses", auc, kinds), *auc_tables("π_I's answers", on_reference, [ON_REFERENCE])]
     text = "\n\n".join([*parts, *tables(found, gaps, quality)])
@@ -146,12 +146,14 @@ def tables(found: Any, gaps: Any, quality: Any) -> list[str]:
     return parts
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """For JSON: estimates as objects, NaN as null."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and value != value else value
 
 

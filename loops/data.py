@@ -3,7 +3,8 @@
 Every optimiser step trains on `batch_rows` rows, whatever the split into processes, micro-batches and accumulation:
 passes over the data are shuffled one by one and joined, so that a batch may run from one pass into the next, and only
 the very last batch may be smaller. That one is filled up to whole micro-batches with rows of weight 0, and its real
-rows weigh correspondingly more, so that the mean over the rows stays the mean over the real ones.
+rows weigh correspondingly more, so that the mean over the rows stays the mean over the real ones. Within a step rows
+may go by length: its micro-batches then have less padding, and its mean is the same.
 
 Rows for validation are held back by prompt: all rows of a prompt, in every language, are on the same side.
 """
@@ -142,6 +143,7 @@ def lay_out(
     split: Split,
     seed: int,
     validation: float = 0,
+    by_length: bool = False,
 ) -> Schedule:
     """Read the data file and put its rows in training order.
 
@@ -149,6 +151,7 @@ def lay_out(
         answers: the columns of token ids that follow the prompt, see `Family.answers`.
         context: tokens that the model can take.
         validation: rows to hold back: a share below 1, or a number. A column HELD of the data goes before it.
+        by_length: see `Family.by_length`.
 
     Raises:
         UserError: no row fits into `context` tokens, none is left to train on or none to validate, or the batch cannot
@@ -176,6 +179,13 @@ def lay_out(
     weights = np.concatenate([np.ones(real), np.zeros(filling)])
     weights[real - last : real] = (last + filling) / last
     order = np.concatenate([order, np.full(filling, int(np.argmin(longest)))])
+    for_validation = fits.filter(pa.array(held))
+    if by_length:
+        ranked = longest_first(longest[order], split.batch_rows)
+        order, weights = order[ranked], weights[ranked]
+        for_validation = for_validation.take(
+            pa.array(longest_first(_lengths(for_validation, answers)[0], for_validation.num_rows))
+        )
     passed = np.concatenate([[0], np.cumsum(tokens[order])])
     return Schedule(
         table=kept.take(pa.array(order)).append_column("weight", pa.array(weights)),
@@ -185,7 +195,7 @@ def lay_out(
         accumulation=accumulation,
         epochs=[min(step * split.batch_rows, real) / kept.num_rows for step in range(steps + 1)],
         tokens=[int(passed[min(step * split.batch_rows, len(order))]) for step in range(steps + 1)],
-        validation=_filled(fits.filter(pa.array(held)), split.at_once) if held.any() else None,
+        validation=_filled(for_validation, split.at_once) if held.any() else None,
         validation_rows=int(held.sum()),
     )
 
@@ -244,6 +254,13 @@ def order_passes(rows: int, epochs: float, seed: int) -> NDArray[np.int64]:
     """Row numbers of ⌈epochs⌉ passes, each shuffled for itself; a fractional last pass is cut short."""
     passes = [np.random.default_rng([seed, number]).permutation(rows) for number in range(math.ceil(epochs))]
     return np.concatenate(passes)[: max(1, round(epochs * rows))]
+
+
+def longest_first(lengths: NDArray[np.int64], batch_rows: int) -> NDArray[np.int64]:
+    """Places in training order such that the rows of every `batch_rows` go by their length, the longest first: a step
+    that does not fit into the memory fails at its beginning."""
+    steps = np.arange(len(lengths)) // max(1, batch_rows)
+    return np.lexsort((-lengths, steps))
 
 
 def _lengths(table: pa.Table, answers: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -51,6 +51,10 @@ class Family(ABC, Generic[O_co]):
     unused_weights: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of weights that only the base model has: they are neither loaded nor exported."""
 
+    by_length: ClassVar[bool] = False
+    """Whether rows go by their length within an optimiser step, and in a validation, so that micro-batches have little
+    padding. Means are the same, but for rounding. For losses that do not look at the neighbours in a micro-batch."""
+
     def __init__(self, objective: O_co) -> None:
         self.objective = objective
 

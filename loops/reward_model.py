@@ -30,6 +30,7 @@ class RewardFamily(Family[R_co]):
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     lora_task: ClassVar[str] = "SEQ_CLS"
+    by_length: ClassVar[bool] = True
     new_weights: ClassVar = ("score.", "classifier.", "head.", "pooler.", "bert.pooler.", "roberta.pooler.")
     unused_weights: ClassVar = ("lm_head.", "cls.", "decoder.", "vocab_", "mask_predictions.", "lm_predictions.")
 

@@ -181,6 +181,7 @@ def plan(spec: TrainSpec, family: Family[Objective], base: Path, processes: int)
         split=Split(train.batch_size * rows, micro_rows(train), processes),
         seed=train.seed,
         validation=train.validation * (rows if train.validation >= 1 else 1),
+        by_length=family.by_length,
     )
 
 

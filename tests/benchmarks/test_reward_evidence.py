@@ -9,7 +9,15 @@ import pytest
 
 from benchmarks import reward_evidence_runs as runs
 from benchmarks.reward_evidence import FULL, QUICK
-from benchmarks.reward_evidence_results import above_length, matrix_table, mean_auc, mean_tau, orders, plot
+from benchmarks.reward_evidence_results import (
+    above_length,
+    look_table,
+    matrix_table,
+    mean_auc,
+    mean_tau,
+    orders,
+    plot,
+)
 from benchmarks.reward_evidence_runs import LANGUAGES, Evidence
 from icr.base.errors import UserError
 from icr.config.load import load_section
@@ -75,3 +83,18 @@ def test_the_figure_has_one_panel_where_one_matrix_is_there(tmp_path: Path) -> N
     values = [[70.0] * len(LANGUAGES)] * len(LANGUAGES)
     plot(tmp_path / "one.svg", values, None)
     assert "<svg" in (tmp_path / "one.svg").read_text()
+
+
+def test_the_nearest_to_its_base_is_first() -> None:
+    """Only the last layer counts, with the mean over languages: 0.2 for de, 0.4 for en."""
+    far = {"cosine": 0.1, "cka": 0.1, "largest_share": 0.5, "largest_share_centred": 0.5}
+    spaces = [
+        {"model": f"rm-{model}", "language": lang, "layer": layer, "frobenius": value, **far}
+        for model, values in (("en", (0.3, 0.5)), ("de", (0.1, 0.3)))
+        for lang, value in zip(("en", "es"), values, strict=True)
+        for layer, value in ((0, 9.0), (12, value))
+    ]
+    retrieval = [{"model": f"rm-{model}", "layer": 12, "share": 0.5} for model in ("en", "de")]
+    lines = look_table({"spaces": spaces, "retrieval": retrieval}).splitlines()
+    assert lines[2].startswith("| rm-en | 2 | 0.400 |") and lines[3].startswith("| rm-de | 1 | 0.200 |")
+    assert lines[2].endswith("| 50 |")

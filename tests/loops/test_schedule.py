@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from icr.base.errors import UserError
-from loops.data import Split, hold_back, lay_out, write_training_data
+from loops.data import Split, hold_back, lay_out, longest_first, write_training_data
 from loops.dpo import DPO
 from loops.pair_family import PairFamily
 from tests.helpers.training_runs import random_pairs
@@ -49,6 +50,22 @@ class TestSchedule:
         order = [self.lay_out(data, **c).table["ref_chosen_logps"].to_pylist()[:25]
                  for c in ({}, {"split": Split(8, 8, 1)}, {"seed": 2})]  # fmt: skip
         assert order[0] == order[1] != order[2]
+
+    def test_by_length(self, data: Path) -> None:
+        """The same rows in every step, with the same weights; within a step the longest first."""
+        plain, ranked = self.lay_out(data), self.lay_out(data, by_length=True)
+        assert ranked.tokens == plain.tokens
+        for start in range(0, 28, 8):
+            rows, before = (one.table.to_pylist()[start : start + 8] for one in (ranked, plain))
+            longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
+            assert longest == sorted(longest, reverse=True)
+            known = [sorted((row["number"], row["weight"]) for row in of) for of in (rows, before)]
+            assert known[0] == known[1]
+        assert ranked.table["number"].to_pylist() != plain.table["number"].to_pylist()
+
+    def test_longest_first(self) -> None:
+        """Two steps of 3 and one of 2; equal lengths stay in their order."""
+        assert longest_first(np.array([5, 9, 5, 1, 2, 3, 4, 7]), 3).tolist() == [1, 0, 2, 5, 4, 3, 7, 6]
 
     def test_too_long_rows_are_counted(self, data: Path) -> None:
         lengths = [len(p["prompt_ids"]) + max(len(p["chosen_ids"]), len(p["rejected_ids"])) for p in random_pairs(10)]
