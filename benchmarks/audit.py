@@ -1,12 +1,14 @@
 """Does an audit find what a judge was given? Planted biases and people's labels, simulated; about a minute.
 
-    python -m benchmarks.audit [--simulations 200] [--json]
+    python -m benchmarks.audit [--simulations 200] [--seed 0] [--json]
 
 Five languages with the same 200 prompts. What people say of a prompt correlates between its languages. A judge prefers
 what people prefer, by a margin, and three things are planted: the answer that is shown first gets 10 points, every 100
 characters more get 2 points, and an answer in the wrong language (a tenth) loses 10. One judge gives these shares
-themselves, with noise, as label probabilities are; another gives a label that is drawn with them. People have labelled
-60 prompts of each language.
+themselves, with noise, as label probabilities are; another gives a label that is drawn with them, once or several
+times. People have labelled 60 prompts of each language.
+
+Then, how much narrower the corrected interval is for judges that give the label that people give with some probability.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.audit.estimators import correct
 from eval.audit.summary import audit
 from eval.audit.verdicts import Evaluated, Judged
+from eval.clusters import Part, estimate
 from eval.xalpaca.pairwise import ORDERS, VerdictRow
 from icr.base.fields import Fields
 
@@ -42,6 +47,11 @@ WIN = 0.55
 """Of prompts that people prefer the model's answer to."""
 COMMON = 0.6
 """With this probability a language's label of a prompt is the one that the prompt has in common."""
+JUDGES = {"probabilities": (True, 1), "labels": (False, 1), "labels, 5 times": (False, 5)}
+"""Name → whether the judge gives probabilities, and how often it is asked each question."""
+AGREEMENTS = (0.75, 0.8, 0.85, 0.9, 0.95)
+SIZES = (200, 400, 805)
+"""Prompts of a language, of which `LABELLED` are labelled."""
 
 
 class Row(TypedDict):
@@ -58,10 +68,19 @@ class Row(TypedDict):
     """By the interval of the average over languages."""
 
 
-def simulate(rng: np.random.Generator, soft: bool) -> tuple[Evaluated, dict[str, dict[str, float]]]:
-    """An evaluation by a judge with the planted biases, and what people say of each prompt in each language."""
+class Simulated(NamedTuple):
+    """An evaluation, what the judge said when it was asked again, and what people say of each prompt."""
+
+    evaluated: Evaluated
+    repeats: dict[str, list[dict[str, dict[str, float]]]]
+    people: dict[str, dict[str, float]]
+
+
+def simulate(rng: np.random.Generator, soft: bool, times: int = 1) -> Simulated:
+    """An evaluation by a judge with the planted biases, which is asked every question so many times."""
     common = rng.random(PROMPTS) < WIN
-    languages, people = {}, {}
+    found = Simulated(Evaluated(Path(), {"judge": "simulated", "baseline": "simulated", "orders": "both"}, {}), {}, {})
+    languages: dict[str, list[Judged]] = {}
     for lang in LANGUAGES:
         wins = np.where(rng.random(PROMPTS) < COMMON, common, rng.random(PROMPTS) < WIN).astype(float)
         longer = np.clip(rng.normal(0, 3, PROMPTS), -LONGEST, LONGEST).round(2)
@@ -70,15 +89,19 @@ def simulate(rng: np.random.Generator, soft: bool) -> tuple[Evaluated, dict[str,
         shares = [base + sign * PLANTED["position"] / 100 for sign in (1, -1)]
         said = [_say(rng, share, soft) for share in shares]
         languages[lang] = [_judged(n, lang, longer[n], int(wrong[n]), [of[n] for of in said]) for n in range(PROMPTS)]
-        people[lang] = {str(n): float(win) for n, win in enumerate(wins)}
-    summary: Fields = {"judge": "simulated", "baseline": "simulated", "orders": "both"}
-    return Evaluated(Path(), summary, languages), people
+        found.repeats[lang] = [_again([_say(rng, share, soft) for share in shares]) for _ in range(1, times)]
+        found.people[lang] = {str(n): float(win) for n, win in enumerate(wins)}
+    return found._replace(evaluated=replace(found.evaluated, languages=languages))
 
 
 def _say(rng: np.random.Generator, shares: Floats, soft: bool) -> Floats:
     if soft:
         return np.clip(shares + rng.normal(0, NOISE, len(shares)), 0, 1)
     return (rng.random(len(shares)) < shares).astype(float)
+
+
+def _again(said: list[Floats]) -> dict[str, dict[str, float]]:
+    return {str(n): {order: float(of[n]) for order, of in zip(ORDERS, said, strict=True)} for n in range(PROMPTS)}
 
 
 def _judged(n: int, lang: str, longer: float, wrong: int, said: list[float]) -> Judged:
@@ -95,14 +118,30 @@ def sample_labels(rng: np.random.Generator, people: dict[str, dict[str, float]])
     return {lang: {id: of[id] for id in chosen} for lang, of in people.items()}
 
 
-def runs(simulations: int, soft: bool, seed: int = 0) -> list[Fields]:
+def runs(simulations: int, soft: bool, seed: int = 0, times: int = 1) -> list[Fields]:
     """The audits of so many simulated evaluations."""
     found = []
     for number in range(simulations):
         rng = np.random.default_rng([seed, soft, number])
-        evaluated, people = simulate(rng, soft)
-        found.append(audit(evaluated, sample_labels(rng, people)))
+        evaluated, repeats, people = simulate(rng, soft, times)
+        found.append(audit(evaluated, sample_labels(rng, people), repeats if times > 1 else None))
     return found
+
+
+def steady(simulations: int, agreement: float, prompts: int, seed: int = 0) -> float:
+    """How much narrower the interval of one language is for a judge whose label of a prompt is people's with a
+    probability, whatever the order, 0 to 1."""
+    found = []
+    for number in range(simulations):
+        rng = np.random.default_rng([seed, number])
+        wins = rng.random(prompts) < WIN
+        says = np.where(rng.random(prompts) < agreement, wins, ~wins)
+        judge = {str(n): 100.0 * value for n, value in enumerate(says)}
+        people = {str(n): 100.0 * wins[n] for n in range(LABELLED)}
+        corrected, alone = (estimate([part]).se for part in (correct(people, judge).part, Part.of(people)))
+        assert corrected is not None and alone is not None
+        found.append(1 - corrected / alone)
+    return float(np.mean(found))
 
 
 TRUTHS = PLANTED | {"corrected": 100 * WIN, "labels_alone": 100 * WIN}
@@ -141,26 +180,32 @@ def width(row: Fields) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="planted biases of a simulated judge, and how often they are found")
     parser.add_argument("--simulations", type=int, default=200, help="per judge (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulations (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args()
     table: list[Row] = []
     shares: dict[str, tuple[float, float]] = {}
-    for judge, soft in (("probabilities", True), ("labels", False)):
-        audits = runs(arguments.simulations, soft)
+    for judge, (soft, times) in JUDGES.items():
+        audits = runs(arguments.simulations, soft, arguments.seed, times)
         table += rows(judge, audits)
         shares[judge] = narrower(audits)
+    agreeing = {a: {n: steady(arguments.simulations, a, n, arguments.seed) for n in SIZES} for a in AGREEMENTS}
     if arguments.json:
-        print(json.dumps({"simulations": arguments.simulations, "rows": table, "narrower": shares}))
+        found = {"simulations": arguments.simulations, "rows": table, "narrower": shares, "agreeing": agreeing}
+        print(json.dumps(found))
         return
     print(f"{len(LANGUAGES)} languages, {PROMPTS} prompts, {LABELLED} labelled; {arguments.simulations} simulations")
-    print(f"{'judge gives':15}{'figure':14}{'planted':>9}{'mean':>9}{'covered':>9}{'average':>9}")
+    print(f"{'judge gives':16}{'figure':14}{'planted':>9}{'mean':>9}{'covered':>9}{'average':>9}")
     for row in table:
         print(
-            f"{row['judge']:15}{row['figure']:14}{row['truth']:9.2f}{row['mean']:9.2f}"
+            f"{row['judge']:16}{row['figure']:14}{row['truth']:9.2f}{row['mean']:9.2f}"
             f"{100 * row['covered']:8.1f}%{100 * row['covered_average']:8.1f}%"
         )
     for judge, (single, average) in shares.items():
         print(f"{judge}: the corrected interval is {single:.0%} narrower in a language, {average:.0%} on average")
+    print(f"\nnarrower in a language, {LABELLED} labelled{'':7}" + "".join(f"{n:>5} prompts" for n in SIZES))
+    for agreement, of in agreeing.items():
+        print(f"labels, {agreement:.0%} of them people's{'':13}" + "".join(f"{share:>13.0%}" for share in of.values()))
 
 
 if __name__ == "__main__":

@@ -113,9 +113,10 @@ def _write_answers(folder: Path, chosen: dict[str, list[Judged]], out: Path) -> 
 
 
 def _read_verdicts(path: Path) -> dict[str, dict[str, float]]:
-    """Prompt id → order → preference, of the questions that have a verdict."""
+    """Prompt id → order → preference, of the questions that have a verdict; all prompts are there."""
     found: dict[str, dict[str, float]] = {}
     for row in read_rows(path):
+        of_prompt = found.setdefault(row["prompt_id"], {})
         if row["preference"] is not None:
-            found.setdefault(row["prompt_id"], {})[row["order"]] = row["preference"]
+            of_prompt[row["order"]] = row["preference"]
     return found

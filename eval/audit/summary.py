@@ -30,7 +30,8 @@ UNITS: dict[str, Bounds | None] = {
 }
 """Bounds of the figures that have some."""
 Repeats = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
-"""Language → of each time that the judge was asked again: prompt id → order → preference."""
+"""Language → of each time that the judge was asked again: prompt id → order → preference. A prompt that it was asked
+about and that has no verdict is there, without an order."""
 
 
 @dataclass
@@ -50,10 +51,12 @@ def audit(evaluated: Evaluated, labels: Labels | None = None, repeats: Repeats |
 
     Args:
         labels: what people say; adds agreement with them, biases against them, and the corrected win rate.
-        repeats: what the judge said when it was asked again; adds how often it says the same.
+        repeats: what the judge said when it was asked again; adds how often it says the same. If it was asked about
+            all prompts again, the win rate is corrected by the mean of all that it said.
     """
-    figures = {lang: _language(items, (repeats or {}).get(lang)) for lang, items in evaluated.languages.items()}
-    preferences = {lang: _preferences(items) for lang, items in evaluated.languages.items()}
+    again = {lang: (repeats or {}).get(lang) for lang in evaluated.languages}
+    figures = {lang: _language(items, again[lang]) for lang, items in evaluated.languages.items()}
+    preferences = {lang: _preferences(items, again[lang] or ()) for lang, items in evaluated.languages.items()}
     for lang, of_lang in (labels or {}).items():
         elsewhere = _elsewhere(lang, preferences)
         _add_people(figures[lang], evaluated.languages[lang], of_lang, preferences[lang], elsewhere)
@@ -190,9 +193,18 @@ def _again(
     return pairs
 
 
-def _preferences(items: Sequence[Judged]) -> dict[str, float]:
-    """Prompt id → what the judge says, of the prompts that have a verdict."""
-    return {item.id: p for item in items if (p := item.preference) is not None}
+def _preferences(items: Sequence[Judged], repeats: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Prompt id → what the judge says, of the prompts that have a verdict.
+
+    If it was asked about all of them again, it is the mean of all times that have a verdict in every order: in it, the
+    coins that a judge throws weigh less.
+    """
+    first = {item.id: p for item in items if (p := item.preference) is not None}
+    orders = {item.id: len(item.verdicts) for item in items if item.id in first and not item.identical}
+    if not all(id in again for again in repeats for id in orders):
+        return first
+    said = {id: [fmean(of.values()) for again in repeats if len(of := again[id]) == n] for id, n in orders.items()}
+    return {id: fmean([value, *said.get(id, [])]) for id, value in first.items()}
 
 
 def _elsewhere(lang: str, preferences: Mapping[str, Mapping[str, float]]) -> dict[str, float] | None:
@@ -219,7 +231,8 @@ def _add_people(
     """Agreement with people, biases against them, and the win rate that they correct."""
     people = {id: value for id, value in labels.items() if id in preferences}
     found.counts |= {"labelled": len(people), "labelled_without_verdict": len(labels) - len(people)}
-    pairs = {id: [(label(preferences[id]), label(value))] for id, value in people.items()}
+    first = _preferences(items, ())
+    pairs = {id: [(label(first[id]), label(value))] for id, value in people.items()}
     found.parts |= _agreements("people", pairs, "no labelled prompt has a verdict")
     rows = [
         (item, order, 100 * (value - people[item.id]))

@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -40,9 +40,11 @@ FINGERPRINT = b"icr.fingerprint"
 PATIENT = Limits(floor=math.inf)
 """Of what may well take long after it was quick: an endpoint that answers from its cache at first, a large task."""
 SHARD_SIZES = {"local": 32, "openai": 4096}
-"""Questions to a piece: what a kill loses at most. Many for an endpoint, as each piece ends with fewer requests under
-way than it could have; its cache keeps what a kill takes."""
+"""Questions to a piece: what a kill loses at most. Many for an endpoint, whose cache keeps what a kill takes."""
 OWN_SHARD_SIZE = 256
+AT_ONCE = 16_384
+"""Questions to an endpoint at a time, of all languages: whatever is asked by itself ends with fewer requests under way
+than there could be, and waits for the slowest answer."""
 
 MakeRow = Callable[[int, Verdict], Mapping[str, object]]
 """(a question's number, its verdict) → a row of the benchmark's table."""
@@ -79,8 +81,8 @@ class Judging:
     """Share of the questions that may stay without a verdict."""
     prompts: Mapping[str, Prompts] = field(default_factory=built_in)
     """What the judge is asked with, by benchmark."""
-    at_once: bool = False
-    """All languages are asked together, as a batch of each one would wait for the one before."""
+    at_once: float = 0
+    """Pieces are asked together, of all languages, up to so many questions; a batch has all."""
 
     @classmethod
     def of(
@@ -104,7 +106,8 @@ class Judging:
         if config.kind != "local":
             task = AskTask(work=key, examiner=Examiner.of(config, cache))
             size = SHARD_SIZES.get(config.kind, OWN_SHARD_SIZE)
-            return cls(name, task, size, machine, key, config.max_unscored, prompts, config.batch)
+            at_once = (math.inf if config.batch else AT_ONCE) if config.kind == "openai" else 0
+            return cls(name, task, size, machine, key, config.max_unscored, prompts, at_once)
         assert model is not None
         template = Template(arguments=NO_THINKING, date=date)
         local = AskLocalTask(work=key, model=model, template=template, precision="bf16" if machine.gpus else "fp32")
@@ -129,9 +132,9 @@ class Judging:
         pieces = folder / "pieces"
         task = self.task.model_copy(update={"shown": shown, "scale": scale})
         every = [shard for shards in cut.values() for shard in shards]
-        asked = _merge(every) if self.at_once and every else every
+        asked = list(_merge(every, self.at_once))
         found, _ = self.machine.fill(pieces / self.key[:16], task, asked, label, PATIENT)
-        tables = _split(pa.concat_tables(found), every) if self.at_once and every else found
+        tables = _split(pa.concat_tables(found), every) if every else []
         judged = dict(zip((shard.name for shard in every), tables, strict=True))
         for sheet in missing:
             new = iter([v for shard in cut[sheet.lang] for v in load_verdicts(judged[shard.name])])
@@ -182,10 +185,23 @@ class Judging:
         return digest.hexdigest()
 
 
-def _merge(shards: Sequence[Shard]) -> list[Shard]:
-    """All of them as one."""
+def _merge(shards: Sequence[Shard], most: float) -> Iterator[Shard]:
+    """Neighbours as one, as long as it has at most so many rows."""
+    group: list[Shard] = []
+    for shard in shards:
+        if group and sum(other.table.num_rows for other in [*group, shard]) > most:
+            yield _join(group)
+            group = []
+        group.append(shard)
+    if group:
+        yield _join(group)
+
+
+def _join(shards: Sequence[Shard]) -> Shard:
+    if len(shards) == 1:
+        return shards[0]
     name = hashlib.sha256("\n".join(shard.name for shard in shards).encode()).hexdigest()
-    return [Shard(f"all-{name[:16]}", pa.concat_tables([shard.table for shard in shards]))]
+    return Shard(f"all-{name[:16]}", pa.concat_tables([shard.table for shard in shards]))
 
 
 def _split(table: pa.Table, shards: Sequence[Shard]) -> list[pa.Table]:

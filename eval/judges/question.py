@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 from eval.judges.wording import PLACEHOLDER, Wording
@@ -82,7 +82,7 @@ class Question:
 
     def dump(self) -> str:
         """As JSON; `load` is the way back."""
-        found = asdict(self)
+        found = dict(vars(self))  # `asdict` copies every text, and a question is dumped several times
         if not self.system:  # as questions were before there were system messages, so that verdicts on them stay
             del found["system"]
         return json.dumps(found, ensure_ascii=False)

@@ -126,6 +126,32 @@ def test_planted_biases_are_found(soft: bool) -> None:
     assert set(PLANTED) <= {row["figure"] for row in rows("", audits)}
 
 
+def test_a_judge_that_throws_coins_corrects_more_if_it_is_asked_more_often() -> None:
+    """By the formula, 13 % of the interval at one asking and 26 % at five (docs/audit.md)."""
+    once, often = (narrower(runs(8, False, seed=5, times=times)) for times in (1, 5))
+    assert once[0] < 0.2 < often[0] and once[1] < 0.25 < often[1]
+
+
+def test_the_win_rate_is_corrected_by_the_mean_of_all_askings_if_all_prompts_were_asked_again() -> None:
+    rng = np.random.default_rng(4)
+    items = [judged(str(n), [float(v) for v in rng.random(2).round(3)], longer=n) for n in range(20)]
+    items += [judged("half", [0.9, None]), Judged("same", "de", "", "z", "z", judged("same", [0.5, 0.5]).verdicts, 0)]
+    asked = [item for item in items if item.preference is not None and not item.identical]
+    again = {item.id: dict(zip(ORDERS, rng.random(2).round(3).tolist(), strict=True)) for item in asked}
+    again["3"] = {ORDERS[0]: 1.0}  # one order is missing, and so this asking
+    labels = {"de": {str(n): float(rng.random() < 0.5) for n in range(10)}}
+    said = {item.id: float(np.mean([item.preference, np.mean(list(again[item.id].values()))])) for item in asked}
+    said |= {"3": items[3].preference or 0.0, "same": 0.5}
+    by_hand = correct({id: 100 * v for id, v in labels["de"].items()}, {id: 100 * v for id, v in said.items()})
+    got = audit(evaluated(de=items), labels, {"de": [again]})["languages"]["de"]
+    assert got["corrected"]["value"] == pytest.approx(by_hand.part.value) and got["power"] == by_hand.power
+    assert got["judge_alone"]["value"] == pytest.approx(100 * np.mean(list(said.values())))
+    first = audit(evaluated(de=items), labels)["languages"]["de"]
+    assert got["people_agree"] == first["people_agree"]
+    part = {id: of for id, of in again.items() if id != "5"}  # a prompt was not asked about again
+    assert audit(evaluated(de=items), labels, {"de": [part]})["languages"]["de"]["corrected"] == first["corrected"]
+
+
 def test_too_few_prompts_give_a_reason_and_not_a_figure() -> None:
     items = [judged(str(n), [0.8, 0.6], longer=100 * n) for n in range(5)]
     assert biases([(i, o, v) for i in items for o, v in i.scored])["position"] == (

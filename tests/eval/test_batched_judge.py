@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,19 @@ def test_all_languages_are_one_batch_and_the_verdicts_are_theirs(tmp_path: Path)
         again = config(tmp_path, stub.url, "judge.batch=false")
         assert evaluate(again, tmp_path / "out", Console(file=io.StringIO()))["languages"] == summary["languages"]
         assert len(api.batches) == 1 and len(stub.sent) == 1
+
+
+@pytest.mark.parametrize(("most", "together"), [(4 * N, True), (4 * N - 1, False)])
+def test_without_batches_too_all_languages_are_asked_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, together: bool
+) -> None:
+    monkeypatch.setattr("eval.judges.asking.AT_ONCE", most)
+    with Stub(lambda request, before: replace(longer_in_german(request), delay=0.2)) as stub:
+        asked = config(tmp_path, stub.url, "judge.batch=false", "judge.concurrency=64")
+        summary = evaluate(asked, tmp_path / "out", Console(file=io.StringIO()))
+    assert {lang: row["win_rate"] for lang, row in summary["languages"].items()} == {"de": 100.0, "es": 0.0}
+    assert len(stub.sent) == 4 * N
+    assert (stub.most_busy > 2 * N) == together  # more than a language has
 
 
 def _usd(line: str) -> float:
