@@ -12,7 +12,6 @@ from rich.text import Text
 
 from eval.clusters import excludes
 from icr.base.files import write_text
-from icr.report import plots
 from icr.report.numbers import number, share
 from icr.report.page import environment
 
@@ -170,9 +169,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 def write_page(result: Comparison, out: Path) -> Path:
     """`out`/compare.html."""
     page = (
-        environment()
-        .get_template("compare.html.j2")
-        .render(result=result, rows=rows(result), palette=plots.PALETTE, title=out.resolve().name)
+        environment().get_template("compare.html.j2").render(result=result, rows=rows(result), title=out.resolve().name)
     )
     write_text(out / "compare.html", page)
     return out / "compare.html"

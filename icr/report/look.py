@@ -10,7 +10,6 @@ from rich.table import Table
 
 from icr.base.fields import Fields
 from icr.base.files import write_text
-from icr.report import plots
 from icr.report.numbers import number, share, significant
 from icr.report.page import environment
 from icr.report.plots import thinned
@@ -149,7 +148,6 @@ def write_look_page(result: Fields, out: Path) -> Path:
         look=result,
         layer_tables=layer_tables(result),
         left_out=left_out_texts(result),
-        palette=plots.PALETTE,
         title=out.resolve().name,
     )
     write_text(out / "report.html", page)

@@ -11,16 +11,22 @@ from rich.text import Text
 
 from icr.base.fields import Fields
 from icr.base.files import write_text
-from icr.report import plots
 from icr.report.numbers import between, number
 from icr.report.page import environment
 from icr.report.transfer_align import conclude_gains, curves, gain_tables, say_order
+from icr.report.transfer_choice import (
+    choose,
+    describe,
+    heat_bounds,
+    heat_step,
+    language_of,
+    scale_of,
+    summarise,
+)
 from icr.report.transfer_variants import DIFFERENCES, variant_rows, variant_tables
 
 NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "waiting": {}, "failed": {}}
 """Of an experiment without `align`, or without RLOO."""
-DARK = 0.6
-"""From this share of the colour on, numbers in a cell are white."""
 
 
 def conclude(result: Fields) -> list[str]:
@@ -78,29 +84,26 @@ def _by_place(result: Fields) -> dict[tuple[str, str], Fields]:
 
 def write_transfer_page(result: Fields, run: Path) -> Path:
     """RUN/report.html."""
-    values = [cell["accuracy"] for cell in result["cells"] if cell["accuracy"] is not None]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-
-    def share(value: float) -> float:
-        """Of the colour, from the lowest accuracy to the highest."""
-        return (value - low) / (high - low) if high > low else 0.5
-
-    page = (
-        environment()
-        .get_template("transfer.html.j2")
-        .render(
-            result={**NOTHING, **result},
-            cells=_by_place(result),
-            conclusions=[*conclude(result), *conclude_gains(result)],
-            curves=curves(result),
-            variants=variant_rows(result),
-            differences=DIFFERENCES,
-            own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
-            share=share,
-            dark=DARK,
-            palette=plots.PALETTE,
-            title=run.name,
-        )
+    choices = choose(result)
+    templates = environment()
+    templates.filters["language_of"] = language_of
+    template = templates.get_template("transfer.html.j2")
+    page = template.render(
+        result={**NOTHING, **result},
+        cells=_by_place(result),
+        choices=choices,
+        summary=summarise(choices),
+        scale=scale_of(choices),
+        gains=conclude_gains(result),
+        curves=curves(result),
+        variants=variant_rows(result),
+        differences=DIFFERENCES,
+        own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
+        describe=describe,
+        language_of=language_of,
+        heat_step=heat_step,
+        heat_bounds=heat_bounds,
+        title=run.name,
     )
     write_text(run / "report.html", page)
     return run / "report.html"
