@@ -9,7 +9,8 @@ from eval.audit.people import Labels
 from eval.audit.verdicts import Evaluated, Judged
 from icr.base.fields import Fields
 from icr.base.files import write_text
-from icr.report.audit_table import WITH_WHOM
+from icr.report.audit_table import WITH_WHOM, reasons_of
+from icr.report.glance import glance_at_judge
 from icr.report.page import environment
 from icr.report.shown import Shown
 
@@ -47,6 +48,8 @@ def render_audit(evaluated: Evaluated, result: Fields, labels: Labels | None = N
         .get_template("audit.html.j2")
         .render(
             result=result,
+            tiles=glance_at_judge(result),
+            reasons=[*reasons_of(result), *_identical(result)],
             languages=languages,
             shown=shown,
             filters=[(name, FILTERS[name], count) for name, count in there.items() if count],
@@ -60,6 +63,11 @@ def render_audit(evaluated: Evaluated, result: Fields, labels: Labels | None = N
             title=evaluated.folder.resolve().name,
         )
     )
+
+
+def _identical(result: Fields) -> list[str]:
+    text = "answers are identical to the baseline's: not asked, not here"
+    return [f"{code}: {row['identical']} {text}" for code, row in result["languages"].items() if row.get("identical")]
 
 
 def write_audit_page(path: Path, evaluated: Evaluated, result: Fields, labels: Labels | None = None) -> None:

@@ -1,11 +1,14 @@
-"""The head of a run's page: did it get better, in which languages, how sure is that, and at what cost."""
+"""The head of a run's page: did it get better, in which languages, how sure is that, and at what cost.
+
+And that of an audit: may the judge be believed?
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from eval.clusters import FEWEST
+from eval.clusters import FEWEST, excludes
 from eval.rates import LANGUAGE_FALL
 from eval.terms import describe_judge
 from icr.base.fields import Fields
@@ -110,7 +113,8 @@ def _cost(results: Results, first: Round, last: Round, measured: Measured) -> Ti
     elif known:
         lowest = min(known, key=lambda of: of[2])
         lines.append(
-            f"Right language: {share(lowest[2])} or more ({lowest[0]} {share(lowest[1])} → {share(lowest[2])})."
+            f"Right language: at least {share(lowest[2])} in each "
+            f"({lowest[0]} {share(lowest[1])} → {share(lowest[2])})."
         )
     return Tile("At what cost?", answer, lines + list(_other_tasks(measured)), tone)
 
@@ -125,3 +129,48 @@ def _other_tasks(measured: Measured) -> Iterator[str]:
         change, name = min(changes)
         which = "largest fall" if change < 0 else "smallest rise"
         yield f"NLP tasks, {which}: {name} {number(100 * change, sign=True)} points."
+
+
+def glance_at_judge(result: Fields) -> list[Tile]:
+    """Of an audit, on average over the languages: what sways the judge, whom it agrees with, and what that changes."""
+    average = result["average"]
+    tiles = [
+        _sways(average, "position", "Does the order sway it?", "what is shown first gets {} points"),
+        _sways(average, "verbosity", "Does length sway it?", "100 characters more get {} points"),
+    ]
+    agrees = [
+        f"{number(average[key]['value'])} % {with_whom}" for key, with_whom in AGREES.items() if _known(average, key)
+    ]
+    if agrees:
+        tiles.append(Tile("Whom does it agree with?", agrees[-1], [f"{line}." for line in agrees[:-1]]))
+    if _known(average, "corrected"):
+        corrected = average["corrected"]
+        lines = [f"By the judge alone: {number(average['judge_alone']['value'])} %."]
+        if corrected.get("low") is not None:
+            lines.append(f"95 % interval: {number(corrected['low'])} to {number(corrected['high'])}.")
+        tiles.append(Tile("The win rate, corrected", f"{number(corrected['value'])} %", lines))
+    return tiles
+
+
+AGREES = {
+    "repeats_agree": "with itself, asked again",
+    "orders_agree": "with itself, in the other order",
+    "people_agree": "with people",
+}
+"""A figure of an audit → whom the judge agrees with; the last one known is what matters most."""
+
+
+def _known(average: Fields, key: str) -> bool:
+    return average.get(key, {}).get("value") is not None
+
+
+def _sways(average: Fields, key: str, question: str, says: str) -> Tile:
+    found = average.get(key, {})
+    if not _known(average, key):
+        return Tile(question, "Not known", ["The figures say why."])
+    value, low, high = found["value"], found.get("low"), found.get("high")
+    line = says.format(number(value, sign=True))
+    if low is None or high is None:
+        return Tile(question, "Not shown", [f"{line.capitalize()}.", "There is no interval."])
+    lines = [f"{line.capitalize()}.", f"95 % interval: {number(low, sign=True)} to {number(high, sign=True)}."]
+    return Tile(question, "Yes", lines, "bad") if excludes(0, low, high) else Tile(question, "Not shown", lines)

@@ -207,7 +207,7 @@ def small_multiples(series: Sequence[Series], names: Sequence[str], reference: f
         names: of the languages, for each series.
         reference: a level to compare with.
     """
-    columns = min(3, len(series))
+    columns = 2 if len(series) == 4 else min(3, len(series))
     rows = -(-len(series) // columns)
     values = [v for line in series for v in (*line.low, *line.high)]
     span = (max(min(values) - 3, 0), min(max(values) + 3, 100))

@@ -90,7 +90,7 @@ def test_the_head_says_whether_it_got_better_where_how_sure_and_at_what_cost(run
         and "For answers of equal length: 60.2 % (47.2 to 71.9)." in sure.lines
     )
     assert cost.answer == "Answers 7 % longer"  # 480 → 516
-    assert cost.lines == ["480 → 516 characters.", "Right language: 81 % or more (Arabic 81 % → 81 %)."]
+    assert cost.lines == ["480 → 516 characters.", "Right language: at least 81 % in each (Arabic 81 % → 81 %)."]
     head = report.text[: report.text.index("Policy at the start")]
     assert all(tile.question in head and tile.answer in head for tile in (better, where, sure, cost))
 
