@@ -65,8 +65,11 @@ class Evaluated:
     languages: Mapping[str, Sequence[Judged]]
 
 
-def read_evaluation(folder: Path) -> Evaluated:
+def read_evaluation(folder: Path, most: int | None = None) -> Evaluated:
     """What `icr judge xalpaca` or a round's judge stage has left in a folder.
+
+    Args:
+        most: read the first so many prompts of each language alone.
 
     Raises:
         UserError: there is no finished evaluation, nobody judged it, or a file cannot be read.
@@ -77,7 +80,7 @@ def read_evaluation(folder: Path) -> Evaluated:
     if unjudged(summary):
         raise UserError("these are the baseline's answers, which nobody judged", where=str(folder), do=DO)
     answers = read_answers(folder / "answers")
-    return Evaluated(folder, summary, {lang: _read_language(folder, lang, of) for lang, of in answers.items()})
+    return Evaluated(folder, summary, {lang: _read_language(folder, lang, of[:most]) for lang, of in answers.items()})
 
 
 def _read_language(folder: Path, lang: str, answers: Sequence[Answer]) -> list[Judged]:

@@ -3,70 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from eval.audit.people import Labels
-from eval.audit.summary import label
 from eval.audit.verdicts import Evaluated, Judged
 from icr.base.fields import Fields
 from icr.base.files import write_text
-from icr.report import plots
-from icr.report.audit_table import WITH_WHOM
+from icr.report.audit_table import WITH_WHOM, reasons_of
+from icr.report.glance import glance_at_judge
 from icr.report.page import environment
+from icr.report.shown import Shown
 
 MOST = 400
 """Prompts of a language on the page; a browser shows some thousand of them well."""
-VERDICTS = ("baseline better", "draw", "model better")
-SHOWN_FIRST = {"policy-first": "model first", "baseline-first": "baseline first"}
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A prompt as the page shows it."""
-
-    item: Judged
-    number: int
-    """Of its language, from 0."""
-    people: float | None
-    """People's preference of the model, 0 to 1."""
-
-    @property
-    def orders(self) -> list[tuple[str, str, str]]:
-        """Of each order: which answer was first, the verdict in words, and what the judge wrote."""
-        return [(SHOWN_FIRST[row["order"]], _say(row["preference"], row["reason"]), row["raw"])
-                for row in self.item.verdicts]  # fmt: skip
-
-    @property
-    def flips(self) -> bool:
-        """Another answer wins in the other order."""
-        return len({label(value) for _, value in self.item.scored}) > 1
-
-    @property
-    def disputed(self) -> bool:
-        """People and the judge's mean over the orders disagree."""
-        own = self.item.preference
-        return own is not None and self.people is not None and label(own) != label(self.people)
-
-    @property
-    def by_people(self) -> str | None:
-        return None if self.people is None else _say(self.people, None)
-
-    @property
-    def marks(self) -> str:
-        """Classes that the filters look for."""
-        found = {"flips": self.flips, "disputed": self.disputed, "wrong": self.item.wrong != 0,
-                 "unscored": len(self.item.scored) < len(self.item.verdicts)}  # fmt: skip
-        return " ".join([f"l{self.number}", *(name for name, there in found.items() if there)])
-
-
-def _say(preference: float | None, reason: str | None) -> str:
-    if preference is None:
-        return f"unscored: {reason}"
-    word = VERDICTS[label(preference)]
-    return word if preference in (0, 0.5, 1) else f"{word}, {100 * preference:.0f} % for the model"
-
-
 FILTERS = {
     "flips": "another winner in the other order",
     "disputed": "people disagree",
@@ -99,6 +48,8 @@ def render_audit(evaluated: Evaluated, result: Fields, labels: Labels | None = N
         .get_template("audit.html.j2")
         .render(
             result=result,
+            tiles=glance_at_judge(result),
+            reasons=[*reasons_of(result), *_identical(result)],
             languages=languages,
             shown=shown,
             filters=[(name, FILTERS[name], count) for name, count in there.items() if count],
@@ -109,10 +60,14 @@ def render_audit(evaluated: Evaluated, result: Fields, labels: Labels | None = N
             kappas=[
                 (f"{name}_kappa", title) for name, title in WITH_WHOM.items() if f"{name}_kappa" in result["average"]
             ],
-            palette=plots.PALETTE,
             title=evaluated.folder.resolve().name,
         )
     )
+
+
+def _identical(result: Fields) -> list[str]:
+    text = "answers are identical to the baseline's: not asked, not here"
+    return [f"{code}: {row['identical']} {text}" for code, row in result["languages"].items() if row.get("identical")]
 
 
 def write_audit_page(path: Path, evaluated: Evaluated, result: Fields, labels: Labels | None = None) -> None:

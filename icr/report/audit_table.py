@@ -39,7 +39,7 @@ def audit_tables(result: Fields) -> RenderableType:
     parts += [Text("the same beyond chance, Cohen's κ:"), _table(result, KAPPA_COLUMNS)]
     if "corrected" in result["average"]:
         parts += [Text("win rate in percent:"), _table(result, RATE_COLUMNS, ("labelled", "power"))]
-    parts.append(Text("\n".join([*_legend(result), *_reasons(result), *_counts(result)])))
+    parts.append(Text("\n".join([*_legend(result), *reasons_of(result), *_counts(result)])))
     return Group(*parts)
 
 
@@ -72,7 +72,7 @@ def _legend(result: Fields) -> list[str]:
     return ["each value has its 95 % interval below it, over prompts; bold: it excludes 0", *lines]
 
 
-def _reasons(result: Fields) -> list[str]:
+def reasons_of(result: Fields) -> list[str]:
     """Why a value or an interval is missing, and over which languages an average is."""
     found: dict[str, list[str]] = {}
     for code, row in result["languages"].items():

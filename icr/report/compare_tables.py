@@ -12,7 +12,6 @@ from rich.text import Text
 
 from eval.clusters import excludes
 from icr.base.files import write_text
-from icr.report import plots
 from icr.report.numbers import number, share
 from icr.report.page import environment
 
@@ -69,6 +68,24 @@ def rows(result: Comparison) -> list[VariantRow]:
                 }
             )
     return found
+
+
+def conclude(result: Comparison) -> list[str]:
+    """A sentence for each variant but the first: whether its win rate differs, on average over the languages."""
+    lines = []
+    for row in rows(result):
+        if row["language"] != "average" or row["variant"] == result["baseline"] or row["difference"] is None:
+            continue
+        points = f"{number(abs(row['difference']))} points {'above' if row['difference'] > 0 else 'below'}"
+        between = ""
+        if row["low"] is not None and row["high"] is not None:
+            between = f" (95 % interval {number(row['low'], sign=True)} to {number(row['high'], sign=True)})"
+        clear = excludes(0, row["low"], row["high"])
+        verdict = (
+            "" if clear else "; the interval contains 0, so no difference is shown" if between else "; no interval"
+        )
+        lines.append(f"{row['variant']} is {points} {result['baseline']}{between}{verdict}.")
+    return lines
 
 
 def compare_tables(result: Comparison) -> RenderableType:
@@ -169,10 +186,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 
 def write_page(result: Comparison, out: Path) -> Path:
     """`out`/compare.html."""
-    page = (
-        environment()
-        .get_template("compare.html.j2")
-        .render(result=result, rows=rows(result), palette=plots.PALETTE, title=out.resolve().name)
-    )
+    template = environment().get_template("compare.html.j2")
+    page = template.render(result=result, rows=rows(result), conclusions=conclude(result), title=out.resolve().name)
     write_text(out / "compare.html", page)
     return out / "compare.html"

@@ -14,7 +14,6 @@ from eval.human import Shown
 from icr.base.content import hash_value
 from icr.base.fields import Fields
 from icr.base.files import write_text
-from icr.report import plots
 from icr.report.numbers import between, number, share
 from icr.report.page import environment
 
@@ -24,7 +23,7 @@ def write_vote_page(path: Path, pairs: Sequence[Shown]) -> None:
     rows = [{"pair": p.pair, "lang": p.lang, "prompt": p.prompt, "A": p.first, "B": p.second} for p in pairs]
     data = json.dumps(rows, ensure_ascii=False).replace("<", "\\u003c")  # nothing in a text ends the script
     template = environment().get_template("human.html.j2")
-    page = template.render(data=Markup(data), store=hash_value(rows)[:16], count=len(rows), palette=plots.PALETTE)
+    page = template.render(data=Markup(data), store=hash_value(rows)[:16], count=len(rows))
     write_text(path, page)
 
 

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from icr.base.fields import Fields
 from icr.base.files import write_text
-from icr.report import plots
 from icr.report.numbers import number, share, significant
 from icr.report.page import environment
 from icr.report.plots import thinned
@@ -142,6 +141,24 @@ def layer_tables(result: Fields) -> list[Fields]:
     return tables
 
 
+def inside(look: Fields) -> list[Fields]:
+    """A row for each model: R² of its scores from words, and its last layer's space, each as a mean over languages."""
+    rows = []
+    words, spaces = look.get("words", []), look.get("spaces", [])
+    for model in dict.fromkeys(row["model"] for row in (*words, *spaces)):
+        row: Fields = {"model": model, "r2": _mean([w["r2_held_out"] for w in words if w["model"] == model])}
+        own = [of for of in spaces if of["model"] == model]
+        last = [of for of in own if of["layer"] == max(each["layer"] for each in own)]
+        row |= {name: _mean([of[name] for of in last]) for name in ("largest_share", "frobenius", "cka")}
+        rows.append(row)
+    return rows
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def write_look_page(result: Fields, out: Path) -> Path:
     """OUT/report.html."""
     template = environment().get_template("look.html.j2")
@@ -149,7 +166,6 @@ def write_look_page(result: Fields, out: Path) -> Path:
         look=result,
         layer_tables=layer_tables(result),
         left_out=left_out_texts(result),
-        palette=plots.PALETTE,
         title=out.resolve().name,
     )
     write_text(out / "report.html", page)

@@ -5,9 +5,13 @@ The same folder gives the same bytes: the page has no time stamp.
 
 from __future__ import annotations
 
+import base64
+import functools
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,9 +26,11 @@ from icr.config.plain import has_xalpaca, section
 from icr.report import plots
 from icr.report.evaluation_tables import panel_lines
 from icr.report.findings import baseline_name, findings
+from icr.report.glance import glance
 from icr.report.measured import Measured, measure
 from icr.report.numbers import duration, listed, number, share, significant
 from icr.report.results import Language, Results, Round, collect, interval, reward_name, scale_words
+from icr.report.samples import Article, choices_of, read_articles
 from icr.report.terminal import gains
 from icr.rounds.plan import STAGES
 
@@ -72,30 +78,31 @@ def _text(text: str) -> dict[str, str | int]:
 def _by_round(
     results: Results,
     row_of: Callable[[Round, Language], tuple[float, float, float] | None],
-    label: str,
+    label: str | None,
     alt: str,
-    *,
-    percent: bool = False,
 ) -> Markup | None:
     """A value per language and round; `row_of` gives (value, low, high), or None where there is none.
 
     Args:
-        percent: it is a rate, to be compared with 50 %.
+        label: of the axis; None of a rate in percent: then one little plot a language, with a line at 50.
     """
-    series = []
+    series, names = [], []
     for language in results.languages:
         points = [(r.number, point) for r in results.rounds if (point := row_of(r, language))]
         if points:
             rounds, (values, low, high) = [n for n, _ in points], zip(*(p for _, p in points), strict=True)
             series.append(plots.Series(language.slot, rounds, list(values), list(low), list(high)))
+            names.append(language.name)
     if not series:
         return None
-    return Markup(plots.by_round(series, label, alt, 50, (0, 100)) if percent else plots.by_round(series, label, alt))
+    return Markup(plots.by_round(series, label, alt) if label else plots.small_multiples(series, names, 50, alt))
 
 
 def _rate(name: str) -> Callable[[Round, Language], tuple[float, float, float] | None]:
     def row_of(r: Round, language: Language) -> tuple[float, float, float] | None:
         row = r.judged(language.code)
+        if r.is_baseline and row:
+            return 50.0, 50.0, 50.0  # by definition
         bounds = interval(row, name)
         return (row[name], *bounds) if bounds else None
 
@@ -144,16 +151,9 @@ def _figures(results: Results, unit: str) -> dict[str, object]:
             training[r.number] = _training(r)
     compared = bool(results.compared)
     return {
-        "win_rate": compared
-        and _by_round(results, _rate("win_rate"), "win rate (%)", "win rate per round and language", percent=True),
+        "win_rate": compared and _by_round(results, _rate("win_rate"), None, "win rate per round and language"),
         "lc_win_rate": compared
-        and _by_round(
-            results,
-            _rate("lc_win_rate"),
-            "length-controlled (%)",
-            "length-controlled win rate per round and language",
-            percent=True,
-        ),
+        and _by_round(results, _rate("lc_win_rate"), None, "length-controlled win rate per round and language"),
         "answers": _by_round(
             results, _answer_length, "mean length (characters)", "answer length per round and language"
         ),
@@ -195,6 +195,14 @@ def _words(key: str) -> str:
     return WORDS.get(key, key.replace("_", " "))
 
 
+@functools.cache
+def read_script(name: str) -> tuple[Markup, str]:
+    """A script of ours, and its hash for the page's policy: no other script runs, whatever a text contains."""
+    text = resources.files("icr.report").joinpath("templates", name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return Markup(text), f"sha256-{digest}"
+
+
 def environment() -> Environment:
     """Templates with escaping on, and the filters that they use."""
     environment = Environment(
@@ -205,6 +213,11 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {
+        "palette": plots.PALETTE,
+        "heat_light": [light for light, _ in plots.HEAT],
+        "heat_dark": [dark for _, dark in plots.HEAT],
+    }
     environment.filters |= {
         "number": number,
         "significant": significant,
@@ -214,6 +227,7 @@ def environment() -> Environment:
         "words": _words,
         "judged_by": describe_judge,
         "panel": panel_lines,
+        "listed": listed,
     }
     return environment
 
@@ -223,9 +237,10 @@ def _columns(rows: Sequence[Fields]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.get("dropped", {})))
 
 
-def render(results: Results, measured: Measured | None = None) -> str:
+def render(results: Results, measured: Measured | None = None, articles: Sequence[Article] = ()) -> str:
     """The page."""
     measured = measured or Measured()
+    script, script_hash = read_script("keep.js")
     fits = [fit for r in results.rounds for fit in r.lengths.values()]
     unit = fits[-1]["unit"] if fits else section(results.config, "reward").get("length_unit", "characters")
     scored = [r.of("score", x.code) for r in results.rounds for x in results.languages]
@@ -243,9 +258,13 @@ def render(results: Results, measured: Measured | None = None) -> str:
         .get_template("report.html.j2")
         .render(
             run=results,
-            palette=plots.PALETTE,
             glyphs=plots.GLYPHS,
+            articles=articles,
+            groups=choices_of(articles).groups,
             findings=findings(results),
+            tiles=glance(results, measured),
+            script=script,
+            script_hash=script_hash,
             refresh=REFRESH if results.status.next else None,
             baseline_name=baseline_name,
             gains=gains({r.number: r.summary for r in results.judged if r.summary is not None}),
@@ -283,10 +302,11 @@ def write_report(run: RunDir, note: Callable[[str], None] | None = None, results
         UserError: the run's config or a round's record cannot be read.
     """
     results, measured = results or collect(run), measure(run)
+    articles = read_articles(run, results)
     results.missing.extend(measured.missing)
     if note is not None:
         for line in results.missing:
             if "cannot be read" in line:
                 note(line)
-    write_text(run.report, render(results, measured))
+    write_text(run.report, render(results, measured, articles))
     return run.report

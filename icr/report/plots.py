@@ -36,6 +36,17 @@ PALETTE = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "◀", "▶")
+HEAT = (
+    (("#edf4fb", "#10151c"), ("#1c2530", "#e7e8ea")),
+    (("#d3e5f6", "#10151c"), ("#1f3347", "#e7e8ea")),
+    (("#b0d0ee", "#10151c"), ("#234460", "#e7e8ea")),
+    (("#86b6e3", "#10151c"), ("#2a5a86", "#ffffff")),
+    (("#5f9ad3", "#10151c"), ("#5f9fd9", "#10151c")),
+    (("#1f62a7", "#ffffff"), ("#90c1ee", "#10151c")),
+    (("#0d3c6e", "#ffffff"), ("#c9e2fa", "#10151c")),
+)
+"""Steps of a heat map from low to high, on white and on black: (cell, its text). The higher, the farther from paper."""
+HEAT_STEPS = len(HEAT)
 INK, MUTED, GRID = "#111111", "#777777", "#dddddd"
 VARIABLES = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)"} | {
     light: f"var(--s{slot})" for slot, (light, _) in enumerate(PALETTE)
@@ -165,15 +176,11 @@ def by_round(
     series: Sequence[Series],
     label: str,
     alt: str,
-    reference: float | None = None,
-    limits: tuple[float, float] | None = None,
 ) -> str:
-    """A value per round and language, side by side with its interval; `reference` draws a level to compare with."""
+    """A value per round and language, side by side with its interval."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        if reference is not None:
-            axes.axhline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for i, line in enumerate(series):
             shift = (i - (len(series) - 1) / 2) * min(0.09, 0.6 / len(series))
             x = [n + shift for n in line.rounds]
@@ -187,12 +194,43 @@ def by_round(
         rounds = sorted({n for line in series for n in line.rounds})
         axes.set_xticks(rounds, [f"round {n}" if len(rounds) < 6 else str(n) for n in rounds])
         axes.set_xlim(rounds[0] - 0.45, rounds[-1] + 0.45)
-        if limits is not None:
-            bottom, top = axes.get_ylim()
-            axes.set_ylim(max(bottom, limits[0]), min(top, limits[1]))
         axes.set_ylabel(label)
 
     return _draw(paint, alt)
+
+
+@_drawn_once
+def small_multiples(series: Sequence[Series], names: Sequence[str], reference: float, alt: str) -> str:
+    """A rate per round, one little plot a language on one scale: many languages do not lie over one another.
+
+    Args:
+        names: of the languages, for each series.
+        reference: a level to compare with.
+    """
+    columns = 2 if len(series) == 4 else min(3, len(series))
+    rows = -(-len(series) // columns)
+    values = [v for line in series for v in (*line.low, *line.high)]
+    span = (max(min(values) - 3, 0), min(max(values) + 3, 100))
+    rounds = sorted({n for line in series for n in line.rounds})
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes in grid[len(series) :]:
+            axes.set_visible(False)
+        for axes, line, name in zip(grid, series, names, strict=False):
+            axes.axhline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            shade, look = colour(line.slot), {"marker": marker(line.slot), "linestyle": line_style(line.slot)}
+            axes.fill_between(line.rounds, line.low, line.high, color=shade, alpha=0.16, linewidth=0)
+            axes.vlines(line.rounds, line.low, line.high, color=shade, linewidth=1.2, alpha=0.75)
+            axes.plot(line.rounds, line.values, color=shade, zorder=3, **look)
+            axes.set_title(name, fontsize=10, loc="left", pad=4)
+            axes.set_ylim(*span)
+            axes.set_xlim(rounds[0] - 0.3, rounds[-1] + 0.3)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.tick_params(labelbottom=True)
+        figure.supxlabel("round", fontsize=10)
+
+    return _draw(paint, alt, height=0.4 + 1.35 * rows)
 
 
 @_drawn_once

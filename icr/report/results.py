@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from scipy.special import stdtrit
 
 from eval.clusters import FEWEST, PERCENT, wilson
 from eval.folders import read_summary
-from icr.base.conversation import load_conversation, show_conversation
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_object
@@ -32,9 +30,6 @@ from icr.work.runner import Counts
 
 LOG_RATIOS = ("cross-lingual", "multilingual", "translate")
 """Reward kinds that are β times a log-ratio."""
-EXAMPLES = {"widest margin": 1.0, "median margin": 0.5, "narrowest margin": 0.0}
-"""Which pairs of a language are shown, as quantiles of its margins: picked by rule, not by taste."""
-
 T = TypeVar("T")
 
 
@@ -44,23 +39,6 @@ class Language:
     name: str
     slot: int
     """Which colour and marker the language has, in every figure."""
-
-
-class ShownPair(TypedDict):
-    """Those columns of pairs.parquet that the page shows."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    chosen_reward: float | None
-    rejected_reward: float | None
-
-
-@dataclass(frozen=True)
-class Example:
-    label: str
-    round: int
-    row: ShownPair
 
 
 @dataclass
@@ -107,7 +85,6 @@ class Results:
     languages: list[Language]
     rounds: list[Round]
     status: RunStatus
-    examples: dict[str, list[Example]]
     versions: dict[str, list[str]]
     """Each package's versions, in order of appearance: more than one when the run went on after an update."""
     missing: list[str]
@@ -174,30 +151,6 @@ def _margins(path: Path) -> dict[str, list[float]]:
     return margins
 
 
-def _examples(path: Path, round_number: int) -> dict[str, list[Example]]:
-    """Three pairs of every language, by the quantiles of EXAMPLES; of pairs without rewards, any three."""
-    table = pq.read_table(path, columns=["lang", "prompt_id", "chosen_reward", "rejected_reward"])
-    table = table.append_column("row", pa.array(range(len(table))))
-    margin = pc.subtract(table["chosen_reward"], table["rejected_reward"])
-    order = table.append_column("margin", margin).sort_by([("margin", "ascending"), ("prompt_id", "ascending")])
-    by_language: dict[str, list[int]] = {}
-    for lang, row in zip(order["lang"].to_pylist(), order["row"].to_pylist(), strict=True):
-        by_language.setdefault(lang, []).append(row)
-    texts = pq.read_table(path, columns=list(ShownPair.__annotations__))
-    shown: dict[str, list[Example]] = {}
-    for lang, rows in by_language.items():
-        picked = {rows[round(q * (len(rows) - 1))]: label for label, q in EXAMPLES.items()}
-        shown[lang] = [
-            Example(label, round_number, _show_pair(texts.slice(row, 1).to_pylist()[0]))
-            for row, label in picked.items()
-        ]
-    return shown
-
-
-def _show_pair(row: ShownPair) -> ShownPair:
-    return {**row, "prompt": show_conversation(load_conversation(row["prompt"]))}
-
-
 def _read_round(at: RoundDir, reader: _Reader, *, win_rates: bool) -> Round:
     stages = at.record.stages
     done = {name for name, record in stages.items() if record.state == "done"}
@@ -251,8 +204,6 @@ def collect(run: RunDir) -> Results:
         for record in at.record.stages.values():
             for package, version in record.versions.items():
                 versions.setdefault(package, {})[version] = None
-    paired = [r.number for r in rounds if r.margins]
-    examples = reader.read(run.round(paired[-1]).pairs, lambda p: _examples(p, paired[-1]), True) if paired else None
     return Results(
         name=status.run,
         config=config,
@@ -262,7 +213,6 @@ def collect(run: RunDir) -> Results:
         languages=[Language(code, _name(code), slot) for slot, code in enumerate(codes)],
         rounds=rounds,
         status=status,
-        examples=examples or {},
         versions={package: list(seen) for package, seen in sorted(versions.items())},
         missing=[*_unfinished(status), *reader.missing],
     )

@@ -11,19 +11,25 @@ from rich.text import Text
 
 from icr.base.fields import Fields
 from icr.base.files import write_text
-from icr.report import plots
-from icr.report.look import look_tables, write_look_page
+from icr.report.look import inside, look_tables, write_look_page
 from icr.report.numbers import between, number
 from icr.report.page import environment
 from icr.report.transfer_align import conclude_gains, curves, gain_tables, say_order
+from icr.report.transfer_choice import (
+    choose,
+    describe,
+    heat_bounds,
+    heat_step,
+    language_of,
+    scale_of,
+    summarise,
+)
 from icr.report.transfer_variants import DIFFERENCES, variant_rows, variant_tables
 
 NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "waiting": {}, "failed": {}}
 """Of an experiment without `align`, or without RLOO."""
 LOOK = "look"
 """RUN/look: the tables of `look` and their page."""
-DARK = 0.6
-"""From this share of the colour on, numbers in a cell are white."""
 
 
 def conclude(result: Fields) -> list[str]:
@@ -80,51 +86,30 @@ def _by_place(result: Fields) -> dict[tuple[str, str], Fields]:
     return {place: found.get(place, {"accuracy": None}) for place in every}
 
 
-def inside(look: Fields) -> list[Fields]:
-    """A row for each model: R² of its scores from words, and its last layer's space, each as a mean over languages."""
-    rows = []
-    words, spaces = look.get("words", []), look.get("spaces", [])
-    for model in dict.fromkeys(row["model"] for row in (*words, *spaces)):
-        row: Fields = {"model": model, "r2": _mean([w["r2_held_out"] for w in words if w["model"] == model])}
-        own = [of for of in spaces if of["model"] == model]
-        last = [of for of in own if of["layer"] == max(each["layer"] for each in own)]
-        row |= {name: _mean([of[name] for of in last]) for name in ("largest_share", "frobenius", "cka")}
-        rows.append(row)
-    return rows
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def write_transfer_page(result: Fields, run: Path) -> Path:
     """RUN/report.html."""
-    values = [cell["accuracy"] for cell in result["cells"] if cell["accuracy"] is not None]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-
-    def share(value: float) -> float:
-        """Of the colour, from the lowest accuracy to the highest."""
-        return (value - low) / (high - low) if high > low else 0.5
-
-    page = (
-        environment()
-        .get_template("transfer.html.j2")
-        .render(
-            result={**NOTHING, **result},
-            cells=_by_place(result),
-            conclusions=[*conclude(result), *conclude_gains(result)],
-            curves=curves(result),
-            variants=variant_rows(result),
-            differences=DIFFERENCES,
-            own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
-            share=share,
-            dark=DARK,
-            palette=plots.PALETTE,
-            inside=inside(result["look"]) if "look" in result else [],
-            look=LOOK,
-            title=run.name,
-        )
+    choices = choose(result)
+    templates = environment()
+    templates.filters["language_of"] = language_of
+    template = templates.get_template("transfer.html.j2")
+    page = template.render(
+        result={**NOTHING, **result},
+        cells=_by_place(result),
+        choices=choices,
+        summary=summarise(choices),
+        scale=scale_of(choices),
+        gains=conclude_gains(result),
+        curves=curves(result),
+        variants=variant_rows(result),
+        differences=DIFFERENCES,
+        own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
+        describe=describe,
+        language_of=language_of,
+        heat_step=heat_step,
+        heat_bounds=heat_bounds,
+        inside=inside(result["look"]) if "look" in result else [],
+        look=LOOK,
+        title=run.name,
     )
     if "look" in result:
         write_look_page(result["look"], run / LOOK)

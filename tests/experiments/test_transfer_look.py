@@ -12,7 +12,8 @@ from eval.reward_models.look import Look, look_into
 from icr.base.errors import ConfigError
 from icr.base.files import read_json
 from icr.experiments.transfer import list_transfer
-from icr.report.transfer import inside, transfer_tables, write_transfer_page
+from icr.report.look import inside
+from icr.report.transfer import transfer_tables, write_transfer_page
 from tests.conftest import write_prompts
 from tests.experiments.test_transfer_align import load, run
 from tests.helpers.inline import run_inline, silent

@@ -23,6 +23,7 @@ from icr.base.files import read_rows, write_json, write_rows, write_text
 from icr.base.rundir import RoundDir, RunDir, StageRecord
 from icr.length import fit_length_penalty
 from icr.rows import PAIRS, RESPONSES, REWARDS
+from tests.helpers.fake_answers import answers_of, write_compared
 
 LANGUAGES = ("en", "es", "ru", "de", "ar")
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> </details></table> {{ 7*7 }} \u202eevil\x1b[31m\x00'
@@ -101,7 +102,6 @@ def _sample(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _responses(at: RoundDir, lang: str) -> list[dict[str, Any]]:
-
     return read_rows(at.responses / f"{lang}.parquet")
 
 
@@ -148,7 +148,6 @@ def _score(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _pair(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
-
     pairs, languages = [], {}
     for i, lang in enumerate(LANGUAGES):
         text = {(r["prompt_id"], r["sample"]): r for r in _responses(at, lang)}
@@ -259,12 +258,12 @@ def _average(languages: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def _verdicts(at: RoundDir, rates: dict[str, float], rng: np.random.Generator) -> None:
     """Per prompt: in round 0 the answers alone, later the verdicts of both orders."""
     ids = [f"h{n}" for n in range(HELD_OUT)]
-    answer = {"sample": 0, "prompt": "?", "response": "!", "token_ids": [1], "finish_reason": "stop"}
     verdict = {"reason": None, "raw": "A", "shortened": False}
     for lang, rate in rates.items():
-        rows = [{"prompt_id": id, "lang": lang, **answer} for id in ids]
+        rows = answers_of(lang, at.number, ids, QUESTIONS[lang], HOSTILE)
         write_rows(at.judge / "answers" / f"{lang}.parquet", rows, RESPONSES)
         if at.number:
+            write_compared(at.judge, lang, rows)
             values = np.clip(rate + 0.2 * rng.standard_normal(HELD_OUT), 0, 1).tolist()
             verdicts = [
                 {"prompt_id": id, "order": order, "preference": value, **verdict}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -35,7 +37,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.pieces.append(data)
 
     def count(self, tag: str) -> int:
@@ -46,10 +48,20 @@ def page(run: RunDir) -> Page:
     return Page(write_report(run).read_text(encoding="utf-8"))
 
 
+def assert_only_our_script(got: Page) -> None:
+    """At most one script, at the end, which the page's policy names by its hash: a text of a model cannot run."""
+    scripts = re.findall(r"<script>(.*?)</script>", got.html, re.DOTALL)
+    assert got.count("script") == len(scripts) <= 1, "a script of somebody else"
+    allowed = re.findall(r"script-src ([^\"]*)\"", got.html)
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    assert allowed == [f"'sha256-{digest}'" for digest in hashes]
+
+
 def assert_sound(got: Page) -> None:
     """What holds for every report, whatever its run looks like."""
     assert not re.search(r"\b(None|nan|NaN|inf|Undefined)\b", got.text), "a missing value is printed as such"
-    assert {name for name, _ in got.elements}.isdisjoint({"script", "link", "iframe", "img", "object", "embed", "base"})
+    assert_only_our_script(got)
+    assert {name for name, _ in got.elements}.isdisjoint({"link", "iframe", "img", "object", "embed", "base"})
     for name, attributes in got.elements:
         assert not [a for a in attributes if a.startswith("on")], name
         for key in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):

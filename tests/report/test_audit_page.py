@@ -11,6 +11,7 @@ from eval.audit.summary import audit
 from eval.audit.verdicts import Evaluated, Judged
 from eval.xalpaca.pairwise import ORDERS, VerdictRow
 from icr.report.audit_page import MOST, render_audit, select
+from icr.report.glance import glance_at_judge
 from tests.helpers.fake_run import HOSTILE
 from tests.helpers.pages import Page, assert_sound
 
@@ -63,6 +64,24 @@ def test_filters_find_what_they_say(page: Page) -> None:
         assert words in page.text
     assert "model first: model better, 90 % for the model" in page.text
     assert "the model's answer is in the wrong language" in page.text
+
+
+def test_the_head_says_what_sways_the_judge_and_what_that_changes(page: Page) -> None:
+    result = {
+        "average": {
+            "position": {"value": 12.5, "low": 3.0, "high": 22.0},
+            "verbosity": {"value": -1.25, "low": -3.0, "high": 1.0},
+            "orders_agree": {"value": 70.0}, "people_agree": {"value": 61.0}, "judge_alone": {"value": 60.0},
+            "corrected": {"value": 55.5, "low": 50.1, "high": 61.0},
+        }
+    }  # fmt: skip
+    order, length, agrees, rate = glance_at_judge(result)
+    assert (order.answer, order.tone, order.lines[0]) == ("Yes", "bad", "What is shown first gets +12.5 points.")
+    assert (length.answer, length.tone, length.lines[1]) == ("Not shown", "", "95 % interval: −3.0 to +1.0.")
+    assert (agrees.answer, agrees.lines) == ("61.0 % with people", ["70.0 % with itself, in the other order."])
+    assert (rate.answer, rate.lines[0]) == ("55.5 %", "By the judge alone: 60.0 %.")
+    assert "Does the order sway it?" in page.text[: page.text.index("What sways it")]
+    assert [tile.answer for tile in glance_at_judge({"average": {}})] == ["Not known", "Not known"]
 
 
 def test_what_people_dispute_is_shown_first_and_the_rest_is_counted(evaluated: Evaluated) -> None:

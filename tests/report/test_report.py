@@ -18,6 +18,7 @@ from icr.report.findings import conclude, findings
 from icr.report.live import LivePage
 from icr.report.numbers import number, significant
 from icr.report.results import collect, interval
+from icr.report.samples import MOST_OF_ONE, pick_pairs
 from icr.rows import PAIRS
 from tests.helpers.fake_run import HOSTILE, LANGUAGES, build, config_of
 from tests.helpers.pages import Page, assert_sound, page
@@ -138,7 +139,11 @@ def test_hostile_texts_are_shown_as_texts(short: RunDir) -> None:
 
 def test_model_texts_have_their_own_direction_and_are_folded(finished: RunDir, report: Page) -> None:
     shown = [a for name, a in report.elements if name == "div" and "body" in (a.get("class") or "")]
-    assert len(shown) == 3 * 3 * len(LANGUAGES)
+    answers, pairs = (
+        2 * MOST_OF_ONE * 5,
+        2 * 3 * 3,
+    )  # two rounds: prompt, both texts, and the judge's words in both orders
+    assert len(shown) == (answers + pairs) * len(LANGUAGES)
     assert all(a["dir"] == "auto" for a in shown)
     folded = [a for name, a in report.elements if name == "details" and a.get("class") == "text"]
     assert folded and all("open" not in a for a in folded)
@@ -147,7 +152,9 @@ def test_model_texts_have_their_own_direction_and_are_folded(finished: RunDir, r
 def test_examples_are_the_widest_median_and_narrowest_pairs(finished: RunDir) -> None:
     rows = [r for r in read_rows(finished.round(2).pairs) if r["lang"] == "de"]
     margins = sorted(r["chosen_reward"] - r["rejected_reward"] for r in rows)
-    got = [e.row["chosen_reward"] - e.row["rejected_reward"] for e in collect(finished).examples["de"]]
+    picked = pick_pairs(finished.round(2).pairs)["de"]
+    assert [which for which, _ in picked] == ["widest margin", "median margin", "narrowest margin"]
+    got = [row["chosen_reward"] - row["rejected_reward"] for _, row in picked]
     assert got == pytest.approx([margins[-1], margins[len(margins) // 2], margins[0]])
 
 
@@ -228,7 +235,8 @@ def test_the_page_is_written_as_the_run_goes_on_and_loads_itself_again(short: Ru
     write_json(short.round(1).path / "round.json", record)
     now[0] = 60.0
     live.update()
-    assert 'http-equiv="refresh" content="30"' in short.report.read_text(encoding="utf-8")
+    html = short.report.read_text(encoding="utf-8")
+    assert '<noscript><meta http-equiv="refresh" content="30"></noscript>' in html and 'data-refresh="30"' in html
     assert len(notes) == 1 and str(short.report) in notes[0]
     write_text(short.round(1).path / "round.json", "{")
     now[0] = 90.0

@@ -76,7 +76,9 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     assert "round-2/pairs.parquet cannot be read" in got.text
     assert "round-1/train/metrics.jsonl cannot be read" in got.text
     assert "round-1/lengths.json is missing, although its stage is done" in got.text
-    assert "Round 1, widest margin" in got.text, "the last round with readable pairs gives the examples"
+    assert "round 1 · widest margin" in got.text and "round 2 · widest" not in got.text, (
+        "the last round with readable pairs gives the examples"
+    )
 
 
 def test_unreadable_config_and_record_are_the_users_to_fix(short: RunDir) -> None:
