@@ -104,8 +104,7 @@ def xalpaca(evaluation: Evaluation) -> Counts:
 
     config, out = evaluation.judge, evaluation.out
     answers = out / "answers"
-    if evaluation.model and not _is_answered(evaluation, answers):
-        _answer(evaluation, answers)
+    answer_prompts(evaluation)
     if evaluation.baseline is None:
         summary = baseline_summary(answers)
     else:
@@ -135,10 +134,13 @@ def _is_answered(evaluation: Evaluation, folder: Path) -> bool:
     return summarised and all((folder / f"{lang}.parquet").is_file() for lang in evaluation.languages)
 
 
-def _answer(evaluation: Evaluation, folder: Path) -> None:
-    """The model's answers to the held-out prompts: LANG.parquet, rows of `icr.rows.RESPONSES`."""
+def answer_prompts(evaluation: Evaluation) -> None:
+    """The model's answers to the held-out prompts: answers/LANG.parquet, rows of `icr.rows.RESPONSES`."""
     from eval.xalpaca.answers import heldout_prompts
 
+    folder = evaluation.out / "answers"
+    if not evaluation.model or _is_answered(evaluation, folder):
+        return
     config, machine, engine = evaluation.judge, evaluation.machine, evaluation.engine
     assert engine is not None
     if evaluation.sampling.backend == "auto" and engine.backend == "transformers":
@@ -193,8 +195,7 @@ def mtbench(evaluation: Evaluation) -> Counts:
     config, out = evaluation.judge, evaluation.out / "mtbench"
     assert config.mtbench is not None
     questions = load_questions(config.mtbench, evaluation.languages, evaluation.machine)
-    if evaluation.model:
-        _answer_questions(evaluation, questions, out)
+    answer_questions(evaluation, questions)
     cache = cache_path(evaluation.out, "mtbench")
     if config.mtbench.references == BY_JUDGE and incomplete(questions):
         writer = Writer.of(config, evaluation.judge_models, evaluation.machine, cache, evaluation.template.date)
@@ -205,12 +206,17 @@ def mtbench(evaluation: Evaluation) -> Counts:
     return {"mtbench": summary["average"]["average"]}
 
 
-def _answer_questions(evaluation: Evaluation, questions: Questions, out: Path) -> None:
+def answer_questions(evaluation: Evaluation, questions: Questions | None = None) -> None:
+    """The model's answers to MT-Bench's questions; `questions`: where they are read already."""
     from eval.mtbench.answers import answer
+    from eval.mtbench.questions import load_questions
     from eval.mtbench.sampling import AnswerTask
 
-    settings = evaluation.judge.mtbench
+    settings, out = evaluation.judge.mtbench, evaluation.out / "mtbench"
+    if not evaluation.model:
+        return
     assert settings is not None and evaluation.engine is not None
+    questions = questions or load_questions(settings, evaluation.languages)
     task = AnswerTask(
         model=evaluation.model,
         template=evaluation.template,
@@ -238,3 +244,6 @@ BENCHMARKS: dict[str, Callable[[Evaluation], Counts]] = {
     "accuracy": accuracy,
     "nlp": nlp,
 }
+
+ANSWERS: dict[str, Callable[[Evaluation], None]] = {"xalpaca": answer_prompts, "mtbench": answer_questions}
+"""What of a benchmark can be done before a judge is asked; an evaluation without a model then goes on from it."""

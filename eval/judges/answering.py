@@ -49,7 +49,7 @@ class AskTask(JudgeTask):
     """An endpoint, or a class of the user's: one process asks all."""
 
     name: ClassVar[str] = "ask"
-    lane: ClassVar[str] = "single"
+    lane: ClassVar[str] = "asker"
 
     examiner: Examiner
 

@@ -159,8 +159,8 @@ class Judging:
 
     def close(self) -> None:
         """All is judged: what a class of the user's holds in memory is given back, by ending its process."""
-        if self.task.lane == "single":
-            self.machine.pool.stop("single")
+        if self.task.lane == "asker":
+            self.machine.pool.stop("asker")
 
     def _cut(self, sheet: Sheet) -> list[Shard]:
         """The questions that somebody has to be asked, in pieces that are named by what is in them."""

@@ -51,7 +51,7 @@ class WriteTask(Task):
     """In: WANTED. Out: WRITTEN, by an endpoint."""
 
     name: ClassVar[str] = "write"
-    lane: ClassVar[str] = "single"
+    lane: ClassVar[str] = "asker"
 
     max_tokens: int
     examiner: Examiner

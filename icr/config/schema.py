@@ -240,7 +240,8 @@ class Config(Section):
     rounds: Annotated[Count, Field(le=1000)] = 2
     stop_when: Literal["never", "worse"] = "never"
     """`worse` ends the run after a judged round that is worse than the one before: the 95 % interval of its difference
-    in win rate is below 0, or its answers are in the right language less often by more than 5 points."""
+    in win rate is below 0, or its answers are in the right language less often by more than 5 points. Each round then
+    waits for the verdicts on the one before; with `never`, endpoints are asked while the next round goes on."""
     models: Models
     alignment: Alignment | None = None
     prompts: Prompts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,30 +13,29 @@ from rich.console import Console
 
 from eval.folders import verdicts_folder
 from eval.judges.asking import has_failed
-from eval.judges.open import name_models
-from icr.base.errors import UserError
+from icr.base.errors import IcrError, UserError
 from icr.base.files import sweep, write_json
-from icr.base.hub import read_hub_id
 from icr.base.lock import RunLock
 from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord, start_date
-from icr.base.shown import show_path
 from icr.config.load import load_config
 from icr.config.schema import Config
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template
 from icr.rounds.benchmarks import follow_benchmarks, with_benchmarks
 from icr.rounds.best import is_worse
-from icr.rounds.check_models import check_materialised
 from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
 from icr.rounds.facts import find_versions, summarise
 from icr.rounds.leftovers import forget, tidy
+from icr.rounds.models import RunModels
 from icr.rounds.plan import RunPlan, step_name
 from icr.rounds.preflight import check_batch
 from icr.rounds.registry import find_stage
+from icr.rounds.stages.judge import answer, asks_endpoints, judge
 from icr.rounds.story import explain_stage
 from icr.rounds.tracker import Tracker
 from icr.rounds.window import bound_window
+from icr.work.beside import Beside
 from icr.work.devices import check_count, check_memory, find_gpus
 from icr.work.machine import Machine
 from icr.work.runner import Counts
@@ -87,7 +87,8 @@ class Controller:
         except BaseException:
             self._lock.release()
             raise
-        self._folders, self._prepared = dict[str, str](), False
+        self._models = RunModels(run, config, inputs, self.plan.contents, self.machine)
+        self._prepared = False
         self._borrow, self._measured, self._after_stage = borrow, measured, after_stage
         self._tracker = Tracker(run, config, self.machine.note)
 
@@ -174,12 +175,14 @@ class Controller:
             self.machine.warm(self.config.sampling.backend)
 
     def iterate(self) -> None:
-        """Run everything that is not done yet."""
+        """Run everything that is not done yet. Where endpoints judge, verdicts come while the next round goes on."""
         self.prepare()
-        for number, stage in self.plan.stages():
-            if stage == "sample" and self._stops(number):
-                return
-            self.stage(number, stage)
+        with Beside(self.machine, self._tell) as beside:
+            for number, stage in self.plan.stages():
+                beside.wait() if stage == "judge" else beside.look()
+                if stage == "sample" and self._stops(number):
+                    return
+                self.stage(number, stage, beside)
 
     def is_done(self) -> bool:
         """Whether every stage of the plan is done."""
@@ -193,8 +196,11 @@ class Controller:
             self.machine.note(f"stopped before round {number} (stop_when: worse): {step.explain()}")
         return step is not None
 
-    def stage(self, number: int, stage: Stage) -> None:
+    def stage(self, number: int, stage: Stage, beside: Beside | None = None) -> None:
         """Run one stage, unless it is done.
+
+        Args:
+            beside: may do what needs no worker but one that asks, if the next round does not depend on it.
 
         Raises:
             UserError: an earlier stage is not done.
@@ -210,14 +216,43 @@ class Controller:
         self.console.print(f"[bold]round {number} · {stage}[/bold]")
         self.console.print(f"  {explain_stage(self.config, number, stage)}", style="dim", highlight=False, markup=False)
         record.versions = find_versions()
-        with recorded(record, save):
+        with ExitStack() as work:
+            work.enter_context(recorded(record, save))
             context = replace(self._context(number, step), parts=record.parts, save=save)
             borrowed = self._borrow(step, at) if self._borrow else None
+            if beside and borrowed is None and stage == "judge" and self._goes_on(number):
+                answer(context)
+                self.console.print(f"  the judge is asked while round {number + 1} goes on", style="dim")
+                beside.start(f"round {number}", partial(self._ask, context, record, work.pop_all()))
+                return
             record.counts = find_stage(stage)(context) if borrowed is None else borrowed
         tidy(at, stage)
+        self._show_done(record)
+        self._tell()
+
+    def _goes_on(self, number: int) -> bool:
+        """Whether the next round does not depend on this one's verdicts, and they need no worker but one that asks."""
+        return number < self.config.rounds and self.config.stop_when == "never" and asks_endpoints(self.config, number)
+
+    def _ask(self, context: Context, record: StageRecord, work: ExitStack, machine: Machine) -> None:
+        """What is left of a judge stage, in a thread of its own. `work` records how it ends."""
+        name = f"round {context.round.number} · judge"
+        try:
+            with work:
+                record.counts = judge(replace(context, machine=machine), answered=True)
+        except IcrError:
+            self.machine.note(f"{name} failed; this command ends after the stage that it is at")
+            raise
+        tidy(context.round, "judge")
+        self._show_done(record, f"{name} ")
+
+    def _show_done(self, record: StageRecord, name: str = "") -> None:
         self.console.print(
-            f"  [green]done[/green] in {record.seconds:.0f} s {summarise(record.counts)}", highlight=False
+            f"  [green]{name}done[/green] in {record.seconds:.0f} s {summarise(record.counts)}", highlight=False
         )
+
+    def _tell(self) -> None:
+        """Pass on what stages have written."""
         self._tracker.update()
         self._after_stage()
 
@@ -251,14 +286,14 @@ class Controller:
             )
 
     def _context(self, number: int, step: Step) -> Context:
-        folders = self._materialised()
+        folders = self._models.folders
         names = {"policy": self.inputs.policy or "", "reference": self.inputs.reference}
         reference = folders[names["reference"]]
         first = folders[names["policy"]] if names["policy"] else str(self.run.round(0).model)
         models = [first, *(str(self.run.round(n).model) for n in range(1, number + 1))]
         write_once = self.run.round(0).path / "model.json"
         if not write_once.exists():
-            write_json(write_once, {role: self._portable(name) for role, name in names.items()})
+            write_json(write_once, {role: self._models.portable(name) for role, name in names.items()})
         window = bound_window(self.config, self.inputs, [reference, *([first] if names["policy"] else [])])
         return Context(
             run=self.run,
@@ -274,36 +309,6 @@ class Controller:
             machine=self.machine,
             template=self._template,
             engine=EngineSettings.of(self.config.sampling, window, gpu=self.machine.gpus > 0),
-            names={folder: self._called(name) for name, folder in folders.items()},
+            names=self._models.called(),
             shared=lambda name: self._measured / self.plan.pass_key(number, name) if self._measured else None,
         )
-
-    def _pinned(self, model: str) -> str:
-        """A hub id with the commit that it is known by; any other name as it is."""
-        inputs = self.inputs
-        judges = name_models(self.config.judge, inputs.judges)
-        known = {"policy": inputs.policy, "reference": inputs.reference, **judges}
-        found = next((self.plan.contents[name] for name, of in known.items() if of == model), model)
-        return found if read_hub_id(found) else model
-
-    def _called(self, model: str) -> str:
-        return show_path(self._pinned(model), self.run.path).removeprefix("…/")
-
-    def _portable(self, model: str) -> str:
-        """A model's name as `--from` takes it: a path inside the run folder is relative to it."""
-        if not model:
-            return f"{self.run.round(0).path.name}/model"
-        inside = show_path(model, self.run.path)
-        return inside if Path(model).is_absolute() and not inside.startswith("…/") else self._pinned(model)
-
-    def _materialised(self) -> dict[str, str]:
-        """Every model of the config as a folder, checked."""
-        if not self._folders:
-            inputs = self.inputs
-            names = (inputs.policy, inputs.reference, *inputs.judges.values())
-            pinned = {name: self._pinned(name) for name in names if name}
-            folders = self.machine.folders(set(pinned.values()), self.config.models.chat_template)
-            found = {name: folders[exact] for name, exact in pinned.items()}
-            check_materialised(self.config, inputs, found)
-            self._folders = found
-        return self._folders

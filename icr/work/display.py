@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 
@@ -20,40 +21,68 @@ PLAIN_SECONDS = 15.0
 """Without a terminal, a line of progress at most this often."""
 
 
+class Bars:
+    """The bars of one terminal: pieces of work that go on at the same time have one each, one below the other."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._lock = console, threading.Lock()
+        self._bars: Progress | None = None
+
+    def add(self, label: str) -> tuple[Progress, TaskID] | None:
+        """A bar, and what it belongs to; None where there is no terminal."""
+        if not self._console.is_terminal:
+            return None
+        with self._lock:
+            if self._bars is None:
+                self._bars = Progress(
+                    TextColumn("  {task.description}"),
+                    BarColumn(bar_width=24),
+                    MofNCompleteColumn(),
+                    TextColumn("{task.fields[rate]}"),
+                    TimeElapsedColumn(),
+                    TextColumn("left"),
+                    TimeRemainingColumn(),
+                    console=self._console,
+                    transient=True,
+                )
+                self._bars.start()
+            return self._bars, self._bars.add_task(label, total=None, rate="loading")
+
+    def remove(self, task: TaskID) -> None:
+        """Take a bar away; without any, the terminal is left alone."""
+        with self._lock:
+            assert self._bars
+            if len(self._bars.tasks) == 1:
+                self._bars.stop()
+                self._bars = None
+            else:
+                self._bars.remove_task(task)
+
+
 class StageDisplay:
     """Progress of one piece of work: done/total, tokens a second, time left."""
 
-    def __init__(self, console: Console, label: str, noted: set[str] | None = None) -> None:
-        """`noted`: what was said in this run already, and is not said again."""
+    def __init__(self, console: Console, label: str, noted: set[str] | None = None, bars: Bars | None = None) -> None:
+        """
+        Args:
+            noted: what was said in this run already, and is not said again.
+            bars: of the terminal, where other work may have one as well.
+        """
         self._console, self._label, self._noted = console, label, set() if noted is None else noted
         self._last = time.monotonic()
         self._first: tuple[float, int, int] | None = None
         """When the first report came, and the pieces and tokens that were done by then."""
         self._status = ""
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("  {task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-            )
-            self._task = self._bar.add_task(label, total=None, rate="loading")
+        self._bars = bars or Bars(console)
+        self._bar: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> StageDisplay:
-        if self._bar:
-            self._bar.start()
+        self._bar = self._bars.add(self._label)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._bar:
-            self._bar.stop()
+            self._bars.remove(self._bar[1])
 
     def progress(self, done: int, total: int, tokens: int = 0) -> None:
         now = time.monotonic()
@@ -64,8 +93,9 @@ class StageDisplay:
         seconds, did = now - began, done - done_before
         rate = f"{(tokens - tokens_before) / seconds:.0f} tok/s" if tokens > tokens_before and seconds > 0 else ""
         rate = ", ".join(filter(None, (rate, self._status)))
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, rate=rate)
+        if self._bar:
+            bars, task = self._bar
+            bars.update(task, completed=done, total=total, rate=rate)
         elif done < total and now - self._last > PLAIN_SECONDS:
             self._last = now
             left = f"{seconds * (total - done) / did:.0f} s left" if did > 0 and seconds > 0 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from icr.engines.folders import fetch, is_ready
 from icr.engines.open import slow_imports
 from icr.engines.precision import Precision, resolve_precision
 from icr.work.crew import Limits
-from icr.work.display import StageDisplay
+from icr.work.display import Bars, StageDisplay
 from icr.work.launch import Worker, run_workers
 from icr.work.local_pool import Lane, LocalPool
 from icr.work.pool import Pool, Shard, Task
@@ -73,6 +74,7 @@ class Machine:
         self._cluster = cluster or Cluster()
         self._awake: str | None = None
         self._started = False
+        self._bars, self._title = Bars(console), ""
         self._noted: set[str] = set()
         """What was said already. Workers say the same in every round; the user reads it once."""
         self._served: set[str] = set()
@@ -118,9 +120,10 @@ class Machine:
 
     @cached_property
     def pool(self) -> Pool:
-        """Lanes: `engine` samples, `scorer` gives numbers, `nlp` runs lm-eval, `single` does one process's work."""
+        """Lanes: `engine` samples, `scorer` gives numbers, `nlp` runs lm-eval, `single` does one process's work,
+        `asker` asks an endpoint or a class of the user's."""
         each = self._tensor_parallel if self.gpus else 0
-        nodes, here = self.nodes, {"single": Lane(1)}
+        nodes, here = self.nodes, {"single": Lane(1), "asker": Lane(1)}
         self._started = True
         if nodes is None:
             return LocalPool(self.folder, self._lanes(self.gpus, each) | here)
@@ -169,7 +172,7 @@ class Machine:
         place, tally = ShardFolder(folder), Tally()
         if place.missing(shards):
             task = self._prepare(task)
-            with StageDisplay(self._console, label, self._noted) as display:
+            with self._display(label) as display:
                 place.fill(self.pool, task, shards, display, tally, self._limits(limits))
         return list(place.read(shards)), {"retries": tally.retries} if tally.retries else {}
 
@@ -188,7 +191,7 @@ class Machine:
         """
         task = self._prepare(task)
         with (
-            StageDisplay(self._console, label, self._noted) as display,
+            self._display(label) as display,
             closing(run_shards(self.pool, task, shards, display, limits=self._limits(limits))) as results,
         ):
             yield from results
@@ -279,12 +282,25 @@ class Machine:
         path = self.folder / "jobs" / f"{name}.json"
         write_text(path, spec.model_dump_json(indent=1))
         env, processes = {} if self.gpus else ON_CPU, self.processes(spec.train)
-        with StageDisplay(self._console, label, self._noted) as display:
+        with self._display(label) as display:
             if self.nodes and trains_on_cluster(self._cluster, spec.train):
                 return RayTraining(self.folder, spec, name, processes, gpus=self.gpus > 0, env=env).run(display)
             argv = [*start_command(spec.train, processes), "-m", spec.program, str(path)]
             worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", env)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]
+
+    def beside(self, pool: Pool, title: str) -> Machine:
+        """This machine for a thread of its own, with another pool, as each serves one caller at a time.
+
+        Args:
+            title: of the work, before the label of each of its displays.
+        """
+        other = copy(self)
+        other.pool, other._awake, other._title = pool, None, f"{title} "
+        return other
+
+    def _display(self, label: str) -> StageDisplay:
+        return StageDisplay(self._console, f"{self._title}{label}", self._noted, self._bars)
 
     def note(self, text: str) -> None:
         """One line for the user."""

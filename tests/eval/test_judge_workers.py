@@ -72,7 +72,7 @@ def test_a_judging_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_pat
     answers = write_answers(tmp_path / "answers", "de", texts)
     baseline = {"de": dict.fromkeys(texts, "mittellang")}
     out, shown = tmp_path / "out", io.StringIO()
-    with machine_of(out, "single", 1, Console(file=shown, width=400)) as machine:
+    with machine_of(out, "asker", 1, Console(file=shown, width=400)) as machine:
         config = Judge(kind=f"{tmp_path / 'my_judge.py'}:Dies")
         run_verdicts(Judging.of(config, None, machine, "key", out / "cache"), answers, baseline, out)
     assert (tmp_path / "my_judge.mark").exists(), "a worker was killed"

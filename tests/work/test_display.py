@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 
 import pytest
 from rich.console import Console
 
 from icr.work import display
-from icr.work.display import StageDisplay
+from icr.work.display import Bars, StageDisplay
 
 
 def test_rate_and_time_left_count_what_was_done_since_the_first_report(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +47,24 @@ def test_a_note_is_said_once_a_run_and_not_once_a_stage() -> None:
     ]
     StageDisplay(Console(file=out), "another run").note("answers are long")
     assert out.getvalue().count("answers are long") == 2
+
+
+def test_two_pieces_of_work_have_a_bar_each_whichever_ends_first() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100)
+    bars = Bars(console)
+    with ExitStack() as verdicts, ExitStack() as responses:
+        for stack, label in ((verdicts, "verdicts"), (responses, "responses")):
+            stack.enter_context(StageDisplay(console, label, bars=bars)).progress(3, 9)
+        console.print("a line")
+        verdicts.close()
+        assert len(console._live_stack) == 1
+        responses.close()
+        assert not console._live_stack
+    shown = out.getvalue()
+    both = shown[: shown.index("a line")]
+    assert "verdicts" in both and "responses" in both and "3/9" in both
+    assert "responses" in shown[shown.index("a line") :]
+    with StageDisplay(console, "translations", bars=bars):
+        assert len(console._live_stack) == 1
+    assert not console._live_stack

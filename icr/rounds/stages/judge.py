@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from eval.benchmarks import BENCHMARKS, Evaluation
+from eval.benchmarks import ANSWERS, BENCHMARKS, Evaluation
+from icr.config.schema import Config
 from icr.rounds.context import Context
 from icr.work.runner import Counts
 
 
-def judge(context: Context) -> Counts:
-    """Every benchmark of the config on the round's policy; those that are done already are not done again."""
+def judge(context: Context, *, answered: bool = False) -> Counts:
+    """Every benchmark of the config on the round's policy; those that are done already are not done again.
+
+    Args:
+        answered: whether `answer` has done its part.
+    """
+    evaluation = _describe(context)
+    if answered:
+        evaluation = replace(evaluation, model="")
+    counts: Counts = {}
+    for benchmark in context.config.judge.benchmarks:
+        if benchmark not in context.parts:
+            context.parts[benchmark] = BENCHMARKS[benchmark](evaluation)
+            context.save()
+        counts |= context.parts[benchmark]
+    return counts
+
+
+def answer(context: Context) -> None:
+    """What of `judge` comes before a judge is asked, and kept: the policy's answers, and lm-eval's tasks."""
+    evaluation = _describe(context)
+    for benchmark in context.config.judge.benchmarks:
+        if benchmark in context.parts:
+            continue
+        if benchmark in ANSWERS:
+            ANSWERS[benchmark](evaluation)
+        elif benchmark == "nlp":
+            context.parts[benchmark] = BENCHMARKS[benchmark](evaluation)
+            context.save()
+
+
+def asks_endpoints(config: Config, number: int) -> bool:
+    """Whether endpoints, and nobody else, are asked about this round's policy."""
+    judge = config.judge
+    compared = number > 0 or judge.baseline != "round-0"
+    asked = "mtbench" in judge.benchmarks or (compared and set(judge.benchmarks) != {"nlp"})
+    return asked and all(one.kind == "openai" for one in judge.each.values())
+
+
+def _describe(context: Context) -> Evaluation:
     config, round_ = context.config, context.round
-    evaluation = Evaluation(
+    return Evaluation(
         model=context.trained,
         name=f"{context.run.path.name}-round-{round_.number}",
         out=round_.judge,
@@ -28,13 +68,6 @@ def judge(context: Context) -> Counts:
         baseline=_find_baseline(context),
         pairs=round_.pairs if round_.number else None,
     )
-    counts: Counts = {}
-    for benchmark in config.judge.benchmarks:
-        if benchmark not in context.parts:
-            context.parts[benchmark] = BENCHMARKS[benchmark](evaluation)
-            context.save()
-        counts |= context.parts[benchmark]
-    return counts
 
 
 def _find_baseline(context: Context) -> Path | None:

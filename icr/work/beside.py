@@ -1,0 +1,76 @@
+"""Work in a thread of its own, beside what the driver does next: it asks an endpoint and needs no other worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+
+from icr.work import pool
+from icr.work.local_pool import Lane, LocalPool
+from icr.work.machine import Machine
+
+
+class Ended(Exception):
+    """The work was told to end; what it had finished is kept."""
+
+
+class Asker(LocalPool):
+    """One process that asks, until it is told to end."""
+
+    def __init__(self, folder: Path, ended: Event) -> None:
+        super().__init__(folder, {"asker": Lane(1)})
+        self._ended = ended
+
+    def collect(self, timeout: float) -> list[pool.Event]:
+        """See `Pool.collect`, which every caller comes back to again and again. Raises Ended."""
+        if self._ended.is_set():
+            raise Ended
+        return super().collect(timeout)
+
+
+class Beside:
+    """One piece of work at a time. It ends with the block: well, or at once where the block is left by an exception."""
+
+    def __init__(self, machine: Machine, then: Callable[[], None]) -> None:
+        """`then`: called by who waits for the work, once it has ended well."""
+        self._machine, self._then = machine, then
+        self._ended, self._thread = Event(), ThreadPoolExecutor(1, "beside")
+        self._work: Future[None] | None = None
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            self._ended.set()
+            self._thread.shutdown()
+
+    def start(self, title: str, work: Callable[[Machine], None]) -> None:
+        """Begin work that is given the machine as it may use it; `title` is before what it shows of its progress."""
+        assert self._work is None
+        self._work = self._thread.submit(self._run, title, work)
+
+    def _run(self, title: str, work: Callable[[Machine], None]) -> None:
+        own = Asker(self._machine.folder, self._ended)
+        try:
+            work(self._machine.beside(own, title))
+        finally:
+            own.stop()
+
+    def look(self) -> None:
+        """Raise what work that has ended has failed with."""
+        if self._work and self._work.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the work's end. Raises what it has failed with."""
+        if self._work:
+            work, self._work = self._work, None
+            work.result()
+            self._then()
