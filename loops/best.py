@@ -1,4 +1,4 @@
-"""The best model of a training so far, by its loss on the validation rows."""
+"""The best model of a training so far, by a figure of its validation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Score(TypedDict):
 
     step: int
     loss: float
+    """The validation loss, or minus the figure that the model is chosen by: the best one has the lowest."""
 
 
 class Best:
-    """`work/best/step-K/`: the model after K optimiser steps as it would be exported, and its loss."""
+    """`work/best/step-K/`: the model after K optimiser steps as it would be exported, and its score."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +32,7 @@ class Best:
         self.score: Score | None = min(found.values(), key=lambda score: score["loss"]) if found else None
 
     def is_beaten_by(self, loss: float) -> bool:
-        """Whether a model of this validation loss is better; an equal one is not."""
+        """Whether a model of this loss (see `Score`) is better; an equal one is not."""
         return self.score is None or loss < self.score["loss"]
 
     def keep(self, step: int, loss: float, export: Callable[[Path], None], first: bool) -> None:

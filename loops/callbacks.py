@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -102,11 +102,15 @@ class SaveByTime(TrainerCallback):
 
 
 class KeepBest(TrainerCallback):
-    """The model of the lowest validation loss so far, as a whole model folder."""
+    """The best validated model so far, as a whole model folder."""
 
-    def __init__(self, best: Best, export: Callable[[Path], None]) -> None:
-        """`export`: writes the model as it is now to a folder; called on every rank, writes on the first."""
-        self.best, self.export = best, export
+    def __init__(self, best: Best, export: Callable[[Path], None], by: str = "loss") -> None:
+        """
+        Args:
+            export: writes the model as it is now to a folder; called on every rank, writes on the first.
+            by: as for `cost_of`.
+        """
+        self.best, self.export, self.by = best, export, by
 
     def on_evaluate(
         self,
@@ -117,22 +121,28 @@ class KeepBest(TrainerCallback):
         **kwargs: object,
     ) -> None:
         assert metrics is not None
-        if agree(self.best.is_beaten_by(metrics["eval_loss"]), args.device):
-            self.best.keep(state.global_step, metrics["eval_loss"], self.export, state.is_world_process_zero)
+        cost = cost_of(metrics, self.by, ValidationFile.prefix)
+        if agree(self.best.is_beaten_by(cost), args.device):
+            self.best.keep(state.global_step, cost, self.export, state.is_world_process_zero)
 
 
 class StopEarly(TrainerCallback):
-    """Ends the training after so many validations in a row without a lower loss."""
+    """Ends the training after so many validations in a row that are not better than the best before."""
 
-    def __init__(self, patience: int, path: Path) -> None:
-        """`path`: of `validation.jsonl`, from which a resumed training knows the validations before."""
-        self.patience, self.path = patience, path
-        self.losses: list[float] = []
+    def __init__(self, patience: int, path: Path, by: str = "loss") -> None:
+        """
+        Args:
+            path: of `validation.jsonl`, from which a resumed training knows the validations before.
+            by: as for `cost_of`.
+        """
+        self.patience, self.path, self.by = patience, path, by
+        self.costs: list[float] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        self.losses = [row["loss"] for row in read_metrics(self.path) if row["step"] <= state.global_step]
+        before = [row for row in read_metrics(self.path) if row["step"] <= state.global_step]
+        self.costs = [cost_of(row, self.by) for row in before]
 
     def on_evaluate(
         self,
@@ -143,10 +153,21 @@ class StopEarly(TrainerCallback):
         **kwargs: object,
     ) -> None:
         assert metrics is not None
-        self.losses.append(metrics["eval_loss"])
-        since_best = len(self.losses) - 1 - self.losses.index(min(self.losses))
+        self.costs.append(cost_of(metrics, self.by, ValidationFile.prefix))
+        since_best = len(self.costs) - 1 - self.costs.index(min(self.costs))
         if agree(since_best >= self.patience, args.device):
             control.should_training_stop = True
+
+
+def cost_of(metrics: Mapping[str, float], by: str, prefix: str = "") -> float:
+    """What the best validation has least of.
+
+    Args:
+        by: `loss`, or a figure of which more is better.
+        prefix: of the names in `metrics`.
+    """
+    value = metrics[f"{prefix}{by}"]
+    return value if by == "loss" else -value
 
 
 def agree(decision: bool, device: torch.device) -> bool:

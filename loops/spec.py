@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, field_validator
 
@@ -65,12 +65,20 @@ class TrainSpec(BaseModel):
     """What the objective takes beyond `train`, see `loops.objective.Objective.configure`."""
     train: Train = Train()
     patience: int | None = None
-    """Validations without a lower loss after which the training stops; None: it goes on to its end."""
+    """Validations without a better one after which the training stops; None: it goes on to its end."""
+    answer_tokens: int | None = None
+    """Longest greedy answer to the validation rows that are marked for it (`loops.data.ANSWERED`). The exported model
+    is then the one with the highest ROUGE-L of these answers; None: the one with the lowest validation loss."""
     chat_template: Path | None = None
     """`models.chat_template`: goes into the final model in place of the base's."""
     template_arguments: Arguments = {}
     """`models.template_arguments`: the final model's template has them."""
     facts: CardFacts = CardFacts()
+
+    @property
+    def best_by(self) -> Literal["loss", "rouge_l"]:
+        """The figure of a validation that the exported model is chosen by."""
+        return "loss" if self.answer_tokens is None else "rouge_l"
 
     @field_validator("train")
     @classmethod

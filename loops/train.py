@@ -81,10 +81,15 @@ def run(spec: TrainSpec, events: EventFile) -> dict[str, object]:
         trainer.on_start = partial(_look_at_start, spec, events) if can_compare(spec.train) else None
     write = partial(export_or_save, spec, trainer, base, family)
     if schedule.validation is not None:
-        trainer.add_callback(_keep_best(best, write))
+        trainer.add_callback(_keep_best(best, write, spec.best_by))
+        if spec.answer_tokens is not None:
+            from loops.answers import GreedyAnswers
+
+            trainer.look_further = GreedyAnswers(spec, base)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     counts = _counts(spec, family, schedule, processes, best.score)
     if first:
+        _add_figures(spec, counts)
         write_json(_counts_file(spec), counts)
     if schedule.validation is None:
         write(spec.output)
@@ -141,6 +146,17 @@ def _counts(
     if _restarted_file(spec).exists():
         counts["restarted"] = read_json(_restarted_file(spec))
     return counts
+
+
+def _add_figures(spec: TrainSpec, counts: dict[str, object]) -> None:
+    """Where the model is not chosen by its loss, put what it was chosen by beside its loss."""
+    from loops.callbacks import read_metrics
+
+    chosen = counts.get("validation")
+    if not isinstance(chosen, dict) or spec.best_by == "loss":
+        return
+    row = next(row for row in read_metrics(spec.work / "validation.jsonl") if row["step"] == chosen["step"])
+    chosen |= {"loss": row["loss"], spec.best_by: row[spec.best_by], "answered": int(row["answered"])}
 
 
 def prepare_work(spec: TrainSpec, checkpoints: Checkpoints, best: Best) -> None:
@@ -232,16 +248,16 @@ def _callbacks(spec: TrainSpec, schedule: Schedule, events: EventFile) -> list[T
     if schedule.validation is not None:
         callbacks.append(ValidationFile(spec.work / "validation.jsonl"))
         if spec.patience is not None:
-            callbacks.append(StopEarly(spec.patience, spec.work / "validation.jsonl"))
+            callbacks.append(StopEarly(spec.patience, spec.work / "validation.jsonl", spec.best_by))
     if spec.train.save_steps is None:
         callbacks.append(SaveByTime(spec.train.save_minutes))
     return callbacks
 
 
-def _keep_best(best: Best, write: Callable[[Path], None]) -> TrainerCallback:
+def _keep_best(best: Best, write: Callable[[Path], None], by: str) -> TrainerCallback:
     from loops.callbacks import KeepBest
 
-    return KeepBest(best, write)
+    return KeepBest(best, write, by)
 
 
 def main() -> int:

@@ -42,6 +42,8 @@ class RoundTrainer(Checkpointed, Generic[O_co]):
     """The Trainer has to divide a micro-batch's mean by the number of micro-batches."""
     on_start: Callable[[Start], None] | None = None
     """Hears how far policy and reference are apart before the first step; None: that is not looked at."""
+    look_further: Callable[[RoundTrainer[Objective]], dict[str, float]] | None = None
+    """More figures of a validation, taken on every rank from the model as it is."""
 
     def __init__(
         self,
@@ -130,8 +132,9 @@ class RoundTrainer(Checkpointed, Generic[O_co]):
         for inputs in map(self._prepare_inputs, batches):
             with torch.no_grad(), self.compute_loss_context_manager():
                 self.record({"loss": self.losses(self.model_wrapped, inputs)}, inputs["weight"])
+        figures = self.take_means() | (self.look_further(self) if self.look_further else {})
         self.model_wrapped.train(training)
-        found = {f"eval_{name}": value for name, value in self.take_means().items()}
+        found = {f"eval_{name}": value for name, value in figures.items()}
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found

@@ -64,7 +64,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "prompts check": ("icr prompts check my/prompts",),
     "prompts split": ("icr prompts split my/prompts --held-out 200 --out my/split",),
-    "sft": ("icr sft sft.yaml --run runs/sft",),
+    "sft": ("icr sft sft.yaml --run runs/sft", "icr sft rmt-oasst1-sft --set data.languages=[es] --run runs/sft-es"),
     "rl": ("icr rl rl.yaml --run runs/rl", "icr rl rl.yaml --set max_kl=20"),
     "best-of-n": (
         "icr best-of-n MODEL --reward runs/rm/model --prompts my/prompts \\\n"

@@ -11,7 +11,7 @@ from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOptio
 
 
 def sft(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file (docs/sft.md).")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file (docs/sft.md), or a recipe's name.")],
     run: OutRunOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -22,11 +22,12 @@ def sft(
     Rerun the same command to resume.
     """
     from icr.config.load import find_config, load_section
+    from icr.config.reward_model import RECIPES
     from icr.config.sft import SftConfig
     from icr.experiments.sft import train_sft
 
     changes = {} if run is None else {"run": str(run)}
-    found = load_section(SftConfig, find_config(config), set_ or [], changes)
+    found = load_section(SftConfig, find_config(config, RECIPES), set_ or [], changes)
     result = train_sft(found, stderr())
     if json_:
         print_json(result)
@@ -35,7 +36,12 @@ def sft(
     best = training["validation"]
     shown = ", ".join(f"{lang} {count}" for lang, count in result["languages"].items())
     print(f"{training['rows']} demonstrations ({shown}), {training['steps']} steps")
-    print(f"lowest validation loss {best['loss']:.4f} nats a token after step {best['step']}, on {best['rows']} rows")
+    loss = f"validation loss {best['loss']:.4f} nats a token"
+    if "rouge_l" in best:
+        print(f"highest ROUGE-L {best['rouge_l']:.4f} after step {best['step']}, of {best['answered']} greedy answers")
+        print(f"{loss} there, on {best['rows']} rows")
+    else:
+        print(f"lowest {loss} after step {best['step']}, on {best['rows']} rows")
     for part, counts in training["too_long"].items():
         print(f"too long, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
     print(f"model: {Path(found.run or '') / 'model'}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,10 +20,10 @@ class SftTrain(Train):
     warmup_ratio: Share = REWARD_WARMUP
     """Share of the optimiser steps used for warm-up from 0, rounded down to whole steps."""
     validation_steps: Count | None = 100
-    """Optimiser steps between validations on the held-back groups. The last step is always validated. The exported
-    model is the one with the lowest loss."""
+    """Optimiser steps between validations on the held-back groups. The last step is always validated. `best` says
+    which of the validated models is exported."""
     patience: Count | None = None
-    """Stop after so many validations in a row without a lower loss."""
+    """Stop after so many validations in a row that are not better than the best before, by `best`."""
 
     @model_validator(mode="after")
     def _check_sft(self) -> Self:
@@ -31,6 +31,18 @@ class SftTrain(Train):
             if getattr(self, name) != Train.model_fields[name].default:
                 raise ValueError(f"{name} has no meaning for supervised fine-tuning; remove it")
         return self
+
+
+class SftBest(Section):
+    """Which of the validated models is exported; of equal ones the first."""
+
+    by: Literal["loss", "rouge-l"] = "loss"
+    """`loss`: the one with the lowest validation loss. `rouge-l`: the one whose greedy answers are nearest to the
+    held-back demonstrations, by their mean ROUGE-L over the words of any script."""
+    limit: Count | None = None
+    """rouge-l: answer only the first N held-back demonstrations of each language."""
+    max_tokens: Tokens = 256
+    """rouge-l: longest answer."""
 
 
 class SftConfig(Section):
@@ -48,4 +60,5 @@ class SftConfig(Section):
     """Demonstrations: of pairs the chosen responses, of ratings those with label 1."""
     max_tokens: Tokens = 2048
     """Longest sequence, prompt and response together; longer ones are left out and counted."""
+    best: SftBest = SftBest()
     train: SftTrain = SftTrain()

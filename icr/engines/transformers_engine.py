@@ -1,4 +1,5 @@
-"""Sampling with transformers' generate, for machines without vLLM. Slower, same contract."""
+"""Sampling with transformers' generate: for machines without vLLM, slower, with the same contract; and for a model in
+the middle of its training."""
 
 from __future__ import annotations
 
@@ -88,55 +89,25 @@ def group_rows(lengths: Sequence[int], most: int, window: int) -> Iterator[tuple
         yield from ((rows[start : start + ROWS], room) for start in range(0, len(rows), ROWS))
 
 
-class TransformersEngine:
-    name = "transformers"
+class BatchGenerator:
+    """transformers' generate over requests, in batches."""
 
-    def __init__(self, model: str, precision: Precision, window: int) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stops: Stops, window: int) -> None:
         """
         Args:
-            window: tokens of prompt and completion together, as in vLLM's engine.
+            model: with whole weights; its generation settings are replaced.
+            stops: the model's own ends.
+            window: tokens of prompt and completion together.
         """
-        self._precision: Precision = precision
-        self._tokenizer = read_tokenizer(model)
-        self._window = window
-        self._load(model)
-
-    def _load(self, model: str) -> None:
-        dtype = torch.float32 if self._precision == "fp32" else torch.bfloat16
-        self._model: PreTrainedModel = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
-        self._stops = find_stops(self._tokenizer, model)
+        self._model, self._tokenizer, self._stops, self._window = model, tokenizer, stops, window
         # generate() would take from here whatever it is not given: penalties, top_k, a time limit, forced tokens
-        self._model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        head = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._unknown = unknown_ids(self._tokenizer, head.weight.shape[0])
-
-    def score(self, token_ids: Sequence[int]) -> float:
-        ids = torch.tensor([list(token_ids)], device=self._wake())
-        with torch.inference_mode():
-            logits = self._model(input_ids=ids).logits[0, :-1].float()
-        return float(logits.log_softmax(-1).gather(1, ids[0, 1:, None]).double().sum())
-
-    def reload(self, model: str) -> None:
-        self.close()
-        self._load(model)
-
-    def rest(self) -> None:
-        """On a GPU the weights go to the host's memory."""
-        self._model.to(torch.device("cpu"))  # type: ignore[arg-type]
-        torch.cuda.empty_cache()
-
-    def close(self) -> None:
-        free(self._model)
-
-    def _wake(self) -> torch.device:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model.to(device)  # type: ignore[arg-type]
-        return device
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._unknown = unknown_ids(tokenizer, head.weight.shape[0])
 
     def generate(
         self, requests: Sequence[Request], decoding: Decoding, reporter: Reporter = SILENT
     ) -> list[Completion]:
-        self._wake()
         found: dict[int, Completion] = {}
         for rows, most in group_rows([len(r.prompt_ids) for r in requests], decoding.max_tokens, self._window):
             made = self._batch([requests[row] for row in rows], replace(decoding, max_tokens=most))
@@ -159,7 +130,7 @@ class TransformersEngine:
             eos_token_id=list(stops.ids) or None,
             pad_token_id=pad,
         )
-        with torch.inference_mode():
+        with torch.no_grad():  # inference tensors that a layer keeps would be in a training's way
             out = self._model.generate(  # type: ignore[operator]
                 ids.to(self._model.device),
                 attention_mask=mask.to(self._model.device),
@@ -188,3 +159,52 @@ class TransformersEngine:
             if token in stops.ids or (stops.texts and ends_with(self._tokenizer, row[: place + 1], stops.texts)):
                 return Completion(row[: place + 1], "stop")
         return Completion(row, "length")
+
+
+class TransformersEngine:
+    name = "transformers"
+
+    def __init__(self, model: str, precision: Precision, window: int) -> None:
+        """
+        Args:
+            window: tokens of prompt and completion together, as in vLLM's engine.
+        """
+        self._precision: Precision = precision
+        self._tokenizer = read_tokenizer(model)
+        self._window = window
+        self._load(model)
+
+    def _load(self, model: str) -> None:
+        dtype = torch.float32 if self._precision == "fp32" else torch.bfloat16
+        self._model: PreTrainedModel = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
+        stops = find_stops(self._tokenizer, model)
+        self._generator = BatchGenerator(self._model, self._tokenizer, stops, self._window)
+
+    def score(self, token_ids: Sequence[int]) -> float:
+        ids = torch.tensor([list(token_ids)], device=self._wake())
+        with torch.inference_mode():
+            logits = self._model(input_ids=ids).logits[0, :-1].float()
+        return float(logits.log_softmax(-1).gather(1, ids[0, 1:, None]).double().sum())
+
+    def reload(self, model: str) -> None:
+        self.close()
+        self._load(model)
+
+    def rest(self) -> None:
+        """On a GPU the weights go to the host's memory."""
+        self._model.to(torch.device("cpu"))  # type: ignore[arg-type]
+        torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        free(self._model)
+
+    def _wake(self) -> torch.device:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model.to(device)  # type: ignore[arg-type]
+        return device
+
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, reporter: Reporter = SILENT
+    ) -> list[Completion]:
+        self._wake()
+        return self._generator.generate(requests, decoding, reporter)

@@ -33,7 +33,7 @@ from icr.work.machine import Machine
 from icr.work.shards import cut_table
 from icr.work.steps import Step
 from loops.checks import check_train
-from loops.data import HELD, Split, write_training_data
+from loops.data import ANSWERED, HELD, Split, write_training_data
 from loops.disk import check_disk, estimate_disk, folder_size
 from loops.sft_family import SFTFamily
 from loops.spec import CardFacts, TrainSpec
@@ -192,6 +192,7 @@ def _train(run: Path, config: SftConfig, inputs: SftInputs, machine: Machine) ->
         objective=OBJECTIVE,
         train=train,
         patience=config.train.patience,
+        answer_tokens=config.best.max_tokens if config.best.by == "rouge-l" else None,
         chat_template=Path(config.chat_template) if config.chat_template else None,
         template_arguments=config.template_arguments,
         facts=CardFacts(
@@ -201,7 +202,7 @@ def _train(run: Path, config: SftConfig, inputs: SftInputs, machine: Machine) ->
             languages=inputs.languages,
             pairs=len(inputs.train),
             base=show_path(inputs.base, run),
-            settings=train.model_dump(mode="json"),
+            settings=train.model_dump(mode="json") | _chosen_by(config),
         ),
     )
     counts = machine.train(spec, "training (supervised)", run.name)
@@ -225,12 +226,16 @@ def _write_data(
     read = [row for table in tables for row in table.to_pylist()]
     longest = min(config.max_tokens, context_length(str(base)))
     long: dict[str, Counter[str]] = {}
-    kept = []
+    kept, answered = [], Counter[str]()
     for (one, held), ids in zip(rows, read, strict=True):
         if len(ids["prompt_ids"]) + len(ids["response_ids"]) > longest:
             long.setdefault("validation" if held else "train", Counter())[one.lang] += 1
         else:
             kept.append({"prompt_id": one.group, HELD: held, **ids})
+            if config.best.by == "rouge-l":
+                asked = held and (config.best.limit is None or answered[one.lang] < config.best.limit)
+                kept[-1][ANSWERED] = asked
+                answered[one.lang] += asked
     for held, name in ((False, "training"), (True, "validation")):
         if not any(row[HELD] is held for row in kept):
             what = f"no {name} demonstration fits into {longest} tokens"
@@ -238,6 +243,11 @@ def _write_data(
     write_training_data(run / "data.parquet", kept, SFTFamily.columns)
     shutil.rmtree(run / "tokens")
     return {name: dict(counts) for name, counts in long.items()}
+
+
+def _chosen_by(config: SftConfig) -> Fields:
+    """For the card."""
+    return {"best": config.best.model_dump(exclude_none=True)} if config.best.by != "loss" else {}
 
 
 def _mixed(rows: Sequence[Demonstration], mix: str) -> list[Demonstration]:

@@ -11,6 +11,7 @@ from icr.config.load import dump_config, load_config, load_section
 from icr.config.reward_model import RECIPES, RewardModelConfig
 from icr.config.rl import RLConfig
 from icr.config.schema import CONFIGS, Config
+from icr.config.sft import SftConfig
 from icr.rounds.preflight import check_batch, load_checked, preflight
 from loops.checks import check_dropout
 
@@ -118,8 +119,8 @@ def test_a_resolved_config_loads_as_itself(tmp_path: Path) -> None:
     "recipe", sorted(set(CONFIGS.rglob("*.yaml")) - set((CONFIGS / "cluster").iterdir())), ids=lambda p: p.stem
 )
 def test_every_recipe_is_a_config(recipe: Path) -> None:
-    kind = Config if recipe.parent != RECIPES else RLConfig if recipe.stem.endswith("rl") else RewardModelConfig
-    load_section(kind, recipe)
+    kind = {"rl": RLConfig, "sft": SftConfig}.get(recipe.stem.rpartition("-")[2], RewardModelConfig)
+    load_section(Config if recipe.parent != RECIPES else kind, recipe)
 
 
 def test_the_quickstart_is_fine() -> None:

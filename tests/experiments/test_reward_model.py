@@ -232,7 +232,9 @@ def test_a_benchmark(trained: tuple[Path, dict[str, Any]], tmp_path: Path, inlin
 
 
 @pytest.mark.parametrize(
-    "recipe", [r for r in sorted(RECIPES.glob("*.yaml")) if not r.stem.endswith("-rl")], ids=lambda path: path.stem
+    "recipe",
+    [r for r in sorted(RECIPES.glob("*.yaml")) if not r.stem.endswith(("-rl", "-sft"))],
+    ids=lambda path: path.stem,
 )
 def test_recipes_are_trainings(recipe: Path) -> None:
     """What `loops` gets of them, through the file that the training reads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from icr.base.errors import ConfigError, UserError
 from icr.base.files import read_json
 from icr.commands.main import app
 from icr.config.load import load_section
+from icr.config.reward_model import RECIPES
 from icr.config.sft import SftConfig
-from icr.experiments.sft import demonstrations, train_sft
+from icr.experiments.sft import demonstrations, plain_train, train_sft
 from loops.callbacks import read_metrics
+from loops.checks import check_train
 from loops.sft import sft_loss
 from tests.helpers.independent import Model, rows
 from tests.helpers.inline import run_inline, silent
@@ -95,6 +98,59 @@ def mean_nll(folder: Path, pairs: list[tuple[list[int], list[int]]]) -> float:
     return total / len(pairs)
 
 
+def test_the_model_is_the_one_with_the_best_greedy_answers(
+    base: Path, data: Path, tmp_path: Path, inline: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load(
+        tmp_path, base, data, best={"by": "rouge-l", "limit": 5, "max_tokens": 12},
+        train={"batch_size": 12, "micro_batch_size": 12, "epochs": 8, "validation_steps": 2},
+    )  # fmt: skip
+    best = train(config)["training"]["validation"]
+    run = tmp_path / "run"
+    validations = read_metrics(run / "validation.jsonl")
+    at = {row["step"]: row for row in validations}
+    highest = max(row["rouge_l"] for row in validations)
+    assert best["rouge_l"] == highest > validations[0]["rouge_l"] and best["answered"] == 10
+    assert best["step"] == min(row["step"] for row in validations if row["rouge_l"] == highest)
+    assert best["loss"] == at[best["step"]]["loss"]
+    # the exported model answers as the one in training did: its answers, made one by one, are as near
+    held = [row for row in rows(run / "data.parquet") if row["held"] and row["answered"]]
+    assert len(held) == 10
+    model, values = Model(run / "model"), []
+    for row in held:
+        answer = greedy(model, row["prompt_ids"], 12)
+        texts = [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in (row["response_ids"], answer)]
+        values.append(f_of_common_words(*(text.lower().split() for text in texts)))
+    assert sum(values) / len(values) == pytest.approx(highest, abs=1e-9)
+    app(["sft", str(tmp_path / "rm.yaml"), "--run", str(run)], standalone_mode=False)
+    assert f"highest ROUGE-L {highest:.4f} after step {best['step']}, of 10 greedy answers" in capsys.readouterr().out
+
+
+def greedy(model: Model, prompt: list[int], most: int) -> list[int]:
+    """Without a cache, a token at a time, up to the end of the turn."""
+    end, answer = model.tokenizer.convert_tokens_to_ids("<|im_end|>"), list[int]()
+    known = len(model.tokenizer)
+    while len(answer) < most and end not in answer:
+        with torch.no_grad():
+            logits = model.model(torch.tensor([prompt + answer])).logits[0, -1, :known]
+        answer.append(int(logits.argmax()))
+    return answer
+
+
+def f_of_common_words(reference: list[str], answer: list[str]) -> float:
+    """F of the longest common subsequence, by recursion."""
+
+    @cache
+    def common(i: int, j: int) -> int:
+        if i == len(reference) or j == len(answer):
+            return 0
+        if reference[i] == answer[j]:
+            return 1 + common(i + 1, j + 1)
+        return max(common(i + 1, j), common(i, j + 1))
+
+    return 2 * common(0, 0) / (len(reference) + len(answer)) if reference and answer else 0.0
+
+
 def test_demonstrations_are_the_good_answers_once(tmp_path: Path) -> None:
     pairs = pair_rows(4)
     assert len(demonstrations([*pairs, *pairs], ["en"], None)) == 4
@@ -145,6 +201,19 @@ def test_everything_wrong_is_said_at_once(base: Path, data: Path, tmp_path: Path
         train(load(tmp_path, base, folder))
     with pytest.raises(ConfigError, match="no meaning for supervised"):
         load(tmp_path, base, data, train={"beta": 0.5})
+
+
+@pytest.mark.parametrize("name, rate", [("rmt-oasst1-sft", 1e-5), ("rmt-seahorse-sft", 1e-3)])
+def test_the_recipes_are_the_papers_settings(name: str, rate: float) -> None:
+    """What `loops` gets of them: Adafactor at a constant rate, from the first step on."""
+    config = load_section(SftConfig, RECIPES / f"{name}.yaml")
+    passed = plain_train(config)
+    check_train(passed)
+    assert (passed.optimizer, passed.scheduler, passed.learning_rate, passed.dropout) == (
+        "adafactor", "constant", rate, 0.1,
+    )  # fmt: skip
+    assert passed.batch_size == 32 and config.best.by == "rouge-l"
+    assert (RECIPES / f"{name}.yaml").read_text().startswith("# ")
 
 
 def test_the_loss_by_hand() -> None:
