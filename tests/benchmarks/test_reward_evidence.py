@@ -17,6 +17,7 @@ from benchmarks.reward_evidence_results import (
     mean_tau,
     orders,
     plot,
+    put_into,
 )
 from benchmarks.reward_evidence_runs import LANGUAGES, Evidence
 from icr.base.errors import UserError
@@ -98,3 +99,12 @@ def test_the_nearest_to_its_base_is_first() -> None:
     lines = look_table({"spaces": spaces, "retrieval": retrieval}).splitlines()
     assert lines[2].startswith("| rm-en | 2 | 0.400 |") and lines[3].startswith("| rm-de | 1 | 0.200 |")
     assert lines[2].endswith("| 50 |")
+
+
+def test_tables_go_to_their_place_in_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- labels -->\nold\n<!-- end -->\nb\n<!-- look -->\n<!-- end -->\nc\n")
+    put_into(page, {"look": ["x", "y"], "labels": ["new"]})
+    assert page.read_text() == ("a\n<!-- labels -->\nnew\n<!-- end -->\nb\n<!-- look -->\nx\n\ny\n<!-- end -->\nc\n")
+    with pytest.raises(UserError, match="no place for the tables of layout"):
+        put_into(page, {"layout": ["z"]})

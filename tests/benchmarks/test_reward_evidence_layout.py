@@ -36,7 +36,7 @@ def test_its_files_are_ones_that_icr_takes(tmp_path: Path, monkeypatch: pytest.M
     assert reward_model.data.languages == ["en"] and rl.prompts.languages == layout.TARGETS
     assert rl.reward.model == str(Path(reward_model.run or "") / "model")
     # as many prompts as the steps take
-    assert rl.prompts.limit == 32 and 3 * 32 // rl.train.batch_size == FULL_LAYOUT.steps
+    assert rl.prompts.limit == 24 and 3 * 24 // rl.train.batch_size == FULL_LAYOUT.steps
     assert [words[:2] for words in called] == [("rm", "data"), ("rm", "train"), ("best-of-n", layout.POLICY),
                                                ("rl", tmp_path / "rl.yaml")]  # fmt: skip
 
