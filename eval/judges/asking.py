@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,11 @@ class Sheet:
     row: MakeRow
     known: Mapping[int, Verdict] = field(default_factory=dict)
     """Verdicts that are known without asking, by question number."""
+
+    @cached_property
+    def dumped(self) -> list[str]:
+        """The questions as JSON, made once: they are cut, sent and known by it."""
+        return [question.dump() for question in self.questions]
 
     def path(self, folder: Path) -> Path:
         return folder / f"{self.lang}.parquet"
@@ -127,7 +133,7 @@ class Judging:
             TooManyUnscored: more questions than `max_unscored` are without a verdict.
             StageFailed: as `icr.work.shard_queue.run_shards`.
         """
-        missing = [sheet for sheet in sheets if not _is_of(sheet.path(folder), self._fingerprint(sheet.questions))]
+        missing = [sheet for sheet in sheets if not _is_of(sheet.path(folder), self._fingerprint(sheet.dumped))]
         cut = {sheet.lang: self._cut(sheet) for sheet in missing}
         pieces = folder / "pieces"
         task = self.task.model_copy(update={"shown": shown, "scale": scale})
@@ -141,7 +147,7 @@ class Judging:
             rows = [
                 sheet.row(n, sheet.known[n] if n in sheet.known else next(new)) for n in range(len(sheet.questions))
             ]
-            fingerprint = {FINGERPRINT: self._fingerprint(sheet.questions).encode()}
+            fingerprint = {FINGERPRINT: self._fingerprint(sheet.dumped).encode()}
             write_rows(sheet.path(folder), rows, sheet.schema.with_metadata(fingerprint))
         shutil.rmtree(pieces, ignore_errors=True)
         self._check_unscored(folder, sheets, label)
@@ -168,20 +174,20 @@ class Judging:
         shards = []
         for start in range(0, len(asked), self.shard_size):
             part = asked[start : start + self.shard_size]
-            questions = [sheet.questions[n] for n in part]
+            questions = [sheet.dumped[n] for n in part]
             rows = [
-                {"id": q.id, "lang": sheet.lang, "points": list(sheet.points[n]), "question": q.dump()}
-                for n, q in zip(part, questions, strict=True)
+                {"id": sheet.questions[n].id, "lang": sheet.lang, "points": list(sheet.points[n]), "question": question}
+                for n, question in zip(part, questions, strict=True)
             ]
             name = f"{sheet.lang}-{start // self.shard_size:05d}-{self._fingerprint(questions)[:16]}"
             shards.append(Shard(name, pa.Table.from_pylist(rows, schema=QUESTIONS)))
         return shards
 
-    def _fingerprint(self, questions: Sequence[Question]) -> str:
+    def _fingerprint(self, questions: Sequence[str]) -> str:
         """Says by whom and on what verdicts were made; a question has its template."""
         digest = hashlib.sha256(json.dumps([self.key, self.name]).encode())
         for question in questions:
-            digest.update(question.dump().encode())
+            digest.update(question.encode())
         return digest.hexdigest()
 
 

@@ -100,11 +100,8 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
         name = _first_of_set(name)
         where, row = _named(rows, name, path, choice)
     elif row["type"] == "pairwise" and name not in choice:
-        do = f"choose one of {', '.join(choice)}"
-        if "{question_2}" in row["prompt_template"]:
-            what = f"{name} compares two models in both turns of MT-Bench, where icr grades each model by itself"
-            raise UserError(what, where=where, do=do)
-        raise UserError(f"{name} compares by a reference answer, which X-AlpacaEval does not have", where=where, do=do)
+        single = next((other for other in choice if rows[other][1]["type"] == "single"), None)
+        raise UserError(_why_not(name, row["prompt_template"]), where=where, do=_instead(choice, single))
     if name not in choice or row["output_format"] != FORMATS.get(row["type"]):
         what = f"icr does not ask with {name} alone (type {row['type']}, answered as {row['output_format']})"
         raise UserError(what, where=where, do=f"choose one of {', '.join(choice)}")
@@ -120,6 +117,18 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
         turn: _of_row(other, *rows[other], TURN_FIELDS, TURNS[turn][0], GRADES) for turn, other in relatives.items()
     }
     return {"mtbench": Prompts(source, graded)}
+
+
+def _why_not(name: str, template: str) -> str:
+    """Why a comparison for MT-Bench is not asked with."""
+    if "{question_2}" in template:
+        return f"{name} compares two models in both turns of MT-Bench, where icr grades each model by itself"
+    return f"{name} compares by a reference answer, which X-AlpacaEval does not have"
+
+
+def _instead(choice: Sequence[str], single: str | None) -> str:
+    one = f"choose one of {', '.join(choice)}"
+    return f"{one}; {single} grades both turns, with references, and icr judge diff compares grades" if single else one
 
 
 def _first_of_set(name: str) -> str:
