@@ -2,8 +2,8 @@
 
     python -m benchmarks.cluster [--json] [--engine-kills 10] [--driver-kills 20] [PART...]
 
-PART: engines, drivers, stop, store; without one all of them. Two Ray nodes on this machine; engines are dummies that
-sleep. A part that does not hold ends the benchmark with an error.
+PART: engines, drivers, stop, store, nodes; without one all of them. Two Ray nodes on this machine; engines are dummies
+that sleep, but for `nodes`, which is a run of tiny models. A part that does not hold ends the benchmark with an error.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.cluster_nodes import kill_nodes
+from benchmarks.cluster_shared import WAIT, Figures, check, environment, find, find_engines, wait_until
 from icr.base.progress import Silent
 from icr.config.schema import Cluster
 from icr.work.crew import Limits
@@ -47,9 +49,6 @@ RESPONSES, SAMPLES, TOKENS, SHARD = 7500, 10, 450, 64
 RATE = 242.0
 """Responses a second of eight H100 by arithmetic, which 150,000 take 618 s."""
 STORE = 2**30
-WAIT = 600.0
-"""No wait here is longer."""
-Figures = dict[str, float]
 
 
 def kill_engines(nodes: Nodes, folder: Path, kills: int) -> Figures:
@@ -194,26 +193,45 @@ def open_pool(folder: Path) -> Iterator[Pool]:
 
 @contextmanager
 def watch_store() -> Iterator[list[int]]:
-    """Looks at all nodes' object stores now and then; yields bytes in use."""
+    """Looks at all nodes' object stores now and then, from a process of its own; at the end gives the bytes in use."""
     import ray
-    from ray._private.internal_api import node_stats
 
-    seen, ended = [0], threading.Event()
-
-    def look() -> None:
-        nodes = [(n["NodeManagerAddress"], n["NodeManagerPort"]) for n in ray.nodes() if n["Alive"]]
-        while not ended.wait(0.2):
-            found = [node_stats(address, port, False).store_stats.object_store_bytes_used for address, port in nodes]
-            seen.append(sum(found))
-
-    thread = threading.Thread(target=look)
-    thread.start()
+    seen: list[int] = []
+    watcher = ray.remote(num_cpus=0, max_concurrency=2)(StoreWatcher).remote()
+    ray.get(watcher.ready.remote())
+    addresses = [(n["NodeManagerAddress"], n["NodeManagerPort"]) for n in ray.nodes() if n["Alive"]]
+    looking = watcher.look.remote(addresses)
     try:
         yield seen
     finally:
-        ended.set()
-        thread.join()
+        ray.get(watcher.end.remote())
+        seen += ray.get(looking)
+        ray.kill(watcher)
     check(len(seen) > 1, "the object stores could not be looked at")
+
+
+class StoreWatcher:
+    """An actor, as looking costs more than what it looks at."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def ready(self) -> None:
+        """Answers once it is there."""
+
+    def look(self, addresses: list[tuple[str, int]]) -> list[int]:
+        from ray._private.internal_api import node_stats
+
+        seen = []
+        while not self._ended.wait(0.2):
+            found = [
+                node_stats(address, port, False).store_stats.object_store_bytes_used for address, port in addresses
+            ]
+            seen.append(sum(found))
+        return seen
+
+    def end(self) -> None:
+        self._ended.set()
 
 
 def _goes_on(done: Path, before: int, process: subprocess.Popen[bytes]) -> bool:
@@ -225,46 +243,13 @@ def drive(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "ICR_RATES": "none", "ICR_JUDGE_CACHE": "none"}
-
-
-def find(name: str) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if process.name().startswith(name)]
-
-
-def find_engines() -> list[psutil.Process]:
-    """Workers, without their guards."""
-    below = [child for host in find("ray::Host") for child in host.children(recursive=True)]
-    return [process for process in below if process.is_running() and not is_guard(process)]
-
-
-def is_guard(process: psutil.Process) -> bool:
-    try:
-        return any(part.endswith("guard.py") for part in process.cmdline())
-    except psutil.NoSuchProcess:
-        return True
-
-
 def ended(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is not None
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        check(time.monotonic() < deadline, f"waited for {WAIT:.0f} s in vain")
-        time.sleep(0.02)
-
-
-def check(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise SystemExit(f"error: {otherwise}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="what a cluster loses, and what its driver costs")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="engines, drivers, stop, store")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="engines, drivers, stop, store, nodes")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--engine-kills", type=int, default=10)
     parser.add_argument("--driver-kills", type=int, default=20)
@@ -278,6 +263,7 @@ def main() -> None:
         "drivers": lambda nodes, folder: kill_drivers(nodes, folder, args.driver_kills),
         "stop": stop_engine,
         "store": measure_store,
+        "nodes": kill_nodes,
     }
     found: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as name, open_nodes(Path(name), STORE) as nodes:

@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,57 +79,52 @@ def public(public_repositories: Public, monkeypatch: pytest.MonkeyPatch) -> Publ
 @pytest.fixture(scope="session")
 def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """π_I, and a π_θ⁰ a little away from it: two tiny folders with one tokenizer."""
-    import torch
-    from safetensors.torch import load_file, save_file
+    from tests.helpers.tiny_models import make_tiny_pair
 
-    from tests.helpers.tiny_models import make_tiny_model
-
-    root = tmp_path_factory.mktemp("models")
-    reference = make_tiny_model(root / "reference", context=2048)
-    policy = make_tiny_model(root / "policy", context=2048)
-    weights = load_file(policy / "model.safetensors")
-    noise = torch.Generator().manual_seed(1)
-    moved = {k: w + 0.02 * torch.randn(w.shape, generator=noise) for k, w in weights.items()}
-    save_file(moved, policy / "model.safetensors", metadata={"format": "pt"})
-    return policy, reference
+    return make_tiny_pair(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Writes a config of a small run on the tiny models; keyword arguments replace whole sections or keys."""
-    policy, reference = tiny_pair
-    root = tmp_path_factory.mktemp("prompts")
-    train, heldout = write_prompts(root / "train", range(1, 7)), write_prompts(root / "heldout", range(11, 15))
+    return partial(write_tiny_config, tiny_pair, write_two_sets(tmp_path_factory.mktemp("prompts")))
 
-    def write(folder: Path, **changes: Any) -> Path:
-        config: dict[str, Any] = {
-            "run": str(folder / "run"),
-            "rounds": 2,
-            "models": {"policy": str(policy), "reference": str(reference)},
-            "prompts": {"path": str(train), "languages": ["en", "es", "ru"]},
-            "sampling": {"backend": "transformers", "precision": "fp32", "n": 4, "max_tokens": 12, "shard_size": 6},
-            "reward": {"precision": "fp32"},
-            "train": {
-                "learning_rate": 1e-3,
-                "batch_size": 4,
-                "precision": "fp32",
-                "deepspeed": "none",
-                "gradient_checkpointing": False,
-                "save_steps": 2,
-            },
-            "judge": {"kind": "local", "model": str(reference), "prompts": str(heldout), "max_tokens": 12},
-        }
-        for key, value in changes.items():
-            if isinstance(value, dict):
-                config[key] = {**config.get(key, {}), **value}
-            else:
-                config[key] = value
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "config.yaml"
-        path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-        return path
 
-    return write
+def write_two_sets(folder: Path) -> tuple[Path, Path]:
+    """Prompts to train on, and held-out ones."""
+    return write_prompts(folder / "train", range(1, 7)), write_prompts(folder / "heldout", range(11, 15))
+
+
+def write_tiny_config(pair: tuple[Path, Path], prompts: tuple[Path, Path], folder: Path, **changes: Any) -> Path:
+    """`tiny_config` without fixtures; `pair`: policy and reference; `prompts`: to train on, and held-out ones."""
+    policy, reference = pair
+    train, heldout = prompts
+    config: dict[str, Any] = {
+        "run": str(folder / "run"),
+        "rounds": 2,
+        "models": {"policy": str(policy), "reference": str(reference)},
+        "prompts": {"path": str(train), "languages": ["en", "es", "ru"]},
+        "sampling": {"backend": "transformers", "precision": "fp32", "n": 4, "max_tokens": 12, "shard_size": 6},
+        "reward": {"precision": "fp32"},
+        "train": {
+            "learning_rate": 1e-3,
+            "batch_size": 4,
+            "precision": "fp32",
+            "deepspeed": "none",
+            "gradient_checkpointing": False,
+            "save_steps": 2,
+        },
+        "judge": {"kind": "local", "model": str(reference), "prompts": str(heldout), "max_tokens": 12},
+    }
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            config[key] = {**config.get(key, {}), **value}
+        else:
+            config[key] = value
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    return path
 
 
 @pytest.fixture

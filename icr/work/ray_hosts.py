@@ -122,7 +122,8 @@ class Hosts:
         asked = {host.answer: host for host in self._all if host.answer is not None}
         found: list[tuple[HostActor, News | Lost]] = []
         if asked:
-            self._ray.wait(list(asked), timeout=0 if self._lost else timeout)  # for one; then all that are there
+            if timeout and not self._lost:
+                self._ray.wait(list(asked), timeout=timeout)  # for one; then all that are there
             for answer in self._ray.wait(list(asked), num_returns=len(asked), timeout=0)[0]:
                 news = self._hear(asked[answer], answer)
                 found += [(asked[answer], news)] if news else []

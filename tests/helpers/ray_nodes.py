@@ -32,6 +32,11 @@ class Nodes:
         if not self.added:
             self.add()
 
+    @property
+    def second(self) -> int:
+        """The process that all others of the second node are below."""
+        return int(self.added[-1].all_processes["raylet"][0].process.pid)
+
     def kill(self) -> None:
         self.cluster.remove_node(self.added.pop(), allow_graceful=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -90,3 +91,14 @@ def make_tiny_model(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def make_tiny_pair(folder: Path) -> tuple[Path, Path]:
+    """π_θ⁰ and π_I, the one a little away from the other: two models with one tokenizer."""
+    reference = make_tiny_model(folder / "reference", context=2048)
+    policy = make_tiny_model(folder / "policy", context=2048)
+    weights = load_file(policy / "model.safetensors")
+    noise = torch.Generator().manual_seed(1)
+    moved = {k: w + 0.02 * torch.randn(w.shape, generator=noise) for k, w in weights.items()}
+    save_file(moved, policy / "model.safetensors", metadata={"format": "pt"})
+    return policy, reference

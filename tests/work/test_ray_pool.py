@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import load_file
 
 from icr.base.errors import StageFailed, UserError
-from icr.base.rundir import RunDir
 from icr.config.schema import Cluster
 from icr.work.crew import Limits
 from icr.work.local_pool import Lane, LocalPool
@@ -222,18 +221,7 @@ def test_an_engine_of_several_gpus_has_them_reserved_on_one_node_and_models_are_
 @contextmanager
 def start_run(config: Path, run: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A command on both nodes, whose messages go to messages.txt; at the end it is killed, if it still runs."""
-    options = [
-        "--config",
-        str(config),
-        "--run",
-        str(run),
-        "--cluster",
-        "auto",
-        "--set",
-        "cluster.workers=2",
-        "--set",
-        "train.nodes=2",
-    ]
+    options = ["--config", str(config), "--run", str(run), "--cluster", "auto", "--set", "cluster.workers=2"]
     with open(config.with_name("messages.txt"), "wb") as messages:
         process = subprocess.Popen([*ICR, "iterate", *options], stdout=subprocess.DEVNULL, stderr=messages)
     try:
@@ -251,11 +239,11 @@ def find_hosts() -> list[psutil.Process]:
 def test_a_run_whose_driver_and_node_are_killed_is_the_local_run(
     nodes: Nodes, tiny_config: Config, tmp_path: Path
 ) -> None:
-    """The driver in its first shards; then, as the same command goes on, one of the two nodes, which comes back. Both
-    train, by two processes instead of one."""
+    """The driver in its first shards; then, as the same command goes on, one of the two nodes, which comes back.
+    `python -m benchmarks.cluster nodes` kills one in each of four stages."""
     sampling = {"shard_size": 1, "max_tokens": 24}
     changes: dict[str, Any] = {"prompts": {"limit": 4}, "sampling": sampling, "judge": {"kind": "none"}}
-    config = tiny_config(tmp_path, rounds=1, train={"processes": 1, "micro_batch_size": 1}, **changes)
+    config = tiny_config(tmp_path, rounds=1, train={"processes": 1}, **changes)
     calm, run = tmp_path / "calm", tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         run_inline(patch)
@@ -284,5 +272,4 @@ def test_a_run_whose_driver_and_node_are_killed_is_the_local_run(
     for name in ("pairs.parquet", *(f"{kind}/{lang}.parquet" for kind in ("responses", "rewards") for lang in TEXTS)):
         assert rows(calm / "round-1" / name) == rows(run / "round-1" / name) != []
     ours, theirs = (load_file(at / "round-1" / "model" / "model.safetensors") for at in (run, calm))
-    assert ours.keys() == theirs.keys() and all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs)
-    assert RunDir(run).round(1).record.stages["train"].counts["processes"] == 2
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)

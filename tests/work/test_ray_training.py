@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,16 @@ import psutil
 import pytest
 
 from icr.base.errors import StageFailed, UserError
-from icr.config.schema import Cluster
+from icr.config.schema import Cluster, Train
 from icr.work.ray_cluster import connect
 from icr.work.ray_training import RayTraining
 from loops.checkpoints import MARKER
 from loops.spec import TrainSpec
+from tests.helpers.dummy_training import DummySpec
 from tests.helpers.ray_nodes import ROOT, Nodes
 from tests.helpers.training_runs import finish, largest_difference, make_spec, metrics, random_pairs, start
 from tests.helpers.watching import Run, is_alive
+from tests.work.test_driver_killed import wait_for
 
 pytestmark = pytest.mark.timeout(600)
 SETTINGS: dict[str, Any] = {"micro_batch_size": 1, "epochs": 12, "save_steps": 3, "nodes": 2}
@@ -46,20 +46,6 @@ def open_training(run: Path, spec: TrainSpec) -> RayTraining:
     return RayTraining(run, spec, "round-1-train", 1, gpus=False, env=env)
 
 
-def after_checkpoint(spec: TrainSpec, act: Callable[[], None]) -> threading.Thread:
-    """Do something once there is a checkpoint."""
-
-    def wait() -> None:
-        deadline = time.monotonic() + 240
-        while not list((spec.work / "checkpoints").glob(f"*/{MARKER}")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        act()
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
-
-
 def find_agents() -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if process.name().startswith("ray::Agent")]
 
@@ -69,57 +55,80 @@ def find_trainers() -> list[psutil.Process]:
     return [process for agent in find_agents() for process in agent.children(recursive=True)]
 
 
-def test_an_agent_that_is_killed_ends_the_others_and_all_go_on_to_the_same_weights(
-    undisturbed: TrainSpec, base: Path, tmp_path: Path
-) -> None:
-    spec = make_spec(tmp_path / "a", base, random_pairs(7), **SETTINGS)
-    trainers: list[psutil.Process] = []
+def last_step(spec: TrainSpec) -> int:
+    file = spec.work / "metrics.jsonl"
+    return int(metrics(spec)[-1]["step"]) if file.exists() and metrics(spec) else 0
 
-    def kill() -> None:
-        trainers.extend(find_trainers())
+
+class Troublemaker(threading.Thread):
+    """Kills an agent once there is a checkpoint, and the second node once the training has gone on from there."""
+
+    def __init__(self, nodes: Nodes, spec: TrainSpec) -> None:
+        super().__init__(daemon=True)
+        self.nodes, self.spec = nodes, spec
+        self.trainers: list[psutil.Process] = []
+        """Of the agents that were killed, or ended because of that."""
+        self.at_first = 0
+        self.known: list[dict[str, Any]] = []
+        """The training's figures when the node was killed."""
+
+    def run(self) -> None:
+        wait_for(lambda: bool(list((self.spec.work / "checkpoints").glob(f"*/{MARKER}"))), 240)
+        self.trainers = find_trainers()
         os.kill(find_agents()[-1].pid, signal.SIGKILL)
-
-    killer, watched = after_checkpoint(spec, kill), Run()
-    counts = open_training(tmp_path, spec).run(watched)
-    killer.join(10)
-    assert counts["processes"] == 2 and counts["steps"] == STEPS and "restarted" not in counts
-    assert len([note for note in watched.notes if "the training is started again, because" in note]) == 1
-    assert len(trainers) >= 4 and not any(is_alive(process.pid) for process in trainers)
-    assert [row["step"] for row in metrics(spec)] == list(range(1, STEPS + 1))
-    assert metrics(spec) == metrics(undisturbed)
-    assert largest_difference(spec.output, undisturbed.output) == 0
-    assert {path.name for path in (tmp_path / "logs").iterdir()} == {"round-1-train.log", "round-1-train-node1.log"}
+        self.at_first = last_step(self.spec)
+        wait_for(lambda: not any(is_alive(process.pid) for process in self.trainers), 60)
+        wait_for(lambda: last_step(self.spec) > self.at_first, 240)
+        for process in find_trainers():
+            process.suspend()  # it would soon be over
+        self.known = metrics(self.spec)
+        self.nodes.kill()
 
 
-def test_a_training_that_loses_a_node_starts_over_on_the_other_and_says_so(
+def test_a_training_that_loses_an_agent_goes_on_and_one_that_loses_a_node_starts_over_on_the_other(
     nodes: Nodes, undisturbed: TrainSpec, base: Path, tmp_path: Path
 ) -> None:
     spec = make_spec(tmp_path / "a", base, random_pairs(7), **SETTINGS)
-    killer, watched = after_checkpoint(spec, nodes.kill), Run()
+    trouble, watched = Troublemaker(nodes, spec), Run()
+    trouble.start()
     try:
         counts = open_training(tmp_path, spec).run(watched)
-        killer.join(10)
+        trouble.join(10)
     finally:
         nodes.restore()
-    assert counts["processes"] == 1
+    assert len(trouble.trainers) >= 4 and not any(is_alive(process.pid) for process in trouble.trainers)
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == {"round-1-train.log", "round-1-train-node1.log"}
+    went_on = len(trouble.known)
+    assert STEPS > went_on > trouble.at_first >= 3
+    assert trouble.known == metrics(undisturbed)[:went_on]  # bit for bit, also after the checkpoint
+    assert counts["processes"] == 1 and counts["steps"] == STEPS
     assert counts["restarted"]["why"] == "it was started with 2 process(es) and now has 1"  # type: ignore[index]
+    assert len([note for note in watched.notes if "the training is started again, because" in note]) == 2
     told = " ".join(watched.notes)
-    for words in ("started again", "runs on 1 of 2 nodes; the cluster has no more", "the training starts over"):
+    for words in ("runs on 1 of 2 nodes; the cluster has no more", "the training starts over"):
         assert words in told
+    assert [row["step"] for row in metrics(spec)] == list(range(1, STEPS + 1))
     assert largest_difference(spec.output, undisturbed.output) < 1e-5  # sums in another order
 
 
 def test_what_the_user_has_to_fix_is_not_tried_again_and_other_failures_end(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Run()
-    spec = make_spec(tmp_path / "a", base, random_pairs(7), **{**SETTINGS, "nodes": 1})
-    bad = spec.model_copy(update={"train": spec.train.model_copy(update={"scheduler": "nonsense"})})
-    with pytest.raises(UserError, match="nonsense"):
-        open_training(tmp_path, bad).run(watched)
+    spec = DummySpec(
+        model="m",
+        data=tmp_path / "data",
+        output=tmp_path / "model",
+        work=tmp_path / "work",
+        events=tmp_path / "events",
+        objective="user",
+        train=Train(precision="fp32", nodes=1),
+    )
+    with pytest.raises(UserError, match="no such scheduler: nonsense"):
+        open_training(tmp_path, spec).run(watched)
     assert not watched.notes
     monkeypatch.setattr("icr.work.ray_training.RELAUNCHES", 0)
-    spec.data.write_bytes(b"nothing")
-    with pytest.raises(StageFailed, match=r"the training failed .*Parquet(?s:.*)round-1-train.log"):
-        open_training(tmp_path, spec).run(watched)
+    bad = spec.model_copy(update={"objective": "ours"})
+    with pytest.raises(StageFailed, match=r"the training failed .*these data cannot be read(?s:.*)round-1-train.log"):
+        open_training(tmp_path, bad).run(watched)
     assert not find_trainers()
