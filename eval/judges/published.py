@@ -100,8 +100,8 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
         name = _first_of_set(name)
         where, row = _named(rows, name, path, choice)
     elif row["type"] == "pairwise" and name not in choice:
-        single = next((other for other in choice if rows[other][1]["type"] == "single"), None)
-        raise UserError(_why_not(name, row["prompt_template"]), where=where, do=_instead(choice, single))
+        grades = next((f"; {other} grades MT-Bench" for other in choice if rows[other][1]["type"] == "single"), "")
+        raise _why_not(name, row["prompt_template"], where, f"choose one of {', '.join(choice)}{grades}")
     if name not in choice or row["output_format"] != FORMATS.get(row["type"]):
         what = f"icr does not ask with {name} alone (type {row['type']}, answered as {row['output_format']})"
         raise UserError(what, where=where, do=f"choose one of {', '.join(choice)}")
@@ -119,16 +119,13 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
     return {"mtbench": Prompts(source, graded)}
 
 
-def _why_not(name: str, template: str) -> str:
+def _why_not(name: str, template: str, where: str, do: str) -> UserError:
     """Why a comparison for MT-Bench is not asked with."""
     if "{question_2}" in template:
-        return f"{name} compares two models in both turns of MT-Bench, where icr grades each model by itself"
-    return f"{name} compares by a reference answer, which X-AlpacaEval does not have"
-
-
-def _instead(choice: Sequence[str], single: str | None) -> str:
-    one = f"choose one of {', '.join(choice)}"
-    return f"{one}; {single} grades both turns, with references, and icr judge diff compares grades" if single else one
+        what = f"{name} compares two models in both turns of MT-Bench, where icr grades each model by itself"
+        return UserError(what, where=where, do=f"{do}, and icr judge diff compares two models' grades")
+    what = f"{name} compares by a reference answer, which X-AlpacaEval does not have"
+    return UserError(what, where=where, do=do)
 
 
 def _first_of_set(name: str) -> str:

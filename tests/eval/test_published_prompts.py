@@ -184,7 +184,7 @@ def test_other_ways_to_answer_in_alpacaevals_form(files: Path) -> None:
 CASES = [
     ("rows.jsonl", ["has several prompts, and none is named", "rows.jsonl#NAME with one of duel-v2, solo-v1"]),
     ("rows.jsonl#duel", ["has no prompt called duel", "duel-v2, solo-v1"]),
-    ("rows.jsonl#duel-math-v2", ["duel-math-v2 compares by a reference answer", "rows.jsonl:2", "solo-v1 grades both"]),
+    ("rows.jsonl#duel-math-v2", ["compares by a reference answer", "rows.jsonl:2", "solo-v1 grades MT-Bench"]),
     ("rows.jsonl#duel-v2-multi-turn", ["compares two models in both turns of MT-Bench", "choose one of duel-v2"]),
     ("rows.jsonl#brief-v1", ["brief-math-v1, brief-v1-multi-turn, brief-math-v1-multi-turn", "the whole of"]),
     ("rows.jsonl#odd-v1", ["odd-v1 cannot be filled in: {question} has a format", "rows.jsonl:9"]),
