@@ -112,10 +112,8 @@ def _cost(results: Results, first: Round, last: Round, measured: Measured) -> Ti
         tone = "bad"
     elif known:
         lowest = min(known, key=lambda of: of[2])
-        lines.append(
-            f"Right language: at least {share(lowest[2])} in each "
-            f"({lowest[0]} {share(lowest[1])} → {share(lowest[2])})."
-        )
+        least = f"at least {share(lowest[2])} in each ({lowest[0]} {share(lowest[1])} → {share(lowest[2])})"
+        lines.append(f"Right language: {'100 % in each' if lowest[2] == 1 else least}.")
     return Tile("At what cost?", answer, lines + list(_other_tasks(measured)), tone)
 
 

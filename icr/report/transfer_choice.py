@@ -76,10 +76,16 @@ def summarise(choices: Sequence[Choice]) -> str:
     if not compared:
         return ""
     sure = [f"{language_of(choice.source)} for {language_of(choice.target)}" for choice in compared if choice.sure]
-    text = f"For {len(sure)} of {len(compared)} targets one source is better than every other one"
-    text += f": {listed(sure)}." if sure else "."
-    if len(sure) < len(compared):
-        text += " For the others several sources may be equally good, as far as these rows can tell."
+    if not sure:
+        text = f"For none of {len(compared)} targets is one source better than every other one; several may be equally "
+        text += "good, as far as these rows can tell."
+    else:
+        text = f"For {len(sure)} of {len(compared)} targets one source is better than every other one: {listed(sure)}."
+        if len(sure) < len(compared):
+            text += " For the others several may be equally good, as far as these rows can tell."
+    worse = [language_of(choice.target) for choice in compared if choice.behind and not choice.sure]
+    if worse:
+        text += f" But some are worse for {listed(worse)}."
     weak = [language_of(choice.target) for choice in compared if choice.above_length is False]
     if weak:
         text += f" In {listed(weak)} no model is clearly better than length alone; do not rely on a choice there."

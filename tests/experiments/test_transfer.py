@@ -98,7 +98,8 @@ def test_a_matrix_from_one_file_and_a_source_added_later(
     assert json.loads((tmp_path / "runs/x/tables/transfer.json").read_text()) == result
     page = Page(write_transfer_page(result, tmp_path / "runs" / "x").read_text(encoding="utf-8"))
     assert_sound(page)
-    assert "take en" in page.text and "Framed" in page.text
+    assert "English English sure: better than every other source" in page.text
+    assert "Framed" in page.text
 
     before = len(inline)
     again, _ = run(path)

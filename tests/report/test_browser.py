@@ -18,6 +18,12 @@ pytestmark = [
 ]
 
 
+COLOURS = """
+        const style = node => frame.contentWindow.getComputedStyle(page.querySelector(node));
+        out.colours = [style("body").backgroundColor, style("body").color, style("td.h6").backgroundColor];
+        """
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """run.html: of a run that goes on, with hostile, long, Thai and Arabic texts; transfer.html."""
@@ -37,14 +43,16 @@ def test_nothing_is_wider_than_a_phone_and_no_text_runs(pages: Path) -> None:
           out.widths[`${name} ${width}`] = page.documentElement.scrollWidth - width;
           out.scripts = (out.scripts || 0) + page.querySelectorAll("article script, article img").length;
         }
+        { const page = await open("transfer.html", 1150); COLOURS }
         const page = await open("run.html", 390);
         choose(page, "language", ""); choose(page, "round", "");
         out.wide = page.documentElement.scrollWidth;
         out.rtl = frame.contentWindow.getComputedStyle(page.querySelector("#pairs-1-4-0 .body")).direction;
-        """,
+        """.replace("COLOURS", COLOURS),
     )
     assert set(found["widths"].values()) == {0}, found["widths"]
     assert (found["wide"], found["scripts"], found["rtl"]) == (390, 0, "rtl")
+    assert found["colours"] == ["rgb(255, 255, 255)", "rgb(27, 29, 33)", "rgb(13, 60, 110)"]
 
 
 def test_filters_work_without_a_script_of_theirs(pages: Path) -> None:
@@ -91,10 +99,5 @@ def test_a_page_that_loads_itself_again_stays_where_the_reader_is(pages: Path) -
 
 
 def test_the_dark_page_is_dark(pages: Path) -> None:
-    script = """
-        const page = await open("transfer.html", 1150);
-        const style = node => frame.contentWindow.getComputedStyle(page.querySelector(node));
-        out.colours = [style("body").backgroundColor, style("body").color, style("td.h6").backgroundColor];
-        """
-    assert look(pages, script, dark=True)["colours"] == ["rgb(21, 23, 27)", "rgb(231, 232, 234)", "rgb(201, 226, 250)"]
-    assert look(pages, script)["colours"] == ["rgb(255, 255, 255)", "rgb(27, 29, 33)", "rgb(13, 60, 110)"]
+    found = look(pages, f"const page = await open('transfer.html', 1150); {COLOURS}", dark=True)
+    assert found["colours"] == ["rgb(21, 23, 27)", "rgb(231, 232, 234)", "rgb(201, 226, 250)"]

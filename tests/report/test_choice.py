@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ def test_a_choice_is_sure_only_if_it_is_ahead_of_every_other_source() -> None:
     assert (turkish.source, turkish.sure, turkish.alike, turkish.above_length) == ("en", False, ["es"], False)
     assert summarise([german, turkish]) == (
         "For 1 of 2 targets one source is better than every other one: Spanish for German. For the others several "
-        "sources may be equally good, as far as these rows can tell. In Turkish no model is clearly better than length "
-        "alone; do not rely on a choice there."
+        "may be equally good, as far as these rows can tell. In Turkish no model is clearly better than length alone; "
+        "do not rely on a choice there."
     )
+    assert summarise([turkish]).startswith("For none of 1 targets is one source better than every other one; several")
+    assert "But some are worse for Turkish." in summarise([replace(turkish, behind=["de"])])
     assert scale_of([german, turkish]) == (40.0, 100.0)  # from length, 50 − 0, and 49 up to 95
     single = made(sources=["en"], cells=[cell("en", "de", 80.0)])
     single["targets"] = {"de": {"order": ["en"], "ranks": {"en": 1}, "chances": {"en": 1.0}, "ahead": {}}}
