@@ -1,10 +1,10 @@
 """What the quickstart shows, on many seeds and on both kinds of CPU, beside its control.
 
-    python -m benchmarks.quickstart_seeds [--seeds 10] [--kinds bf16,avx2] [--out FOLDER] [--json]
+    python -m benchmarks.quickstart_seeds [--seeds 10] [--kinds bf16,avx2] [--out FOLDER] [--read] [--json]
 
-For each seed, `icr compare` runs the quickstart twice from one aligned model: with the cross-lingual reward and with
-random pairs. A seed changes the samples of both rounds and the held-out answers. `avx2` switches the other instructions
-off in PyTorch and oneDNN. Killed, the same command goes on.
+A kind of CPU is one `icr compare` from one aligned model: every seed with the cross-lingual reward, then every seed
+with random pairs. A seed changes the samples of both rounds and the held-out answers. `avx2` switches the other
+instructions off in PyTorch and oneDNN. Killed, the same command goes on; --read shows what is finished.
 """
 
 from __future__ import annotations
@@ -14,24 +14,31 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 KINDS = {"bf16": {}, "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
 VARIANTS = ("cross-lingual", "random")
+ROUNDS = 2
+"""Of the quickstart."""
 
 
-def measure(kinds: list[str], seeds: list[int], out: Path) -> list[dict[str, object]]:
-    """One row a kind of CPU, seed and variant."""
+def measure(kind: str, seeds: list[int], out: Path) -> None:
+    """Run or continue every seed with every kind of pairs."""
+    command = [sys.executable, "-m", "icr", "compare", "quickstart", "--out", str(out / kind)]
+    command += ["--vary", f"reward.kind={','.join(VARIANTS)}", "--vary", f"sampling.seed={','.join(map(str, seeds))}"]
+    if code := subprocess.run(command, env={**os.environ, **KINDS[kind]}, cwd=ROOT, stdout=sys.stderr).returncode:
+        sys.exit(f"the comparison of {kind} ended with {code}; the same command goes on")
+
+
+def collect(kind: str, seeds: list[int], out: Path) -> list[dict[str, object]]:
+    """One row a seed and kind of pairs, of the runs that are finished."""
     rows = []
-    for kind in kinds:
-        for seed in seeds:
-            folder = out / kind / str(seed)
-            _run(folder, seed, KINDS[kind])
-            for variant in VARIANTS:
-                row = {"cpu": kind, "seed": seed, "variant": variant, **read(folder / f"variants/kind={variant}")}
-                print(show(row), file=sys.stderr, flush=True)
-                rows.append(row)
+    for variant, seed in product(VARIANTS, seeds):
+        run = out / kind / "variants" / f"kind={variant}_seed={seed}"
+        if (run / f"round-{ROUNDS}/judge/summary.json").is_file():
+            rows.append({"cpu": kind, "seed": seed, "variant": variant, **read(run)})
     return rows
 
 
@@ -62,24 +69,20 @@ def _show_rate(rate: object, interval: object) -> str:
     return f"{rate:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
-def _run(folder: Path, seed: int, instructions: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "icr", "compare", "quickstart", "--out", str(folder), "--set"]
-    command += [f"sampling.seed={seed}", "--set", f"train.seed={seed}", "--vary", f"reward.kind={','.join(VARIANTS)}"]
-    done = subprocess.run(command, env={**os.environ, **instructions}, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"seed {seed} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="the quickstart's result on many seeds, beside random pairs")
     parser.add_argument("--seeds", type=int, default=10, help="how many seeds, counted from 1")
     parser.add_argument("--kinds", default="bf16,avx2", help="kinds of CPU, by commas")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart-seeds"), help="where the runs lie")
+    parser.add_argument("--read", action="store_true", help="run nothing, show what is finished")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the lines")
     args = parser.parse_args()
-    rows = measure(args.kinds.split(","), list(range(1, args.seeds + 1)), args.out)
-    if args.json:
-        print(json.dumps(rows))
+    rows, seeds = [], list(range(1, args.seeds + 1))
+    for kind in args.kinds.split(","):
+        if not args.read:
+            measure(kind, seeds, args.out.resolve())
+        rows += collect(kind, seeds, args.out)
+    print(json.dumps(rows) if args.json else "\n".join(map(show, rows)))
 
 
 if __name__ == "__main__":

@@ -134,21 +134,26 @@ def look_into(look: Look, out: Path, console: Console) -> Fields:
     out.mkdir(parents=True, exist_ok=True)
     lock = RunLock(out / ".lock")
     machine = Machine(out, console, [lock.fd])
-    result: Fields = {}
     try:
-        named = {*inputs.models.values(), *([inputs.base] if inputs.base else [])}
-        folders = machine.folders(named, None) if named else {}
-        models = {name: folders[place] for name, place in inputs.models.items()}
-        if inputs.data is not None:
-            result["words"] = _look_at_words(machine, models, inputs.rows, out)
-        if inputs.texts:
-            base = folders[inputs.base] if inputs.base else None
-            result |= look_at_spaces(machine, models, base, inputs.texts, look.place, out / "spaces")
-            facts = {"place": look.place, "base": look.base, "texts": len(next(iter(inputs.texts.values())))}
-            result |= {**facts, "left_out": inputs.left_out}
+        return look_with(machine, look, inputs, out)
     finally:
         machine.stop()
         lock.release()
+
+
+def look_with(machine: Machine, look: Look, inputs: LookInputs, out: Path) -> Fields:
+    """The same with workers and inputs that are there."""
+    result: Fields = {}
+    named = {*inputs.models.values(), *([inputs.base] if inputs.base else [])}
+    folders = machine.folders(named, None) if named else {}
+    models = {name: folders[place] for name, place in inputs.models.items()}
+    if inputs.data is not None:
+        result["words"] = _look_at_words(machine, models, inputs.rows, out)
+    if inputs.texts:
+        base = folders[inputs.base] if inputs.base else None
+        result |= look_at_spaces(machine, models, base, inputs.texts, look.place, out / "spaces")
+        facts = {"place": look.place, "base": look.base, "texts": len(next(iter(inputs.texts.values())))}
+        result |= {**facts, "left_out": inputs.left_out}
     if inputs.features:
         result |= {"features": compare_features(inputs.rates, inputs.features), "column": look.column}
     write_json(out / RESULT, result)

@@ -47,22 +47,27 @@ class Seen(NamedTuple):
     """Of each text: whether the model reads it whole."""
 
 
-def read_parallel(path: str, languages: Sequence[str], limit: int) -> tuple[dict[str, list[str]], int]:
+def read_parallel(
+    path: str, languages: Sequence[str], limit: int, key: str = "--parallel"
+) -> tuple[dict[str, list[str]], int]:
     """Language → the texts whose ids all languages have, in one order; and how many ids not all have.
+
+    Args:
+        key: what the user sets `path` by.
 
     Raises:
         ConfigError, UserError: as `prompts.load.load_prompts`; no languages, no ids in common.
     """
     if not languages:
         raise UserError("parallel texts need their languages", where="--languages", do="write such as en,es,th")
-    found = load_prompts(path, list(languages), key="--parallel", pivot="")
+    found = load_prompts(path, list(languages), key=key, pivot="")
     by_id: dict[str, dict[str, str]] = {}
     for prompt in found:
         by_id.setdefault(prompt.id, {})[prompt.lang] = show_conversation(prompt.messages)
     whole = [texts for texts in by_id.values() if len(texts) == len(languages)]
     if len(whole) < FEWEST_TEXTS:
         what = f"{len(whole)} texts are in all of {', '.join(languages)}"
-        raise UserError(what, where=f"--parallel: {path}", do="give translations one id in all languages")
+        raise UserError(what, where=f"{key}: {path}", do="give translations one id in all languages")
     return {lang: [texts[lang] for texts in whole[:limit]] for lang in languages}, len(by_id) - len(whole)
 
 

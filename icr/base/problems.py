@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from icr.base.errors import ConfigError, UserError
@@ -39,3 +41,29 @@ class Collector:
         """Two checks may meet the same problem: it is shown once."""
         known = set(map(str, self.problems))
         self.problems.extend(problem for problem in problems if str(problem) not in known)
+
+
+def keys_behind(prefix: str, keys: Sequence[str], action: Callable[P, T]) -> Callable[P, T]:
+    """The action with problems that name its keys as the user has to write them: `train.epochs` as
+    `align.rl.train.epochs`.
+
+    Args:
+        prefix: what the user's file has before the keys, with its dot.
+        keys: the first parts of the keys that are meant.
+    """
+    key = re.compile(rf"(?<![\w.:/-])(?=(?:{'|'.join(keys)})(?:\.\w|:|,|$))")
+
+    def rename(problem: UserError) -> UserError:
+        do = re.sub(rf"(?<![\w.:/-])(?=(?:{'|'.join(keys)})\.\w)", prefix, problem.do)
+        return UserError(problem.what, where=key.sub(prefix, problem.where), do=do)
+
+    @wraps(action)
+    def renamed(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return action(*args, **kwargs)
+        except ConfigError as error:
+            raise ConfigError(list(map(rename, error.problems)), error.partial) from None
+        except UserError as error:
+            raise rename(error) from None
+
+    return renamed

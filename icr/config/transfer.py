@@ -145,6 +145,27 @@ class TransferTranslator(Endpoint):
         return f"translator.{key}"
 
 
+class TransferLook(Section):
+    """What to look for inside the reward models of sources and pools: the tables of `icr rm look`."""
+
+    bow: bool = True
+    """Which words the scores hang on, in every target: a linear regression from word counts."""
+    spectrum: bool = True
+    """The space of every target: σ₁/Σσ, effective rank, distance to `base`, translations found, norms."""
+    parallel: Text | None = None
+    """spectrum: texts with one id in all targets, in any form of prompts. Default: `data.prompts`."""
+    texts: Annotated[Count, Field(ge=2)] = 500
+    """spectrum: at most this many of them."""
+    states: Literal["last", "mean"] = "last"
+    """spectrum: the state of a text's last token, or the mean over its tokens."""
+
+    @model_validator(mode="after")
+    def _check_asked(self) -> Self:
+        if not self.bow and not self.spectrum:
+            raise ValueError("there is nothing to look at: set bow or spectrum to true, or remove look")
+        return self
+
+
 class TransferConfig(Section):
     """The content of the file that `icr transfer` reads."""
 
@@ -165,6 +186,8 @@ class TransferConfig(Section):
     """Best of n under every reward model, in every target."""
     judges: list[Judge] = []
     """Who compares the best answers with the policy's own, each with the keys of a run's `judge`."""
+    look: TransferLook | None = None
+    """Look inside the reward models."""
 
     @property
     def pools(self) -> list[list[str]]:
@@ -196,6 +219,12 @@ class TransferConfig(Section):
             raise ValueError("translate-train needs a translator: add translator: {kind: …, model: …}")
         if self.translator is not None and "translate-train" not in variants:
             raise ValueError("translator is for translate-train: add it to variants, or remove translator")
+        return self
+
+    @model_validator(mode="after")
+    def _check_look(self) -> Self:
+        if self.look is not None and self.look.spectrum and (self.look.parallel or self.data.prompts) is None:
+            raise ValueError("look.spectrum needs parallel texts: name look.parallel, or set look.spectrum: false")
         return self
 
     @model_validator(mode="after")

@@ -92,13 +92,13 @@ def check_training(train: RLTrain, n: int) -> None:
     found.raise_any()
 
 
-def check_count(prompts: Sequence[Prompt], train: RLTrain, before: str = "") -> None:
-    """Raises UserError where the prompts make no batch. `before`: what the user sets the keys behind."""
+def check_count(prompts: Sequence[Prompt], train: RLTrain) -> None:
+    """Raises UserError where the prompts make no batch."""
     if len(prompts) * train.epochs < train.batch_size:
         raise UserError(
             f"{len(prompts)} prompts to train on are fewer than a batch of {train.batch_size}",
-            where=f"{before}train.batch_size, {before}train.epochs",
-            do=f"lower {before}train.batch_size or {before}heldout.prompts, or give more prompts or epochs",
+            where="train.batch_size, train.epochs",
+            do="lower train.batch_size or heldout.prompts, or give more prompts or epochs",
         )
 
 

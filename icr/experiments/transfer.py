@@ -21,6 +21,8 @@ from icr.experiments.cells import Cell, Outcome, list_states, run_cells
 from icr.experiments.transfer_align import Alignment
 from icr.experiments.transfer_dpo import Preference
 from icr.experiments.transfer_gains import compare_with_accuracy, describe_gains
+from icr.experiments.transfer_look import FOLDER as LOOK
+from icr.experiments.transfer_look import look_inside
 from icr.experiments.transfer_matrix import compare_variants, make_matrix
 from icr.experiments.transfer_plan import (
     Inputs,
@@ -152,7 +154,11 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
         ready = [model for model in plan.models if model.name in outcome.done]
         begin("accuracy")
         measured = _measure(plan.inputs, run, ready, machine, outcome)
-        result = _describe(config, run, plan, measured, outcome)
+        looked: Fields = {}
+        if config.look is not None:
+            begin(LOOK)
+            looked = look_inside(config, run, ready, machine, outcome)
+        result = _describe(config, run, plan, measured, outcome) | ({"look": looked} if looked else {})
         _write_tables(result, run / TABLES)
         return result, outcome.failed
     finally:

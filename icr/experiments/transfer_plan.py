@@ -11,17 +11,18 @@ from eval.judges.prompts import check_prompts
 from eval.reward_models.evaluate import select_rows
 from eval.reward_models.scoring import short_name
 from icr.base.errors import UserError
-from icr.base.problems import Collector
+from icr.base.problems import Collector, keys_behind
 from icr.config.best_of_n import BestOfNConfig
 from icr.config.reward_model import RewardModelConfig
 from icr.config.schema import Judge
-from icr.config.transfer import TrainedPrompts, TransferConfig
+from icr.config.transfer import TrainedPrompts, TransferConfig, TransferModels
 from icr.engines.check import check_located
 from icr.engines.folders import locate
 from icr.experiments.cells import Note
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.reward_model import read_finished, train_on
 from icr.experiments.rl_inputs import check_count, check_training, divide
+from icr.experiments.transfer_texts import read_texts
 from icr.experiments.transfer_translate import check_translator, translated_rows
 from icr.languages import check_languages
 from icr.work.machine import Machine
@@ -30,6 +31,9 @@ from loops.data import Split
 from prompts.load import Prompt, load_prompts
 from prompts.overlap import find_overlap
 from prompts.preferences.make import PreferenceData, Rows, load_data
+
+RL_KEYS = ("train", "heldout")
+MODEL_KEYS = tuple(TransferModels.model_fields)
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,12 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
     rows: Rows = []
     if data is not None:
         rows = found.attempt(rows, select_rows, data, "validation", targets, "languages.targets")
-    inputs = {m.name: found.attempt(None, check_inputs, m.config, data) for m in models if m.target is None}
+    check = keys_behind("reward_model.", MODEL_KEYS, check_inputs)
+    inputs = {m.name: found.attempt(None, check, m.config, data) for m in models if m.target is None}
     if config.translator is not None:
         found.attempt(None, check_translator, config)
+    if config.look is not None and data is not None:
+        found.attempt(None, read_texts, config)
     align = found.attempt(None, _check_align, config) if config.align is not None else None
     found.raise_any()
     assert data is not None
@@ -186,10 +193,11 @@ def _check_dpo(config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]) -
     assert config.align is not None and config.align.dpo is not None
     found, dpo = Collector(), config.align.dpo
     prompts = _load_trained(config, dpo, "align.dpo", judged, found)
-    found.attempt(None, check_train, dpo.train)
+    found.attempt(None, keys_behind("align.dpo.", ("train",), check_train), dpo.train)
     micro = 1 if dpo.train.micro_batch_size == "auto" else dpo.train.micro_batch_size
     processes = 1 if dpo.train.processes == "auto" else dpo.train.processes
-    found.attempt(0, Split(dpo.train.batch_size, micro, processes * dpo.train.nodes).accumulation)
+    split = Split(dpo.train.batch_size, micro, processes * dpo.train.nodes)
+    found.attempt(0, keys_behind("align.dpo.", ("train",), split.accumulation))
     found.raise_any()
     return prompts
 
@@ -200,13 +208,13 @@ def _check_rl(
     """By target, the prompts that are trained on and those that are held out. Raises ConfigError with every problem."""
     assert config.align is not None and config.align.rl is not None
     found, rl = Collector(), config.align.rl
-    found.attempt(None, check_training, rl.train, rl.sampling.n)
+    found.attempt(None, keys_behind("align.rl.", ("train",), check_training), rl.train, rl.sampling.n)
     parts: dict[str, tuple[list[Prompt], list[Prompt]]] = {}
     for target, prompts in _load_trained(config, rl, "align.rl", judged, found).items():
         where = f"align.rl.heldout.prompts; align.rl.prompts: {rl.prompts}"
         parts[target] = found.attempt(([], []), divide, prompts, rl.heldout, rl.train.seed, where)
         if parts[target][0]:
-            found.attempt(None, check_count, parts[target][0], rl.train, "align.rl.")
+            found.attempt(None, keys_behind("align.rl.", RL_KEYS, check_count), parts[target][0], rl.train)
     found.raise_any()
     return parts
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from icr.base.fields import Fields
 from icr.base.files import write_text
+from icr.report.look import look_tables, write_look_page
 from icr.report.numbers import between, number
 from icr.report.page import environment
 from icr.report.transfer_align import conclude_gains, curves, gain_tables, say_order
@@ -27,6 +28,8 @@ from icr.report.transfer_variants import DIFFERENCES, variant_rows, variant_tabl
 
 NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "waiting": {}, "failed": {}}
 """Of an experiment without `align`, or without RLOO."""
+LOOK = "look"
+"""RUN/look: the tables of `look` and their page."""
 
 
 def conclude(result: Fields) -> list[str]:
@@ -72,7 +75,8 @@ def transfer_tables(result: Fields) -> RenderableType:
     lines = [*conclude(result), *conclude_gains(result), *(f"{name}: no model" for name in result["missing"])]
     lines += [f"{name}: not run, it waits for {need}" for name, need in result.get("waiting", {}).items()]
     lines += [f"{name}: not run (--only)" for name in result.get("left", [])]
-    return Group(table, *variant_tables(result), *gain_tables(result), Text("\n".join(lines)))
+    inside = look_tables(result["look"]) if "look" in result else []
+    return Group(table, *variant_tables(result), *gain_tables(result), *inside, Text("\n".join(lines)))
 
 
 def _by_place(result: Fields) -> dict[tuple[str, str], Fields]:
@@ -80,6 +84,24 @@ def _by_place(result: Fields) -> dict[tuple[str, str], Fields]:
     found = {(cell["source"], cell["target"]): cell for cell in result["cells"]}
     every = [(source, target) for source in result["sources"] for target in result["targets"]]
     return {place: found.get(place, {"accuracy": None}) for place in every}
+
+
+def inside(look: Fields) -> list[Fields]:
+    """A row for each model: R² of its scores from words, and its last layer's space, each as a mean over languages."""
+    rows = []
+    words, spaces = look.get("words", []), look.get("spaces", [])
+    for model in dict.fromkeys(row["model"] for row in (*words, *spaces)):
+        row: Fields = {"model": model, "r2": _mean([w["r2_held_out"] for w in words if w["model"] == model])}
+        own = [of for of in spaces if of["model"] == model]
+        last = [of for of in own if of["layer"] == max(each["layer"] for each in own)]
+        row |= {name: _mean([of[name] for of in last]) for name in ("largest_share", "frobenius", "cka")}
+        rows.append(row)
+    return rows
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def write_transfer_page(result: Fields, run: Path) -> Path:
@@ -103,7 +125,11 @@ def write_transfer_page(result: Fields, run: Path) -> Path:
         language_of=language_of,
         heat_step=heat_step,
         heat_bounds=heat_bounds,
+        inside=inside(result["look"]) if "look" in result else [],
+        look=LOOK,
         title=run.name,
     )
+    if "look" in result:
+        write_look_page(result["look"], run / LOOK)
     write_text(run / "report.html", page)
     return run / "report.html"

@@ -150,6 +150,7 @@ def test_what_is_wrong_with_rl_is_said_at_once(small: dict[str, Any], tmp_path: 
         run(load(tmp_path, small, align={**small["align"], "rl": rl}))
     text = str(caught.value)
     assert "prompts that are judged are also trained on: ru 8" in text and "align.rl.allow_overlap" in text
+    assert "where: align.rl.train.batch_size, align.rl.train.micro_batch_size" in text and " train." not in text
     assert "nothing" in text and "cannot be split" in text and "2 prompts to train on are fewer" in text
     rl["heldout"] = {"prompts": 8}
     gguf = tmp_path / "policy.gguf"
