@@ -104,8 +104,11 @@ def _cost(results: Results, first: Round, last: Round, measured: Measured) -> Ti
         answer = "Answers as long as before" if not change else f"Answers {abs(change)} % "
         answer += "" if not change else "longer" if change > 0 else "shorter"
         lines.append(f"{number(before, 0)} → {number(after, 0)} characters.")
-    shares = [(x.name, *(r.judged(x.code).get("right_language") for r in (first, last))) for x in results.languages]
-    known = [(name, a, b) for name, a, b in shares if a is not None and b is not None]
+    known: list[tuple[str, float, float]] = []
+    for x in results.languages:
+        a, b = (r.judged(x.code).get("right_language") for r in (first, last))
+        if a is not None and b is not None:
+            known.append((x.name, a, b))
     falls = [f"{name} {share(a)} → {share(b)}" for name, a, b in known if b < a - LANGUAGE_FALL]
     if falls:
         lines.append(f"Fewer answers in the right language: {_named(falls)}.")

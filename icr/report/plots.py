@@ -219,10 +219,17 @@ def small_multiples(series: Sequence[Series], names: Sequence[str], reference: f
             axes.set_visible(False)
         for axes, line, name in zip(grid, series, names, strict=False):
             axes.axhline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            shade, look = colour(line.slot), {"marker": marker(line.slot), "linestyle": line_style(line.slot)}
+            shade = colour(line.slot)
             axes.fill_between(line.rounds, line.low, line.high, color=shade, alpha=0.16, linewidth=0)
             axes.vlines(line.rounds, line.low, line.high, color=shade, linewidth=1.2, alpha=0.75)
-            axes.plot(line.rounds, line.values, color=shade, zorder=3, **look)
+            axes.plot(
+                line.rounds,
+                line.values,
+                color=shade,
+                marker=marker(line.slot),
+                linestyle=line_style(line.slot),
+                zorder=3,
+            )
             axes.set_title(name, fontsize=10, loc="left", pad=4)
             axes.set_ylim(*span)
             axes.set_xlim(rounds[0] - 0.3, rounds[-1] + 0.3)

@@ -125,21 +125,25 @@ def _side(name: str, text: str) -> Side:
 
 
 def _of_pair(row: ShownPair, which: str, language: Language, at: int, place: int, last: bool) -> Article:
-    notes = [f"reward {number(row[key], 2)}" if row[key] is not None else "" for key in REWARDS]
+    chosen, rejected = row["chosen_reward"], row["rejected_reward"]
     head = which
-    if row["chosen_reward"] is not None and row["rejected_reward"] is not None:
-        head += f": {number(row['chosen_reward'] - row['rejected_reward'], 2)}"
+    if chosen is not None and rejected is not None:
+        head += f": {number(chosen - rejected, 2)}"
     prompt = show_conversation(load_conversation(row["prompt"]))
-    sides = (Side("Chosen", notes[0], row["chosen"]), Side("Rejected", notes[1], row["rejected"]))
+    sides = (
+        Side("Chosen", _reward(chosen), row["chosen"]),
+        Side("Rejected", _reward(rejected), row["rejected"]),
+    )
     return Article(language, at, "pairs", head, prompt, sides, printed=last and place < PRINTED, place=place)
 
 
-REWARDS = ("chosen_reward", "rejected_reward")
+def _reward(value: float | None) -> str:
+    return "" if value is None else f"reward {number(value, 2)}"
 
 
 def pick_pairs(path: Path) -> dict[str, list[tuple[str, ShownPair]]]:
     """Three pairs of every language, by the quantiles of EXAMPLES; of pairs without rewards, any three."""
-    table = pq.read_table(path, columns=["lang", "prompt_id", *REWARDS])
+    table = pq.read_table(path, columns=["lang", "prompt_id", "chosen_reward", "rejected_reward"])
     table = table.append_column("row", pa.array(range(len(table))))
     margin = pc.subtract(table["chosen_reward"], table["rejected_reward"])
     order = table.append_column("margin", margin).sort_by([("margin", "ascending"), ("prompt_id", "ascending")])
