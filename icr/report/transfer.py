@@ -15,7 +15,7 @@ from icr.report import plots
 from icr.report.numbers import between, number
 from icr.report.page import environment
 from icr.report.transfer_align import conclude_gains, curves, gain_tables, say_order
-from icr.report.transfer_variants import DIFFERENCES, variant_rows, variant_tables
+from icr.report.transfer_variants import DIFFERENCES, side_rows, side_tables, variant_rows, variant_tables
 
 NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "waiting": {}, "failed": {}}
 """Of an experiment without `align`, or without RLOO."""
@@ -66,7 +66,7 @@ def transfer_tables(result: Fields) -> RenderableType:
     lines = [*conclude(result), *conclude_gains(result), *(f"{name}: no model" for name in result["missing"])]
     lines += [f"{name}: not run, it waits for {need}" for name, need in result.get("waiting", {}).items()]
     lines += [f"{name}: not run (--only)" for name in result.get("left", [])]
-    return Group(table, *variant_tables(result), *gain_tables(result), Text("\n".join(lines)))
+    return Group(table, *variant_tables(result), *side_tables(result), *gain_tables(result), Text("\n".join(lines)))
 
 
 def _by_place(result: Fields) -> dict[tuple[str, str], Fields]:
@@ -95,6 +95,8 @@ def write_transfer_page(result: Fields, run: Path) -> Path:
             curves=curves(result),
             variants=variant_rows(result),
             differences=DIFFERENCES,
+            sides=side_rows(result),
+            places=result.get("places", list(result["targets"])),
             own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
             share=share,
             dark=DARK,
