@@ -9,6 +9,7 @@ import typer
 
 from icr.commands.options import (
     OUTPUT,
+    DryOption,
     JsonOption,
     LanguagesOption,
     QuietOption,
@@ -62,6 +63,7 @@ def best_of_n(
         typer.Option("--baseline", help="Folder of LANG.json or LANG.jsonl answers. Default: the first candidates."),
     ] = None,
     set_: SetOption = None,
+    dry_run: DryOption = False,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -72,6 +74,7 @@ def best_of_n(
     from icr.config.best_of_n import BestOfNConfig
     from icr.config.load import make_section, resolve_paths
     from icr.experiments.best_of_n import best_of_n as run
+    from icr.experiments.best_of_n import estimate_best_of_n
     from icr.experiments.judged_candidates import find_judges
     from icr.report.best_of_n import best_table, describe_missing, describe_samples, wins_table
 
@@ -84,7 +87,15 @@ def best_of_n(
     of_judges = [override for override in set_ or [] if override.startswith("judge.")]
     others = [override for override in set_ or [] if override not in of_judges]
     judging = find_judges(judge or [], of_judges, baseline)
-    result = run(make_section(BestOfNConfig, data, others), reward, k, out.resolve(), stderr(), judging)
+    config = make_section(BestOfNConfig, data, others)
+    if dry_run:
+        lines = estimate_best_of_n(config, reward, k, out.resolve(), judging)
+        if json_:
+            print_json({"estimate": lines})
+        else:
+            print("\n".join(lines))
+        return
+    result = run(config, reward, k, out.resolve(), stderr(), judging)
     if json_:
         print_json(result)
         return

@@ -10,9 +10,13 @@ from icr.config.best_of_n import CandidateSampling
 from icr.config.reward_model import RewardTrain
 from icr.config.rl import RLMeasuring, RLSampling, RLTrain
 from icr.config.schema import Endpoint, Judge, Train
+from icr.config.sft import SftBest, SftTrain
 from icr.config.values import Count, NonNegative, Number, Positive, Section, TemplateArguments, Text, Tokens
 
 Variant = Literal["transfer", "translate-train", "pooled"]
+Side = Literal["organic", "translated", "back-translated"]
+SIDE = "@"
+"""Between the language of a place and the side of its demonstrations: es@translated."""
 Languages = Annotated[list[Text], Field(min_length=1)]
 
 
@@ -38,6 +42,16 @@ class TransferLanguages(Section):
         return self
 
 
+def language_of(place: str) -> str:
+    """The target of a place, see `TransferConfig.places`."""
+    return place.partition(SIDE)[0]
+
+
+def side_of(place: str) -> str:
+    """What the demonstrations of a place are."""
+    return place.partition(SIDE)[2] or "organic"
+
+
 class TransferData(Section):
     """What the reward models are trained and measured on."""
 
@@ -47,6 +61,9 @@ class TransferData(Section):
     """Use only the first N training rows of each language, so that sources are compared at one size."""
     mix: Literal["natural", "even"] = "natural"
     """As in `icr rm train`: what a pooled model sees of each language."""
+    demonstrations: Text | None = None
+    """A folder that `icr rm data` made, with what `sft` trains on: of pairs the chosen responses, of ratings those with
+    label 1. Without it: `preferences`."""
     prompts: Text | None = None
     """What the policy answers in every target, in any form of prompts; for `align`."""
     prompt_limit: Count | None = None
@@ -64,6 +81,31 @@ class TransferModels(Section):
     chat_template: Text | None = None
     template_arguments: TemplateArguments = {}
     train: RewardTrain = RewardTrain()
+
+
+class TransferSft(Section):
+    """Supervised fine-tuning of the policy, in every target by itself, with the keys of `icr sft`."""
+
+    demonstrations: Annotated[list[Side], Field(min_length=1)] = ["organic"]
+    """`organic`: as people wrote them in the target. `translated`: those in `pivot`, translated into the target.
+    `back-translated`: the target's own, translated into `pivot` and back. One policy each; answers of all are compared
+    with those of the organic one."""
+    pivot: Text | None = None
+    """Where translated demonstrations come from, and back-translated ones go through. As a target it has organic
+    demonstrations alone."""
+    max_tokens: Tokens = 2048
+    best: SftBest = SftBest()
+    train: SftTrain = SftTrain()
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> Self:
+        if len(set(self.demonstrations)) < len(self.demonstrations):
+            raise ValueError("demonstrations lists one twice; list each once")
+        if "organic" not in self.demonstrations:
+            raise ValueError("the others are compared with organic: add it to demonstrations")
+        if self.demonstrations != ["organic"] and self.pivot is None:
+            raise ValueError("translated demonstrations need a language that they come from: add pivot: LANG")
+        return self
 
 
 class TransferBestOfN(CandidateSampling):
@@ -98,6 +140,13 @@ class TransferDpo(TrainedPrompts):
     """The training, with the keys of a run's `train`."""
 
 
+class TransferHeldOut(RLMeasuring):
+    """What is measured between the steps of RLOO. The target's own reward model, where there is one, also scores it."""
+
+    path: Text | None = None
+    """Held-out prompts of every target, of which the first are taken. Without it some of `prompts` are held back."""
+
+
 class TransferRL(TrainedPrompts):
     """RLOO from the policy, against every reward model, with the keys of `icr rl`."""
 
@@ -106,8 +155,7 @@ class TransferRL(TrainedPrompts):
     beta: NonNegative = 0.1
     """β of the KL in the reward."""
     sampling: RLSampling = RLSampling()
-    heldout: RLMeasuring = RLMeasuring()
-    """Of `prompts`, held back in every target. The target's own reward model, where there is one, also scores them."""
+    heldout: TransferHeldOut = TransferHeldOut()
     train: RLTrain = RLTrain()
 
 
@@ -115,7 +163,7 @@ class TransferAlign(Section):
     """What the reward models are used for."""
 
     policy: Text | None = None
-    """The model that answers: hub id, folder or .gguf file. Without it: `base`."""
+    """The model that answers: hub id, folder or .gguf file. Without it: `base`. With `sft`, what is fine-tuned."""
     chat_template: Text | None = None
     """A Jinja file, for policies whose tokenizer has no chat template."""
     template_arguments: TemplateArguments = {}
@@ -131,7 +179,8 @@ class TransferAlign(Section):
 
 
 class TransferTranslator(Endpoint):
-    """Who translates the sources' rows, for `variants: translate-train`. The endpoint keys apply to `kind: openai`."""
+    """Who translates the sources' rows, for `variants: translate-train`, and demonstrations, for `sft`. The endpoint
+    keys apply to `kind: openai`."""
 
     kind: Literal["openai", "local"]
     """`openai`: any OpenAI-compatible endpoint. `local`: a model on this machine."""
@@ -181,7 +230,9 @@ class TransferConfig(Section):
     translated into the target. `pooled`: those of `languages.pooled`, or one on all sources. Default: transfer, and
     pooled if `languages.pooled` has groups."""
     translator: TransferTranslator | None = None
-    """Who translates, for translate-train."""
+    """Who translates, for translate-train and for translated demonstrations."""
+    sft: TransferSft | None = None
+    """Makes a policy for every target first. Without it one policy answers in all of them."""
     align: TransferAlign | None = None
     """Best of n under every reward model, in every target."""
     judges: list[Judge] = []
@@ -195,6 +246,22 @@ class TransferConfig(Section):
         if self.variants is None or "pooled" not in self.variants:
             return self.languages.pooled
         return self.languages.pooled or [self.languages.sources]
+
+    @property
+    def demonstrations(self) -> str:
+        """The folder of what `sft` trains on."""
+        return self.data.demonstrations or self.data.preferences
+
+    @property
+    def places(self) -> list[str]:
+        """Where best of n is measured: every target with its organic policy (es), and with those of the other sides
+        (es@translated)."""
+        targets = self.languages.targets
+        if self.sft is None:
+            return targets
+        sides = [side for side in self.sft.demonstrations if side != "organic"]
+        translated = [target for target in targets if target != self.sft.pivot]
+        return [*targets, *(f"{target}{SIDE}{side}" for target in translated for side in sides)]
 
     @property
     def translated(self) -> list[tuple[str, str]]:
@@ -217,8 +284,15 @@ class TransferConfig(Section):
             raise ValueError("pooled needs two sources: add one, or remove pooled from variants")
         if "translate-train" in variants and self.translator is None:
             raise ValueError("translate-train needs a translator: add translator: {kind: …, model: …}")
-        if self.translator is not None and "translate-train" not in variants:
+        silver = self.sft is not None and self.sft.demonstrations != ["organic"]
+        if silver and self.translator is None:
+            raise ValueError("translated demonstrations need a translator: add translator: {kind: …, model: …}")
+        if self.translator is not None and "translate-train" not in variants and not silver:
             raise ValueError("translator is for translate-train: add it to variants, or remove translator")
+        if self.sft is not None and self.align is None:
+            raise ValueError("sft makes the policies of align: add align, or remove sft")
+        if self.sft is None and self.data.demonstrations is not None:
+            raise ValueError("data.demonstrations is for sft: add sft, or remove data.demonstrations")
         return self
 
     @model_validator(mode="after")

@@ -27,7 +27,15 @@ from icr.engines.templates import Template
 from icr.experiments.best_answers import read_scores, write_best
 from icr.experiments.candidate_rewards import KEY, CandidateReward, Candidates, read_reward
 from icr.experiments.candidates import describe_sampling, sample_candidates, score_candidates
-from icr.experiments.judged_candidates import FIRST, NO_JUDGES, CandidateJudges, describe_wins, judge_candidates
+from icr.experiments.judged_candidates import (
+    FIRST,
+    NO_JUDGES,
+    SAMPLES,
+    CandidateJudges,
+    describe_wins,
+    estimate_judges,
+    judge_candidates,
+)
 from icr.languages import check_languages
 from icr.rounds.facts import find_versions
 from icr.work.machine import Machine
@@ -38,7 +46,7 @@ from prompts.overlap import describe_prompts
 if TYPE_CHECKING:
     from rich.console import Console
 
-CONFIG, SAMPLES, WIN_RATES = "best-of-n.yaml", "samples", "win_rates.json"
+CONFIG, WIN_RATES = "best-of-n.yaml", "win_rates.json"
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,23 @@ def best_of_n(
     finally:
         machine.stop()
         lock.release()
+
+
+def estimate_best_of_n(
+    config: BestOfNConfig, rewards: Sequence[str], k: int | None, out: Path, judging: CandidateJudges = NO_JUDGES
+) -> list[str]:
+    """How much work there is, and what the judges cost, in lines. Nothing is loaded, sampled or sent.
+
+    Raises:
+        ConfigError, UserError: as `best_of_n`, and a budget without a price.
+    """
+    inputs = check_best_of_n(config, rewards, k)
+    count, most = len(inputs.prompts) * config.sampling.n, config.sampling.max_tokens
+    there = all(table.is_file() for table in _tables(config, out / SAMPLES))
+    sampled = "already sampled" if there else f"at most {count * most:,} tokens"
+    names = ", ".join(reward.name for reward in inputs.rewards)
+    work = f"{len(inputs.prompts):,} prompts, {count:,} candidates ({sampled}), scored by {names}"
+    return [work, *(estimate_judges(judging, config, inputs.prompts, out) if judging.judges else [])]
 
 
 def _judge(

@@ -12,17 +12,24 @@ from pathlib import Path
 from typing import TypedDict
 
 from eval.best_of_k import Scores, summarise_wins
+from eval.estimate import Planned, describe_cost
 from eval.judges.asking import Judging
+from eval.judges.prompts import find_prompts
 from eval.reward_models.judged import JudgeRow, find_judge
 from eval.xalpaca.answers import Answer, Baseline, load_baseline, write_answers
 from eval.xalpaca.items import read_items
-from eval.xalpaca.pairwise import run_verdicts
+from eval.xalpaca.pairwise import comparisons, run_verdicts
 from icr.base.conversation import load_conversation
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows
 from icr.base.problems import Collector
+from icr.config.best_of_n import BestOfNConfig
+from icr.endpoint.prices import BYTES_PER_TOKEN
+from prompts.load import Prompt
 
+SAMPLES = "samples"
+"""In a command's folder: that of the candidates."""
 FIRST = "the first candidates"
 """What the baseline is called where none is named."""
 
@@ -35,6 +42,10 @@ class Candidate(TypedDict):
     prompt: str
     response: str
     finish_reason: str
+
+
+Prompts = Mapping[str, Sequence[Candidate]]
+"""Prompt id → its candidates in order."""
 
 
 def judge_candidates(
@@ -55,6 +66,15 @@ def judge_candidates(
         UserError, TooManyUnscored, StageFailed: as `Judging.ask`; a baseline that does not cover the prompts.
     """
     rows = {lang: _read(samples / f"{lang}.parquet") for lang in languages}
+    asked, against = _compare(rows, baseline)
+    write_answers(asked, folder / "answers")
+    run_verdicts(judging, folder / "answers", against, folder, orders)
+    judging.close()
+    return {lang: _wins(folder / "verdicts" / f"{lang}.parquet", prompts) for lang, prompts in rows.items()}
+
+
+def _compare(rows: Mapping[str, Prompts], baseline: Path | None) -> tuple[dict[str, list[Answer]], Baseline]:
+    """By language, each different candidate of a prompt once, and what it is compared with."""
     firsts = {lang: [_answer(of[0], id) for id, of in prompts.items()] for lang, prompts in rows.items()}
     given = (
         load_baseline(baseline, firsts)
@@ -66,13 +86,43 @@ def judge_candidates(
         keys = {id: _different(of) for id, of in prompts.items()}
         asked[lang] = [_answer(of[place], _key(id, place)) for id, of in prompts.items() for place in keys[id].values()]
         against[lang] = {_key(id, place): given[lang][id] for id in prompts for place in keys[id].values()}
-    write_answers(asked, folder / "answers")
-    run_verdicts(judging, folder / "answers", against, folder, orders)
-    judging.close()
-    return {lang: _wins(folder / "verdicts" / f"{lang}.parquet", prompts) for lang, prompts in rows.items()}
+    return asked, against
 
 
-def _read(file: Path) -> dict[str, list[Candidate]]:
+def estimate_judges(of: CandidateJudges, config: BestOfNConfig, prompts: Sequence[Prompt], out: Path) -> list[str]:
+    """What each judge would be asked about the candidates, and what it costs, in words. Nothing is sent.
+
+    Candidates that are not sampled yet count as all different and as long as they may get.
+    """
+    languages, samples = config.prompts.languages, out / SAMPLES
+    there = all((samples / f"{lang}.parquet").is_file() for lang in languages)
+    rows = {lang: _read(samples / f"{lang}.parquet") if there else _expect(config, prompts, lang) for lang in languages}
+    asked, against = _compare(rows, of.baseline)
+    assumed = "" if there else f"; assuming candidates of {config.sampling.max_tokens:,} tokens, no two of them alike"
+    lines = []
+    for judge in of.judges:
+        wording = find_prompts(judge.config, judge.benchmark).one
+        pairs = [comparisons(lang, answers, against[lang], judge.config.orders) for lang, answers in asked.items()]
+        questions = [c.question(wording) for pair in pairs for _, c in pair if c.first != c.second]
+        planned = Planned(questions, assumed, {lang: len(answers) for lang, answers in asked.items()})
+        lines.append(describe_cost(judge.config, judge.name, judge.cache(out), planned))
+    return lines
+
+
+def _expect(config: BestOfNConfig, prompts: Sequence[Prompt], lang: str) -> Prompts:
+    """Candidates that are as long as they may get."""
+    longest = config.sampling.max_tokens * BYTES_PER_TOKEN
+    return {
+        prompt.id: [
+            Candidate(prompt_id=prompt.id, sample=n, prompt=prompt.text, response=str(n).ljust(longest, "x"),
+                      finish_reason="length")
+            for n in range(config.sampling.n)
+        ]
+        for prompt in prompts if prompt.lang == lang
+    }  # fmt: skip
+
+
+def _read(file: Path) -> Prompts:
     """Prompt id → its candidates in order."""
     rows: list[Candidate] = read_rows(file, list(Candidate.__annotations__))
     found: dict[str, list[Candidate]] = {}
@@ -97,7 +147,7 @@ def _answer(row: Candidate, id: str) -> Answer:
     return Answer(id, load_conversation(row["prompt"]), row["response"], row["finish_reason"] == "length")
 
 
-def _wins(verdicts: Path, prompts: Mapping[str, Sequence[Candidate]]) -> dict[str, list[float | None]]:
+def _wins(verdicts: Path, prompts: Prompts) -> dict[str, list[float | None]]:
     preferences = read_items(read_rows(verdicts)).preferences
     return {
         id: [preferences.get(_key(id, places[row["response"]])) for row in of]

@@ -119,11 +119,17 @@ def _find_prompts(config: RLConfig, found: Collector) -> tuple[list[Prompt], lis
     heldout = found.attempt(
         [], load_prompts, config.heldout.path, languages, limit=wanted, key="heldout.path", pivot=""
     )
-    for lang, ids in find_overlap(prompts, heldout).items():
-        do = "keep other prompts out of the training (icr prompts split)"
-        what = f"{len(ids)} held-out prompts in {lang} are also training prompts: {some(ids)}"
-        found.add(what, where="prompts.path and heldout.path", do=do)
+    found.attempt(None, refuse_overlap, prompts, heldout, "prompts.path and heldout.path")
     return prompts, heldout
+
+
+def refuse_overlap(train: Sequence[Prompt], heldout: Sequence[Prompt], where: str) -> None:
+    """Raises ConfigError where held-out prompts are also trained on; `where`: what the user sets."""
+    found = Collector()
+    for lang, ids in find_overlap(train, heldout).items():
+        do = "keep other prompts out of the training (icr prompts split)"
+        found.add(f"{len(ids)} held-out prompts in {lang} are also training prompts: {some(ids)}", where=where, do=do)
+    found.raise_any()
 
 
 def divide(prompts: Sequence[Prompt], heldout: RLMeasuring, seed: int, where: str) -> tuple[list[Prompt], list[Prompt]]:

@@ -159,16 +159,21 @@ def train_sft(config: SftConfig, console: Console) -> Fields:
     run = Path(config.run or "").resolve()
 
     def work(machine: Machine) -> Fields:
-        write_text(run / CONFIG, dump_config(config, run))
-        counts = _train(run, config, inputs, machine)
-        shown = Counter(one.lang for one in inputs.train)
-        write_json(run / RESULT, {"training": counts, "languages": dict(shown)})
-        return counts
+        return do_sft(run, config, inputs, machine)
 
     def describe() -> Step:
         return describe_training(config, inputs.base)
 
     return train_once(run, console, describe, work, RESULT, LEAVES)
+
+
+def do_sft(run: Path, config: SftConfig, inputs: SftInputs, machine: Machine) -> Fields:
+    """The training's work in the folder `run`, on a machine that others may use as well; returns its counts."""
+    write_text(run / CONFIG, dump_config(config, run))
+    counts = _train(run, config, inputs, machine)
+    shown = Counter(one.lang for one in inputs.train)
+    write_json(run / RESULT, {"training": counts, "languages": dict(shown)})
+    return counts
 
 
 def _train(run: Path, config: SftConfig, inputs: SftInputs, machine: Machine) -> Fields:

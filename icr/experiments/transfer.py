@@ -15,8 +15,10 @@ from icr.base.errors import IcrError
 from icr.base.fields import Fields
 from icr.base.files import sweep, write_json, write_text
 from icr.base.lock import RunLock
+from icr.base.problems import Collector
 from icr.config.load import dump_config
-from icr.config.transfer import TransferConfig
+from icr.config.transfer import SIDE, TransferConfig, language_of, side_of
+from icr.endpoint.endpoint import Estimate
 from icr.experiments.cells import Cell, Outcome, list_states, run_cells
 from icr.experiments.transfer_align import Alignment
 from icr.experiments.transfer_dpo import Preference
@@ -33,6 +35,7 @@ from icr.experiments.transfer_plan import (
     refuse_pattern,
 )
 from icr.experiments.transfer_rl import Reinforcement, count_rl, describe_policies
+from icr.experiments.transfer_sft import FineTuning, check_fine_tuning
 from icr.experiments.transfer_trained import METHODS
 from icr.experiments.transfer_translate import Translations
 from icr.work.machine import Machine
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 
 CONFIG, TABLES = "experiment.yaml", "tables"
 NONE: Fields = {"cells": []}
+SIDED = ("variants", "ranks", "score_increase", "best_of_k", "expected_win_rates", "win_rates")
+"""Tables with rows of policies that were fine-tuned on translated demonstrations."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,18 @@ def plan_transfer(config: TransferConfig, machine: Machine) -> Planned:
     """All cells, in an order in which they can be done. Raises ConfigError: everything that is wrong."""
     assert config.run is not None
     models = plan_models(config)
-    inputs = check_experiment(config, models)
+    found = Collector()
+    inputs = found.attempt(None, check_experiment, config, models)
+    if config.sft is not None:
+        found.attempt(None, check_fine_tuning, config)
+    found.raise_any()
+    assert inputs is not None
     cells: list[Cell] = [ModelCell(model, inputs.models.get(model.name), machine) for model in models]
     plain = len(config.languages.sources) + len(config.pools)
     cells[plain:plain] = Translations(config, machine).cells()
     if inputs.align is not None:
         made = config, Path(config.run).resolve(), inputs.align, machine
+        cells += FineTuning(config, machine).cells() if config.sft else []
         cells += Alignment(*made).cells(models)
         if config.align is not None and config.align.dpo is not None:
             cells += Preference(*made).cells(models)
@@ -86,18 +97,23 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
     machine = make_machine(config, Path(config.run or "").resolve(), console, ())
     plan = plan_transfer(config, machine)
     states, counts = list_states(plan.cells), Fields()
-    if config.translated:
-        todo = [name for name, state in states.items() if state != "done"]
+    todo = [name for name, state in states.items() if state != "done"]
+    if config.sft is not None:
+        counts["fine_tunings"] = len(config.places)
+    if config.translator is not None:
         expected = Translations(config, machine).estimate(todo)
+        expected += FineTuning(config, machine).estimate(todo) if config.sft else Estimate(0, 0, 0, 0, 0.0)
         counts |= {"translations": expected.calls, "translation_usd": expected.usd}
         counts |= {"translation_tokens": expected.prompt_tokens + expected.completion_tokens}
     if config.align is not None and plan.inputs.align is not None:
-        best, prompts = config.align.best_of_n, sum(map(len, plan.inputs.align.prompts.values()))
+        asked = {place: len(plan.inputs.align.prompts[language_of(place)]) for place in config.places}
+        best, prompts = config.align.best_of_n, sum(asked.values())
         orders = [2 if judge.config.orders == "both" else 1 for judge in plan.inputs.align.judges]
-        answered = sum(
-            len(prompts) * model.serves(target)
-            for target, prompts in plan.inputs.align.prompts.items() for model in plan.models
-        )  # fmt: skip
+        answered = {
+            place: count * sum(model.serves(language_of(place)) for model in plan.models)
+            for place, count in asked.items()
+        }
+        organic, everywhere = sum(answered[target] for target in config.languages.targets), sum(answered.values())
         methods, trained = 0, sum(map(len, plan.inputs.align.training.values()))
         if config.align.dpo is not None:
             methods += 1
@@ -106,10 +122,10 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
             methods += 1
             counts |= count_rl(config.align.rl, plan.inputs.align, plan.models)
         # one answer of each trained policy to a judged prompt
-        counts["candidates"] = (prompts + trained) * best.n + methods * answered
+        counts["candidates"] = (prompts + trained) * best.n + methods * organic
         counts["tokens"] = counts["candidates"] * best.max_tokens
         every = prompts * best.n if config.align.judged == "all" else 0
-        counts["questions"] = (answered * (1 + methods) + every) * sum(orders)
+        counts["questions"] = (everywhere + methods * organic + every) * sum(orders)
     return states, counts
 
 
@@ -195,7 +211,8 @@ def _describe(
     result["waiting"], result["left"] = outcome.waiting, outcome.left
     if plan.inputs.align is not None:
         judges = [judge.name for judge in plan.inputs.align.judges]
-        result |= describe_gains(run / "steps", sources, targets, judges, outcome.done, config.translated)
+        result |= describe_gains(run / "steps", sources, config.places, judges, outcome.done, config.translated)
+        result["places"] = config.places
         result["orders"] = compare_with_accuracy(result)
         if config.align is not None and config.align.rl is not None:
             result["rl"] = describe_policies(run / "steps", sources, targets, outcome.done)
@@ -233,7 +250,20 @@ def _write_tables(result: Fields, folder: Path) -> None:
         "expected_win_rates": result.get("expected_wins", []),
         "win_rates": verdicts,
         "rl": result.get("rl", []),
+        "demonstrations": [
+            {"judge": judge, **row}
+            for judge, of in result.get("judges", {}).items()
+            for row in of.get("demonstrations", [])
+        ],
     }
+    if any(SIDE in place for place in result.get("places", [])):
+        for name in SIDED:
+            tables[name] = [_with_side(row) for row in tables[name]]
     for name, rows in tables.items():
         if rows:
             write_text(folder / f"{name}.csv", make_csv([without_lists(row) for row in rows]))
+
+
+def _with_side(row: Fields) -> Fields:
+    """A row of a place with the place's language as its target, and what the policy's demonstrations were."""
+    return {**row, "target": language_of(row["target"]), "demonstrations": side_of(row["target"])}

@@ -16,11 +16,11 @@ from icr.base.fields import Fields
 from icr.base.files import write_json
 from icr.base.rundir import start_date
 from icr.config.evaluation import Benchmark
-from icr.config.transfer import TransferConfig
+from icr.config.transfer import TransferConfig, language_of
 from icr.experiments.best_answers import RESULT, write_best
 from icr.experiments.cells import Cell, Recorded
 from icr.experiments.judged_candidates import judge_candidates
-from icr.experiments.transfer_candidates import TargetCandidates
+from icr.experiments.transfer_candidates import FIRST, TargetCandidates
 from icr.experiments.transfer_plan import AlignInputs, Judging, ModelPlan
 from icr.work.machine import Machine
 from icr.work.steps import Step
@@ -51,31 +51,31 @@ class Alignment:
 
     def cells(self, models: Sequence[ModelPlan]) -> list[Cell]:
         """In an order in which they can be done: all samples, all scores, all best answers, all verdicts."""
-        of, targets = self.candidates, self.config.languages.targets
-        both = [(model, target) for target in targets for model in models if model.serves(target)]
-        generator = f"{short_name(self.inputs.policy)}-best-by"
+        of, places = self.candidates, self.config.places
+        both = [(model, place) for place in places for model in models if model.serves(language_of(place))]
         return [
-            *(of.samples(target) for target in targets),
-            *(of.scores(model, target) for model, target in both),
-            *(self._best(model, target) for model, target in both),
-            *(
-                of.verdicts(judge, f"best-{m.source}-{target}", f"{m.source}-{target}", target, f"{generator}-{m.name}")
-                for judge in self.inputs.judges
-                for m, target in both
-            ),
-            *(self._wins(judge, target) for judge in self._judges_of_all() for target in targets),
+            *(of.samples(place) for place in places),
+            *(of.scores(model, place) for model, place in both),
+            *(self._best(model, place) for model, place in both),
+            *(self._verdicts(judge, model, place) for judge in self.inputs.judges for model, place in both),
+            *(self._wins(judge, place) for judge in self._judges_of_all() for place in places),
         ]
 
-    def _choosing(self, model: ModelPlan, target: str) -> Step:
-        return Step("best", {"scores": self.candidates.scoring(model, target).key}, {"align.best_of_n.k": self.k})
+    def _verdicts(self, judge: Judging, model: ModelPlan, place: str) -> Recorded:
+        label, of = f"{model.source}-{place}", self.candidates
+        generator = f"{short_name(self.inputs.policy)}-best-by-{model.name}"
+        return of.verdicts(judge, f"best-{label}", label, language_of(place), generator)
 
-    def _best(self, model: ModelPlan, target: str) -> Recorded:
-        of = self.candidates
-        folder, scores = of.folder(f"best-{model.source}-{target}"), of.scores_name(model, target)
+    def _choosing(self, model: ModelPlan, place: str) -> Step:
+        return Step("best", {"scores": self.candidates.scoring(model, place).key}, {"align.best_of_n.k": self.k})
+
+    def _best(self, model: ModelPlan, place: str) -> Recorded:
+        of, target = self.candidates, language_of(place)
+        folder, scores = of.folder(f"best-{model.source}-{place}"), of.scores_name(model, place)
 
         def work(step: Step) -> Fields:
-            samples, places = of.folder(of.samples_name(target)), of.folder(scores)
-            found = write_best(folder, samples, places, of.plan(target), of.reward(model), self.k)
+            samples, scored = of.folder(of.samples_name(place)), of.folder(scores)
+            found = write_best(folder, samples, scored, of.plan(place), of.reward(model), self.k)
             counts: Fields = found["languages"][target]
             if counts["without_answer"] == counts["prompts"]:
                 what = f"no candidate in {target} has a score: all are longer than {model.name} reads"
@@ -84,23 +84,25 @@ class Alignment:
 
         files = (f"{target}.json", "answers.parquet", RESULT)
         holds = f"best answers in {target}"
-        return Recorded(folder.name, folder, (scores,), lambda: self._choosing(model, target), work, files, holds)
+        return Recorded(folder.name, folder, (scores,), lambda: self._choosing(model, place), work, files, holds)
 
     def _judges_of_all(self) -> Sequence[Judging]:
         """Who compares every candidate."""
         assert self.config.align is not None
         return self.inputs.judges if self.config.align.judged == "all" else []
 
-    def _wins(self, judge: Judging, target: str) -> Recorded:
-        """What a judge says of all candidates in a target, which no source has a part in."""
-        of = self.candidates
-        folder, samples = of.folder(f"wins-{judge.name}-{target}"), of.folder(of.samples_name(target))
+    def _wins(self, judge: Judging, place: str) -> Recorded:
+        """What a judge says of all candidates in a place, which no source has a part in."""
+        of, target = self.candidates, language_of(place)
+        folder, samples = of.folder(f"wins-{judge.name}-{place}"), of.folder(of.samples_name(place))
+        organic = of.folder(of.samples_name(target))
 
         def describe() -> Step:
             made = {
-                "candidates": of.sampling(target).key,
+                "candidates": of.sampling(place).key,
                 "judge": key_of_judge(judge.config, judge.models, XALPACA),
             }
+            made |= {"baseline": of.sampling(target).key} if organic != samples else {}
             return Step("wins", made, {"judge.orders": judge.config.orders})
 
         def work(step: Step) -> Fields:
@@ -108,11 +110,13 @@ class Alignment:
             located = self.machine.folders({model}, None)[model] if model else None
             date = start_date(self.run)
             asked = Asking.of(judge.config, located, self.machine, step.key, cache_path(folder, XALPACA), date)
-            wins = judge_candidates(asked, samples, [target], None, folder, judge.config.orders)
+            baseline = organic / FIRST if organic != samples else None
+            wins = judge_candidates(asked, samples, [target], baseline, folder, judge.config.orders)
             write_json(folder / WINS, wins)
             values = [value for of_prompt in wins[target].values() for value in of_prompt]
             return {"candidates": len(values), "unscored": sum(value is None for value in values)}
 
         again = lambda: has_failed(verdicts_folder(folder, XALPACA))  # noqa: E731
         holds = f"verdicts on candidates in {target}"
-        return Recorded(folder.name, folder, (samples.name,), describe, work, (WINS,), holds, again)
+        needs = tuple(dict.fromkeys((samples.name, organic.name)))
+        return Recorded(folder.name, folder, needs, describe, work, (WINS,), holds, again)

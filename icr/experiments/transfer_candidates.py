@@ -19,12 +19,12 @@ from icr.base.files import read_rows, write_json
 from icr.base.rundir import start_date
 from icr.config.best_of_n import BestOfNConfig
 from icr.config.evaluation import EvaluationConfig
-from icr.config.transfer import TransferConfig
+from icr.config.transfer import TransferConfig, language_of
 from icr.engines.templates import Template
 from icr.experiments.candidate_rewards import Candidates, ClassifierReward
 from icr.experiments.candidates import describe_sampling, sample_candidates, score_candidates
 from icr.experiments.cells import Recorded
-from icr.experiments.transfer_plan import Judging, ModelPlan, plan_candidates
+from icr.experiments.transfer_plan import Judging, ModelPlan, plan_candidates, policy_cells, policy_of
 from icr.work.machine import Machine
 from icr.work.steps import Step
 from prompts.load import Prompt
@@ -41,7 +41,7 @@ class TargetCandidates:
     config: TransferConfig
     run: Path
     policy: str
-    """As `icr.engines.folders.locate` gives it."""
+    """As `icr.engines.folders.locate` gives it; with `sft`, what the policies are made from."""
     prompts: Mapping[str, Sequence[Prompt]]
     """By target."""
     machine: Machine
@@ -55,66 +55,72 @@ class TargetCandidates:
     def _prefix(self) -> str:
         return "dpo-" if self.training else ""
 
-    def samples_name(self, target: str) -> str:
-        return f"{self._prefix}samples-{target}"
+    def policy_of(self, place: str) -> str:
+        """Who answers in a place."""
+        return policy_of(self.config, place, self.policy)
 
-    def scores_name(self, model: ModelPlan, target: str) -> str:
-        return f"{self._prefix}scores-{model.source}-on-{target}"
+    def samples_name(self, place: str) -> str:
+        return f"{self._prefix}samples-{place}"
 
-    def plan(self, target: str) -> BestOfNConfig:
-        return plan_candidates(self.config, target, training=self.training)
+    def scores_name(self, model: ModelPlan, place: str) -> str:
+        return f"{self._prefix}scores-{model.source}-on-{place}"
 
-    def sampling(self, target: str) -> Step:
-        return describe_sampling(self.plan(target), self.policy, self.prompts[target], self.machine)
+    def plan(self, place: str) -> BestOfNConfig:
+        return plan_candidates(self.config, place, training=self.training)
 
-    def template(self, target: str) -> Template:
-        config = self.plan(target)
+    def sampling(self, place: str) -> Step:
+        prompts = self.prompts[language_of(place)]
+        return describe_sampling(self.plan(place), self.policy_of(place), prompts, self.machine)
+
+    def template(self, place: str) -> Template:
+        config = self.plan(place)
         return Template(file=config.chat_template, arguments=config.template_arguments, date=start_date(self.run))
 
-    def samples(self, target: str) -> Recorded:
+    def samples(self, place: str) -> Recorded:
         """The cell that samples."""
-        folder = self.folder(self.samples_name(target))
+        folder, target = self.folder(self.samples_name(place)), language_of(place)
 
         def work(step: Step) -> Fields:
-            config, template = self.plan(target), self.template(target)
+            config, template, policy = self.plan(place), self.template(place), self.policy_of(place)
             prompts = self.prompts[target]
-            counts = sample_candidates(folder, config, self.policy, prompts, template, step.key, self.machine)
+            counts = sample_candidates(folder, config, policy, prompts, template, step.key, self.machine)
             write_first(folder / FIRST / f"{target}.json", folder / f"{target}.parquet", config)
             return counts
 
         files = (f"{target}.parquet", f"{FIRST}/{target}.json")
         holds = f"candidates in {target}"
-        return Recorded(folder.name, folder, (), lambda: self.sampling(target), work, files, holds)
+        needs = policy_cells(self.config, place)
+        return Recorded(folder.name, folder, needs, lambda: self.sampling(place), work, files, holds)
 
     def reward(self, model: ModelPlan) -> ClassifierReward:
         place = str(model.folder / "model")
         return ClassifierReward(model.name, place, place)
 
-    def scoring(self, model: ModelPlan, target: str) -> Step:
-        return self.reward(model).step(self.sampling(target).key, self.machine.precision("auto"))
+    def scoring(self, model: ModelPlan, place: str) -> Step:
+        return self.reward(model).step(self.sampling(place).key, self.machine.precision("auto"))
 
-    def scores(self, model: ModelPlan, target: str) -> Recorded:
+    def scores(self, model: ModelPlan, place: str) -> Recorded:
         """The cell in which a reward model scores."""
-        folder = self.folder(self.scores_name(model, target))
+        folder, target = self.folder(self.scores_name(model, place)), language_of(place)
 
         def work(step: Step) -> Fields:
             of = Candidates(
-                self.machine, self.sampling(target).key, self.policy, self.template(target),
-                self.machine.precision("auto"), self.plan(target).chat_template,
+                self.machine, self.sampling(place).key, self.policy_of(place), self.template(place),
+                self.machine.precision("auto"), self.plan(place).chat_template,
             )  # fmt: skip
-            samples = self.folder(self.samples_name(target))
+            samples = self.folder(self.samples_name(place))
             return score_candidates(folder, samples, [target], self.reward(model), of, step.key)
 
-        needs = (model.name, self.samples_name(target))
+        needs = (model.name, self.samples_name(place))
         holds = f"scores of candidates in {target}"
         return Recorded(
-            folder.name, folder, needs, lambda: self.scoring(model, target), work, (f"{target}.parquet",), holds
+            folder.name, folder, needs, lambda: self.scoring(model, place), work, (f"{target}.parquet",), holds
         )
 
     def verdicts(
         self, judge: Judging, answers: str, label: str, target: str, generator: str, inside: str = ""
     ) -> Recorded:
-        """The cell in which a judge compares answers with the policy's own.
+        """The cell in which a judge compares answers with the policy's own; of a target's policies the organic one.
 
         Args:
             answers: the name of the cell that makes them.
@@ -150,7 +156,8 @@ class TargetCandidates:
 
         holds = f"verdicts on answers in {target}"
         again = lambda: has_failed(verdicts_folder(folder, "xalpaca"))  # noqa: E731
-        return Recorded(folder.name, folder, (answers,), describe, work, ("summary.json",), holds, again)
+        needs = answers, f"samples-{target}"
+        return Recorded(folder.name, folder, needs, describe, work, ("summary.json",), holds, again)
 
     def _evaluation(self, judge: Judging, answers: Path, target: str) -> EvaluationConfig:
         """Answers against the policy's own, which are those of best of n."""

@@ -76,8 +76,9 @@ class Preference:
 
     def _step(self, model: ModelPlan, target: str) -> Step:
         """What a trained policy depends on."""
-        inputs = {"scores": self.candidates.scoring(model, target).key, "policy": identify_model(self.inputs.policy)}
-        template = self.candidates.plan(target).chat_template
+        of = self.candidates
+        inputs = {"scores": of.scoring(model, target).key, "policy": identify_model(of.policy_of(target))}
+        template = of.plan(target).chat_template
         if template:
             inputs["chat template"] = hash_file(Path(template))
         settings: Fields = {f"align.dpo.{k}": v for k, v in self.dpo.model_dump(exclude=set(OWN)).items()}
@@ -91,7 +92,7 @@ class Preference:
         def work(step: Step) -> Fields:
             made, dropped = self._pair(model, target)
             write_rows(folder / "pairs.parquet", made.pairs, PAIRS)
-            config, policy = of.plan(target), self.inputs.policy
+            config, policy = of.plan(target), of.policy_of(target)
             facts = CardFacts(
                 method=METHOD,
                 tag="dpo",

@@ -16,8 +16,9 @@ from eval.reward_models.scoring import Measured
 from eval.xalpaca.items import read_items
 from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows
+from icr.config.transfer import language_of
 from icr.experiments.best_answers import RESULT, Scored, read_scores
-from icr.experiments.transfer_matrix import compare_orders, compare_variants, rank_targets
+from icr.experiments.transfer_matrix import compare_orders, compare_sides, compare_variants, rank_targets
 from icr.experiments.transfer_trained import METHODS
 
 WIN_RATE = "win_rate"
@@ -35,7 +36,8 @@ def describe_gains(
 
     Args:
         steps: RUN/steps.
-        sources, targets, judges: of the experiment.
+        sources, judges: of the experiment.
+        targets: its places, see `TransferConfig.places`.
         done: names of the finished cells.
         translated: as for `compare_variants`.
 
@@ -58,7 +60,7 @@ def describe_gains(
             for target in targets
             for source in sources
             if f"best-{source}-{target}" in done
-            for row in _curve(steps / f"best-{source}-{target}", target)
+            for row in _curve(steps / f"best-{source}-{target}", language_of(target))
         ],
         "expected_wins": [
             row
@@ -83,7 +85,7 @@ def describe_gains(
 def _increases(steps: Path, sources: Sequence[str], target: str, done: Collection[str]) -> list[Fields]:
     """Any model's mean score of the best answers minus that of the first candidates, over the prompts."""
     scores = {
-        source: read_scores(steps / f"scores-{source}-on-{target}" / f"{target}.parquet")
+        source: read_scores(steps / f"scores-{source}-on-{target}" / f"{language_of(target)}.parquet")
         for source in sources
         if f"scores-{source}-on-{target}" in done
     }
@@ -135,12 +137,13 @@ def _curve(folder: Path, target: str) -> list[Fields]:
 
 def _expected(steps: Path, judge: str, source: str, target: str) -> list[Fields]:
     """The expected win rate of the best of k under one source's scores, by one judge."""
-    scores = {target: read_scores(steps / f"scores-{source}-on-{target}" / f"{target}.parquet")}
+    lang = language_of(target)
+    scores = {lang: read_scores(steps / f"scores-{source}-on-{target}" / f"{lang}.parquet")}
     wins = read_json(steps / f"wins-{judge}-{target}" / "wins.json")
-    n = max(map(len, scores[target].values()))
+    n = max(map(len, scores[lang].values()))
     return [
         {"judge": judge, "source": source, "target": target, "k": row["k"], "kl_bound": row["kl_bound"]}
-        | {key: row["languages"][target][key] for key in ("n", WIN_RATE, "win_rate_interval")}
+        | {key: row["languages"][lang][key] for key in ("n", WIN_RATE, "win_rate_interval")}
         for row in summarise_wins(scores, wins, n, n)
     ]
 
@@ -156,14 +159,15 @@ def _read_verdicts(
     found: dict[str, dict[str, Measured]] = {}
     for target in targets:
         of = {source: steps / f"{cell}-{source}-{target}" for source in sources if f"{cell}-{source}-{target}" in done}
+        lang = language_of(target)
         preferences = {
-            source: read_items(read_rows(verdicts_folder(folder, "xalpaca") / f"{target}.parquet")).preferences
+            source: read_items(read_rows(verdicts_folder(folder, "xalpaca") / f"{lang}.parquet")).preferences
             for source, folder in of.items()
         }
         prompts = sorted({id for rows in preferences.values() for id in rows})
         found[target] = {
             source: Measured(
-                read_json(summary_path(folder, "xalpaca"))["languages"][target],
+                read_json(summary_path(folder, "xalpaca"))["languages"][lang],
                 np.array([preferences[source].get(id, np.nan) for id in prompts]),
                 prompts,
             )
@@ -182,6 +186,8 @@ def _judge(
         for source, of in measured[target].items()
     ]
     variants = {"variants": compare_variants(measured, translated, WIN_RATE)} if translated else {}
+    sides = compare_sides(measured, WIN_RATE)
+    variants |= {"demonstrations": sides} if sides else {}
     return {"cells": cells, **rank_targets(measured, WIN_RATE), **variants}
 
 
@@ -216,7 +222,9 @@ def compare_with_accuracy(result: Fields) -> list[Fields]:
     for judge, of in result["judges"].items():
         rates = {(cell["source"], cell["target"]): cell[WIN_RATE] for cell in of["cells"]}
         for target in dict.fromkeys(target for _, target in rates):
-            both = [s for s, t in rates if t == target and accuracy.get((s, t)) is not None and rates[s, t] is not None]
-            values = [[float(table[s, target]) for s in both] for table in (accuracy, rates)]
+            lang = language_of(target)
+            ranked = [s for s, t in rates if t == target and rates[s, t] is not None]
+            both = [s for s in ranked if accuracy.get((s, lang)) is not None]
+            values = [[float(accuracy[s, lang]) for s in both], [float(rates[s, target]) for s in both]]
             rows.append({"judge": judge, "target": target, "sources": both, "tau": compare_orders(*values)})
     return rows

@@ -12,6 +12,7 @@ from eval.reward_models.bootstrap import Floats, draw_weights
 from eval.reward_models.ranks import rank_sources, ranking_agreement
 from eval.reward_models.scoring import Measured
 from icr.base.fields import Fields
+from icr.config.transfer import language_of, side_of
 
 KEYS = (
     "n", "groups", "accuracy", "accuracy_interval", "auc", "auc_interval", "length", "length_auc", "above_length",
@@ -86,11 +87,11 @@ def compare_variants(
         by a bootstrap over groups; None where a model is missing.
     """
     rows = []
-    for source, target in translated:
-        of = measured.get(target, {})
+    for source, place in [(source, place) for source, target in translated for place in _places(measured, target)]:
+        of, target = measured.get(place, {}), language_of(place)
         names = {"monolingual": target, "transfer": source, "translate_train": f"{source}-to-{target}"}
         there = {variant: of[name] for variant, name in names.items() if name in of}
-        row: Fields = {"source": source, "target": target, "value": value}
+        row: Fields = {"source": source, "target": place, "value": value}
         row |= {variant: there[variant].figures.get(value) if variant in there else None for variant in names}
         for one, other in (("monolingual", "transfer"), ("transfer", "translate_train"),
                            ("monolingual", "translate_train")):  # fmt: skip
@@ -99,6 +100,45 @@ def compare_variants(
             row |= {key: found.get("difference"), f"{key}_interval": found.get("difference_interval")}
         rows.append(row)
     return rows
+
+
+def _places(measured: Mapping[str, object], target: str) -> list[str]:
+    """Those of a target."""
+    return [place for place in measured if language_of(place) == target] or [target]
+
+
+def compare_sides(measured: Mapping[str, Mapping[str, Measured]], value: str) -> list[Fields]:
+    """Policies that were fine-tuned on other demonstrations against the target's organic one, for each source.
+
+    Args:
+        measured: place → source → its figures, and what is right of each row; as for `rank_targets`.
+        value: the figure; in percent, of which `right` is the mean.
+
+    Returns:
+        For each source, target and other side: `organic`, `figure`, and their `difference` on the rows that both have,
+        with the 95 % interval by a bootstrap over groups; None where there are too few.
+    """
+    rows = []
+    for place, models in measured.items():
+        target = language_of(place)
+        organic = measured.get(target, {}) if place != target else {}
+        for source in (source for source in models if source in organic):
+            one, other = organic[source], models[source]
+            found = compare_rights(*_on_same_rows(one, other))
+            rows.append(
+                {"source": source, "target": target, "demonstrations": side_of(place), "value": value,
+                 "organic": one.figures.get(value), "figure": other.figures.get(value),
+                 "difference": found.get("difference"), "difference_interval": found.get("difference_interval")}
+            )  # fmt: skip
+    return rows
+
+
+def _on_same_rows(one: Measured, other: Measured) -> tuple[Floats, Floats, list[str]]:
+    """What is right by each on all rows of both, in one order, and the groups of these rows."""
+    groups = sorted({*one.groups, *other.groups})
+    columns = [dict(zip(of.groups, of.right, strict=True)) for of in (one, other)]
+    first, second = (np.array([column.get(group, np.nan) for group in groups]) for column in columns)
+    return first, second, groups
 
 
 def _cell(figures: Fields) -> Fields:

@@ -15,13 +15,13 @@ from icr.base.problems import Collector, keys_behind
 from icr.config.best_of_n import BestOfNConfig
 from icr.config.reward_model import RewardModelConfig
 from icr.config.schema import Judge
-from icr.config.transfer import TrainedPrompts, TransferConfig, TransferModels
+from icr.config.transfer import TrainedPrompts, TransferConfig, TransferModels, language_of
 from icr.engines.check import check_located
 from icr.engines.folders import locate
 from icr.experiments.cells import Note
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.reward_model import read_finished, train_on
-from icr.experiments.rl_inputs import check_count, check_training, divide
+from icr.experiments.rl_inputs import check_count, check_training, divide, refuse_overlap
 from icr.experiments.transfer_texts import read_texts
 from icr.experiments.transfer_translate import check_translator, translated_rows
 from icr.languages import check_languages
@@ -141,7 +141,7 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
         rows = found.attempt(rows, select_rows, data, "validation", targets, "languages.targets")
     check = keys_behind("reward_model.", MODEL_KEYS, check_inputs)
     inputs = {m.name: found.attempt(None, check, m.config, data) for m in models if m.target is None}
-    if config.translator is not None:
+    if config.translated:
         found.attempt(None, check_translator, config)
     if config.look is not None and data is not None:
         found.attempt(None, read_texts, config)
@@ -160,7 +160,7 @@ def _check_align(config: TransferConfig) -> AlignInputs:
     policy = found.attempt("", locate, config.align.policy or config.base, key)
     if policy:
         found.attempt(None, check_located, policy, key)
-    if policy.endswith(".gguf") and (config.align.dpo or config.align.rl):
+    if policy.endswith(".gguf") and (config.align.dpo or config.align.rl or config.sft):
         do = "name a folder or a hub id with safetensors weights"
         found.add("a .gguf file cannot be trained", where=f"{key}: {policy}", do=do)
     template = config.align.chat_template
@@ -210,9 +210,16 @@ def _check_rl(
     found, rl = Collector(), config.align.rl
     found.attempt(None, keys_behind("align.rl.", ("train",), check_training), rl.train, rl.sampling.n)
     parts: dict[str, tuple[list[Prompt], list[Prompt]]] = {}
-    for target, prompts in _load_trained(config, rl, "align.rl", judged, found).items():
-        where = f"align.rl.heldout.prompts; align.rl.prompts: {rl.prompts}"
-        parts[target] = found.attempt(([], []), divide, prompts, rl.heldout, rl.train.seed, where)
+    trained = _load_trained(config, rl, "align.rl", judged, found)
+    key, path = "align.rl.heldout.path", rl.heldout.path
+    heldout = _load_prompts(config, path, rl.heldout.prompts, key, found) if path else {}
+    for target, prompts in trained.items():
+        if path:
+            parts[target] = list(prompts), list(heldout[target])
+            found.attempt(None, refuse_overlap, prompts, heldout[target], f"align.rl.prompts and {key}")
+        else:
+            where = f"align.rl.heldout.prompts; align.rl.prompts: {rl.prompts}"
+            parts[target] = found.attempt(([], []), divide, prompts, rl.heldout, rl.train.seed, where)
         if parts[target][0]:
             found.attempt(None, keys_behind("align.rl.", RL_KEYS, check_count), parts[target][0], rl.train)
     found.raise_any()
@@ -245,8 +252,22 @@ def _check_judge(judge: Judge) -> Judging:
     return Judging(name.removesuffix(".gguf"), judge, models)
 
 
-def plan_candidates(config: TransferConfig, target: str, *, training: bool = False) -> BestOfNConfig:
-    """The sampling of one target, as `icr best-of-n` has it; `training`: of the prompts of DPO."""
+def policy_cells(config: TransferConfig, place: str) -> tuple[str, ...]:
+    """The cell that makes the policy of a place, where it is made."""
+    return (f"sft-{place}",) if config.sft else ()
+
+
+def policy_of(config: TransferConfig, place: str, policy: str) -> str:
+    """The policy of a place.
+
+    Args:
+        policy: as the file names it.
+    """
+    return str(Path(config.run or "").resolve() / "steps" / f"sft-{place}" / "model") if config.sft else policy
+
+
+def plan_candidates(config: TransferConfig, place: str, *, training: bool = False) -> BestOfNConfig:
+    """The sampling of one place, as `icr best-of-n` has it; `training`: of the prompts of DPO."""
     align = config.align
     assert align is not None and config.data.prompts is not None
     path, limit = config.data.prompts, config.data.prompt_limit
@@ -255,8 +276,8 @@ def plan_candidates(config: TransferConfig, target: str, *, training: bool = Fal
         path, limit = align.dpo.prompts, align.dpo.prompt_limit
     return BestOfNConfig.model_validate(
         {
-            "model": align.policy or config.base,
-            "prompts": {"path": path, "languages": [target], "limit": limit},
+            "model": policy_of(config, place, align.policy or config.base),
+            "prompts": {"path": path, "languages": [language_of(place)], "limit": limit},
             "chat_template": align.chat_template,
             "template_arguments": align.template_arguments,
             "sampling": align.best_of_n.model_dump(exclude={"k"}),

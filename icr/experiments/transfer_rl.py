@@ -17,7 +17,7 @@ from icr.config.transfer import TransferConfig, TransferRL
 from icr.experiments.cells import Cell, Recorded, read_record
 from icr.experiments.rl import RESULT, do_rl
 from icr.experiments.rl_inputs import RLInputs, describe_rl, name_input
-from icr.experiments.transfer_plan import AlignInputs, ModelPlan
+from icr.experiments.transfer_plan import AlignInputs, ModelPlan, policy_cells, policy_of
 from icr.experiments.transfer_trained import TrainedPolicies
 from icr.work.machine import Machine
 from icr.work.steps import Step
@@ -67,7 +67,7 @@ class Reinforcement:
         def work(step: Step) -> Fields:
             return do_rl(folder, *planned(), self.machine)
 
-        needs = (model.name,) if scorer is None else (model.name, scorer.name)
+        needs = (model.name, *(() if scorer is None else (scorer.name,)), *policy_cells(self.config, target))
         return Recorded(folder.name, folder, needs, describe, work, ("model", RESULT), f"a policy aligned in {target}")
 
     def _plan(self, folder: Path, target: str, reward: str, others: Mapping[str, str]) -> tuple[RLConfig, RLInputs]:
@@ -81,7 +81,7 @@ class Reinforcement:
         config = RLConfig.model_validate(
             {
                 "run": str(folder),
-                "policy": align.policy or self.config.base,
+                "policy": policy_of(self.config, target, align.policy or self.config.base),
                 "chat_template": align.chat_template,
                 "template_arguments": align.template_arguments,
                 "max_kl": rl.max_kl,
@@ -93,7 +93,8 @@ class Reinforcement:
             }
         )
         train, heldout = self.inputs.rl[target]
-        return config, RLInputs(self.inputs.policy, {DRIVER: reward, **others}, train, heldout)
+        policy = policy_of(self.config, target, self.inputs.policy)
+        return config, RLInputs(policy, {DRIVER: reward, **others}, train, heldout)
 
 
 def count_rl(rl: TransferRL, inputs: AlignInputs, models: Sequence[ModelPlan]) -> Fields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from icr.engines.folders import locate
 from icr.experiments.cells import Recorded
 from icr.work.machine import Machine
 from icr.work.steps import Step
+from prompts.asking import NO_ANSWER
 from prompts.preferences.make import REPORT, TRAIN, VALIDATION
 from prompts.preferences.translate import WORKER, DataJob
 
@@ -36,16 +37,21 @@ def check_translator(config: TransferConfig) -> None:
 
 def plan_translation(config: TransferConfig, source: str, target: str) -> DataJob:
     """The job, as `icr rm translate` has it."""
+    return plan_job(config, config.data.preferences, translated_rows(config, source, target), source, target)
+
+
+def plan_job(config: TransferConfig, data: str, out: Path, source: str, target: str) -> DataJob:
+    """A translation of `data` by the experiment's translator."""
     asked = config.translator
     assert asked is not None
     return DataJob(
-        out=str(translated_rows(config, source, target)),
+        out=str(out),
         kind=asked.kind,
         model=asked.model,
         settings=Endpoint.model_validate(asked.model_dump(include=set(Endpoint.model_fields))),
         backend=asked.backend,
         keys="translator",
-        folder=config.data.preferences,
+        folder=data,
         source=source,
         targets=[target],
         back=False,
@@ -53,9 +59,60 @@ def plan_translation(config: TransferConfig, source: str, target: str) -> DataJo
     )
 
 
+def translation_cell(job: DataJob, trained: str, machine: Machine, describe: Callable[[], Step]) -> Recorded:
+    """The cell of a translation, whose folder is the one that `job.out` is in.
+
+    Rows without an answer are asked for again by the next command, until a model has been trained on the others: later
+    it would be one of other data than all that was measured of it.
+
+    Args:
+        trained: the name of the cell that trains on the rows.
+    """
+    rows = Path(job.out)
+    model = rows.parent.with_name(trained) / "model"
+    lang = (job.source if job.back else None) or job.targets[0]
+    """That the rows end in."""
+
+    def work(step: Step) -> Fields:
+        machine.translate(job, WORKER)
+        report = read_object(rows / REPORT)
+        of, cost = report["languages"][lang], report["translation"]["cost"]
+        lost = sum(of["left_out"].values())
+        if lost:
+            machine.note(f"{rows.parent.name}: {lost} of {of['rows']} rows dropped ({_say(of['left_out'])})")
+        if _lacks_answers(rows):
+            machine.note(f"{rows.parent.name}: --only '{rows.parent.name}' asks for rows without an answer again; once "
+                         f"{trained} is done, they stay left out")  # fmt: skip
+        return {"rows": of["rows"], "train": of["train"], "validation": of["validation"],
+                "dropped": of["left_out"], "cost": cost}  # fmt: skip
+
+    files = tuple(f"data/{name}" for name in (TRAIN, VALIDATION, REPORT))
+    again = lambda: not model.exists() and _lacks_answers(rows)  # noqa: E731
+    return Recorded(rows.parent.name, rows.parent, (), describe, work, files, f"translations into {lang}", again)
+
+
+def _lacks_answers(rows: Path) -> bool:
+    """Whether rows were dropped because an answer did not come."""
+    reasons = [reason for of in read_object(rows / REPORT)["languages"].values() for reason in of["left_out"]]
+    return any(reason.endswith(f": {NO_ANSWER}") for reason in reasons)
+
+
+def describe_translation(config: TransferConfig, job: DataJob) -> Step:
+    """What the translated rows depend on."""
+    asked, folder = config.translator, Path(job.folder)
+    assert asked is not None
+    inputs = {"training data": hash_file(folder / TRAIN), "validation data": hash_file(folder / VALIDATION)}
+    if asked.kind == "local":
+        inputs["translator"] = identify_model(locate(asked.model, "translator.model"))
+    settings: Fields = {f"translator.{name}": getattr(asked, name) for name in ASKED}
+    settings |= {"from": job.source, "to": job.targets[0], "data.limit": job.limit}
+    settings |= {name: True for name in ("back", "demonstrations") if getattr(job, name)}
+    return Step("translate", inputs, settings)
+
+
 @dataclass(frozen=True)
 class Translations:
-    """The cells that translate."""
+    """The cells that translate what reward models are trained on."""
 
     config: TransferConfig
     machine: Machine
@@ -65,33 +122,8 @@ class Translations:
 
     def _cell(self, source: str, target: str) -> Recorded:
         job = plan_translation(self.config, source, target)
-        rows = Path(job.out)
-
-        def work(step: Step) -> Fields:
-            self.machine.translate(job, WORKER)
-            report = read_object(rows / REPORT)
-            of, cost = report["languages"][target], report["translation"]["cost"]
-            lost = sum(of["left_out"].values())
-            if lost:
-                self.machine.note(f"{rows.parent.name}: {lost} of {of['rows']} rows dropped ({_say(of['left_out'])})")
-            return {"rows": of["rows"], "train": of["train"], "validation": of["validation"],
-                    "dropped": of["left_out"], "cost": cost}  # fmt: skip
-
-        files = tuple(f"data/{name}" for name in (TRAIN, VALIDATION, REPORT))
-        holds = f"translations into {target}"
-        return Recorded(rows.parent.name, rows.parent, (), lambda: self._step(source, target), work, files, holds)
-
-    def _step(self, source: str, target: str) -> Step:
-        """What the translated rows depend on."""
-        asked, folder = self.config.translator, Path(self.config.data.preferences)
-        assert asked is not None
-        inputs = {"training data": hash_file(folder / TRAIN), "validation data": hash_file(folder / VALIDATION)}
-        if asked.kind == "local":
-            inputs["translator"] = identify_model(locate(asked.model, "translator.model"))
-        settings: Fields = {f"translator.{name}": getattr(asked, name) for name in ASKED}
-        return Step(
-            "translate", inputs, settings | {"from": source, "to": target, "data.limit": self.config.data.limit}
-        )
+        describe = lambda: describe_translation(self.config, job)  # noqa: E731
+        return translation_cell(job, f"rm-{source}-to-{target}", self.machine, describe)
 
     def estimate(self, names: Sequence[str]) -> Estimate:
         """The requests of these cells; nothing is sent."""

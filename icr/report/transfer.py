@@ -20,11 +20,11 @@ from icr.report.transfer_choice import (
     describe,
     heat_bounds,
     heat_step,
-    language_of,
+    in_words,
     scale_of,
     summarise,
 )
-from icr.report.transfer_variants import DIFFERENCES, variant_rows, variant_tables
+from icr.report.transfer_variants import DIFFERENCES, side_rows, side_tables, variant_rows, variant_tables
 
 NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "waiting": {}, "failed": {}}
 """Of an experiment without `align`, or without RLOO."""
@@ -75,8 +75,9 @@ def transfer_tables(result: Fields) -> RenderableType:
     lines = [*conclude(result), *conclude_gains(result), *(f"{name}: no model" for name in result["missing"])]
     lines += [f"{name}: not run, it waits for {need}" for name, need in result.get("waiting", {}).items()]
     lines += [f"{name}: not run (--only)" for name in result.get("left", [])]
-    inside = look_tables(result["look"]) if "look" in result else []
-    return Group(table, *variant_tables(result), *gain_tables(result), *inside, Text("\n".join(lines)))
+    looks = look_tables(result["look"]) if "look" in result else []
+    tables = [*variant_tables(result), *side_tables(result), *gain_tables(result), *looks]
+    return Group(table, *tables, Text("\n".join(lines)))
 
 
 def _by_place(result: Fields) -> dict[tuple[str, str], Fields]:
@@ -90,7 +91,7 @@ def write_transfer_page(result: Fields, run: Path) -> Path:
     """RUN/report.html."""
     choices = choose(result)
     templates = environment()
-    templates.filters["language_of"] = language_of
+    templates.filters["in_words"] = in_words
     template = templates.get_template("transfer.html.j2")
     page = template.render(
         result={**NOTHING, **result},
@@ -102,9 +103,11 @@ def write_transfer_page(result: Fields, run: Path) -> Path:
         curves=curves(result),
         variants=variant_rows(result),
         differences=DIFFERENCES,
+        sides=side_rows(result),
+        places=result.get("places", list(result["targets"])),
         own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
         describe=describe,
-        language_of=language_of,
+        in_words=in_words,
         heat_step=heat_step,
         heat_bounds=heat_bounds,
         inside=inside(result["look"]) if "look" in result else [],

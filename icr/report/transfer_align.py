@@ -26,6 +26,9 @@ def describe_work(config: TransferConfig, counts: Fields) -> str:
     lines = [f"{_count(models, 'reward model')} × {_count(len(languages.targets), 'target')}"]
     if config.translated:
         lines.append(f"{_count(len(config.translated), 'reward model')} on translated rows, each for one target")
+    if "fine_tunings" in counts:
+        lines.append(f"{_count(counts['fine_tunings'], 'training')} by supervised fine-tuning, a policy each")
+    if "translations" in counts:
         usd = counts["translation_usd"]
         money = "" if usd is None else f", at most ${usd:.2f}"
         tokens = number(counts["translation_tokens"], 0)

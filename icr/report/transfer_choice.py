@@ -39,10 +39,10 @@ class Choice:
         return None if interval is None else interval[0] > 0
 
 
-def language_of(code: str) -> str:
+def in_words(code: str) -> str:
     """A source or a target in words: "Spanish", "English + Spanish", "English → Spanish" for a translation."""
     if "-to-" in code:
-        return " → ".join(language_of(part) for part in code.split("-to-"))
+        return " → ".join(in_words(part) for part in code.split("-to-"))
     return " + ".join(_name(part) for part in code.split("+"))
 
 
@@ -75,7 +75,7 @@ def summarise(choices: Sequence[Choice]) -> str:
     compared = [choice for choice in choices if choice.alike or choice.behind]
     if not compared:
         return ""
-    sure = [f"{language_of(choice.source)} for {language_of(choice.target)}" for choice in compared if choice.sure]
+    sure = [f"{in_words(choice.source)} for {in_words(choice.target)}" for choice in compared if choice.sure]
     if not sure:
         text = f"For none of {len(compared)} targets is one source better than every other one; several may be equally "
         text += "good, as far as these rows can tell."
@@ -83,10 +83,10 @@ def summarise(choices: Sequence[Choice]) -> str:
         text = f"For {len(sure)} of {len(compared)} targets one source is better than every other one: {listed(sure)}."
         if len(sure) < len(compared):
             text += " For the others several may be equally good, as far as these rows can tell."
-    worse = [language_of(choice.target) for choice in compared if choice.behind and not choice.sure]
+    worse = [in_words(choice.target) for choice in compared if choice.behind and not choice.sure]
     if worse:
         text += f" But some are worse for {listed(worse)}."
-    weak = [language_of(choice.target) for choice in compared if choice.above_length is False]
+    weak = [in_words(choice.target) for choice in compared if choice.above_length is False]
     if weak:
         text += f" In {listed(weak)} no model is clearly better than length alone; do not rely on a choice there."
     return text
@@ -112,7 +112,7 @@ def describe(choice: Choice) -> str:
     interval = choice.cell.get("accuracy_interval")
     between = f", 95 % interval {number(interval[0])} to {number(interval[1])}" if interval else ""
     length = f"; length alone {number(choice.cell['length'])}" if choice.cell.get("length") is not None else ""
-    return f"{language_of(choice.target)}: {number(choice.cell['accuracy'])}{between}{length}"
+    return f"{in_words(choice.target)}: {number(choice.cell['accuracy'])}{between}{length}"
 
 
 def heat_step(value: float, low: float | None, high: float | None) -> int:

@@ -42,6 +42,29 @@ def variant_tables(result: Fields) -> list[RenderableType]:
     return tables
 
 
+def side_rows(result: Fields) -> dict[str, Sequence[Fields]]:
+    """Judge → a row for each source, target and side of demonstrations other than organic."""
+    found = {judge: of.get("demonstrations", []) for judge, of in result.get("judges", {}).items()}
+    return {judge: rows for judge, rows in found.items() if rows}
+
+
+def side_tables(result: Fields) -> list[RenderableType]:
+    """What translated demonstrations cost, by each judge."""
+    tables: list[RenderableType] = []
+    for judge, rows in side_rows(result).items():
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in ("target", "trained on", "demonstrations"):
+            table.add_column(name, no_wrap=True)
+        for name in ("organic", "these", "difference"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows:
+            names = (row["target"], row["source"], row["demonstrations"])
+            table.add_row(*names, number(row["organic"]), number(row["figure"]), _difference(row, "difference"))
+        caption = f"demonstrations of the policy: win rate by {judge} against the organic policy's own, in percent"
+        tables += [Text(caption), table]
+    return tables
+
+
 def _table(rows: Sequence[Fields]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("target", "source"):

@@ -17,6 +17,7 @@ from icr.base.progress import Reporter
 from icr.endpoint.endpoint import Ask, Endpoint, Estimate
 from icr.endpoint.prices import Cost
 from icr.languages import english_name
+from prompts.preferences.demonstrations import keep_demonstrations
 from prompts.preferences.make import REPORT, TRAIN, VALIDATION, PreferenceData, describe_data, load_data, write_parts
 from prompts.preferences.reading import Reading
 from prompts.preferences.rows import PairRow
@@ -52,6 +53,8 @@ class DataJob(TranslatorJob):
     back: bool
     limit: int | None
     """First rows of each split."""
+    demonstrations: bool = False
+    """Only what shows how to answer: of pairs the chosen responses, of ratings those with label 1."""
 
     def task(self) -> DataTask:
         return DataTask(self)
@@ -82,11 +85,13 @@ class DataTask:
         found.attempt(None, self._check_new)
         found.raise_any()
         assert data is not None
+        data = keep_demonstrations(data) if job.demonstrations else data
         self.data, self.out, self.ways = data, Path(job.out), Ways(source, targets, job.back)
         self.made: Fields = {
             "training data": hash_file(folder / TRAIN), "validation data": hash_file(folder / VALIDATION),
             "--from": source, "--back": job.back, "--limit": job.limit, "--translator": job.name,
         }  # fmt: skip
+        self.made |= {"demonstrations": True} if job.demonstrations else {}
         self._refuse_loss()
         self.units = [
             make_unit(row, split, self.ways.path(target))

@@ -15,6 +15,7 @@ from icr.config.load import make_config, make_section
 from icr.config.reward_model import RewardModelConfig
 from icr.config.rl import RLConfig
 from icr.config.schema import Config
+from icr.config.sft import SftConfig
 from icr.config.transfer import TransferConfig
 from icr.config.values import Section
 from tests.commands.test_docs import PAGES
@@ -53,6 +54,7 @@ def kind_of(keys: set[str]) -> type[Section] | None:
     transfer = {"reward_model", "align"} & keys
     kinds = {
         "xalpaca": None,
+        "best": SftConfig,
         "align": TransferConfig,
         "policy": RLConfig,
         "base": TransferConfig if transfer else RewardModelConfig,

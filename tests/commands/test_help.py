@@ -16,6 +16,7 @@ from icr.commands.help import COMMANDS
 from icr.config.load import find_config, make_config, make_section
 from icr.config.reward_model import RECIPES, RewardModelConfig
 from icr.config.rl import RLConfig
+from icr.config.sft import SftConfig
 from icr.config.values import Section
 from icr.languages import check_languages
 from tests.commands.test_docs import ICR, parse
@@ -95,8 +96,10 @@ def test_examples_are_taken(line: str) -> None:
             overridden(value, words)
     if words[1] in ("validate", "plan", "compare", "init") and len(words) > 2 and words[2] not in ("my.yaml", "-o"):
         assert find_config(words[2]).is_file()
-    if words[1:3] == ["rm", "train"] and not words[3].endswith(".yaml"):
-        assert find_config(words[3], RECIPES).is_file()
+    for command in (["rm", "train"], ["sft"]):
+        at = 1 + len(command)
+        if words[1:at] == command and not words[at].endswith(".yaml"):
+            assert find_config(words[at], RECIPES).is_file()
 
 
 def overridden(change: str, words: list[str]) -> None:
@@ -104,6 +107,8 @@ def overridden(change: str, words: list[str]) -> None:
     if words[1] == "rm":
         section: type[Section] = RewardModelConfig
         make_section(section, {"base": "org/model", "data": {"path": "data"}}, [change])
+    elif words[1] == "sft":
+        make_section(SftConfig, {"base": "org/model", "data": {"path": "data"}}, [change])
     elif words[1] == "rl":
         prompts = {"path": "p", "languages": ["es"]}
         make_section(RLConfig, {"policy": "org/sft", "reward": {"model": "org/rm"}, "prompts": prompts}, [change])

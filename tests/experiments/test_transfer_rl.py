@@ -18,11 +18,13 @@ from icr.config.transfer import TransferConfig
 from icr.experiments import rl_process
 from icr.experiments.rl_heldout import read_measurements, read_samples, write_measurement
 from icr.experiments.transfer import CONFIG, list_transfer
+from icr.experiments.transfer_plan import check_experiment, plan_models
 from icr.report.numbers import number
 from icr.report.transfer import write_transfer_page
 from icr.report.transfer_align import describe_work, gain_tables, rl_table
 from icr.report.transfer_status import transfer_status
 from loops.callbacks import read_metrics
+from prompts.load import load_prompts
 from tests.conftest import write_prompts
 from tests.experiments.test_transfer_align import load, made, run, states
 from tests.helpers.inline import run_inline, silent
@@ -164,3 +166,19 @@ def test_what_is_wrong_with_rl_is_said_at_once(small: dict[str, Any], tmp_path: 
     for key, value, said in (("beta", -1, "beta"), ("max_kl", 0, "max_kl"), ("train", {"dropout": 0.1}, "no meaning")):
         with pytest.raises(ConfigError, match=said):
             load(tmp_path, small, align={**small["align"], "rl": {**rl, key: value}})
+
+
+def test_own_held_out_prompts(small: dict[str, Any], tmp_path: Path) -> None:
+    write_prompts(tmp_path / "own", range(41, 51))
+    small["align"]["rl"]["heldout"]["path"] = "own"
+    config = load(tmp_path, small)
+    found = check_experiment(config, plan_models(config)).align
+    assert found is not None
+    train, heldout = found.rl["ru"]
+    assert (len(train), len(heldout)) == (12, 6)  # all that are trained on, and the first six
+    own = load_prompts(str(tmp_path / "own"), ["ru"], limit=6, pivot="")
+    assert [prompt.text for prompt in heldout] == [prompt.text for prompt in own]
+    small["align"]["rl"]["heldout"]["path"] = "trained"
+    with pytest.raises(ConfigError, match="6 held-out prompts in ru are also training prompts") as caught:
+        list_transfer(load(tmp_path, small), silent())
+    assert "align.rl.prompts and align.rl.heldout.path" in str(caught.value)

@@ -15,14 +15,18 @@ from typer.testing import CliRunner
 from eval.reward_models.scoring import Measured
 from icr.base.errors import ConfigError
 from icr.base.files import read_json, read_rows
+from icr.base.progress import Silent
 from icr.commands.main import app
 from icr.experiments.transfer_matrix import compare_variants
+from icr.experiments.transfer_translate import Translations
 from icr.report.transfer import transfer_tables, write_transfer_page
+from icr.work.machine import Machine
+from prompts.preferences.translate import run as run_job
 from tests.experiments.test_transfer import experiment, load, reverse, run
-from tests.helpers.inline import run_inline
+from tests.helpers.inline import run_inline, silent
 from tests.helpers.pages import Page, assert_sound
 from tests.helpers.reward_models import make_encoder, make_folder, pair_rows
-from tests.helpers.stub_server import Answer, Stub, says
+from tests.helpers.stub_server import Answer, Stub, fault, says
 from tests.helpers.translating import text_of
 
 pytestmark = pytest.mark.timeout(600)
@@ -132,3 +136,35 @@ def test_differences_of_variants_are_paired_by_hand() -> None:
     assert row["translate_train_minus_monolingual"] == pytest.approx(-100 / 3)
     [alone] = compare_variants({"es": {"en": measured(other)}}, [("en", "es")], "accuracy")
     assert alone["translate_train"] is None and alone["translate_train_minus_transfer"] is None
+
+
+def test_rows_without_an_answer_are_asked_for_until_they_are_trained_without(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command's own worker, in this process: its second turn gets what did not come at first."""
+    monkeypatch.setattr(Machine, "translate", lambda self, job, module: run_job(job, Silent()))
+    down = [True]
+
+    def sometimes(request: dict[str, Any], before: int) -> Answer:
+        return fault(400, "cannot") if down[0] and "whale" in text_of(request) else turned(request, before)
+
+    with Stub(sometimes) as stub:
+        config = load(planned(tmp_path, base, data, stub.url))
+        machine = Machine(tmp_path, silent())
+        [cell] = Translations(config, machine).cells()
+        notes = list[str]()
+        cell.do(notes.append)
+        report = tmp_path / "runs/x/steps/translate-en-es/data/report.json"
+        assert lacking(report) and not cell.done()
+        model = tmp_path / "runs/x/steps/rm-en-to-es/model"
+        model.mkdir(parents=True)
+        assert cell.done()  # trained without these rows
+        model.rmdir()
+        down[0] = False
+        cell.do(notes.append)
+        assert cell.done() and not lacking(report)
+
+
+def lacking(report: Path) -> list[str]:
+    """Why rows without an answer are left out."""
+    return [reason for reason in read_json(report)["languages"]["es"]["left_out"] if "no answer" in reason]

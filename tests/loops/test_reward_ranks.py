@@ -1,4 +1,5 @@
-"""A reward model on two processes: ranks that share out the weights begin with one head."""
+"""Two processes: ranks that share out the weights of a reward model begin with one head, and those of a supervised
+fine-tuning train what one process does, and answer validation rows together."""
 
 from __future__ import annotations
 
@@ -7,9 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from tests.helpers.training_runs import finish, make_spec, metrics, random_pairs, start, weights
+from icr.base.files import read_rows
+from loops.data import ANSWERED, HELD, write_training_data
+from loops.sft_family import SFTFamily
+from loops.spec import TrainSpec
+from tests.helpers.training_runs import (
+    finish,
+    largest_difference,
+    make_spec,
+    metrics,
+    random_pairs,
+    run_here,
+    start,
+    validations,
+    weights,
+)  # fmt: skip
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -36,3 +51,34 @@ def test_zero3_draws_one_head_for_all_ranks(base: Path, tmp_path: Path) -> None:
         for p in pairs
     ]
     assert metrics(spec)[0]["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+
+
+def demonstrations(folder: Path, base: Path, **settings: object) -> TrainSpec:
+    """Eight rows to train on, five for validation, of which three are answered: more than two ranks share evenly. Their
+    demonstrations are what the base answers."""
+    spec = make_spec(
+        folder, base, random_pairs(13), "loops.sft:SFT", batch_size=4, micro_batch_size=2, epochs=2, **settings
+    )
+    rows = [{**row, HELD: n >= 8, ANSWERED: n >= 10} for n, row in enumerate(read_rows(spec.data))]
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    for row in rows[10:]:
+        ids = torch.tensor([row["prompt_ids"]])
+        row["response_ids"] = model.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :].tolist()
+    write_training_data(spec.data, rows, SFTFamily.columns)
+    train = spec.train.model_copy(update={"validation_steps": 2})
+    spec = spec.model_copy(update={"answer_tokens": 6, "train": train})
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    return spec
+
+
+def test_supervised_fine_tuning_with_zero2_on_two_ranks(base: Path, tmp_path: Path) -> None:
+    two = demonstrations(tmp_path / "two", base, deepspeed="zero2")
+    finish(start(two, 2), two)
+    one = demonstrations(tmp_path / "one", base)
+    counts = run_here(one)
+    found, expected = validations(two), validations(one)
+    assert [row["step"] for row in found] == [row["step"] for row in expected] == [2, 4]
+    for key in ("loss", "rouge_l", "answered"):
+        assert [row[key] for row in found] == pytest.approx([row[key] for row in expected], rel=1e-4)
+    assert counts["validation"]["answered"] == 3 and counts["validation"]["rouge_l"] > 0.1
+    assert largest_difference(one.output, two.output) < 1e-4

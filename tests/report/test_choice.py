@@ -8,7 +8,7 @@ from typing import Any
 
 from icr.report import plots
 from icr.report.transfer import write_transfer_page
-from icr.report.transfer_choice import choose, heat_bounds, heat_step, language_of, scale_of, summarise
+from icr.report.transfer_choice import choose, heat_bounds, heat_step, in_words, scale_of, summarise
 from tests.helpers.contrast import contrast
 from tests.helpers.pages import Page, assert_sound
 
@@ -91,4 +91,4 @@ def test_steps_of_colour_run_from_the_lowest_to_the_highest_and_can_be_read() ->
 
 def test_languages_in_words() -> None:
     words = {"es": "Spanish", "en+es": "English + Spanish", "en-to-es": "English → Spanish", "all": "all"}
-    assert {code: language_of(code) for code in words} == words
+    assert {code: in_words(code) for code in words} == words
