@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,13 @@ def main() -> None:
     parser.add_argument(
         "--page", type=Path, help="put labels, look and layout into this page (docs/reward-evidence.md)"
     )
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the trainings on people's answers; default: 1 2")
     asked = parser.parse_args()
     if asked.seahorse is None and set(asked.parts) != {"layout"}:
         parser.error("--seahorse is missing")
-    evidence = Evidence(asked.work.resolve(), asked.seahorse, QUICK if asked.quick else FULL)
+    size = QUICK if asked.quick else FULL
+    size = replace(size, seeds=tuple(asked.seeds or size.seeds))
+    evidence = Evidence(asked.work.resolve(), asked.seahorse, size)
     started = time.monotonic()
     if set(asked.parts) != {"layout"}:
         evidence.prepare()
@@ -125,12 +129,12 @@ def run_labels(evidence: Evidence, figures: dict[str, Any]) -> tuple[Any, list[s
         name: {"cells": one["cells"], "targets": one["targets"]} for name, one in zip(names, found, strict=True)
     }
     values = mean_auc(found)
-    below = {"length alone": "length_auc"}
+    beside = {"majority": "majority", "length alone": "length", "people with each other": "human_agreement"}
     parts = []
     for name, one in zip(names, found, strict=True):
-        parts += [f"### {name}", matrix_table(one["cells"], "auc", 2, below)]
-    people = [f"{lang} {_value(found[0], lang, lang, 'human_agreement'):.1f}" for lang in LANGUAGES]
-    parts += ["people agree with each other, percent: " + ", ".join(people), "ranks by the mean AUC", orders(values)]
+        parts += [f"### AUC, {name}", matrix_table(one["cells"], "auc", 2, {"length alone": "length_auc"})]
+        parts += [f"### Accuracy in percent, {name}", matrix_table(one["cells"], "accuracy", 1, beside)]
+    parts += ["### Ranks by the mean AUC", orders(values)]
     for name, one in zip(names[1:], found[1:], strict=True):
         tau = mean_tau(mean_auc([found[0]]), mean_auc([one]))
         parts.append(f"Kendall's τ between {names[0]} and {name}, mean over targets: {tau:.2f}")
