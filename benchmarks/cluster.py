@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.cluster_nodes import kill_nodes
-from benchmarks.cluster_shared import WAIT, Figures, check, environment, find, find_engines, wait_until
+from benchmarks.cluster_shared import WAIT, Figures, check, environment, find_engines, wait_until
 from icr.base.progress import Silent
 from icr.config.schema import Cluster
 from icr.work.crew import Limits
@@ -38,7 +38,7 @@ from icr.work.ray_pool import RayPool
 from icr.work.shard_queue import Tally
 from icr.work.shards import ShardFolder
 from tests.helpers.dummy_worker import Sleep, Write, make_shards
-from tests.helpers.ray_nodes import ROOT, Nodes, open_nodes
+from tests.helpers.ray_nodes import ROOT, Nodes, find, open_nodes
 from tests.helpers.watching import Run
 
 LIMITS = Limits(tries=3, witnesses=2)

@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.cluster_shared import WAIT, Figures, check, environment, find, find_workers, wait_until
+from benchmarks.cluster_shared import WAIT, Figures, check, environment, find_workers, wait_until
 from icr.base.rundir import RunDir, Stage
 from tests.conftest import TEXTS, write_tiny_config, write_two_sets
 from tests.helpers.independent import rows
 from tests.helpers.inline import run_inline, silent
-from tests.helpers.ray_nodes import Nodes
+from tests.helpers.ray_nodes import Nodes, find
 from tests.helpers.tiny_models import make_tiny_pair
 
 NOTICED_SECONDS = 10.0
@@ -67,7 +67,7 @@ def kill_node(nodes: Nodes, run: RunDir, stage: Stage, said: Path, process: subp
 
     Workers are stopped where the stage would be over too soon, so that the node's has a shard when it is killed.
     """
-    wait_until(lambda: stage in run.round(1).record.stages or process.poll() is not None)
+    wait_until(lambda: is_begun(run, stage) or process.poll() is not None)
     check(process.poll() is None, f"the run ended: {said.read_text()}")
     if stage == "train":
         wait_until(lambda: any(find_trainers(nodes.second)))
@@ -97,6 +97,12 @@ def hold(there: Callable[[], bool], lane: str) -> None:
                 worker.send_signal(signal.SIGSTOP)
         since = (since or time.monotonic()) if there() else None
         time.sleep(0.02)
+
+
+def is_begun(run: RunDir, stage: Stage) -> bool:
+    """Whether a stage's workers can be stopped. Before answers are judged, a scorer checks the engine's new weights."""
+    answers = run.round(1).judge / "answers"
+    return any(answers.rglob("*.parquet")) if stage == "judge" else stage in run.round(1).record.stages
 
 
 def is_asked(run: RunDir, stage: Stage) -> bool:

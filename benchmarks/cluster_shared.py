@@ -9,6 +9,8 @@ from contextlib import suppress
 
 import psutil
 
+from tests.helpers.ray_nodes import find
+
 WAIT = 600.0
 """No wait here is longer."""
 Figures = dict[str, float]
@@ -16,10 +18,6 @@ Figures = dict[str, float]
 
 def environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "ICR_RATES": "none", "ICR_JUDGE_CACHE": "none"}
-
-
-def find(name: str) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if process.name().startswith(name)]
 
 
 def find_engines() -> list[psutil.Process]:

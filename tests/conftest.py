@@ -95,10 +95,10 @@ def write_two_sets(folder: Path) -> tuple[Path, Path]:
     return write_prompts(folder / "train", range(1, 7)), write_prompts(folder / "heldout", range(11, 15))
 
 
-def write_tiny_config(pair: tuple[Path, Path], prompts: tuple[Path, Path], folder: Path, **changes: Any) -> Path:
-    """`tiny_config` without fixtures; `pair`: policy and reference; `prompts`: to train on, and held-out ones."""
+def write_tiny_config(pair: tuple[Path, Path], sets: tuple[Path, Path], folder: Path, **changes: Any) -> Path:
+    """`tiny_config` without fixtures; `pair`: policy and reference; `sets`: of prompts to train on, and held-out."""
     policy, reference = pair
-    train, heldout = prompts
+    train, heldout = sets
     config: dict[str, Any] = {
         "run": str(folder / "run"),
         "rounds": 2,

@@ -96,11 +96,10 @@ class RayTraining:
                 if (counts := self._train(watcher)) is not None:
                     return counts
                 why, log, text = self._explain()
+                if launch < RELAUNCHES:
+                    watcher.note(f"the training is started again, because {why} (log: {log})")
             finally:
                 self._stop()
-            if launch == RELAUNCHES:
-                break
-            watcher.note(f"the training is started again, because {why} (log: {log})")
             patience = 0.0
         raise StageFailed(f"the training failed {RELAUNCHES + 1} times; the last time {why}\n  log: {log}\n{text}")
 
@@ -176,7 +175,7 @@ class RayTraining:
 
     def _stop(self) -> None:
         """End all that is left; the processes of a training on nodes that answer are gone when this returns."""
-        asked = [node.actor.stop.remote() for node in self._nodes]
+        asked = [node.actor.stop.remote() for node in self._nodes if not node.lost]
         if asked:
             self._ray.wait(asked, num_returns=len(asked), timeout=STOP_SECONDS)
         for node in self._nodes:

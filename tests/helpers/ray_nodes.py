@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -75,3 +76,8 @@ def open_nodes(folder: Path, store: int = STORE) -> Iterator[Nodes]:
         yield made
         ray.shutdown()
         made.cluster.shutdown()
+
+
+def find(name: str) -> list[psutil.Process]:
+    """Processes whose names begin like this, such as those of actors."""
+    return [process for process in psutil.process_iter(["name"]) if (process.info["name"] or "").startswith(name)]

@@ -31,7 +31,7 @@ from tests.helpers.command import ICR
 from tests.helpers.dummy_worker import Devices, Sleep, make_shards
 from tests.helpers.independent import rows
 from tests.helpers.inline import run_inline
-from tests.helpers.ray_nodes import Nodes
+from tests.helpers.ray_nodes import Nodes, find
 from tests.helpers.watching import Run, is_alive
 from tests.rounds.test_engines_stay import iterate
 from tests.work.conftest import ROOT
@@ -232,7 +232,7 @@ def start_run(config: Path, run: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def find_hosts() -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if process.name().startswith("ray::Host")]
+    return find("ray::Host")
 
 
 @pytest.mark.timeout(1800)

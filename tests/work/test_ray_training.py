@@ -18,7 +18,7 @@ from icr.work.ray_training import RayTraining
 from loops.checkpoints import MARKER
 from loops.spec import TrainSpec
 from tests.helpers.dummy_training import DummySpec
-from tests.helpers.ray_nodes import ROOT, Nodes
+from tests.helpers.ray_nodes import ROOT, Nodes, find
 from tests.helpers.training_runs import finish, largest_difference, make_spec, metrics, random_pairs, start
 from tests.helpers.watching import Run, is_alive
 from tests.work.test_driver_killed import wait_for
@@ -47,7 +47,7 @@ def open_training(run: Path, spec: TrainSpec) -> RayTraining:
 
 
 def find_agents() -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if process.name().startswith("ray::Agent")]
+    return find("ray::Agent")
 
 
 def find_trainers() -> list[psutil.Process]:
