@@ -119,6 +119,7 @@ def _language(
         again = _again(asked, repeats)
         found.parts |= _agreements("repeats", again, "no verdict was given again")
         found.counts["repeated"] = sum(map(len, again.values()))
+        found.counts["askings"] = 1 + len(repeats) if _is_whole(asked, repeats) else 1
     return found
 
 
@@ -193,6 +194,12 @@ def _again(
     return pairs
 
 
+def _is_whole(items: Sequence[Judged], repeats: Sequence[Mapping[str, Mapping[str, float]]]) -> bool:
+    """Whether the judge was asked again about all prompts that have a verdict."""
+    asked = [item.id for item in items if item.preference is not None and not item.identical]
+    return all(id in again for again in repeats for id in asked)
+
+
 def _preferences(items: Sequence[Judged], repeats: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
     """Prompt id → what the judge says, of the prompts that have a verdict.
 
@@ -200,11 +207,13 @@ def _preferences(items: Sequence[Judged], repeats: Sequence[Mapping[str, Mapping
     coins that a judge throws weigh less.
     """
     first = {item.id: p for item in items if (p := item.preference) is not None}
-    orders = {item.id: len(item.verdicts) for item in items if item.id in first and not item.identical}
-    if not all(id in again for again in repeats for id in orders):
+    if not _is_whole(items, repeats):
         return first
-    said = {id: [fmean(of.values()) for again in repeats if len(of := again[id]) == n] for id, n in orders.items()}
-    return {id: fmean([value, *said.get(id, [])]) for id, value in first.items()}
+    orders = {item.id: len(item.verdicts) for item in items if not item.identical}
+    said = {
+        id: [fmean(of.values()) for again in repeats if len(of := again.get(id, {})) == orders.get(id)] for id in first
+    }
+    return {id: fmean([value, *said[id]]) for id, value in first.items()}
 
 
 def _elsewhere(lang: str, preferences: Mapping[str, Mapping[str, float]]) -> dict[str, float] | None:

@@ -69,6 +69,9 @@ def _cell(name: str, found: Fields, sign: bool) -> Text:
 
 def _legend(result: Fields) -> list[str]:
     lines = [line for name, line in LINES.items() if name in result["average"]]
+    times = {code: row["askings"] for code, row in result["languages"].items() if row.get("askings", 1) > 1}
+    if times and "corrected" in result["average"]:
+        lines.append(f"corrected by the mean of {max(times.values())} verdicts on each question: {', '.join(times)}")
     return ["each value has its 95 % interval below it, over prompts; bold: it excludes 0", *lines]
 
 

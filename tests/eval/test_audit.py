@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks.audit import PLANTED, TRUTHS, narrower, rows, runs
 from eval.audit.estimators import agreement, correct, kappa, regress
@@ -16,6 +18,7 @@ from eval.audit.verdicts import Evaluated, Judged
 from eval.clusters import Part, estimate
 from eval.xalpaca.pairwise import ORDERS, VerdictRow
 from icr.base.errors import UserError
+from icr.report.audit_table import audit_tables
 
 
 def judged(id: str, said: list[float | None], longer: int = 0, wrong: int = 0, lang: str = "de") -> Judged:
@@ -143,13 +146,17 @@ def test_the_win_rate_is_corrected_by_the_mean_of_all_askings_if_all_prompts_wer
     said = {item.id: float(np.mean([item.preference, np.mean(list(again[item.id].values()))])) for item in asked}
     said |= {"3": items[3].preference or 0.0, "same": 0.5}
     by_hand = correct({id: 100 * v for id, v in labels["de"].items()}, {id: 100 * v for id, v in said.items()})
-    got = audit(evaluated(de=items), labels, {"de": [again]})["languages"]["de"]
+    whole = audit(evaluated(de=items), labels, {"de": [again]})
+    got, shown = whole["languages"]["de"], Console(record=True, file=io.StringIO(), width=120)
+    shown.print(audit_tables(whole))
+    assert got["askings"] == 2 and "corrected by the mean of 2 verdicts on each question: de" in shown.export_text()
     assert got["corrected"]["value"] == pytest.approx(by_hand.part.value) and got["power"] == by_hand.power
     assert got["judge_alone"]["value"] == pytest.approx(100 * np.mean(list(said.values())))
     first = audit(evaluated(de=items), labels)["languages"]["de"]
     assert got["people_agree"] == first["people_agree"]
     part = {id: of for id, of in again.items() if id != "5"}  # a prompt was not asked about again
-    assert audit(evaluated(de=items), labels, {"de": [part]})["languages"]["de"]["corrected"] == first["corrected"]
+    partly = audit(evaluated(de=items), labels, {"de": [part]})["languages"]["de"]
+    assert partly["corrected"] == first["corrected"] and partly["askings"] == 1
 
 
 def test_too_few_prompts_give_a_reason_and_not_a_figure() -> None:
