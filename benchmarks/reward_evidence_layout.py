@@ -139,7 +139,7 @@ def is_one_paragraph(response: str) -> bool:
 def read_candidates(layout: Layout) -> list[Row]:
     """Every candidate with its `score`."""
     (scores,) = (layout.work / "best" / "scores").iterdir()
-    found = []
+    found: list[Row] = []
     for lang in TARGETS:
         scored = {(row["prompt_id"], row["sample"]): row["score"] for row in read_rows(scores / f"{lang}.parquet")}
         for row in read_rows(layout.work / "best" / "samples" / f"{lang}.parquet"):

@@ -260,7 +260,8 @@ def longest_first(lengths: NDArray[np.int64], batch_rows: int) -> NDArray[np.int
     """Places in training order such that the rows of every `batch_rows` go by their length, the longest first: a step
     that does not fit into the memory fails at its beginning."""
     steps = np.arange(len(lengths)) // max(1, batch_rows)
-    return np.lexsort((-lengths, steps))
+    places: NDArray[np.int64] = np.lexsort((-lengths, steps))
+    return places
 
 
 def _lengths(table: pa.Table, answers: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
