@@ -129,7 +129,8 @@ def make_pairs(count: int) -> list[Pair]:
 def train_stock(setup: Setup, folder: Path) -> Trained:
     """TRL's trainer, given the pairs in the order in which ours takes them."""
     from datasets import Dataset
-    from trl import RewardConfig, RewardTrainer
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
 
     pairs = make_pairs(setup.pairs)
     rows = [
