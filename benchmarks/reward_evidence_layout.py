@@ -249,7 +249,9 @@ def layout_tables(layout: Layout) -> tuple[dict[str, Any], list[str]]:
 
 
 def _shown(row: Mapping[str, Any], lang: str) -> list[str]:
-    return [row[name][lang].text(2 if name == SCORE else 0) for name in (SCORE, *TRUTHS)]
+    """A row's figures of a language; without an interval where all prompts have the same value."""
+    texts = [row[name][lang].text(2 if name == SCORE else 0) for name in (SCORE, *TRUTHS)]
+    return [text.removesuffix(" [nan, nan]") for text in texts]
 
 
 def turning(what: str, by: str, rows: Sequence[Mapping[str, Any]]) -> str:
