@@ -63,6 +63,18 @@ def test_detect_says_none_rather_than_guess(text: str) -> None:
     assert detect(text) is None
 
 
+def test_what_one_detector_is_unsure_of_the_other_may_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    swahili = "Unaweza kunieleza jinsi ya kupika wali mtamu nyumbani?"
+    assert languages.identify(swahili)[1] < languages.MIN_CONFIDENCE and detect(swahili) == "sw"
+    asked: list[str] = []
+    for answer, known in ((("xh", 0.95), "xh"), (("xh", 0.85), None), (("en", 0.99), None), (("zxx", 0.99), None)):
+        monkeypatch.setattr(
+            languages, "_second_detector", lambda answer=answer: lambda text: asked.append(text) or answer
+        )
+        assert detect(swahili) == known
+    assert detect(TEXTS["es"]) == "es" and set(asked) == {swahili}  # of what one is sure, the other is not asked
+
+
 def test_detect_reads_past_code() -> None:
     code = "```python\nfor item in list_of_words:\n    print('the answer is', item)  # print the word\n```\n"
     assert detect(code * 20 + TEXTS["es"]) == "es"
