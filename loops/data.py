@@ -33,6 +33,8 @@ PROMPT_COLUMNS = {"prompt_id": pa.string(), "prompt_ids": pa.list_(pa.int32())}
 
 HELD = "held"
 """A column of truth values, where the caller has decided which rows are for validation."""
+ANSWERED = "answered"
+"""A column of truth values, where a validation looks at answers: which rows are answered."""
 NUMERICS = "reference numerics"
 """Key of the file's metadata."""
 
@@ -54,7 +56,7 @@ def write_training_data(
     """
     if not rows:
         raise UserError("no pairs to train on", where=str(path), do="the counts of the stage pair say why")
-    types = {**PROMPT_COLUMNS, HELD: pa.bool_(), **columns}
+    types = {**PROMPT_COLUMNS, HELD: pa.bool_(), ANSWERED: pa.bool_(), **columns}
     schema = pa.schema([(name, types[name]) for name in rows[0]])
     write_rows(path, list(rows), schema.with_metadata({NUMERICS: numerics}) if numerics else schema)
 
@@ -260,8 +262,8 @@ def longest_first(lengths: NDArray[np.int64], batch_rows: int) -> NDArray[np.int
     """Places in training order such that the rows of every `batch_rows` go by their length, the longest first: a step
     that does not fit into the memory fails at its beginning."""
     steps = np.arange(len(lengths)) // max(1, batch_rows)
-    places: NDArray[np.int64] = np.lexsort((-lengths, steps))
-    return places
+    order: NDArray[np.int64] = np.lexsort((-lengths, steps))
+    return order
 
 
 def _lengths(table: pa.Table, answers: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
