@@ -1,6 +1,6 @@
 """English names of languages (CLDR, through langcodes) and the language of a text.
 
-fastText's lid.176 detects the language of a text; where it is unsure, py3langid does. Both models are in their packages.
+fastText's lid.176 detects the language of a text, and py3langid where it is unsure; both models are in their packages.
 """
 
 from __future__ import annotations
