@@ -20,7 +20,7 @@ from benchmarks.transfer import plain
 from benchmarks.transfer_measures import Estimate, Pairs, prompt_pairs, within_prompt_auc
 from benchmarks.transfer_results import table
 from eval.best_of_k import sizes_up_to
-from eval.clusters import Part, estimate
+from eval.clusters import PERCENT, Bounds, Part, estimate
 from eval.layout import is_laid_out
 from icr.base.files import read_rows
 from icr.best_of_n import expected_known, kl_bound
@@ -44,6 +44,7 @@ TRUTHS: dict[str, Callable[[Row], float]] = {
     "characters": lambda row: float(len(row["response"].strip())),
 }
 """What is true of an answer; shares in percent."""
+BOUNDS = dict.fromkeys(("one paragraph", "right language", "both"), PERCENT)
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def best_of_k(rows: Sequence[Row], n: int) -> list[dict[str, Any]]:
         {
             "k": k,
             "kl bound": kl_bound(k),
-            **{name: by_language(_expected(rows, of, k)) for name, of in measures.items()},
+            **{name: by_language(_expected(rows, of, k), BOUNDS.get(name)) for name, of in measures.items()},
         }
         for k in sizes_up_to(n)
     ]
@@ -177,11 +178,11 @@ def _by_prompt(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def by_language(values: Values) -> dict[str, Estimate]:
+def by_language(values: Values, bounds: Bounds | None = None) -> dict[str, Estimate]:
     """The mean of each language over its prompts, and `mean` over languages, with 95 % intervals over prompts."""
     parts = {lang: Part.of(of) for lang, of in values.items()}
     asked = {**{lang: [part] for lang, part in parts.items()}, "mean": list(parts.values())}
-    found = {name: estimate(of) for name, of in asked.items()}
+    found = {name: estimate(of, bounds) for name, of in asked.items()}
     nan = float("nan")
     return {
         name: Estimate(one.value, nan if one.low is None else one.low, nan if one.high is None else one.high)
@@ -210,7 +211,7 @@ def read_steps(layout: Layout) -> list[dict[str, Any]]:
     for measured in read_measurements(layout.work / "rl"):
         rows = read_rows(layout.work / "rl" / "heldout" / f"step-{measured['step']}.parquet")
         of: dict[str, Callable[[Row], float]] = {SCORE: lambda row: row["score_reward"], **TRUTHS}
-        values = {name: by_language(_means(rows, measure)) for name, measure in of.items()}
+        values = {name: by_language(_means(rows, measure), BOUNDS.get(name)) for name, measure in of.items()}
         found.append({"step": measured["step"], "kl": measured["kl"], "kl_se": measured["kl_se"], **values})
     return found
 
