@@ -15,6 +15,7 @@ from icr.base.errors import ConfigError, UserError
 from icr.base.rundir import RunDir
 from icr.engines.models import load_tokenizer
 from icr.report.results import collect
+from icr.report.samples import read_articles
 from icr.rounds.controller import Controller
 from icr.rounds.preflight import load_checked
 from icr.rounds.stages.score import score
@@ -115,7 +116,7 @@ def test_a_round_on_conversations(
     assert outputs[2]["instruction"].startswith(
         "### User:\nNombra un animal.\n\n### Assistant:\nLa ballena.\n\n### User"
     )
-    shown = [example.row["prompt"] for examples in collect(run).examples.values() for example in examples]
+    shown = [article.prompt for article in read_articles(run, collect(run))]
     assert shown and not any(prompt.startswith("[{") for prompt in shown)
 
 

@@ -76,8 +76,8 @@ class Troublemaker(threading.Thread):
         wait_for(lambda: bool(list((self.spec.work / "checkpoints").glob(f"*/{MARKER}"))), 240)
         self.trainers = find_trainers()
         os.kill(find_agents()[-1].pid, signal.SIGKILL)
-        self.at_first = last_step(self.spec)
         wait_for(lambda: not any(is_alive(process.pid) for process in self.trainers), 60)
+        self.at_first = last_step(self.spec)  # now that no more steps come of the first start
         wait_for(lambda: last_step(self.spec) > self.at_first, 240)
         for process in find_trainers():
             process.suspend()  # it would soon be over
