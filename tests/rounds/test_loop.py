@@ -144,7 +144,7 @@ def test_the_judge_of_a_round_is_audited_and_asked_again(run: Path) -> None:
 def test_the_report_is_one_file_without_the_outside(run: Path) -> None:
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Spanish" in page and "default-src 'none'" in page
-    # of a run that is to go on, the page loads itself again
+    # the one script keeps the reader's place where the page of a running run loads itself again
     assert page.count("<script") <= 1 and not re.search(r"<script[^>]*src", page)
 
 
