@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+from eval.clusters import Bounds
 from eval.rates import LANGUAGE_FALL
 from eval.terms import describe_judge
 from icr.base.fields import Fields
@@ -26,17 +28,45 @@ def findings(results: Results) -> list[str]:
             f"{number(average['win_rate'])} % on average over {len(last.summary['languages'])} languages{between}, "
             f"as judged by {describe_judge(last.summary)}."
         )
-    sides: dict[str, list[str]] = {"above": [], "below": [], "both": []}
-    for language in results.languages:
-        bounds = interval(last.judged(language.code), "win_rate")
-        if bounds:
-            sides["above" if bounds[0] > 50 else "below" if bounds[1] < 50 else "both"].append(language.name)
+    sides = group_by_side(results, last)
     for side in ("above", "below"):
         if sides[side]:
             sentences.append(f"The whole interval is {side} 50 % in {listed(sides[side])}.")
     if sides["both"]:
         sentences.append(f"In {listed(sides['both'])} the interval contains 50 %: no difference is shown.")
     return sentences
+
+
+def side_of(bounds: Bounds) -> Literal["above", "below", "both"]:
+    """Where a win rate's whole interval is, seen from 50 %; `both`: it contains 50."""
+    return "above" if bounds[0] > 50 else "below" if bounds[1] < 50 else "both"
+
+
+def group_by_side(results: Results, last: Round) -> dict[str, list[str]]:
+    """`above`, `below`, `both`, and `none` without an interval → names of the languages that a round was judged in."""
+    sides: dict[str, list[str]] = {"above": [], "below": [], "both": [], "none": []}
+    for language in results.languages:
+        row = last.judged(language.code)
+        if bounds := interval(row, "win_rate"):
+            sides[side_of(bounds)].append(language.name)
+        elif row:
+            sides["none"].append(language.name)
+    return sides
+
+
+def right_languages(results: Results, before: Round, after: Round) -> list[tuple[str, float, float]]:
+    """(language, share of answers in it before, after), where both are known."""
+    found = []
+    for language in results.languages:
+        first, last = (r.judged(language.code).get("right_language") for r in (before, after))
+        if first is not None and last is not None:
+            found.append((language.name, first, last))
+    return found
+
+
+def has_fallen(before: float, after: float) -> bool:
+    """Whether a share of answers in the right language has fallen by more than LANGUAGE_FALL."""
+    return after < before - LANGUAGE_FALL
 
 
 def baseline_name(summary: Fields) -> str:
@@ -69,21 +99,19 @@ def conclude(results: Results, run: str) -> list[str]:
     ]
 
 
-def _sureness(bounds: tuple[float, float] | None) -> str:
+def _sureness(bounds: Bounds | None) -> str:
     if bounds is None:
         return "there is no interval, because there are too few prompts"
     between = f"95 % interval over prompts: {number(bounds[0])} to {number(bounds[1])}"
-    if bounds[0] > 50:
-        return f"{between}, all above 50: better than chance"
-    if bounds[1] < 50:
-        return f"{between}, all below 50: worse than before"
-    return f"{between}, with 50 in it: no difference is shown"
+    says = {
+        "above": "all above 50: better than chance",
+        "below": "all below 50: worse than before",
+        "both": "with 50 in it: no difference is shown",
+    }
+    return f"{between}, {says[side_of(bounds)]}"
 
 
 def _language_falls(results: Results, before: Round, after: Round) -> str:
-    falls = []
-    for language in results.languages:
-        first, last = (r.judged(language.code).get("right_language") for r in (before, after))
-        if first is not None and last is not None and last < first - LANGUAGE_FALL:
-            falls.append(f"{language.name} ({share(first)} → {share(last)})")
+    known = right_languages(results, before, after)
+    falls = [f"{name} ({share(first)} → {share(last)})" for name, first, last in known if has_fallen(first, last)]
     return f"; but fewer answers are in the right language in {listed(falls)}" if falls else ""

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from eval.clusters import FEWEST, excludes
-from eval.rates import LANGUAGE_FALL
 from eval.terms import describe_judge
 from icr.base.fields import Fields
-from icr.report.findings import baseline_name
+from icr.report.findings import baseline_name, group_by_side, has_fallen, right_languages, side_of
 from icr.report.measured import Measured
 from icr.report.numbers import listed, number, share
 from icr.report.results import Results, Round, interval
@@ -58,24 +57,17 @@ def _better(last: Round, summary: Fields) -> Tile:
     if bounds is None:
         return Tile(question, "Not shown", [*lines, f"Fewer than {FEWEST} prompts: no interval."])
     lines.append(f"95 % interval: {number(bounds[0])} to {number(bounds[1])}.")
-    if bounds[0] > 50:
-        return Tile(question, "Yes", lines, "good")
-    return Tile(question, "No, it got worse", lines, "bad") if bounds[1] < 50 else Tile(question, "Not shown", lines)
+    answers = {"above": ("Yes", "good"), "below": ("No, it got worse", "bad"), "both": ("Not shown", "")}
+    answer, tone = answers[side_of(bounds)]
+    return Tile(question, answer, lines, tone)
 
 
 def _where(results: Results, last: Round) -> Tile:
-    sides: dict[str, list[str]] = {"better": [], "worse": [], "not shown": [], "no interval": []}
-    for language in results.languages:
-        row = last.judged(language.code)
-        bounds = interval(row, "win_rate")
-        if bounds:
-            side = "better" if bounds[0] > 50 else "worse" if bounds[1] < 50 else "not shown"
-            sides[side].append(language.name)
-        elif row:
-            sides["no interval"].append(language.name)
-    answer = _named(sides["better"]) if sides["better"] else "In none for sure"
-    lines = [f"{side.capitalize()}: {_named(names)}." for side, names in sides.items() if names and side != "better"]
-    tone = "bad" if sides["worse"] else "good" if sides["better"] else ""
+    sides = group_by_side(results, last)
+    answer = _named(sides["above"]) if sides["above"] else "In none for sure"
+    rest = {"below": "Worse", "both": "Not shown", "none": "No interval"}
+    lines = [f"{word}: {_named(sides[side])}." for side, word in rest.items() if sides[side]]
+    tone = "bad" if sides["below"] else "good" if sides["above"] else ""
     return Tile("In which languages?", answer, lines or ["The whole interval is above 50 in each."], tone)
 
 
@@ -104,12 +96,8 @@ def _cost(results: Results, first: Round, last: Round, measured: Measured) -> Ti
         answer = "Answers as long as before" if not change else f"Answers {abs(change)} % "
         answer += "" if not change else "longer" if change > 0 else "shorter"
         lines.append(f"{number(before, 0)} → {number(after, 0)} characters.")
-    known: list[tuple[str, float, float]] = []
-    for x in results.languages:
-        a, b = (r.judged(x.code).get("right_language") for r in (first, last))
-        if a is not None and b is not None:
-            known.append((x.name, a, b))
-    falls = [f"{name} {share(a)} → {share(b)}" for name, a, b in known if b < a - LANGUAGE_FALL]
+    known = right_languages(results, first, last)
+    falls = [f"{name} {share(a)} → {share(b)}" for name, a, b in known if has_fallen(a, b)]
     if falls:
         lines.append(f"Fewer answers in the right language: {_named(falls)}.")
         tone = "bad"
