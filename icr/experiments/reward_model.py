@@ -86,7 +86,6 @@ def train_on(machine: Machine, config: RewardModelConfig, inputs: RewardInputs) 
     if (finished := read_finished(run, config, inputs)) is not None:
         return finished
     lock = RunLock(run / ".lock")
-    sweep(run)
     try:
         return _train_and_measure(run, config, inputs, machine)
     finally:

@@ -171,9 +171,9 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
         begin("accuracy")
         measured = _measure(plan.inputs, run, ready, machine, outcome)
         looked: Fields = {}
-        if config.look is not None:
+        if plan.inputs.look is not None:
             begin(LOOK)
-            looked = look_inside(config, run, ready, machine, outcome)
+            looked = look_inside(config, run, plan.inputs.look, ready, machine, outcome)
         result = _describe(config, run, plan, measured, outcome) | ({"look": looked} if looked else {})
         _write_tables(result, run / TABLES)
         return result, outcome.failed

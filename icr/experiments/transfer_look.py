@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eval.reward_models.look import look_with
+from eval.reward_models.look import LookInputs, look_with
 from icr.base.errors import IcrError
 from icr.base.fields import Fields
 from icr.config.transfer import TransferConfig
 from icr.experiments.cells import Outcome
 from icr.experiments.transfer_plan import ModelPlan
-from icr.experiments.transfer_texts import plan_look, read_texts
+from icr.experiments.transfer_texts import plan_look
 from icr.work.machine import Machine
 
 FOLDER = "look"
@@ -20,7 +20,12 @@ FOLDER = "look"
 
 
 def look_inside(
-    config: TransferConfig, run: Path, ready: Sequence[ModelPlan], machine: Machine, outcome: Outcome
+    config: TransferConfig,
+    run: Path,
+    texts: LookInputs,
+    ready: Sequence[ModelPlan],
+    machine: Machine,
+    outcome: Outcome,
 ) -> Fields:
     """The tables of `icr rm look` for the models of sources and pools: one on translated rows is for one target alone.
 
@@ -31,7 +36,7 @@ def look_inside(
     if not models:
         return {}
     try:
-        return look_with(machine, plan_look(config), replace(read_texts(config), models=models), run / FOLDER)
+        return look_with(machine, plan_look(config), replace(texts, models=models), run / FOLDER)
     except IcrError as error:
         outcome.failed[FOLDER] = error
         return {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from eval.judges.open import check_judge, locate_judges
 from eval.judges.prompts import check_prompts
 from eval.reward_models.evaluate import select_rows
+from eval.reward_models.look import LookInputs
 from eval.reward_models.scoring import short_name
 from icr.base.errors import UserError
 from icr.base.problems import Collector, keys_behind
@@ -98,6 +99,8 @@ class Inputs:
     models: Mapping[str, RewardInputs]
     """By the name of the cell; of models on translated rows none, as the rows are not there yet."""
     align: AlignInputs | None
+    look: LookInputs | None
+    """Texts to look at the models with."""
 
 
 def plan_models(config: TransferConfig) -> list[ModelPlan]:
@@ -143,13 +146,12 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
     inputs = {m.name: found.attempt(None, check, m.config, data) for m in models if m.target is None}
     if config.translated:
         found.attempt(None, check_translator, config)
-    if config.look is not None and data is not None:
-        found.attempt(None, read_texts, config)
+    look = found.attempt(None, read_texts, config, data) if config.look is not None and data is not None else None
     align = found.attempt(None, _check_align, config) if config.align is not None else None
     found.raise_any()
     assert data is not None
     known = {name: of_model for name, of_model in inputs.items() if of_model is not None}
-    return Inputs(data, rows, known, align)
+    return Inputs(data, rows, known, align, look)
 
 
 def _check_align(config: TransferConfig) -> AlignInputs:

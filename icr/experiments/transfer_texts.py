@@ -9,7 +9,7 @@ from eval.reward_models.look import Look, LookInputs
 from eval.reward_models.looked_spaces import read_parallel
 from icr.config.transfer import TransferConfig
 from icr.engines.folders import locate
-from prompts.preferences.make import load_data
+from prompts.preferences.make import PreferenceData
 
 
 def plan_look(config: TransferConfig) -> Look:
@@ -31,18 +31,20 @@ def plan_look(config: TransferConfig) -> Look:
     )
 
 
-def read_texts(config: TransferConfig) -> LookInputs:
+def read_texts(config: TransferConfig, data: PreferenceData) -> LookInputs:
     """Rows and texts of every target, without models.
+
+    Args:
+        data: what `data.preferences` has.
 
     Raises:
         ConfigError, UserError: a target has no rows; fewer than two texts are in all targets.
     """
     look, targets = plan_look(config), config.languages.targets
-    data = load_data(look.data, "data.preferences") if look.data else None
-    rows = select_rows(data, "all", targets, "languages.targets") if data else []
+    rows = select_rows(data, "all", targets, "languages.targets") if look.data else []
     texts, left_out = dict[str, list[str]](), 0
     if look.parallel is not None:
         key = "look.parallel" if config.look and config.look.parallel else "data.prompts"
         texts, left_out = read_parallel(look.parallel, targets, look.limit, key)
     base = locate(look.base, "base") if look.base else None
-    return LookInputs({}, base, data, rows, texts, left_out, [], {})
+    return LookInputs({}, base, data if look.data else None, rows, texts, left_out, [], {})

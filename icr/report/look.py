@@ -148,7 +148,8 @@ def inside(look: Fields) -> list[Fields]:
     for model in dict.fromkeys(row["model"] for row in (*words, *spaces)):
         row: Fields = {"model": model, "r2": _mean([w["r2_held_out"] for w in words if w["model"] == model])}
         own = [of for of in spaces if of["model"] == model]
-        last = [of for of in own if of["layer"] == max(each["layer"] for each in own)]
+        layer = max((of["layer"] for of in own), default=None)
+        last = [of for of in own if of["layer"] == layer]
         row |= {name: _mean([of[name] for of in last]) for name in ("largest_share", "frobenius", "cka")}
         rows.append(row)
     return rows

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from icr.base.fields import Fields
 from icr.base.files import write_text
+from icr.experiments.transfer_look import FOLDER as LOOK
 from icr.report.look import inside, look_tables, write_look_page
 from icr.report.numbers import between, number
 from icr.report.page import environment
@@ -28,8 +29,6 @@ from icr.report.transfer_variants import DIFFERENCES, side_rows, side_tables, va
 
 NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "waiting": {}, "failed": {}}
 """Of an experiment without `align`, or without RLOO."""
-LOOK = "look"
-"""RUN/look: the tables of `look` and their page."""
 
 
 def conclude(result: Fields) -> list[str]:

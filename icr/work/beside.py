@@ -14,11 +14,11 @@ from icr.work.machine import Machine
 
 
 class Ended(Exception):
-    """The work was told to end; what it had finished is kept."""
+    """The work was asked to end; what it had finished is kept."""
 
 
 class Asker(LocalPool):
-    """One process that asks, until it is told to end."""
+    """One process that asks, until it is asked to end."""
 
     def __init__(self, folder: Path, ended: Event) -> None:
         super().__init__(folder, {"asker": Lane(1)})
