@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 
+from absl import logging as absl_logging
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
 from icr.base.words import split_words
+
+# rouge-score brings absl, whose handler keeps the stderr of this moment and closes it when somebody configures logging
+# anew, as vLLM does. It leaves the process's own stderr open.
+absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
 class Words(Tokenizer):  # type: ignore[misc]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from loops.callbacks import cost_of
@@ -35,3 +38,16 @@ def test_a_text_against_itself_and_backwards() -> None:
 def test_less_loss_and_more_rouge_are_better() -> None:
     assert cost_of({"loss": 2.0, "rouge_l": 0.5}, "loss") == 2.0
     assert cost_of({"eval_loss": 2.0, "eval_rouge_l": 0.5}, "rouge_l", "eval_") == -0.5
+
+
+def test_a_stream_is_left_open_when_logging_is_configured_anew() -> None:
+    """absl, which rouge-score brings, closes the stderr at its import if that is no longer the current one."""
+    code = (
+        "import io, logging.config, sys\n"
+        "kept = sys.stderr; sys.stderr = captured = io.StringIO()\n"
+        "import loops.rouge\n"
+        "sys.stderr = kept\n"
+        "logging.config.dictConfig({'version': 1})\n"
+        "assert not captured.closed"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
