@@ -25,6 +25,7 @@ from eval.judges.answering import QUESTIONS, AskLocalTask, AskTask, load_verdict
 from eval.judges.open import Examiner, name_judge
 from eval.judges.prompts import built_in, find_prompts
 from eval.judges.question import Question, Verdict
+from eval.judges.reading import TOO_LITTLE_ROOM
 from eval.judges.wording import Prompts
 from icr.base.errors import StageFailed, UserError
 from icr.base.files import write_rows
@@ -43,6 +44,8 @@ PATIENT = Limits(floor=math.inf)
 SHARD_SIZES = {"local": 32, "openai": 4096}
 """Questions to a piece: what a kill loses at most. Many for an endpoint, whose cache keeps what a kill takes."""
 OWN_SHARD_SIZE = 256
+EXAMPLE = 100
+"""Characters of an answer that an error shows."""
 AT_ONCE = 16_384
 """Questions to an endpoint at a time, of all languages: whatever is asked by itself ends with fewer requests under way
 than there could be, and waits for the slowest answer."""
@@ -155,13 +158,15 @@ class Judging:
     def _check_unscored(self, folder: Path, sheets: Sequence[Sheet], label: str) -> None:
         """Raises TooManyUnscored."""
         reasons: Counter[str] = Counter()
+        raw: dict[str, str] = {}
         for sheet in sheets:
-            for number, reason in enumerate(_reasons(sheet.path(folder))):
-                if reason is not None and number not in sheet.known:
-                    reasons[reason] += 1
+            for number, row in enumerate(pq.read_table(sheet.path(folder), columns=["reason", "raw"]).to_pylist()):
+                if row["reason"] is not None and number not in sheet.known:
+                    reasons[row["reason"]] += 1
+                    raw.setdefault(row["reason"], row["raw"] or "")
         asked = sum(len(sheet.questions) - len(sheet.known) for sheet in sheets)
         if reasons.total() > self.max_unscored * asked:
-            raise TooManyUnscored(label, asked, reasons, self.max_unscored, str(folder))
+            raise TooManyUnscored(label, asked, reasons, raw, self.max_unscored, str(folder))
 
     def close(self) -> None:
         """All is judged: what a class of the user's holds in memory is given back, by ending its process."""
@@ -239,12 +244,23 @@ def _reasons(path: Path) -> list[str | None]:
 class TooManyUnscored(StageFailed):
     """A benchmark whose questions stayed without a verdict more often than `judge.max_unscored` allows."""
 
-    def __init__(self, label: str, asked: int, reasons: Counter[str], allowed: float, folder: str) -> None:
-        counted = "\n".join(f"  {count:>6,}  {reason}" for reason, count in reasons.most_common())
+    def __init__(
+        self, label: str, asked: int, reasons: Counter[str], raw: Mapping[str, str], allowed: float, folder: str
+    ) -> None:
+        """`raw`: by reason, what the judge or its endpoint said to one of the questions."""
+        counted = "\n".join(f"  {count:>6,}  {reason}{_example(raw[reason])}" for reason, count in reasons.most_common())
         again = sum(count for reason, count in reasons.items() if may_pass(reason))
         todo = [f"rerun the same command to ask {again:,} of them again"] if again else []
+        if not reasons.keys().isdisjoint(TOO_LITTLE_ROOM):
+            todo.append("give the judge more room (judge.verdict_tokens) or less to think (judge.reasoning_effort)")
         todo.append("set judge.max_unscored higher to have a result without them")
         super().__init__(
             f"{label}: {reasons.total():,} of {asked:,} questions have no verdict, more than {allowed:.0%}\n{counted}\n"
             f"  where: {folder} (column `raw` has what the judge answered)\n  do:    {'; or '.join(todo)}"
         )
+
+
+def _example(raw: str) -> str:
+    """The beginning of what was said, in a line."""
+    said = "".join(c for c in " ".join(raw[: 2 * EXAMPLE].split()) if c.isprintable())
+    return f", such as: {said[:EXAMPLE]}{'…' if len(said) > EXAMPLE else ''}" if said else ""

@@ -135,7 +135,8 @@ class EndpointJudge:
         if isinstance(reply, NoAnswer):
             return Verdict(None, reply.reason, reply.detail)
         logprobs = reply.choices[0].logprobs
-        if not question.explained and self._preference == "auto" and not (logprobs and logprobs.content):
+        tokens = (logprobs.content if logprobs else None) or []
+        if not question.explained and self._preference == "auto" and not any(t.top_logprobs for t in tokens):
             self.endpoint.note_once(
                 "the judge's endpoint returns no label probabilities: verdicts are read from its text"
             )

@@ -21,7 +21,8 @@ THOUGHT_ONLY = "all tokens went into reasoning"
 CUT_OFF = "verdict cut off"
 EMPTY = "empty answer"
 OUTSIDE = "verdict outside the labels"
-UNREADABLE = frozenset({THOUGHT_ONLY, CUT_OFF, EMPTY, OUTSIDE})
+TOO_LITTLE_ROOM = frozenset({THOUGHT_ONLY, CUT_OFF})
+UNREADABLE = frozenset({*TOO_LITTLE_ROOM, EMPTY, OUTSIDE})
 """Reasons of answers that came and say nothing. The same question may be answered otherwise another time."""
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from icr.commands.main import app
 from icr.config.load import make_config
+from icr.endpoint.ends import find_end
 
 ROOT = Path(__file__).parents[2]
 UsageError = typer.BadParameter.__mro__[1]
@@ -89,6 +90,20 @@ def test_the_page_on_low_resource_languages_has_a_config() -> None:
     assert block
     config = make_config(yaml.safe_load(block.group(1)))
     assert config.prompts.languages == ["en", "th", "sw"] and config.train.lora
+
+
+JUDGES = re.compile(r"openai:([\w.@-]+)|\bmodel: ([\w.@/-]+)|judge\.model=([\w.@/-]+)")
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "configs").glob("*.yaml"))], ids=lambda page: page.stem)
+def test_nothing_depends_on_a_hosted_model_whose_end_is_known(page: Path) -> None:
+    named = {name for found in JUDGES.findall(page.read_text(encoding="utf-8")) for name in found if name}
+    assert not [name for name in named if find_end(name, "https://api.openai.com/v1", None)]
+
+
+def test_a_hosted_model_whose_end_is_known_would_be_found() -> None:
+    [found] = JUDGES.findall("icr judge xalpaca a --judge openai:gpt-5-2025-08-07 --baseline b")
+    assert find_end(found[0], "https://api.openai.com/v1", None)
 
 
 def test_options_that_do_not_exist_are_found() -> None:

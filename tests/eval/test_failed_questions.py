@@ -63,9 +63,20 @@ def test_more_unscored_questions_than_allowed_are_no_result_but_their_reasons(tm
             verdicts(tmp_path, stub, allowed=0.05)
         said = str(caught.value)
         assert "4 of 24 questions have no verdict, more than 5%" in said
-        assert "2  no answer: HTTP 503" in said and "2  verdict outside the labels" in said
+        assert "2  no answer: HTTP 503, such as: HTTP 503: " in said
+        assert "2  verdict outside the labels, such as: both\n" in said
         assert "rerun the same command to ask 2 of them again" in said and "judge.max_unscored" in said
         assert verdicts(tmp_path, stub, allowed=0.2).count(None) == 4
+
+
+def test_a_judge_without_room_for_its_verdict_is_given_a_way_out(tmp_path: Path) -> None:
+    """Also where so few questions are asked that the judge is not stopped before their end."""
+    cut = completion([{"finish_reason": "length", "message": {"content": None, "reasoning_content": "Hm\x1b[31m"}}])
+    with Stub(lambda request, before: cut if item_of(request) == "1" else prefers_good(request, before)) as stub:
+        with pytest.raises(TooManyUnscored) as caught:
+            verdicts(tmp_path, stub, allowed=0.05)
+        assert "reasoning: …Hm" in str(caught.value) and "\x1b" not in str(caught.value)
+        assert "judge.verdict_tokens" in str(caught.value) and "judge.reasoning_effort" in str(caught.value)
 
 
 # Whole commands.

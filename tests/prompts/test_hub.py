@@ -18,9 +18,9 @@ from icr.config.load import load_config
 from prompts.hub import HubName
 from prompts.load import load_english, load_heldout, load_prompts
 from prompts.preferences.english import describe_pairs, read_alignment
+from tests.helpers.hub_cache import COMMIT, write_cached
 
 ROWS = [{"prompt": "one", "prompt_id": 1, "chosen": []}, {"prompt": "two", "prompt_id": 2, "chosen": []}]
-COMMIT = "1" * 40
 
 
 @pytest.mark.parametrize(
@@ -152,29 +152,14 @@ def test_out_of_reach_the_copy_in_the_cache_is_read_if_it_is_the_revision(
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    write_cached(tmp_path / "org___name" / "default" / "0.0.0" / COMMIT)
+    rows = [{key: row[key] for key in ("prompt", "prompt_id")} for row in ROWS]
+    write_cached(tmp_path, "org/name", "default", {"train": rows})
     for name in ("hf:org/name", f"hf:org/name@{COMMIT}", "hf:org/name:default:train"):
         assert list(load_english(name).prompts) == ["1", "2"]
     with pytest.raises(UserError, match="the local cache has another revision of org/name"):
         load_english(f"hf:org/name@{'2' * 40}")
     with pytest.raises(UserError, match="the local cache has no hf:org/name:other"):
         load_english("hf:org/name:other")
-
-
-def write_cached(folder: Path) -> None:
-    import datasets
-    from datasets.arrow_writer import ArrowWriter
-
-    folder.mkdir(parents=True)
-    with ArrowWriter(path=str(folder / "name-train.arrow")) as writer:
-        for row in ROWS:
-            writer.write({key: row[key] for key in ("prompt", "prompt_id")})
-        count, size = writer.finalize()
-    split = datasets.SplitInfo("train", num_bytes=size, num_examples=count, dataset_name="name")
-    splits = datasets.SplitDict({"train": split})
-    features = datasets.Features({"prompt": datasets.Value("string"), "prompt_id": datasets.Value("int64")})
-    info = datasets.DatasetInfo(features=features, config_name="default", dataset_name="name", splits=splits)
-    info.write_to_directory(str(folder))
 
 
 @pytest.mark.parametrize("key", ["prompts.path", "judge.prompts", "alignment.pairs"])
