@@ -195,11 +195,11 @@ def _write_tables(result: Fields, folder: Path) -> None:
         for target, found in of["targets"].items() for source in found["order"]
     ]  # fmt: skip
     verdicts = [
-        {"judge": judge, "method": method, **cell}
+        (judge, method, found)
         for judge, of in result.get("judges", {}).items()
         for method, found in [("best-of-n", of), *((name, of.get(name, NONE)) for name in METHODS)]
-        for cell in found["cells"]
     ]
+    rates = [{"judge": judge, "method": method, **cell} for judge, method, found in verdicts for cell in found["cells"]]
     tables = {
         "accuracy": result["cells"],
         "variants": [
@@ -214,12 +214,12 @@ def _write_tables(result: Fields, folder: Path) -> None:
         "score_increase": result.get("increase", []),
         "best_of_k": result.get("best_of_k", []),
         "expected_win_rates": result.get("expected_wins", []),
-        "win_rates": verdicts,
+        "win_rates": rates,
         "rl": result.get("rl", []),
         "demonstrations": [
-            {"judge": judge, **row}
-            for judge, of in result.get("judges", {}).items()
-            for row in of.get("demonstrations", [])
+            {"judge": judge, "method": method, **row}
+            for judge, method, found in verdicts
+            for row in found.get("demonstrations", [])
         ],
     }
     if any(SIDE in place for place in result.get("places", [])):
