@@ -11,6 +11,7 @@ from eval.reward_models.bench_rows import read_bench
 from eval.reward_models.benching import list_duels
 from eval.reward_models.evaluate import Asking, Split, pairs_of, select_rows
 from eval.reward_models.judged import BENCHMARK, make_questions, pick_asked
+from eval.reward_models.rated import list_ties, rater, rating_questions, wording_of
 from eval.reward_models.scoring import by_language
 from prompts.preferences.make import load_data
 from prompts.preferences.rows import PairRow
@@ -27,8 +28,15 @@ def describe_questions(
 
 
 def describe_bench_questions(asking: Asking, source: str, lang: str, out: Path) -> list[str]:
-    """A line for each judge of `icr rm bench`; the arguments are those of `bench_models`."""
-    return _describe(asking, [pair for _, pair in list_duels(read_bench(source, lang), asking.most)], out)
+    """A line for each judge of `icr rm bench`, and one for its ratings of Ties; the arguments are those of
+    `bench_models`."""
+    rows = read_bench(source, lang)
+    lines = _describe(asking, [pair for _, pair in list_duels(rows, asking.most)], out)
+    ties = [rows[n] for n in list_ties(rows, asking.most)]
+    for judge in filter(None, map(rater, asking.judges if ties else [])):
+        planned = Planned(rating_questions(ties, wording_of(judge)), "", {})
+        lines.append(f"{judge.name}, ratings of Ties: {describe_cost(judge.config, '', judge.cache(out), planned)}")
+    return lines
 
 
 def _describe(asking: Asking, pairs: Sequence[PairRow], out: Path) -> list[str]:

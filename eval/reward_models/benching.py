@@ -13,10 +13,11 @@ import numpy as np
 
 from eval.reward_models.accuracy import agree_on
 from eval.reward_models.bench import Scores, is_right, longer_wins, summarise
-from eval.reward_models.bench_rows import BenchRow, read_bench
+from eval.reward_models.bench_rows import TIES, BenchRow, read_bench
 from eval.reward_models.evaluate import NO_JUDGES, Asking, name_kinds
 from eval.reward_models.flat import make_csv, without_lists
 from eval.reward_models.judged import JudgeRow, ask_judge, read_orders
+from eval.reward_models.rated import list_ties, rate, rater
 from eval.reward_models.rows import Asked, RewardRow, Workplace, open_workplace
 from eval.reward_models.scoring import TextScorer
 from icr.base.errors import UserError
@@ -49,8 +50,8 @@ def bench_models(
 
     Returns:
         `models` (name → language → figures), `kinds` (name → what it is), `judges` (name → who it is, its cost, and by
-        language the rows `asked` and those `unscored`), `agreement` (a row for each two and language) and `longer`
-        (language → subset → percent).
+        language the rows `asked` and those `unscored`; `ratings`: prompt and cost of what it was asked about Ties),
+        `agreement` (a row for each two and language) and `longer` (language → subset → percent).
 
     Raises:
         ConfigError: everything that is wrong with the benchmark's rows.
@@ -65,7 +66,9 @@ def bench_models(
         judges: dict[str, Fields] = {}
         for judge in asking.judges:
             scored[judge.name], counts = _judge(judge, items, at, asking.most)
+            rating = rater(judge) if list_ties(items, asking.most) else None
             judges[judge.name] = judge.summary(out) | {"languages": counts}
+            judges[judge.name] |= {"ratings": rating.summary(out)} if rating else {}
     result: Fields = {
         "rows": len(items),
         "longer": longer,
@@ -107,15 +110,15 @@ def _score(scorer: TextScorer, rows: Sequence[BenchRow]) -> list[Scores]:
 def list_duels(rows: Sequence[BenchRow], most: int | None) -> list[tuple[int, PairRow]]:
     """(place of the row, pair) of what judges are asked: the right answer with each wrong one.
 
-    Rows with several right answers (Ties) have no such pairs.
+    Those of Ties are not among them: their prompts have several right answers.
 
     Args:
         most: rows of each language.
     """
-    left: dict[str, int] = {}
+    left = dict.fromkeys((row.lang for row in rows), len(rows) if most is None else most)
     found = []
     for place, row in enumerate(rows):
-        if len(row.chosen) > 1 or left.setdefault(row.lang, len(rows) if most is None else most) == 0:
+        if row.subset == TIES or len(row.chosen) > 1 or not left[row.lang]:
             continue
         left[row.lang] -= 1
         found += [
@@ -131,29 +134,38 @@ def _judge(
 ) -> tuple[list[Scores], dict[str, Fields]]:
     """What a judge says, in the form of scores, and language → the rows `asked` and those of them `unscored`.
 
-    The right answer has RIGHT, a wrong one the preference for it: the right one is best where it wins every pair. A row
-    that the judge was not asked about has no scores, and a pair without a verdict in one of its orders has none either.
+    The right answer has RIGHT, a wrong one the preference for it: the right one is best where it wins every pair. In
+    Ties every answer has its grade. A row that the judge was not asked about has no scores, and a pair without a
+    verdict in one of its orders, or an answer without a grade, has none either.
     """
-    duels = list_duels(rows, most)
-    if not duels:
+    duels, ties, rating = list_duels(rows, most), list_ties(rows, most), rater(judge)
+    if ties and rating is None:
+        at.machine.note(f"Ties is left out for {judge.name}: a custom judge compares answers and does not rate them")
+        ties = []
+    if not duels and not ties:
         do = "leave --judge out"
         raise UserError("no row has one right answer, so there is nothing to ask a judge", where="--judge", do=do)
-    verdicts = ask_judge(judge, [pair for _, pair in duels], at)
-    orders = {lang: iter(read_orders(of)) for lang, of in verdicts.items()}
-    wrong: dict[int, list[float | None]] = {}
-    for place, pair in duels:
-        both = next(orders[pair["lang"]])
-        wrong.setdefault(place, []).append(None if both is None else 1 - fmean(both))
+    found: dict[int, Scores] = {}
+    if duels:
+        verdicts = ask_judge(judge, [pair for _, pair in duels], at)
+        orders = {lang: iter(read_orders(of)) for lang, of in verdicts.items()}
+        wrong: dict[int, list[float | None]] = {}
+        for place, pair in duels:
+            both = next(orders[pair["lang"]])
+            wrong.setdefault(place, []).append(None if both is None else 1 - fmean(both))
+        found |= {place: ([RIGHT], values) for place, values in wrong.items()}
+    if ties and rating is not None:
+        found |= dict(zip(ties, rate(rating, [rows[n] for n in ties], at), strict=True))
+    missing = {n: None in (*chosen, *rejected) for n, (chosen, rejected) in found.items()}
     counts = {
         lang: {
-            "asked": sum(rows[n].lang == lang for n in wrong),
-            "unscored": sum(rows[n].lang == lang and None in values for n, values in wrong.items()),
+            "asked": sum(rows[n].lang == lang for n in missing),
+            "unscored": sum(rows[n].lang == lang and lacks for n, lacks in missing.items()),
         }
-        for lang in verdicts
+        for lang in sorted({rows[n].lang for n in found})
     }
     return [
-        ([RIGHT], wrong[n]) if n in wrong else ([None] * len(row.chosen), [None] * len(row.rejected))
-        for n, row in enumerate(rows)
+        found.get(n) or ([None] * len(row.chosen), [None] * len(row.rejected)) for n, row in enumerate(rows)
     ], counts
 
 

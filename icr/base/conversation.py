@@ -49,6 +49,15 @@ def load_conversation(text: str) -> Conversation:
     return _parse(text) or wrap_text(text)
 
 
+def put_before(text: str, conversation: Conversation) -> Conversation:
+    """The conversation with `text` at the beginning of the user's first message, unless it begins so already."""
+    place = next((place for place, message in enumerate(conversation) if message["role"] == "user"), None)
+    if place is None or conversation[place]["content"].startswith(text):
+        return conversation
+    opened = Message(role="user", content=f"{text}\n\n{conversation[place]['content']}".strip())
+    return [*conversation[:place], opened, *conversation[place + 1 :]]
+
+
 def show_conversation(conversation: Conversation) -> str:
     """For people, judges and classes of the user's to read: a plain text as it is, else every turn under its role."""
     if is_plain(conversation):

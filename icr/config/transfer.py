@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from icr.config.best_of_n import CandidateSampling
 from icr.config.reward_model import RewardTrain
-from icr.config.rl import RLMeasuring, RLSampling, RLTrain
-from icr.config.schema import Endpoint, Judge, Train
+from icr.config.schema import Endpoint, Judge
 from icr.config.sft import SftBest, SftTrain
-from icr.config.values import Count, NonNegative, Number, Positive, Section, TemplateArguments, Text, Tokens
+from icr.config.transfer_align import TrainedPrompts, TransferAlign
+from icr.config.values import Count, NonNegative, Section, TemplateArguments, Text, Tokens
 
+Task = Literal["none", "summarization", "dialog"]
 Variant = Literal["transfer", "translate-train", "pooled"]
 Side = Literal["organic", "translated", "back-translated"]
 SIDE = "@"
@@ -108,76 +108,6 @@ class TransferSft(Section):
         return self
 
 
-class TransferBestOfN(CandidateSampling):
-    """The candidates of every target, with the keys of a run's `sampling`."""
-
-    k: Count | None = None
-    """The answers are the best of the first k. Without it: of all n."""
-
-
-class TrainedPrompts(Section):
-    """What a policy answers to be trained on its answers."""
-
-    prompts: Text
-    """What the policy answers to be trained on, in every target: not those of `data.prompts`, which are judged."""
-    prompt_limit: Count | None = None
-    """Use only the first N of them."""
-    allow_overlap: bool = False
-    """Also allow prompts that are in `data.prompts`. Otherwise they are an error."""
-
-
-class TransferDpo(TrainedPrompts):
-    """DPO from the policy, on its own answers, paired by every reward model: `n` and the other keys of `best_of_n` say
-    how they are sampled."""
-
-    length_penalty: Literal["fit", "none"] | Number = "none"
-    """As `reward.length_penalty` of a run."""
-    drop_truncated: bool = False
-    """Leave out answers that were cut off at `max_tokens`."""
-    drop_wrong_language: bool = False
-    """Leave out answers that are not in the prompt's language."""
-    train: Train = Train()
-    """The training, with the keys of a run's `train`."""
-
-
-class TransferHeldOut(RLMeasuring):
-    """What is measured between the steps of RLOO. The target's own reward model, where there is one, also scores it."""
-
-    path: Text | None = None
-    """Held-out prompts of every target, of which the first are taken. Without it some of `prompts` are held back."""
-
-
-class TransferRL(TrainedPrompts):
-    """RLOO from the policy, against every reward model, with the keys of `icr rl`."""
-
-    max_kl: Positive = 20.0
-    """Nats a sequence: a training stops when the KL to the policy is above it."""
-    beta: NonNegative = 0.1
-    """β of the KL in the reward."""
-    sampling: RLSampling = RLSampling()
-    heldout: TransferHeldOut = TransferHeldOut()
-    train: RLTrain = RLTrain()
-
-
-class TransferAlign(Section):
-    """What the reward models are used for."""
-
-    policy: Text | None = None
-    """The model that answers: hub id, folder or .gguf file. Without it: `base`. With `sft`, what is fine-tuned."""
-    chat_template: Text | None = None
-    """A Jinja file, for policies whose tokenizer has no chat template."""
-    template_arguments: TemplateArguments = {}
-    """Arguments of the policy's chat template."""
-    judged: Literal["best", "all"] = "best"
-    """What `judges` compare with the policy's own answers. `best`: the best answers. `all`: every candidate as well,
-    from which the expected win rate of the best of k follows for every k."""
-    best_of_n: TransferBestOfN
-    dpo: TransferDpo | None = None
-    """A policy for every reward model and target, trained on the best and worst answers by that model."""
-    rl: TransferRL | None = None
-    """A policy for every reward model and target, trained by RLOO with that model's scores as its reward."""
-
-
 class TransferTranslator(Endpoint):
     """Who translates the sources' rows, for `variants: translate-train`, and demonstrations, for `sft`. The endpoint
     keys apply to `kind: openai`."""
@@ -220,6 +150,10 @@ class TransferConfig(Section):
 
     run: Text | None = None
     """The output folder; `--run` overrides it."""
+    task: Task = "none"
+    """What the policy is asked to do with the texts of `prompts` and `demonstrations`: an instruction goes before them,
+    which reward models and judges do not see. `summarization`: summarize the text; `judges` without a template compare
+    summaries. `dialog`: write the assistant's next turn. `none`: prompts say themselves what is asked."""
     base: Text
     """What every reward model starts from: an encoder or a causal model; hub id or folder."""
     languages: TransferLanguages
@@ -263,6 +197,10 @@ class TransferConfig(Section):
         translated = [target for target in targets if target != self.sft.pivot]
         return [*targets, *(f"{target}{SIDE}{side}" for target in translated for side in sides)]
 
+    def trained_places(self, of: TrainedPrompts) -> list[str]:
+        """Where `align.dpo` or `align.rl` trains a policy for every reward model."""
+        return self.places if of.sides == "all" else self.languages.targets
+
     @property
     def translated(self) -> list[tuple[str, str]]:
         """(source, target) whose rows are translated to train on."""
@@ -291,6 +229,8 @@ class TransferConfig(Section):
             raise ValueError("translator is for translate-train: add it to variants, or remove translator")
         if self.sft is not None and self.align is None:
             raise ValueError("sft makes the policies of align: add align, or remove sft")
+        if self.task != "none" and self.align is None:
+            raise ValueError("task is what the policy of align is asked to do: add align, or remove task")
         if self.sft is None and self.data.demonstrations is not None:
             raise ValueError("data.demonstrations is for sft: add sft, or remove data.demonstrations")
         return self

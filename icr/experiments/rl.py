@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from eval.clusters import Estimate
+from icr.base.conversation import dump_conversation, put_before
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, write_json, write_text
@@ -190,7 +191,8 @@ def _write_data(
     """
     prompts = [(p, False) for p in inputs.train] + [(p, True) for p in inputs.heldout]
     template = Template(file=config.chat_template, arguments=config.template_arguments)
-    columns = {"prompt": [p.text for p, _ in prompts], "response": [""] * len(prompts)}
+    asked = [dump_conversation(put_before(inputs.instructions.get(p.lang, ""), p.messages)) for p, _ in prompts]
+    columns = {"prompt": asked, "response": [""] * len(prompts)}
     shards = cut_table(pa.table(columns, schema=PROMPTED), SHARD)
     tables, _ = machine.fill(run / "tokens", EncodeAnswersTask(model=str(base), template=template), shards, "tokens")
     ids = [row for table in tables for row in table["prompt_ids"].to_pylist()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ class RLInputs:
     """Name → classifier's folder or hub id, DRIVER's first."""
     train: Sequence[Prompt]
     heldout: Sequence[Prompt]
+    instructions: Mapping[str, str] = field(default_factory=dict)
+    """Language → text before every prompt, which the policy reads and the reward models do not."""
 
 
 def plain_train(of: RLTrain) -> Train:

@@ -18,23 +18,17 @@ from icr.base.lock import RunLock
 from icr.base.problems import Collector
 from icr.config.load import dump_config
 from icr.config.transfer import SIDE, TransferConfig, language_of, side_of
-from icr.endpoint.endpoint import Estimate
 from icr.experiments.cells import Cell, Outcome, list_states, run_cells
 from icr.experiments.transfer_align import Alignment
+from icr.experiments.transfer_amounts import count_work
+from icr.experiments.transfer_checks import check_experiment
 from icr.experiments.transfer_dpo import Preference
 from icr.experiments.transfer_gains import compare_with_accuracy, describe_gains
 from icr.experiments.transfer_look import FOLDER as LOOK
 from icr.experiments.transfer_look import look_inside
 from icr.experiments.transfer_matrix import compare_variants, make_matrix
-from icr.experiments.transfer_plan import (
-    Inputs,
-    ModelCell,
-    ModelPlan,
-    check_experiment,
-    plan_models,
-    refuse_pattern,
-)
-from icr.experiments.transfer_rl import Reinforcement, count_rl, describe_policies
+from icr.experiments.transfer_plan import Inputs, ModelCell, ModelPlan, plan_models, refuse_pattern
+from icr.experiments.transfer_rl import Reinforcement, describe_policies
 from icr.experiments.transfer_sft import FineTuning, check_fine_tuning
 from icr.experiments.transfer_trained import METHODS
 from icr.experiments.transfer_translate import Translations
@@ -46,7 +40,7 @@ if TYPE_CHECKING:
 
 CONFIG, TABLES = "experiment.yaml", "tables"
 NONE: Fields = {"cells": []}
-SIDED = ("variants", "ranks", "score_increase", "best_of_k", "expected_win_rates", "win_rates")
+SIDED = ("variants", "ranks", "score_increase", "best_of_k", "expected_win_rates", "win_rates", "rl")
 """Tables with rows of policies that were fine-tuned on translated demonstrations."""
 
 
@@ -96,37 +90,9 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
     """
     machine = make_machine(config, Path(config.run or "").resolve(), console, ())
     plan = plan_transfer(config, machine)
-    states, counts = list_states(plan.cells), Fields()
+    states = list_states(plan.cells)
     todo = [name for name, state in states.items() if state != "done"]
-    if config.sft is not None:
-        counts["fine_tunings"] = len(config.places)
-    if config.translator is not None:
-        expected = Translations(config, machine).estimate(todo)
-        expected += FineTuning(config, machine).estimate(todo) if config.sft else Estimate(0, 0, 0, 0, 0.0)
-        counts |= {"translations": expected.calls, "translation_usd": expected.usd}
-        counts |= {"translation_tokens": expected.prompt_tokens + expected.completion_tokens}
-    if config.align is not None and plan.inputs.align is not None:
-        asked = {place: len(plan.inputs.align.prompts[language_of(place)]) for place in config.places}
-        best, prompts = config.align.best_of_n, sum(asked.values())
-        orders = [2 if judge.config.orders == "both" else 1 for judge in plan.inputs.align.judges]
-        answered = {
-            place: count * sum(model.serves(language_of(place)) for model in plan.models)
-            for place, count in asked.items()
-        }
-        organic, everywhere = sum(answered[target] for target in config.languages.targets), sum(answered.values())
-        methods, trained = 0, sum(map(len, plan.inputs.align.training.values()))
-        if config.align.dpo is not None:
-            methods += 1
-            counts["trainings"] = sum(model.serves(t) for t in config.languages.targets for model in plan.models)
-        if config.align.rl is not None:
-            methods += 1
-            counts |= count_rl(config.align.rl, plan.inputs.align, plan.models)
-        # one answer of each trained policy to a judged prompt
-        counts["candidates"] = (prompts + trained) * best.n + methods * organic
-        counts["tokens"] = counts["candidates"] * best.max_tokens
-        every = prompts * best.n if config.align.judged == "all" else 0
-        counts["questions"] = (everywhere + methods * organic + every) * sum(orders)
-    return states, counts
+    return states, count_work(config, plan.models, plan.inputs.align, todo, machine)
 
 
 def make_machine(config: TransferConfig, run: Path, console: Console, keep_fds: Sequence[int]) -> Machine:
@@ -215,7 +181,7 @@ def _describe(
         result["places"] = config.places
         result["orders"] = compare_with_accuracy(result)
         if config.align is not None and config.align.rl is not None:
-            result["rl"] = describe_policies(run / "steps", sources, targets, outcome.done)
+            result["rl"] = describe_policies(run / "steps", sources, config.places, outcome.done)
     return result
 
 
@@ -229,11 +195,11 @@ def _write_tables(result: Fields, folder: Path) -> None:
         for target, found in of["targets"].items() for source in found["order"]
     ]  # fmt: skip
     verdicts = [
-        {"judge": judge, "method": method, **cell}
+        (judge, method, found)
         for judge, of in result.get("judges", {}).items()
         for method, found in [("best-of-n", of), *((name, of.get(name, NONE)) for name in METHODS)]
-        for cell in found["cells"]
     ]
+    rates = [{"judge": judge, "method": method, **cell} for judge, method, found in verdicts for cell in found["cells"]]
     tables = {
         "accuracy": result["cells"],
         "variants": [
@@ -248,12 +214,12 @@ def _write_tables(result: Fields, folder: Path) -> None:
         "score_increase": result.get("increase", []),
         "best_of_k": result.get("best_of_k", []),
         "expected_win_rates": result.get("expected_wins", []),
-        "win_rates": verdicts,
+        "win_rates": rates,
         "rl": result.get("rl", []),
         "demonstrations": [
-            {"judge": judge, **row}
-            for judge, of in result.get("judges", {}).items()
-            for row in of.get("demonstrations", [])
+            {"judge": judge, "method": method, **row}
+            for judge, method, found in verdicts
+            for row in found.get("demonstrations", [])
         ],
     }
     if any(SIDE in place for place in result.get("places", [])):

@@ -25,6 +25,7 @@ from icr.experiments.candidate_rewards import Candidates, ClassifierReward
 from icr.experiments.candidates import describe_sampling, sample_candidates, score_candidates
 from icr.experiments.cells import Recorded
 from icr.experiments.transfer_plan import Judging, ModelPlan, plan_candidates, policy_cells, policy_of
+from icr.experiments.transfer_task import instruct, keep_inputs
 from icr.work.machine import Machine
 from icr.work.steps import Step
 from prompts.load import Prompt
@@ -69,7 +70,7 @@ class TargetCandidates:
         return plan_candidates(self.config, place, training=self.training)
 
     def sampling(self, place: str) -> Step:
-        prompts = self.prompts[language_of(place)]
+        prompts = instruct(self.config, self.prompts[language_of(place)])
         return describe_sampling(self.plan(place), self.policy_of(place), prompts, self.machine)
 
     def template(self, place: str) -> Template:
@@ -82,8 +83,9 @@ class TargetCandidates:
 
         def work(step: Step) -> Fields:
             config, template, policy = self.plan(place), self.template(place), self.policy_of(place)
-            prompts = self.prompts[target]
-            counts = sample_candidates(folder, config, policy, prompts, template, step.key, self.machine)
+            asked = instruct(self.config, self.prompts[target])
+            counts = sample_candidates(folder, config, policy, asked, template, step.key, self.machine)
+            keep_inputs(self.config, folder / f"{target}.parquet", self.prompts[target])
             write_first(folder / FIRST / f"{target}.json", folder / f"{target}.parquet", config)
             return counts
 

@@ -19,12 +19,14 @@ from icr.base.files import read_rows, write_rows
 from icr.base.shown import show_path
 from icr.config.load import flatten
 from icr.config.schema import Reward
-from icr.config.transfer import TransferConfig, TransferDpo
+from icr.config.transfer import TransferConfig, language_of
+from icr.config.transfer_align import TransferDpo
 from icr.experiments.best_answers import CandidateScore
 from icr.experiments.candidates import TOO_LONG
 from icr.experiments.cells import Cell, Recorded
 from icr.experiments.transfer_candidates import TargetCandidates
 from icr.experiments.transfer_plan import AlignInputs, ModelPlan
+from icr.experiments.transfer_task import instruct_text
 from icr.experiments.transfer_trained import TrainedPolicies
 from icr.pairs import PairResult, build_pairs
 from icr.reward_table import reward_language
@@ -65,34 +67,34 @@ class Preference:
 
     def cells(self, models: Sequence[ModelPlan]) -> list[Cell]:
         """In an order in which they can be done: samples, scores, trainings, answers, verdicts."""
-        of, targets = self.candidates, self.config.languages.targets
-        both = [(model, target) for target in targets for model in models if model.serves(target)]
+        of, places = self.candidates, self.config.trained_places(self.dpo)
+        both = [(model, place) for place in places for model in models if model.serves(language_of(place))]
         return [
-            *(of.samples(target) for target in targets),
-            *(of.scores(model, target) for model, target in both),
-            *(self._training(model, target) for model, target in both),
+            *(of.samples(place) for place in places),
+            *(of.scores(model, place) for model, place in both),
+            *(self._training(model, place) for model, place in both),
             *TrainedPolicies("dpo", self.config, self.run, self.inputs, self.machine).cells(both),
         ]
 
-    def _step(self, model: ModelPlan, target: str) -> Step:
+    def _step(self, model: ModelPlan, place: str) -> Step:
         """What a trained policy depends on."""
         of = self.candidates
-        inputs = {"scores": of.scoring(model, target).key, "policy": identify_model(of.policy_of(target))}
-        template = of.plan(target).chat_template
+        inputs = {"scores": of.scoring(model, place).key, "policy": identify_model(of.policy_of(place))}
+        template = of.plan(place).chat_template
         if template:
             inputs["chat template"] = hash_file(Path(template))
         settings: Fields = {f"align.dpo.{k}": v for k, v in self.dpo.model_dump(exclude=set(OWN)).items()}
         settings |= {f"align.dpo.train.{k}": v for k, v in flatten(self.dpo.train).items() if _decides(f"train.{k}")}
         return Step("dpo", inputs, settings)
 
-    def _training(self, model: ModelPlan, target: str) -> Recorded:
-        of = self.candidates
-        folder, scores = of.folder(f"dpo-{model.source}-{target}"), of.scores_name(model, target)
+    def _training(self, model: ModelPlan, place: str) -> Recorded:
+        of, target = self.candidates, language_of(place)
+        folder, scores = of.folder(f"dpo-{model.source}-{place}"), of.scores_name(model, place)
 
         def work(step: Step) -> Fields:
-            made, dropped = self._pair(model, target)
+            made, dropped = self._pair(model, place)
             write_rows(folder / "pairs.parquet", made.pairs, PAIRS)
-            config, policy = of.plan(target), of.policy_of(target)
+            config, policy = of.plan(place), of.policy_of(place)
             facts = CardFacts(
                 method=METHOD,
                 tag="dpo",
@@ -121,14 +123,14 @@ class Preference:
             return {**made.counts, "left_out": dropped, "training": counts}
 
         holds = f"a policy aligned in {target}"
-        step = lambda: self._step(model, target)  # noqa: E731
+        step = lambda: self._step(model, place)  # noqa: E731
         return Recorded(folder.name, folder, (scores,), step, work, ("pairs.parquet", "model"), holds)
 
-    def _pair(self, model: ModelPlan, target: str) -> tuple[PairResult, Fields]:
+    def _pair(self, model: ModelPlan, place: str) -> tuple[PairResult, Fields]:
         """Best and worst answer of every prompt, and how many answers were left out for which reason."""
-        of = self.candidates
-        responses: list[Response] = read_rows(of.folder(of.samples_name(target)) / f"{target}.parquet")
-        scored: list[CandidateScore] = read_rows(of.folder(of.scores_name(model, target)) / f"{target}.parquet")
+        of, target = self.candidates, language_of(place)
+        responses: list[Response] = read_rows(of.folder(of.samples_name(place)) / f"{target}.parquet")
+        scored: list[CandidateScore] = read_rows(of.folder(of.scores_name(model, place)) / f"{target}.parquet")
         found = {(row["prompt_id"], row["sample"]): row["score"] for row in scored}
         values = [found[row["prompt_id"], row["sample"]] for row in responses]
         scores = [Score(value, dropped=TOO_LONG if value is None else None) for value in values]
@@ -140,6 +142,8 @@ class Preference:
             why = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in made.counts["dropped"].items() if n)
             do = "raise align.best_of_n.temperature or n; the answers have to differ"
             raise UserError(f"no prompt in {target} gives a pair ({why})", where="align.best_of_n", do=do)
+        for pair in made.pairs:
+            pair["prompt"] = instruct_text(self.config, target, pair["prompt"])  # as asked, as its prompt_ids are
         return made, dict(rewarded.counts["dropped"])
 
 

@@ -1,4 +1,4 @@
-"""What an experiment of `icr transfer` is made of, and everything that is wrong with it before anything is done."""
+"""What an experiment of `icr transfer` is made of: its reward models, policies and candidates."""
 
 from __future__ import annotations
 
@@ -6,35 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.judges.open import check_judge, locate_judges
-from eval.judges.prompts import check_prompts
-from eval.reward_models.evaluate import select_rows
 from eval.reward_models.look import LookInputs
-from eval.reward_models.scoring import short_name
 from icr.base.errors import UserError
-from icr.base.problems import Collector, keys_behind
 from icr.config.best_of_n import BestOfNConfig
 from icr.config.reward_model import RewardModelConfig
 from icr.config.schema import Judge
-from icr.config.transfer import TrainedPrompts, TransferConfig, TransferModels, language_of
-from icr.engines.check import check_located
-from icr.engines.folders import locate
+from icr.config.transfer import TransferConfig, language_of
 from icr.experiments.cells import Note
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.reward_model import read_finished, train_on
-from icr.experiments.rl_inputs import check_count, check_training, divide, refuse_overlap
-from icr.experiments.transfer_texts import read_texts
-from icr.experiments.transfer_translate import check_translator, translated_rows
-from icr.languages import check_languages
+from icr.experiments.transfer_translate import translated_rows
 from icr.work.machine import Machine
-from loops.checks import check_train
-from loops.data import Split
-from prompts.load import Prompt, load_prompts
-from prompts.overlap import find_overlap
-from prompts.preferences.make import PreferenceData, Rows, load_data
-
-RL_KEYS = ("train", "heldout")
-MODEL_KEYS = tuple(TransferModels.model_fields)
+from prompts.load import Prompt
+from prompts.preferences.make import PreferenceData, Rows
 
 
 @dataclass(frozen=True)
@@ -128,130 +112,6 @@ def _plan_model(config: TransferConfig, name: str, path: str, languages: list[st
             "data": {"path": path, "languages": languages, **config.data.model_dump(include={"limit", "mix"})},
         }
     )
-
-
-def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inputs:
-    """Everything that is wrong with the experiment, before anything is done.
-
-    Raises:
-        ConfigError: every problem once.
-    """
-    found, targets = Collector(), config.languages.targets
-    found.attempt(None, check_languages, targets, "languages.targets")
-    data = found.attempt(None, load_data, Path(config.data.preferences), "data.path")
-    rows: Rows = []
-    if data is not None:
-        rows = found.attempt(rows, select_rows, data, "validation", targets, "languages.targets")
-    check = keys_behind("reward_model.", MODEL_KEYS, check_inputs)
-    inputs = {m.name: found.attempt(None, check, m.config, data) for m in models if m.target is None}
-    if config.translated:
-        found.attempt(None, check_translator, config)
-    look = found.attempt(None, read_texts, config, data) if config.look is not None and data is not None else None
-    align = found.attempt(None, _check_align, config) if config.align is not None else None
-    found.raise_any()
-    assert data is not None
-    known = {name: of_model for name, of_model in inputs.items() if of_model is not None}
-    return Inputs(data, rows, known, align, look)
-
-
-def _check_align(config: TransferConfig) -> AlignInputs:
-    """Policy, prompts and judges. Raises ConfigError with every problem."""
-    assert config.align is not None and config.data.prompts is not None
-    found = Collector()
-    key = "align.policy" if config.align.policy else "base"
-    policy = found.attempt("", locate, config.align.policy or config.base, key)
-    if policy:
-        found.attempt(None, check_located, policy, key)
-    if policy.endswith(".gguf") and (config.align.dpo or config.align.rl or config.sft):
-        do = "name a folder or a hub id with safetensors weights"
-        found.add("a .gguf file cannot be trained", where=f"{key}: {policy}", do=do)
-    template = config.align.chat_template
-    if template and not Path(template).is_file():
-        found.add(f"file {template} not found", where="align.chat_template", do="check the path")
-    prompts = _load_prompts(config, config.data.prompts, config.data.prompt_limit, "data.prompts", found)
-    training = found.attempt({}, _check_dpo, config, prompts) if config.align.dpo else {}
-    rl = found.attempt({}, _check_rl, config, prompts) if config.align.rl else {}
-    judges = [found.attempt(None, _check_judge, judge) for judge in config.judges]
-    names = [judge.name for judge in judges if judge is not None]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        do = "name each judge once, and give models of one name folders of other names"
-        found.add(f"two judges are called {', '.join(twice)}", where="judges", do=do)
-    found.raise_any()
-    return AlignInputs(policy, prompts, [judge for judge in judges if judge is not None], training, rl)
-
-
-def _load_prompts(
-    config: TransferConfig, path: str, limit: int | None, key: str, found: Collector
-) -> dict[str, Sequence[Prompt]]:
-    """By target."""
-    return {
-        lang: found.attempt([], load_prompts, path, [lang], limit=limit, key=key, pivot="")
-        for lang in config.languages.targets
-    }
-
-
-def _check_dpo(config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]) -> dict[str, Sequence[Prompt]]:
-    """The prompts that are trained on, by target. Raises ConfigError with every problem."""
-    assert config.align is not None and config.align.dpo is not None
-    found, dpo = Collector(), config.align.dpo
-    prompts = _load_trained(config, dpo, "align.dpo", judged, found)
-    found.attempt(None, keys_behind("align.dpo.", ("train",), check_train), dpo.train)
-    micro = 1 if dpo.train.micro_batch_size == "auto" else dpo.train.micro_batch_size
-    processes = 1 if dpo.train.processes == "auto" else dpo.train.processes
-    split = Split(dpo.train.batch_size, micro, processes * dpo.train.nodes)
-    found.attempt(0, keys_behind("align.dpo.", ("train",), split.accumulation))
-    found.raise_any()
-    return prompts
-
-
-def _check_rl(
-    config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]
-) -> dict[str, tuple[list[Prompt], list[Prompt]]]:
-    """By target, the prompts that are trained on and those that are held out. Raises ConfigError with every problem."""
-    assert config.align is not None and config.align.rl is not None
-    found, rl = Collector(), config.align.rl
-    found.attempt(None, keys_behind("align.rl.", ("train",), check_training), rl.train, rl.sampling.n)
-    parts: dict[str, tuple[list[Prompt], list[Prompt]]] = {}
-    trained = _load_trained(config, rl, "align.rl", judged, found)
-    key, path = "align.rl.heldout.path", rl.heldout.path
-    heldout = _load_prompts(config, path, rl.heldout.prompts, key, found) if path else {}
-    for target, prompts in trained.items():
-        if path:
-            parts[target] = list(prompts), list(heldout[target])
-            found.attempt(None, refuse_overlap, prompts, heldout[target], f"align.rl.prompts and {key}")
-        else:
-            where = f"align.rl.heldout.prompts; align.rl.prompts: {rl.prompts}"
-            parts[target] = found.attempt(([], []), divide, prompts, rl.heldout, rl.train.seed, where)
-        if parts[target][0]:
-            found.attempt(None, keys_behind("align.rl.", RL_KEYS, check_count), parts[target][0], rl.train)
-    found.raise_any()
-    return parts
-
-
-def _load_trained(
-    config: TransferConfig, of: TrainedPrompts, key: str, judged: Mapping[str, Sequence[Prompt]], found: Collector
-) -> dict[str, Sequence[Prompt]]:
-    """Prompts that are trained on, by target, none of which is judged. `key`: of the section that names them."""
-    prompts = _load_prompts(config, of.prompts, of.prompt_limit, f"{key}.prompts", found)
-    both = find_overlap([p for each in prompts.values() for p in each], [p for each in judged.values() for p in each])
-    if both and not of.allow_overlap:
-        counts = ", ".join(f"{lang} {len(ids)}" for lang, ids in both.items())
-        do = f"name other prompts (icr prompts split makes both), or set {key}.allow_overlap: true"
-        what = f"prompts that are judged are also trained on: {counts}"
-        found.add(what, where=f"{key}.prompts and data.prompts", do=do)
-    return prompts
-
-
-def _check_judge(judge: Judge) -> Judging:
-    found = Collector()
-    found.attempt(None, check_judge, judge)
-    found.attempt(None, check_prompts, judge)
-    models = found.attempt(None, locate_judges, judge) or {}
-    for model in models.values():
-        found.attempt(None, check_located, model, "judges.model")
-    found.raise_any()
-    name = judge.own.rpartition(":")[2] if judge.own else short_name(judge.model or "")
-    return Judging(name.removesuffix(".gguf"), judge, models)
 
 
 def policy_cells(config: TransferConfig, place: str) -> tuple[str, ...]:

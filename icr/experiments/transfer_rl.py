@@ -13,11 +13,13 @@ from pathlib import Path
 from icr.base.fields import Fields
 from icr.base.files import read_json
 from icr.config.rl import RLConfig
-from icr.config.transfer import TransferConfig, TransferRL
+from icr.config.transfer import TransferConfig, language_of
+from icr.config.transfer_align import TransferRL
 from icr.experiments.cells import Cell, Recorded, read_record
 from icr.experiments.rl import RESULT, do_rl
 from icr.experiments.rl_inputs import RLInputs, describe_rl, name_input
 from icr.experiments.transfer_plan import AlignInputs, ModelPlan, policy_cells, policy_of
+from icr.experiments.transfer_task import instructions, task_setting
 from icr.experiments.transfer_trained import TrainedPolicies
 from icr.work.machine import Machine
 from icr.work.steps import Step
@@ -43,45 +45,45 @@ class Reinforcement:
 
     def cells(self, models: Sequence[ModelPlan]) -> list[Cell]:
         """In an order in which they can be done: trainings, answers, verdicts."""
-        targets = self.config.languages.targets
+        places = self.config.trained_places(self.rl)
         own = {model.source: model for model in models if model.target is None}
-        both = [(model, target) for target in targets for model in models if model.serves(target)]
+        both = [(model, place) for place in places for model in models if model.serves(language_of(place))]
         return [
-            *(self._training(model, target, own.get(target)) for model, target in both),
+            *(self._training(model, place, own.get(language_of(place))) for model, place in both),
             *TrainedPolicies("rl", self.config, self.run, self.inputs, self.machine).cells(both),
         ]
 
-    def _training(self, model: ModelPlan, target: str, own: ModelPlan | None) -> Recorded:
-        folder = self.run / "steps" / f"rl-{model.source}-{target}"
+    def _training(self, model: ModelPlan, place: str, own: ModelPlan | None) -> Recorded:
+        folder, target = self.run / "steps" / f"rl-{model.source}-{place}", language_of(place)
         scorer = None if own is None or own.name == model.name else own
 
         def planned() -> tuple[RLConfig, RLInputs]:
             others = {} if scorer is None or _was_without(folder, target) else {target: str(scorer.folder / "model")}
-            return self._plan(folder, target, str(model.folder / "model"), others)
+            return self._plan(folder, place, str(model.folder / "model"), others)
 
         def describe() -> Step:
             step = describe_rl(*planned())
-            settings = {ELSEWHERE.get(key, f"align.rl.{key}"): value for key, value in step.settings.items()}
-            return Step(step.name, step.inputs, settings)
+            settings: Fields = {ELSEWHERE.get(key, f"align.rl.{key}"): value for key, value in step.settings.items()}
+            return Step(step.name, step.inputs, settings | task_setting(self.config))
 
         def work(step: Step) -> Fields:
             return do_rl(folder, *planned(), self.machine)
 
-        needs = (model.name, *(() if scorer is None else (scorer.name,)), *policy_cells(self.config, target))
+        needs = (model.name, *(() if scorer is None else (scorer.name,)), *policy_cells(self.config, place))
         return Recorded(folder.name, folder, needs, describe, work, ("model", RESULT), f"a policy aligned in {target}")
 
-    def _plan(self, folder: Path, target: str, reward: str, others: Mapping[str, str]) -> tuple[RLConfig, RLInputs]:
+    def _plan(self, folder: Path, place: str, reward: str, others: Mapping[str, str]) -> tuple[RLConfig, RLInputs]:
         """The training as `icr rl` has it.
 
         Args:
             others: name → reward model that scores held-out samples as well.
         """
-        rl, align = self.rl, self.config.align
+        rl, align, target = self.rl, self.config.align, language_of(place)
         assert align is not None
         config = RLConfig.model_validate(
             {
                 "run": str(folder),
-                "policy": policy_of(self.config, target, align.policy or self.config.base),
+                "policy": policy_of(self.config, place, align.policy or self.config.base),
                 "chat_template": align.chat_template,
                 "template_arguments": align.template_arguments,
                 "max_kl": rl.max_kl,
@@ -93,16 +95,17 @@ class Reinforcement:
             }
         )
         train, heldout = self.inputs.rl[target]
-        policy = policy_of(self.config, target, self.inputs.policy)
-        return config, RLInputs(policy, {DRIVER: reward, **others}, train, heldout)
+        policy = policy_of(self.config, place, self.inputs.policy)
+        return config, RLInputs(policy, {DRIVER: reward, **others}, train, heldout, instructions(self.config))
 
 
-def count_rl(rl: TransferRL, inputs: AlignInputs, models: Sequence[ModelPlan]) -> Fields:
+def count_rl(config: TransferConfig, rl: TransferRL, inputs: AlignInputs, models: Sequence[ModelPlan]) -> Fields:
     """How much work RLOO is: `rl_trainings`, and the `rl_samples` that they draw, at most: `n` for each prompt of a
     pass, and those that are measured.
     """
     trainings, samples = 0, 0
-    for target, (train, heldout) in inputs.rl.items():
+    for target in map(language_of, config.trained_places(rl)):
+        train, heldout = inputs.rl[target]
         drawn = int(len(train) * rl.train.epochs)
         measured = 2 + drawn // rl.train.batch_size // rl.heldout.every  # before the first step, and after the last
         count = sum(model.serves(target) for model in models)
@@ -112,18 +115,20 @@ def count_rl(rl: TransferRL, inputs: AlignInputs, models: Sequence[ModelPlan]) -
 
 
 def describe_policies(
-    steps: Path, sources: Sequence[str], targets: Sequence[str], done: Collection[str]
+    steps: Path, sources: Sequence[str], places: Sequence[str], done: Collection[str]
 ) -> list[Fields]:
-    """What the finished trainings say of themselves, on their held-out prompts: a row for each source and target.
+    """What the finished trainings say of themselves, on their held-out prompts: a row for each source and place.
 
     Args:
         steps: RUN/steps.
+        places: in the column `target`, see `TransferConfig.places`.
         done: names of the finished cells.
     """
-    both = [(source, target) for target in targets for source in sources if f"rl-{source}-{target}" in done]
+    both = [(source, place) for place in places for source in sources if f"rl-{source}-{place}" in done]
+    results = {(source, place): read_json(steps / f"rl-{source}-{place}" / RESULT) for source, place in both}
     return [
-        {"source": source, "target": target, **_summarize(read_json(steps / f"rl-{source}-{target}" / RESULT), target)}
-        for source, target in both
+        {"source": source, "target": place, **_summarize(result, language_of(place))}
+        for (source, place), result in results.items()
     ]
 
 

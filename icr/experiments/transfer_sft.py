@@ -20,6 +20,7 @@ from icr.endpoint.endpoint import Estimate
 from icr.experiments.cells import Cell, Recorded
 from icr.experiments.reward_model import describe_training
 from icr.experiments.sft import RESULT, check_sft, do_sft
+from icr.experiments.transfer_task import instruct_demonstrations, task_setting
 from icr.experiments.transfer_translate import describe_translation, plan_job, translation_cell
 from icr.work.machine import Machine
 from icr.work.steps import Step
@@ -69,10 +70,11 @@ class FineTuning:
 
         def describe() -> Step:
             step = describe_training(config, config.base)
-            return Step("sft", step.inputs, {f"sft.{key}": value for key, value in step.settings.items()})
+            settings: Fields = {f"sft.{key}": value for key, value in step.settings.items()}
+            return Step("sft", step.inputs, settings | task_setting(self.config))
 
         def work(step: Step) -> Fields:
-            return do_sft(folder, config, check_sft(config), self.machine)
+            return do_sft(folder, config, instruct_demonstrations(self.config, check_sft(config)), self.machine)
 
         needs = () if job is None else (Path(job.out).parent.name,)
         holds = f"a policy fine-tuned in {language_of(place)}"

@@ -43,9 +43,14 @@ def variant_tables(result: Fields) -> list[RenderableType]:
 
 
 def side_rows(result: Fields) -> dict[str, Sequence[Fields]]:
-    """Judge → a row for each source, target and side of demonstrations other than organic."""
-    found = {judge: of.get("demonstrations", []) for judge, of in result.get("judges", {}).items()}
-    return {judge: rows for judge, rows in found.items() if rows}
+    """Judge, and how the policy was aligned → a row for each source, target and side of demonstrations other than
+    organic."""
+    found: dict[str, Sequence[Fields]] = {}
+    for judge, of in result.get("judges", {}).items():
+        found[judge] = of.get("demonstrations", [])
+        for method, name in TRAINED.items():
+            found[f"{judge} after {name}"] = of.get(method, {}).get("demonstrations", [])
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def side_tables(result: Fields) -> list[RenderableType]:

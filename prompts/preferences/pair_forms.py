@@ -6,7 +6,7 @@ import math
 import re
 
 from icr.base.conversation import Conversation, load_conversation
-from icr.base.errors import UserError
+from icr.base.errors import UserError, some
 from prompts.messages import read_messages, strip_all
 from prompts.preferences.reading import (
     SAME,
@@ -18,12 +18,14 @@ from prompts.preferences.reading import (
     read_number,
     read_text,
 )
-from prompts.preferences.sides import NAMES, Sides, find_no_preference, read_sides
+from prompts.preferences.sides import NAMES, Sides, find_no_preference, read_sides, without_prompt
 from prompts.tables import Rows
 
 TURN = re.compile(r"\n\n(Human|Assistant): ?")
 """How HH's transcripts begin a turn."""
 TIE = "tie"
+COLUMNS = {"id", "lang", "language", "source", "group", "prompt_id", "margin", *NAMES}
+"""Of a pair of texts: none of these is its prompt under another name."""
 
 
 def read_pairs(reading: Reading, rows: Rows, read: PairReader) -> None:
@@ -36,8 +38,18 @@ def read_pairs(reading: Reading, rows: Rows, read: PairReader) -> None:
 
 
 def read_plain(row: Fields, where: str) -> Preference:
-    """TRL's explicit and implicit prompts, texts or messages; and our own, with `margin`."""
-    return Preference(read_sides(row, where), _margin(row, where))
+    """TRL's explicit and implicit prompts, texts or messages; and our own, with `margin`.
+
+    Two texts without a prompt are two responses, of which a reward model sees nothing else: what TRL calls an implicit
+    prompt is at the beginning of both.
+    """
+    texts = [row.get(name) for name in ("chosen", "rejected")]
+    if row.get("prompt") not in (None, "") or not all(isinstance(text, str) and text.strip() for text in texts):
+        return Preference(read_sides(row, where), _margin(row, where))
+    if others := [name for name, value in row.items() if name not in COLUMNS and isinstance(value, str | list)]:
+        do = "call the prompt's column `prompt`, or remove these columns: then a reward model sees the responses alone"
+        raise UserError(f"a pair without `prompt` that has {some(map(str, others))}", where=where, do=do)
+    return Preference(without_prompt(row, where), _margin(row, where))
 
 
 def _margin(row: Fields, where: str) -> float | None:
@@ -46,6 +58,8 @@ def _margin(row: Fields, where: str) -> float | None:
 
 def read_own(row: Fields, where: str) -> Preference:
     """A table of `icr rm data`: its prompts are conversations as tables hold them."""
+    if row.get("prompt") == "":
+        return Preference(without_prompt(row, where), _margin(row, where))
     prompt, chosen, rejected = (read_text(row, name, where) for name in NAMES)
     return Preference(Sides(load_conversation(prompt), chosen, rejected), _margin(row, where))
 

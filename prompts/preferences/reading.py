@@ -122,7 +122,8 @@ class Reading:
         prompt = dump_conversation(found.sides.prompt)
         chosen, rejected = found.sides.chosen, found.sides.rejected
         id = self.new_id(lang, row.get("id"), (prompt, chosen, rejected), where)
-        group = normalise_id(row.get("group", row.get("prompt_id")), where) or digest(prompt)
+        named = normalise_id(row.get("group", row.get("prompt_id")), where)
+        group = named or (digest(prompt) if prompt else digest(chosen, rejected))
         self.pairs.append(
             {
                 "id": id,

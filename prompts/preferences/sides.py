@@ -58,6 +58,14 @@ def read_sides(row: Mapping[str, object], where: str) -> Sides:
     return sides
 
 
+def without_prompt(row: Mapping[str, object], where: str) -> Sides:
+    """Two texts that answer no prompt. Raises UserError: they are the same."""
+    chosen, rejected = str(row["chosen"]), str(row["rejected"])
+    if chosen == rejected:
+        raise UserError("chosen and rejected are the same text", where=where, do="remove the line")
+    return Sides(wrap_text(""), chosen, rejected)
+
+
 def _no_pair(where: str) -> UserError:
     example = json.dumps(dict.fromkeys(NAMES, "…"), ensure_ascii=False)
     return UserError("a pair without prompt, chosen and rejected texts", where=where, do=f"write {example}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
+from eval.reward_models.asked import describe_bench_questions
+from eval.reward_models.bench_rows import read_bench
 from eval.reward_models.benching import bench_models
 from eval.reward_models.evaluate import Asking, evaluate_models
 from eval.reward_models.judged import JudgeRow
+from eval.reward_models.rated import list_ties
 from icr.base.errors import ConfigError, UserError
 from icr.base.files import read_json, read_rows
 from icr.commands.main import app
@@ -26,6 +30,7 @@ from tests.eval.test_accuracy import Rater
 from tests.helpers.inline import run_inline, silent
 from tests.helpers.judging import judged_by
 from tests.helpers.reward_models import make_folder, pair_rows, rating_rows
+from tests.helpers.stub_server import Answer, Stub, says
 from tests.rounds.test_reward_model import make_classifier
 
 pytestmark = pytest.mark.timeout(600)
@@ -174,6 +179,45 @@ def test_a_benchmark_with_all_kinds_of_rows(made: Made, tmp_path: Path, inline: 
     _, asking = asked(made, "Yes")
     found = bench_models([], str(file), "en", tmp_path / "four", silent(), "fp32", asking)
     assert found["models"]["Yes"]["en"]["overall"] == 50  # with one of the wrong answers it is a tie
+
+
+def test_a_judge_rates_every_answer_of_ties(made: Made, tmp_path: Path, inline: list[str]) -> None:
+    def row(id: str, chosen: list[int], rejected: list[int], subset: str = "Ties") -> dict[str, Any]:
+        answers = {"chosen": [f"worth {n}" for n in chosen], "rejected": [f"worth {n}" for n in rejected]}
+        return {"id": id, "prompt": f"Q{id}", "subset": subset, **answers}
+
+    items = [row("ref:7", [9], [3, 4]), row("tied:7", [9, 8], [4]), row("ref:8", [5], [6]), row("tied:8", [7, 7], [7]),
+             row("1", [5], [1], "Math")]  # fmt: skip
+    file = tmp_path / "bench.jsonl"
+    file.write_text("\n".join(map(json.dumps, items)))
+
+    def judge(request: dict[str, Any], before: int) -> Answer:
+        text = request["messages"][-1]["content"]
+        if "Grade an assistant's answer" not in text:
+            return says("[[answer1]]" if text.index("worth 5") < text.index("worth 1") else "[[answer2]]")
+        return says(f"Rating: [[{text.rpartition('worth ')[2].split()[0]}]]")
+
+    with Stub(judge) as stub:
+        settings = [f"judge.base_url={stub.url}", "judge.cache=none"]
+        _, judges = find_rows([], [], 0.1, ["openai:m"], settings)
+        lines = describe_bench_questions(Asking(judges, None), str(file), "en", tmp_path / "out")
+        assert lines[0].startswith("m: 2 calls") and lines[1].startswith("m, ratings of Ties: 9 calls")
+        found = bench_models([], str(file), "en", tmp_path / "out", silent(), "fp32", Asking(judges, None))
+        figures = found["models"]["m"]["en"]
+        ties = 0.3 * 0.5 + 0.3 * 0.5 + 0.2 * 0.5 + 0.2 * 0.5 + 0.01 * (math.tanh(4 / 1 - 1) - 1) / 2
+        assert figures["sections"] == {"Math": 100, "Ties": pytest.approx(100 * ties)} and figures["dropped"] == 0
+        assert found["judges"]["m"]["languages"] == {"en": {"asked": 5, "unscored": 0}}
+        assert found["judges"]["m"]["cost"]["calls"] == 2 and found["judges"]["m"]["ratings"]["cost"]["calls"] == 9
+        asked_before = sum(stub.asked.values())
+        again = bench_models([], str(file), "en", tmp_path / "out", silent(), "fp32", Asking(judges, None))
+        assert again["models"] == found["models"] and sum(stub.asked.values()) == asked_before
+    rows = read_bench(str(file))
+    assert list_ties(rows, 3) == [0, 1] and list_ties(rows, None) == [0, 1, 2, 3] and list_ties(rows, 1) == []
+    _, custom = asked(made, "Yes")
+    items[4] |= {"chosen": ["yes"], "rejected": ["no"]}
+    file.write_text("\n".join(map(json.dumps, items)))
+    found = bench_models([], str(file), "en", tmp_path / "custom", silent(), "fp32", custom)
+    assert found["models"]["Yes"]["en"]["sections"] == {"Math": 100} and "ratings" not in found["judges"]["Yes"]
 
 
 def test_commands_as_typed(made: Made, tmp_path: Path, inline: list[str]) -> None:

@@ -18,7 +18,8 @@ from icr.config.transfer import TransferConfig
 from icr.experiments import rl_process
 from icr.experiments.rl_heldout import read_measurements, read_samples, write_measurement
 from icr.experiments.transfer import CONFIG, list_transfer
-from icr.experiments.transfer_plan import check_experiment, plan_models
+from icr.experiments.transfer_checks import check_experiment
+from icr.experiments.transfer_plan import plan_models
 from icr.report.numbers import number
 from icr.report.transfer import write_transfer_page
 from icr.report.transfer_align import describe_work, gain_tables, rl_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from eval.reward_models.scoring import Measured
@@ -17,14 +19,16 @@ from icr.base.errors import ConfigError
 from icr.base.files import read_json, read_rows
 from icr.base.progress import Silent
 from icr.commands.main import app
+from icr.experiments.transfer import list_transfer
 from icr.experiments.transfer_matrix import compare_sides
 from icr.report.transfer import transfer_tables, write_transfer_page
 from icr.work.machine import Machine
 from prompts.preferences.demonstrations import keep_demonstrations
 from prompts.preferences.make import load_data
 from prompts.preferences.translate import run as run_job
+from tests.conftest import write_prompts
 from tests.experiments.test_transfer_align import load, made, run, states
-from tests.helpers.inline import run_inline
+from tests.helpers.inline import run_inline, silent
 from tests.helpers.pages import Page, assert_sound
 from tests.helpers.stub_server import Answer, Stub, says
 from tests.helpers.translating import language_of, text_of
@@ -50,6 +54,10 @@ def inline() -> Iterator[list[str]]:
 def marked(request: dict[str, Any], before: int) -> Answer:
     """A translator that says in which language the text is."""
     return says(f"{text_of(request)} ({language_of(request)})")
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.open(encoding="utf-8")))
 
 
 def sided(made: dict[str, Any], url: str, **sft: Any) -> dict[str, Any]:
@@ -114,6 +122,50 @@ def test_a_policy_for_every_side_of_demonstrations(made: dict[str, Any], tmp_pat
     page = Page(write_transfer_page(result, tmp_path / "run").read_text(encoding="utf-8"))
     assert_sound(page)
     assert "Organic against translated demonstrations: win rate by Longer" in page.text and transfer_tables(result)
+
+
+def test_dpo_and_rloo_of_every_side_where_the_experiment_asks(
+    made: dict[str, Any], tmp_path: Path, inline: list[str]
+) -> None:
+    trained = {"prompts": str(write_prompts(tmp_path / "trained", range(21, 31))), "sides": "all"}
+    small = {**SMALL, "batch_size": 2, "micro_batch_size": 2}
+    rl = {**trained, "sampling": {"n": 2, "max_tokens": 8}, "heldout": {"prompts": 6, "every": 2}, "train": small}
+    places = ["es", "es@translated"]
+    with Stub(marked) as stub:
+        keys = sided(made, stub.url, demonstrations=SIDES[:2])
+        keys["languages"] = {"sources": ["en"], "targets": ["es"]}
+        keys["align"] |= {"dpo": {**trained, "train": {**small, "nll_weight": 0.0}}, "rl": rl}
+        config, steps = load(tmp_path, made, **keys), tmp_path / "run/steps"
+        planned, counts = list_transfer(config, silent())
+        for place in places:
+            assert planned[f"dpo-samples-{place}"] == planned[f"rl-en-{place}"].replace("rm-en", f"sft-{place}")
+            assert {f"dpo-en-{place}", f"judge-Longer-dpo-en-{place}", f"judge-Longer-rl-en-{place}"} <= set(planned)
+        assert counts["trainings"] == counts["rl_trainings"] == 2
+        # judged and trained prompts twice each on both sides, and an answer of each of the four policies
+        assert counts["candidates"] == (8 + 10) * 2 * 2 + 4 * 8 and counts["questions"] == (2 + 4) * 8 * 2
+        result, failed = run(config)
+        assert not failed and inline.count("train") == 1 + 2 + 2 + 2
+    for place in places:
+        policy = load_file(steps / f"sft-{place}/model/model.safetensors")
+        for method in ("dpo", "rl"):
+            model = load_file(steps / f"{method}-en-{place}/model/model.safetensors")
+            assert 0 < max((model[name] - policy[name]).abs().max() for name in policy) < 0.1  # from its own side's
+    own = {row["prompt_id"]: row["response"] for row in read_rows(steps / "samples-es/es.parquet") if not row["sample"]}
+    for method in ("dpo", "rl"):
+        answers = read_rows(steps / f"{method}-answers-en-es@translated/es.parquet")
+        wins = [50 + 50 * np.sign(len(row["response"]) - len(own[row["prompt_id"]])) for row in answers]
+        cells = {cell["target"]: cell for cell in result["judges"]["Longer"][method]["cells"]}
+        assert set(cells) == set(places) and cells["es@translated"]["win_rate"] == pytest.approx(np.mean(wins))
+        [row] = result["judges"]["Longer"][method]["demonstrations"]
+        assert row["difference"] == pytest.approx(cells["es@translated"]["win_rate"] - cells["es"]["win_rate"])
+    assert [row["target"] for row in result["rl"]] == places
+    tables = {name: read_csv(tmp_path / f"run/tables/{name}.csv") for name in ("win_rates", "rl", "demonstrations")}
+    assert [row["demonstrations"] for row in tables["rl"]] == SIDES[:2]
+    assert {row["target"] for row in tables["rl"]} == {"es"} == {row["target"] for row in tables["win_rates"]}
+    assert [row["method"] for row in tables["demonstrations"]] == ["best-of-n", "dpo", "rl"]
+    page = Page(write_transfer_page(result, tmp_path / "run").read_text(encoding="utf-8"))
+    assert_sound(page)
+    assert "win rate by Longer after RLOO" in page.text and transfer_tables(result)
 
 
 def test_what_is_wrong_with_fine_tuning_is_said(made: dict[str, Any], tmp_path: Path) -> None:

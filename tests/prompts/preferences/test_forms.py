@@ -155,10 +155,31 @@ def test_seahorse_rules(tmp_path: Path) -> None:
     assert second.what == "11 cells under 10 column names" and second.where.endswith("t.tsv:3")
 
 
+def test_two_texts_without_a_prompt_are_responses_alone(tmp_path: Path) -> None:
+    """TRL's implicit prompt: of texts it stays where it is, of conversations it is what both begin with."""
+    texts = [{"lang": "en", "chosen": f"The sky is blue {n}.", "rejected": "The sky is green."} for n in range(4)]
+    found = read(tmp_path, [*texts, {**texts[0], "id": "x", "prompt": ""}])
+    assert not found.problems and [row["prompt"] for row in found.pairs] == [""] * 5
+    assert (found.pairs[1]["chosen"], found.pairs[1]["rejected"]) == ("The sky is blue 1.", "The sky is green.")
+    assert len({row["group"] for row in found.pairs}) == 4
+    said = [{"role": "user", "content": "Which colour?"}]
+    both = {name: [*said, {"role": "assistant", "content": name}] for name in ("chosen", "rejected")}
+    (row,) = read(tmp_path, [{"lang": "en", **both}]).pairs
+    assert (row["prompt"], row["chosen"], row["rejected"]) == ("Which colour?", "chosen", "rejected")
+    made = make_data([write(tmp_path, "t.jsonl", texts)], tmp_path / "out", Options(), validation=0.25)
+    assert made.notes == ["the responses have no prompts or documents: a reward model sees them alone"]
+    again = read_preferences(str(tmp_path / "out/train.parquet"), Options())
+    assert not again.problems and {row["prompt"] for row in again.pairs} == {""} and len(again.pairs) == 3
+    some = make_data([write(tmp_path, "s.jsonl", [*texts, pair(1)])], tmp_path / "some", Options(), validation=0.25)
+    assert some.notes == ["4 of 5 rows have no prompt: a reward model sees their responses alone"]
+
+
 @pytest.mark.parametrize(
     ("row", "what"),
     [
         ({"prompt": "Q?", "chosen": "A"}, "no known form"),
+        ({"chosen": "A", "rejected": "A"}, "the same text"),
+        ({"question": "Q?", "chosen": "A", "rejected": "B"}, "a pair without `prompt` that has question"),
         ({"prompt": "Q?", "chosen": "A", "rejected": ""}, "a pair without prompt, chosen and rejected texts"),
         ({"prompt": "Q?", "chosen": "A", "rejected": 3}, "a pair without prompt, chosen and rejected texts"),
         ({"prompt": "Q?", "chosen": "A", "rejected": "A"}, "the same text"),
