@@ -85,7 +85,7 @@ class Judged:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -138,7 +138,7 @@ def test_what_ends_the_command_ends_the_asking_and_no_answer_is_lost(
 ) -> None:
     """Here a process asks, which is killed in the middle."""
     judged = Judged(tmp_path)
-    judged.answer = lambda: replace(says("A"), delay=0.2)
+    judged.answer = lambda: replace(says("A"), delay=0.5)
     with judged.stub:
 
         def interrupted(context: Any) -> Any:
@@ -153,8 +153,8 @@ def test_what_ends_the_command_ends_the_asking_and_no_answer_is_lost(
         assert not psutil.Process().children(recursive=True)
         assert judged.run.round(1).record.stages["judge"].state == "failed"
         asked = len(judged.stub.sent)
-        time.sleep(0.5)
-        assert len(judged.stub.sent) == asked < 10
+        time.sleep(1)
+        assert len(judged.stub.sent) == asked < 18  # of all
         judged.answer = lambda: says("A")
         judged.iterate(tiny_config)
     assert judged.run.round(2).done("judge")
