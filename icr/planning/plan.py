@@ -14,6 +14,7 @@ from icr.engines.precision import Precision
 from icr.engines.sizes import GIB
 from icr.planning.devices import Device, count_gpus, find_device
 from icr.planning.disk import DiskPlan, plan_disk
+from icr.planning.elapsed import elapse
 from icr.planning.facts import ModelFacts, find_facts
 from icr.planning.formulas import SPREAD
 from icr.planning.lengths import Lengths, guess_lengths, lengths_of_runs, read_lengths
@@ -24,6 +25,7 @@ from icr.planning.setup import Setup
 from icr.planning.texts import Texts, count_texts
 from icr.planning.work import Job, list_jobs, response_tokens
 from icr.rounds.context import Inputs
+from icr.rounds.plan import judges_beside
 from loops.disk import RESERVE, free_disk
 
 MEASURED, FAR = 1.3, 1.7
@@ -57,6 +59,8 @@ class StageCost:
     """Whether the run folder has this stage done."""
     took: float | None = None
     """Seconds that it took there, where the run has this plan's config."""
+    beside: float = 0.0
+    """Share of its time, at its end, in which an endpoint is asked while the next round goes on."""
 
     @property
     def unknown(self) -> list[str]:
@@ -75,13 +79,28 @@ class RunCost:
     misfits: tuple[Misfit, ...]
 
     def total(self, *, left: bool = False) -> tuple[float, float, float]:
-        """(seconds, at best, at worst); `left`: of the stages that are not done."""
+        """(seconds, at best, at worst), less than the sums of all stages where a judge is asked beside the next round.
+
+        Args:
+            left: only of the stages that are not done.
+        """
         rows = [of for of in self.stages if not (left and of.done)]
-        return sum(of.seconds for of in rows), sum(of.low for of in rows), sum(of.high for of in rows)
+        times = [[of.seconds for of in rows], [of.low for of in rows], [of.high for of in rows]]
+        seconds, low, high = (_elapse(rows, of) for of in times)
+        return seconds, low, high
+
+    @property
+    def took(self) -> float:
+        """Seconds of the stages that are done, taken together like those of the plan."""
+        return _elapse(self.stages, [of.took or 0.0 for of in self.stages])
 
     @property
     def usd(self) -> float | None:
         return None if any(of.usd is None for of in self.stages) else sum(of.usd or 0.0 for of in self.stages)
+
+
+def _elapse(stages: Sequence[StageCost], seconds: Sequence[float]) -> float:
+    return elapse((of.stage, each, of.beside) for of, each in zip(stages, seconds, strict=True))
 
 
 @dataclass(frozen=True)
@@ -231,7 +250,15 @@ def _cost(known: Known, setup: Setup, lengths: Lengths, asked: Asked, number: in
         usd=None if any(of.usd is None for of in paid.values()) else sum(of.usd or 0.0 for of in paid.values()),
         done=known.run is not None and known.run.round(number).done(stage),
         took=_took(known, number, stage),
+        beside=_find_beside(known.config, jobs, number) if stage == "judge" else 0.0,
     )
+
+
+def _find_beside(config: Config, jobs: Sequence[Job], number: int) -> float:
+    """The share of a judge stage that is spent on verdicts, where they come beside the next round."""
+    every = sum(job.start + job.work for job in jobs)
+    verdicts = sum(job.start + job.work for job in jobs if job.kind == "judge")
+    return verdicts / every if every and judges_beside(config, number) else 0.0
 
 
 def estimate(setup: Setup, start: float, work: float, found: Sequence[Observation]) -> tuple[float, float, float, str]:

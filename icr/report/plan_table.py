@@ -64,7 +64,7 @@ def _cells(of: StageCost, cost: RunCost, *, gpu: bool, asked: bool, paid: bool, 
 def _sums(cost: RunCost, *, gpu: bool, asked: bool, paid: bool, done: bool) -> Iterator[str]:
     yield from map(minutes, cost.total())
     if done:
-        yield minutes(sum(of.took or 0.0 for of in cost.stages))
+        yield minutes(cost.took)
     if gpu:
         yield f"{_hours(cost.total()[0], cost):.2f}"
         yield _gib(max((of.need.on_device for of in cost.stages), default=0.0))

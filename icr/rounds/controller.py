@@ -28,10 +28,10 @@ from icr.rounds.context import Context, Inputs
 from icr.rounds.facts import find_versions, summarise
 from icr.rounds.leftovers import forget, tidy
 from icr.rounds.models import RunModels
-from icr.rounds.plan import RunPlan, step_name
+from icr.rounds.plan import RunPlan, judges_beside, step_name
 from icr.rounds.preflight import check_batch
 from icr.rounds.registry import find_stage
-from icr.rounds.stages.judge import answer, asks_endpoints, judge
+from icr.rounds.stages.judge import answer, judge
 from icr.rounds.story import explain_stage
 from icr.rounds.tracker import Tracker
 from icr.rounds.window import bound_window
@@ -220,7 +220,7 @@ class Controller:
             work.enter_context(recorded(record, save))
             context = replace(self._context(number, step), parts=record.parts, save=save)
             borrowed = self._borrow(step, at) if self._borrow else None
-            if beside and borrowed is None and stage == "judge" and self._goes_on(number):
+            if beside and borrowed is None and stage == "judge" and judges_beside(self.config, number):
                 answer(context)
                 self.console.print(f"  the judge is asked while round {number + 1} goes on", style="dim")
                 beside.start(f"round {number}", partial(self._ask, context, record, work.pop_all()))
@@ -229,10 +229,6 @@ class Controller:
         tidy(at, stage)
         self._show_done(record)
         self._tell()
-
-    def _goes_on(self, number: int) -> bool:
-        """Whether the next round does not depend on this one's verdicts, and they need no worker but one that asks."""
-        return number < self.config.rounds and self.config.stop_when == "never" and asks_endpoints(self.config, number)
 
     def _ask(self, context: Context, record: StageRecord, work: ExitStack, machine: Machine) -> None:
         """What is left of a judge stage, in a thread of its own. `work` records how it ends."""

@@ -37,6 +37,16 @@ def list_stages(rounds: int, *, aligns: bool, judges: bool, every: int) -> list[
     return found
 
 
+def judges_beside(config: Config, number: int) -> bool:
+    """Whether a round's policy is judged while the next round goes on: that one does not depend on the verdicts, and
+    endpoints, and nobody else, are asked."""
+    judge = config.judge
+    compared = number > 0 or judge.baseline != "round-0"
+    asked = "mtbench" in judge.benchmarks or (compared and set(judge.benchmarks) != {"nlp"})
+    goes_on = number < config.rounds and config.stop_when == "never"
+    return goes_on and asked and all(one.kind == "openai" for one in judge.each.values())
+
+
 @dataclass(frozen=True)
 class RunPlan:
     """The steps of one run."""

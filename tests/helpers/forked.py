@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 HEAVY = (
     "icr.commands.worker", "icr.experiments.transfer", "icr.report.transfer", "loops.reward_trainer", "loops.train",
@@ -40,6 +40,9 @@ class Job(TypedDict):
     """Seconds until any other kill, at most."""
     inline: bool
     """Workers and trainings of the killed command are in the fork itself; else they are processes of their own."""
+    asked: NotRequired[str]
+    """A file that gets a line for each question to an endpoint. If given, every kill is while it is asked about round 1
+    and round 2 goes on: first as that one samples, then after one more question each time."""
 
 
 class Start(TypedDict):
@@ -100,6 +103,9 @@ def _kill(job: Job) -> list[Start]:
 
 def _moment(job: Job, number: int, rng: random.Random, run: Path, steps: int) -> Callable[[], bool]:
     """Whether it is time for a kill."""
+    if "asked" in job:
+        file, wanted = Path(job["asked"]), _count_lines(Path(job["asked"])) + number
+        return lambda: _goes_on_beside(run) and (_count_lines(file) > wanted if number else _samples(run))
     if number % job["training"] == 0:
         return lambda: _count_steps(run) >= steps + 2
     end = time.monotonic() + rng.uniform(0.1, job["longest"])
@@ -112,8 +118,28 @@ def _wait(child: int, ready: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def _goes_on_beside(run: Path) -> bool:
+    """Whether round 2 has begun before the judge of round 1 is done."""
+    return _read_stages(run / "round-1").get("judge") == "running" and bool(_read_stages(run / "round-2"))
+
+
+def _samples(run: Path) -> bool:
+    return _read_stages(run / "round-2").get("sample") == "running"
+
+
+def _read_stages(at: Path) -> dict[str, str]:
+    """Stage → state of a round."""
+    file = at / "round.json"
+    stages: dict[str, Any] = json.loads(file.read_text())["stages"] if file.exists() else {}
+    return {name: record["state"] for name, record in stages.items()}
+
+
 def _count_steps(run: Path) -> int:
-    return sum(len(file.read_text().splitlines()) for file in run.glob("**/metrics.jsonl"))
+    return sum(map(_count_lines, run.glob("**/metrics.jsonl")))
+
+
+def _count_lines(file: Path) -> int:
+    return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 def _finished(run: Path) -> dict[str, float]:

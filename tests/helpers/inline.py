@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from icr.base.progress import EventFile
+from icr.work.beside import Ended
 from icr.work.machine import Machine
 from icr.work.resident import Resident
 from tests.helpers.judging import InlinePool, Steps
@@ -28,6 +30,22 @@ def run_inline(patch: pytest.MonkeyPatch) -> list[str]:
     patch.setattr(Machine, "pool", pool)
     patch.setattr(Machine, "train", train)
     return pool.tasks
+
+
+def ask_inline(patch: pytest.MonkeyPatch) -> None:
+    """So is the one that asks beside them, in its thread."""
+
+    class Asker(InlinePool):
+        def __init__(self, folder: Path, ended: Event) -> None:
+            super().__init__(Resident(), Steps())
+            self.ended = ended
+
+        def collect(self, timeout: float) -> list[Any]:
+            if self.ended.is_set():
+                raise Ended
+            return super().collect(timeout)
+
+    patch.setattr("icr.work.beside.Asker", Asker)
 
 
 def _events(folder: Path) -> EventFile:

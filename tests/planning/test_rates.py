@@ -112,9 +112,9 @@ def test_answers_are_as_long_as_in_earlier_runs_with_the_same_limit() -> None:
 
 
 def test_a_processor_is_measured_in_less_than_a_second_and_once() -> None:
-    began = time.monotonic()
+    began = time.process_time()  # of all threads, as the machine may have other work
     measured = find_device("cpu")
-    assert time.monotonic() - began < 5  # on a machine that has other work
+    assert time.process_time() - began < 8
     assert measured.kind == "cpu" and measured.fp32 > 1e9 and measured.bandwidth > 1e8 and measured.memory > 2**30
     assert find_device("cpu", lambda name: HERE) == HERE
     assert find_device(None, lambda name: HERE).name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,12 +18,10 @@ from icr.base.rundir import RunDir
 from icr.rounds.controller import Controller
 from icr.rounds.preflight import load_checked
 from icr.rounds.stages.sample import sample
-from icr.work.beside import Ended
-from icr.work.resident import Resident
 from tests.conftest import TEXTS, Config
+from tests.helpers.forked import Job, kill_forks
 from tests.helpers.independent import rows
-from tests.helpers.inline import run_inline
-from tests.helpers.judging import InlinePool, Steps
+from tests.helpers.inline import ask_inline, run_inline
 from tests.helpers.stub_server import Answer, Stub, fault, says
 
 
@@ -36,19 +33,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def inline_asker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So is the one that asks beside them."""
-
-    class Asker(InlinePool):
-        def __init__(self, folder: Path, ended: threading.Event) -> None:
-            super().__init__(Resident(), Steps())
-            self.ended = ended
-
-        def collect(self, timeout: float) -> list[Any]:
-            if self.ended.is_set():
-                raise Ended
-            return super().collect(timeout)
-
-    monkeypatch.setattr("icr.work.beside.Asker", Asker)
+    ask_inline(monkeypatch)
 
 
 class Judged:
@@ -85,7 +70,7 @@ class Judged:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -138,7 +123,7 @@ def test_what_ends_the_command_ends_the_asking_and_no_answer_is_lost(
 ) -> None:
     """Here a process asks, which is killed in the middle."""
     judged = Judged(tmp_path)
-    judged.answer = lambda: replace(says("A"), delay=0.2)
+    judged.answer = lambda: replace(says("A"), delay=0.5)
     with judged.stub:
 
         def interrupted(context: Any) -> Any:
@@ -153,9 +138,44 @@ def test_what_ends_the_command_ends_the_asking_and_no_answer_is_lost(
         assert not psutil.Process().children(recursive=True)
         assert judged.run.round(1).record.stages["judge"].state == "failed"
         asked = len(judged.stub.sent)
-        time.sleep(0.5)
-        assert len(judged.stub.sent) == asked < 10
+        time.sleep(1)
+        assert len(judged.stub.sent) == asked < 18  # of all
         judged.answer = lambda: says("A")
         judged.iterate(tiny_config)
     assert judged.run.round(2).done("judge")
     assert sum(count > 1 for count in judged.stub.asked.values()) <= 1  # the one under way
+
+
+@pytest.mark.timeout(600)
+def test_a_driver_that_is_killed_while_verdicts_come_pays_for_none_of_them_twice(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL, each time later; the process that asks ends with the driver. The same command goes on with both."""
+    monkeypatch.setenv("ICR_JUDGE_CACHE", "none")
+    monkeypatch.setenv("ICR_RATES", "none")
+    asked, kills = tmp_path / "asked", 3
+
+    def script(request: dict[str, Any], before: int) -> Answer:
+        with asked.open("a") as file:
+            file.write("question\n")
+        return replace(says("A" if len(request["messages"][-1]["content"]) % 2 else "B"), delay=0.3)
+
+    with Stub(script) as stub:
+        judge = {"kind": "openai", "model": "m", "base_url": stub.url, "limit": 3, "concurrency": 1}
+        config = tiny_config(tmp_path, judge=judge, train={"save_steps": 1, "processes": 1})
+        job = Job(command=["iterate", "--config", str(config)], calm=str(tmp_path / "calm"), inline=True, kills=kills,
+                  killed=str(tmp_path / "killed"), training=1, longest=0, asked=str(asked))  # fmt: skip
+        ((*ended, last),) = kill_forks(tmp_path, [job])
+        questions, paid = stub.asked, stub.answered
+    assert [start["ended"] for start in ended] == [-9] * kills and last["ended"] == 0
+    calm, killed = (RunDir(tmp_path / name) for name in ("calm", "killed"))
+    # either run asked each question once; a kill loses the one that was under way
+    assert len(questions) < paid <= 2 * len(questions) + kills
+    assert max(questions.values()) <= 2 + kills and sum(questions.values()) <= 2 * len(questions) + kills
+    for number in (1, 2):
+        a, b = calm.round(number), killed.round(number)
+        assert rows(a.pairs) == rows(b.pairs) != [] and a.summary.read_text() == b.summary.read_text()
+        assert (a.model / "model.safetensors").read_bytes() == (b.model / "model.safetensors").read_bytes()
+        for lang in TEXTS:
+            for name in (f"judge/verdicts/{lang}.parquet", f"responses/{lang}.parquet", f"rewards/{lang}.parquet"):
+                assert rows(a.path / name) == rows(b.path / name) != []

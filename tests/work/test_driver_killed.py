@@ -19,7 +19,7 @@ from tests.conftest import Config
 from tests.helpers.command import ICR
 from tests.work.conftest import ROOT
 
-GONE_SECONDS = 10.0
+GONE_SECONDS, STARTED = 10.0, 120.0
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
@@ -36,11 +36,11 @@ def start_driver(folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], list
     # tests that a shell runs in the background ignore Ctrl-C, and so would their children
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     driver = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=listening)
-    wait_for(lambda: len(list(folder.glob("child-*"))) == 4, 30)
+    wait_for(lambda: len(list(folder.glob("child-*"))) == 4, STARTED)
     if mode != "busy":
-        wait_for((folder / "idle").exists, 30)
+        wait_for((folder / "idle").exists, STARTED)
     if mode == "forked":
-        wait_for(lambda: bool(list(folder.glob("fork-*"))), 30)
+        wait_for(lambda: bool(list(folder.glob("fork-*"))), STARTED)
     below = psutil.Process(driver.pid).children(recursive=True)
     workers = [process for process in below if not (folder / f"fork-{process.pid}").exists()]
     assert len(workers) == 8  # two guards, two workers, four children
@@ -77,12 +77,12 @@ def test_nothing_outlives_a_driver_that_is_interrupted(tmp_path: Path) -> None:
     driver, below = start_driver(tmp_path, "busy")
     assert {os.getpgid(process.pid) for process in below}.isdisjoint({os.getpgid(driver.pid)})
     os.killpg(driver.pid, signal.SIGINT)
-    _, messages = driver.communicate(timeout=GONE_SECONDS)
+    _, messages = driver.communicate(timeout=STARTED)
     assert b"KeyboardInterrupt" in messages
     wait_until_gone(below)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_nothing_outlives_a_killed_run_with_vllms_engine_in_a_process_of_its_own(
     tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -96,7 +96,7 @@ def test_nothing_outlives_a_killed_run_with_vllms_engine_in_a_process_of_its_own
         stderr=subprocess.DEVNULL,
     )
     log = tmp_path / "run" / "logs" / "engine-0.log"
-    wait_for(lambda: log.exists() and " built: vllm" in log.read_text(), 200)
+    wait_for(lambda: log.exists() and " built: vllm" in log.read_text(), 500)
     below = psutil.Process(driver.pid).children(recursive=True)
     assert any("EngineCore" in " ".join([process.name(), *process.cmdline()]) for process in below)
     driver.kill()

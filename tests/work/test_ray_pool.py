@@ -40,7 +40,10 @@ from tests.work.test_driver_killed import wait_for
 if importlib.util.find_spec("ray") is None:
     pytest.skip("ray is not installed: pip install 'icr-align[ray]'", allow_module_level=True)
 
-QUICK = Limits(silence=2.0, tries=3, witnesses=2)
+QUICK = Limits(silence=6.0, tries=3, witnesses=2)
+"""Short, and still longer than a busy machine keeps a healthy worker waiting."""
+STARTED, SEEN = 300.0, 120.0
+"""Seconds in which hosts have started, and in which what was done to one has been noticed, on a busy machine."""
 OpenPool = Callable[..., RayPool]
 
 
@@ -68,13 +71,20 @@ def pool(open_ray: OpenPool) -> RayPool:
 
 
 def wait_for_hosts(pool: RayPool, count: int) -> None:
-    wait_for(lambda: len(pool.workers("engine")) == count, 60)
+    wait_for(lambda: len(pool.workers("engine")) == count, STARTED)
 
 
 def forgive(pool: RayPool) -> None:
     """As if no worker had ended yet."""
     pool._paused.clear()
     pool._in_vain.clear()
+
+
+def is_below(pid: int, above: int) -> bool:
+    try:
+        return above in [process.pid for process in psutil.Process(pid).parents()]
+    except psutil.NoSuchProcess:
+        return False
 
 
 def host_pids(pool: RayPool) -> list[int]:
@@ -89,7 +99,7 @@ def test_what_fails_at_one_host_is_done_at_another_and_logs_come_to_the_run(pool
     assert len(run.pids()) >= 2 and run.tally.retries == 3 and run.tally.restarts == 2
     assert run.shown[-1] == (48, 48, 480)
     reasons = " ".join(run.retold)
-    for reason in ("killed by SIGKILL", "ValueError: this row cannot be read", "no sign of life for 2 s"):
+    for reason in ("killed by SIGKILL", "ValueError: this row cannot be read", "no sign of life for "):
         assert reason in reasons
     logs = {path.name: path.read_text() for path in (pool._folder / "logs").glob("*.log")}
     assert set(logs) == {"engine-0.log", "engine-1.log"}
@@ -122,12 +132,12 @@ def test_a_row_that_kills_every_worker_is_named_after_all_others_are_done(
 def test_a_place_whose_workers_end_in_vain_stays_empty_for_a_while(
     pool: RayPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("icr.work.ray_pool.PAUSE_SECONDS", 30.0)
+    monkeypatch.setattr("icr.work.ray_pool.PAUSE_SECONDS", 600.0)
     forgive(pool)
     for _ in range(2):
         first = pool.workers("engine")[0]
         pool.submit(first, 0, Sleep(folder=str(tmp_path)), make_shards(1, deeds={0: "kill"})[0].table)
-        wait_for(lambda first=first: any(isinstance(e, Died) and e.worker == first for e in pool.collect(0.1)), 10)
+        wait_for(lambda first=first: any(isinstance(e, Died) and e.worker == first for e in pool.collect(0.1)), SEEN)
     assert [worker.index for worker in pool.workers("engine")] == [1]
     forgive(pool)
 
@@ -136,18 +146,26 @@ def test_a_place_whose_workers_end_in_vain_stays_empty_for_a_while(
 def test_a_host_that_is_killed_or_stands_still_is_replaced(
     sent: signal.Signals, pool: RayPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("icr.work.ray_hosts.SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr("icr.work.ray_hosts.SILENCE_SECONDS", 8.0)
     wait_for_hosts(pool, 2)
     victim, shards = host_pids(pool)[0], make_shards(6, rows=4)
-    below = psutil.Process(victim).children(recursive=True)
-    threading.Timer(0.3, os.kill, (victim, sent)).start()
-    began = time.monotonic()
-    run = Run().run(pool, Sleep(folder=str(tmp_path), seconds=0.2), shards)
+    below, struck = list[psutil.Process](), list[float]()
+
+    def strike() -> None:
+        """Once it has a shard."""
+        wait_for(lambda: any(is_below(int(mark.name.split("-")[2]), victim) for mark in tmp_path.glob("began-*")), SEEN)
+        below.extend(psutil.Process(victim).children(recursive=True))
+        struck.append(time.monotonic())
+        os.kill(victim, sent)
+
+    threading.Thread(target=strike, daemon=True).start()
+    run = Run().run(pool, Sleep(folder=str(tmp_path), seconds=0.2, counted=True), shards)
     run.check(shards)
-    assert time.monotonic() - began < 10 and run.tally.retries == 1
-    assert ("has not answered for 3 s" if sent == signal.SIGSTOP else "its host ended") in run.retold[0]
+    # a worker without a sign of life would be given up after two minutes
+    assert time.monotonic() - struck[0] < 60 and run.tally.retries == 1
+    assert ("has not answered for " if sent == signal.SIGSTOP else "its host ended") in run.retold[0]
     wait_for_hosts(pool, 2)  # Ray has started it again
-    assert victim not in host_pids(pool) and not is_alive(victim) and not any(p.is_running() for p in below)
+    assert victim not in host_pids(pool) and not is_alive(victim) and below and not psutil.wait_procs(below, SEEN)[1]
 
 
 def test_a_second_command_and_other_packages_are_refused(
@@ -175,7 +193,7 @@ def ask_for_devices(pool: RayPool, model: str = "") -> list[tuple[str, str]]:
         seen.extend(e.table.to_pylist()[0] for e in pool.collect(0.1) if isinstance(e, Done))
         return len(seen) == 2
 
-    wait_for(answered, 60)
+    wait_for(answered, SEEN)
     return sorted((row["devices"], row["model"]) for row in seen)
 
 
@@ -190,7 +208,7 @@ def test_an_engine_of_several_gpus_has_them_reserved_on_one_node_and_models_are_
 
     before = len(groups("REMOVED"))
     with nodes.another(num_cpus=2, num_gpus=4):
-        wait_for(lambda: connect(Cluster(address="auto")).most == 4, 30)
+        wait_for(lambda: connect(Cluster(address="auto")).most == 4, SEEN)
         env = {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"}
         here = LocalPool(tmp_path, {"single": Lane(1)})
         lanes = {"engine": Lane(1, 2), "scorer": Lane(2, 1)}
@@ -209,13 +227,13 @@ def test_an_engine_of_several_gpus_has_them_reserved_on_one_node_and_models_are_
             assert (Path(model) / "model.safetensors").read_bytes() == (tiny_pair[0] / "model.safetensors").read_bytes()
             assert len(pool.workers("scorer")) == 4
             os.kill(host_pids(pool)[0], signal.SIGKILL)
-            wait_for(lambda: len(pool.workers("engine")) < 2, 20)
+            wait_for(lambda: len(pool.workers("engine")) < 2, SEEN)
             wait_for_hosts(pool, 2)
             assert [devices for devices, _ in ask_for_devices(pool)] == ["0,1", "2,3"]
         finally:
             pool.stop()
         assert len(groups("REMOVED")) == before + 2 and not groups("CREATED")
-    wait_for(lambda: connect(Cluster(address="auto")).most == 0, 30)
+    wait_for(lambda: connect(Cluster(address="auto")).most == 0, SEEN)
 
 
 @contextmanager

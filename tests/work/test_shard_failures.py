@@ -17,7 +17,8 @@ from tests.helpers.dummy_worker import Sleep, make_shards
 from tests.helpers.watching import Run, is_alive
 from tests.work.conftest import OpenPool
 
-QUICK = Limits(silence=2.0)
+QUICK, SOON = Limits(silence=4.0), Limits(floor=3.0)
+"""Short, and still longer than a busy machine keeps a healthy worker waiting."""
 
 
 @pytest.fixture
@@ -42,22 +43,22 @@ def test_a_stopped_worker_is_killed_after_its_silence(open_pool: OpenPool, task:
     run = Run().run(open_pool(2), task, shards, QUICK)
     run.check(shards)
     (note,) = run.retold
-    assert note.startswith("shard 00002 is tried again, because a worker failed: no sign of life for 2 s")
+    assert note.startswith("shard 00002 is tried again, because a worker failed: no sign of life for ")
     assert run.tally.restarts == 1
 
 
 def test_a_shard_that_takes_far_longer_than_the_others_is_given_to_another(open_pool: OpenPool, task: Sleep) -> None:
     shards = make_shards(8, deeds={5: "hang-once"})
-    run = Run().run(open_pool(2), task, shards, Limits(floor=1.0))
+    run = Run().run(open_pool(2), task, shards, SOON)
     run.check(shards)
     (note,) = run.retold
-    assert note.startswith("shard 00005 is tried again, because a worker failed: shard 00005 ran for 1 s")
+    assert note.startswith("shard 00005 is tried again, because a worker failed: shard 00005 ran for ")
 
 
 def test_a_shard_that_hangs_is_alone_to_blame(open_pool: OpenPool, task: Sleep) -> None:
     """With two in flight the other one is lost with the worker, but not counted against."""
     shards = make_shards(12, deeds={5: "hang-once"})
-    run = Run().run(open_pool(1, depth=2), task, shards, Limits(floor=1.0))
+    run = Run().run(open_pool(1, depth=2), task, shards, SOON)
     run.check(shards)
     assert run.tally.retries == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
@@ -18,8 +19,10 @@ from icr.work.shard_queue import run_shards
 from tests.helpers.dummy_worker import Echo, Sleep, make_shards
 from tests.helpers.watching import Run, is_alive
 from tests.work.conftest import OpenPool
+from tests.work.test_driver_killed import wait_for
 
 Timed = Callable[[LocalPool, Sleep, list[Shard]], float]
+TRIES = 4
 
 
 @pytest.fixture
@@ -36,16 +39,22 @@ def timed(tmp_path: Path) -> Timed:
 
 
 def test_two_workers_are_nearly_twice_as_fast_as_one(open_pool: OpenPool, timed: Timed, tmp_path: Path) -> None:
-    task, shards = Sleep(folder=str(tmp_path), seconds=0.1), make_shards(30)
-    one = timed(open_pool(1), task, shards)
-    two = timed(open_pool(2), task, shards)
+    """Other work of the machine can only slow them down, so the best of a few tries counts."""
+    task, shards, alone, both = Sleep(folder=str(tmp_path), seconds=0.1), make_shards(30), open_pool(1), open_pool(2)
+    one, two = timed(alone, task, shards), timed(both, task, shards)
+    for _ in range(TRIES):
+        if one / two >= 1.8:
+            return
+        one, two = min(one, timed(alone, task, shards)), min(two, timed(both, task, shards))
     assert one / two >= 1.8
 
 
-def test_a_slow_worker_gets_no_more_than_it_can_do(open_pool: OpenPool, timed: Timed, tmp_path: Path) -> None:
-    task, shards = Sleep(folder=str(tmp_path), seconds=0.1, slow=3), make_shards(48)
-    ideal = len(shards) * 0.1 / (1 + 1 / 3)
-    assert timed(open_pool(2), task, shards) <= 1.15 * ideal
+def test_a_slow_worker_gets_no_more_than_it_can_do(open_pool: OpenPool, tmp_path: Path) -> None:
+    """A quarter, where all that takes time is the work; half of them would be dealt out beforehand."""
+    run, shards = Run(), make_shards(48)
+    run.run(open_pool(2), Sleep(folder=str(tmp_path), seconds=0.1, slow=3), shards).check(shards)
+    least, most = sorted(Counter(table["pid"][0].as_py() for table in run.results.values()).values())
+    assert 0 < least < 0.7 * most
 
 
 def test_heaviest_shards_go_first_and_equal_ones_as_given(open_pool: OpenPool, tmp_path: Path) -> None:
@@ -62,20 +71,24 @@ def test_workers_start_and_import_before_there_is_work(open_pool: OpenPool, tmp_
     module.write_text(f"open({str(mark)!r}, 'a').write('once ')")
     pool, shards = open_pool(), make_shards(2)
     pool.warm("engine", ["not_there", module.stem])
-    while not mark.exists() or not mark.read_text():
-        time.sleep(0.02)
+    wait_for(lambda: mark.exists() and bool(mark.read_text()), 120)
     Run().run(pool, Sleep(folder=str(tmp_path)), shards).check(shards)
     assert mark.read_text() == "once "
 
 
-def test_a_worker_that_still_imports_does_not_hold_up_the_end(open_pool: OpenPool, tmp_path: Path) -> None:
-    (tmp_path / "endless.py").write_text("import time; time.sleep(600)")
+def test_a_worker_that_still_imports_does_not_hold_up_the_end(
+    open_pool: OpenPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for as one is that may end by itself."""
+    monkeypatch.setattr("icr.work.local_pool.LEAVE_SECONDS", 120.0)
+    mark = tmp_path / "imports"
+    (tmp_path / "endless.py").write_text(f"import time; open({str(mark)!r}, 'a').close(); time.sleep(600)")
     pool = open_pool()
     pool.warm("engine", ["endless"])
-    time.sleep(2)  # it imports by now
+    wait_for(mark.exists, 120)
     started = time.perf_counter()
     pool.stop()
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 60
 
 
 def test_progress_never_goes_back_and_ends_at_the_total(open_pool: OpenPool, tmp_path: Path) -> None:
@@ -105,7 +118,7 @@ def test_workers_stay_from_one_call_to_the_next_and_no_more_start_than_have_work
 
 
 def test_two_in_flight_overlap_in_one_worker(open_pool: OpenPool, tmp_path: Path) -> None:
-    pool, task = open_pool(1, depth=2), Sleep(folder=str(tmp_path), seconds=0.4)
+    pool, task = open_pool(1, depth=2), Sleep(folder=str(tmp_path), seconds=1.0)
     run = Run().run(pool, task, make_shards(2))
     spans = sorted((t["started"][0].as_py(), t["ended"][0].as_py()) for t in run.results.values())
     assert len(run.pids()) == 1

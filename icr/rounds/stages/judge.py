@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from eval.benchmarks import ANSWERS, BENCHMARKS, Evaluation
-from icr.config.schema import Config
 from icr.rounds.context import Context
 from icr.work.runner import Counts
 
@@ -40,14 +39,6 @@ def answer(context: Context) -> None:
         elif benchmark == "nlp":
             context.parts[benchmark] = BENCHMARKS[benchmark](evaluation)
             context.save()
-
-
-def asks_endpoints(config: Config, number: int) -> bool:
-    """Whether endpoints, and nobody else, are asked about this round's policy."""
-    judge = config.judge
-    compared = number > 0 or judge.baseline != "round-0"
-    asked = "mtbench" in judge.benchmarks or (compared and set(judge.benchmarks) != {"nlp"})
-    return asked and all(one.kind == "openai" for one in judge.each.values())
 
 
 def _describe(context: Context) -> Evaluation:
