@@ -1,4 +1,4 @@
-"""`judge.batch`: submit, wait, collect; nothing is paid twice, whatever happens between."""
+"""`judge.batch`: submit, wait, collect; no answer is paid for twice, whatever happens between."""
 
 from __future__ import annotations
 

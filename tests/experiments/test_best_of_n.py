@@ -298,7 +298,7 @@ def test_expected_win_rates_by_a_judge_of_all_candidates(
     found = best_of_n(settings(tiny_pair[0], prompts), [str(judge)], N, out, silent(), given)
     row = found["rewards"]["rm-a"]["win_rates"]["Longer"]
     assert row["baseline"] == "rm-a"
-    with pytest.raises(UserError, match="only judges use this"):
+    with pytest.raises(UserError, match="this option is for judges, and no judge is named"):
         find_judges([], ["judge.budget=1"], None)
     with pytest.raises(ConfigError, match="two judges are called Longer"):
         find_judges([f"{out.parent / 'judges.py'}:Longer"] * 2, [], None)

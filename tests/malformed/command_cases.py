@@ -93,7 +93,7 @@ def rewards() -> Iterator[Case]:
     yield said("reward accuracy: no data", "rm|eval|MODEL|--data|DIR|--out|DIR/o", "not a folder of preference data")
     yield said("reward accuracy: a split", "rm|eval|MODEL|--data|DIR|--out|DIR/o|--split|test", "unknown split test")
     yield said("reward benchmark: no rows", "rm|bench|--on|DIR/none.jsonl|--out|DIR/o", "none.jsonl not found", "--on")
-    yield said("a look: at nothing", "rm|look|--out|DIR/o", "there is nothing to look at", "--data")
+    yield said("a look: at nothing", "rm|look|--out|DIR/o", "nothing to measure", "--data")
     yield said(
         "a look: no languages", "rm|look|x|--parallel|HELDOUT|--out|DIR/o", "need their languages", "--languages"
     )
@@ -179,7 +179,7 @@ def cases() -> Iterator[Case]:
     yield evaluated("is a folder that is not there", "--judge=local:./none", "none not found")
     yield evaluated("is not there", "--baseline=DIR/none", "none")
     yield evaluated("is a file", "--out=DIR/mine/en.json", "en.json", "is a file")
-    yield evaluated("is below a file", "--out=DIR/mine/en.json/x", "en.json", "a file is in the place of a folder")
+    yield evaluated("is below a file", "--out=DIR/mine/en.json/x", "en.json", "this is a file, but a folder is needed")
     yield evaluated("is none", "--limit=0", "--limit")
     yield evaluated("an unknown key", "--set=judge.oders=both", "unknown key `judge.oders`", "judge.orders")
     yield evaluated("languages by another way", "--set=languages=[../x]", "'../x'")

@@ -181,7 +181,7 @@ def test_everything_wrong_is_said_at_once(model: Path, parallel: Path, tmp_path:
         "rates and features go together",
     ):  # fmt: skip
         assert what in text, text
-    with pytest.raises(ConfigError, match="there is nothing to look at"):
+    with pytest.raises(ConfigError, match="nothing to measure"):
         check_look(look([model]))
     with pytest.raises(ConfigError, match="distances to a base need parallel texts"):
         check_look(look([model], base=str(model), data=None))

@@ -107,7 +107,7 @@ def test_oasst_rules(tmp_path: Path) -> None:
         ([{"message_id": "a2"}], "message_id a2 appears twice"),
         ([{"role": "bot"}], "message a0 has the role 'bot'"),
         ([{"text": ""}], "`text` is empty"),
-        ([{"parent_id": "a1"}], "answers a message of the assistant's"),
+        ([{"parent_id": "a1"}], "answers a message of the assistant, not of the user"),
         ([{"parent_id": None}], "answers nothing"),
     ],
 )
