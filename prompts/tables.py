@@ -241,7 +241,7 @@ def _bytes(file: Path) -> bytes:
         content = file.read_bytes()
         return gzip.decompress(content) if file.name.lower().endswith(GZIP) else content
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"the gzip file is damaged: {error}", where=str(file), do="write the file again") from error
+        raise UserError(f"not a complete gzip file: {error}", where=str(file), do="write the file again") from error
     except OSError as error:
         do = "check the file and its permissions"
         raise UserError(f"the file cannot be read: {error.strerror}", where=str(file), do=do) from error

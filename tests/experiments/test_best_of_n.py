@@ -237,7 +237,7 @@ def test_everything_wrong_is_said_at_once(tiny_pair: Pair, prompts: Path, judge:
         best_of_n(config, rewards, 6, tmp_path / "out", silent())
     text = str(raised.value)
     for what in (
-        "the best of 6 cannot be taken of 5 candidates", "write 1 to 5", "no prompts in de",
+        "k is 6, but each prompt has 5 candidates", "write 1 to 5", "no prompts in de",
         "nowhere/at/all", "two rewards are called rm-a", "a log-ratio needs two models", "every reward is 0",
         "none.gguf",
     ):  # fmt: skip

@@ -67,7 +67,7 @@ def cases() -> Iterator[Case]:
         "more than 50 levels",
         "config.yaml:57",
     )
-    yield added("far too long", "# " + "x" * 100_000 + "\n", "too many for a file of settings")
+    yield added("far too long", "# " + "x" * 100_000 + "\n", "too many for a settings file")
     yield added("a python object", "objective: !!python/name:os.system x\n", "python/name:os.system", ":8")
     yield added("a set", "x: !!set {a, b}\n", "tag:yaml.org,2002:set", ":8")
     yield added("binary", "objective: !!binary aGVsbG8=\n", "tag:yaml.org,2002:binary", ":8")

@@ -177,7 +177,7 @@ def test_everything_wrong_is_said_at_once(model: Path, parallel: Path, tmp_path:
         check_look(look([model, model], data=tmp_path, parallel=str(parallel), base="./nowhere", rates="r.csv"))
     text = str(caught.value)
     for what in (
-        "two models are called rm", "not a folder of preference data", "need their languages", "./nowhere",
+        "two models are called rm", "not a folder of preference data", "needs the languages", "./nowhere",
         "rates and features go together",
     ):  # fmt: skip
         assert what in text, text
