@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icr.base.errors import UserError
+from icr.base.errors import IcrError, UserError
 from icr.commands.options import (
     JsonOption,
     OfRunOption,
@@ -116,7 +116,7 @@ def _controller(
     """
     from icr.base.rundir import RunDir
     from icr.planning.start import Start
-    from icr.report.live import LivePage
+    from icr.report.live import Heartbeat, LivePage
     from icr.rounds.controller import Controller
     from icr.rounds.leftovers import undone_if_refused
     from icr.rounds.mirror import Mirror
@@ -146,11 +146,17 @@ def _controller(
         except BaseException:
             controller.close()
             raise
+    heart = Heartbeat(run_dir)
     try:
         yield controller
         if copy:
             copy.update()  # of what was written after the last stage
+    except IcrError:
+        if run_dir.report.exists():
+            page.write()  # the page says which stage has failed
+        raise
     finally:
+        heart.stop()
         controller.close()
 
 

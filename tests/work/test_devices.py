@@ -71,7 +71,7 @@ def test_no_driver_no_cards(error: Exception) -> None:
 def test_more_gpus_than_there_are() -> None:
     check_count(2, 2)
     check_count(8, 0)  # a machine without any: engines run on the processor
-    with pytest.raises(UserError, match="an engine is to have 4 GPUs, but there are 2 to use") as error:
+    with pytest.raises(UserError, match="an engine needs 4 GPUs, but only 2 are visible") as error:
         check_count(4, 2)
     assert error.value.where == "sampling.tensor_parallel: 4" and "set it to 2 or less" in error.value.do
 
