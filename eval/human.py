@@ -134,7 +134,7 @@ def read_votes(files: Sequence[Path], key: Fields) -> dict[str, dict[str, float]
                 value = VOTES[vote]
                 votes[rater][pair] = value if key["pairs"][pair]["model"] == "A" else 1 - value
     if not any(votes.values()) and not found.problems:
-        found.add("there is no vote", where=", ".join(map(str, files)), do=f"in the column vote, {FORM}")
+        found.add("no file has a vote", where=", ".join(map(str, files)), do=f"in the column vote, {FORM}")
     found.raise_any()
     return {rater: of for rater, of in votes.items() if of}
 

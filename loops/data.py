@@ -55,7 +55,9 @@ def write_training_data(
         UserError: there are no rows.
     """
     if not rows:
-        raise UserError("no pairs to train on", where=str(path), do="the counts of the stage pair say why")
+        raise UserError(
+            "no pairs to train on", where=str(path), do="look at the counts of the stage pair in the round's round.json"
+        )
     types = {**PROMPT_COLUMNS, HELD: pa.bool_(), ANSWERED: pa.bool_(), **columns}
     schema = pa.schema([(name, types[name]) for name in rows[0]])
     write_rows(path, list(rows), schema.with_metadata({NUMERICS: numerics}) if numerics else schema)

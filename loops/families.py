@@ -81,7 +81,7 @@ class Family(ABC, Generic[O_co]):
         """Give the weights that the base lacks their first values; as transformers draws them, without this.
 
         Args:
-            model: loaded, before any adapter; with ZeRO-3 its weights are shared out.
+            model: loaded, before any adapter; with ZeRO-3 its weights are split over the GPUs.
             missing: names of its weights that were not in the checkpoint.
         """
 

@@ -78,7 +78,7 @@ def check_lora(model: PreTrainedModel, train: Train, family: Family[Objective]) 
     except ValueError as error:
         first = str(error).strip().splitlines()[0]
         do = f"name linear layers, such as q_proj and v_proj, or write {ALL}"
-        raise UserError(f"LoRA cannot be put on these modules: {first}", where=KEY, do=do) from error
+        raise UserError(f"LoRA cannot be applied to these modules: {first}", where=KEY, do=do) from error
     refuse_head(adapted)
 
 
@@ -100,7 +100,7 @@ def _check_names(model: PreTrainedModel, targets: str | list[str]) -> None:
         raise UserError(
             f"{type(model).__name__} has no module named {', '.join(unknown)}",
             where=KEY,
-            do=f"{f'did you mean {near[0]}? ' if near else ''}LoRA can be put on {_endings(model)}",
+            do=f"{f'did you mean {near[0]}? ' if near else ''}LoRA can be applied to {_endings(model)}",
         )
 
 

@@ -83,7 +83,7 @@ def train_policy(spec: RLSpec, events: EventFile, measure: Measure) -> dict[str,
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if best.score is None:
         raise UserError(
-            f"the KL to the SFT model was above {spec.max_kl:g} nats a sequence at the first measurement",
+            f"the KL to the SFT model was above {spec.max_kl:g} nats per sequence at the first measurement",
             where="max_kl, heldout.every, train.learning_rate",
             do="lower the learning rate or heldout.every, or raise max_kl or reward.beta",
         )

@@ -194,7 +194,7 @@ def refuse_head(adapted: PeftModel) -> None:
 
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
-            "LoRA cannot be put on the output head: it would not be trained",
+            "LoRA cannot be applied to the output head: it would not be trained",
             where="train.lora.target_modules",
             do="remove the output head (lm_head) from it",
         )

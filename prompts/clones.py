@@ -42,7 +42,7 @@ class Clone:
         where = f"{path} in {self.folder}"
         done = _git(self.folder, "cat-file", "blob", f"{self.repository.commit}:{path}")
         if done.returncode:
-            do = "use a whole clone, or leave out --clone to fetch the file"
+            do = "use a full clone, or leave out --clone to fetch the file"
             raise UserError(f"the clone does not have the file {path}: {_reason(done)}", where=where, do=do)
         try:
             return done.stdout.decode("utf-8")
@@ -63,9 +63,9 @@ def find_clone(repository: Repository, folders: Sequence[Path]) -> Clone:
             return Clone(repository, folder)
     where = ", ".join(map(str, folders))
     raise UserError(
-        f"no clone of {repository.name} with the commit {repository.commit}",
+        f"no clone of {repository.name} here has the commit {repository.commit}",
         where=f"--clone: {where}",
-        do=f"add --clone with one, or run in an older one: git fetch --depth 1 {repository.url} {repository.commit}",
+        do=f"fetch it into your clone: git fetch --depth 1 {repository.url} {repository.commit}",
     )
 
 

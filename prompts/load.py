@@ -122,7 +122,7 @@ def _compare_with_english(rows: Mapping[str, _Row], english: Mapping[str, _Row])
         if row.id not in english:
             do = "add the English prompt with this id, or remove the line"
             if near := bare.get(row.id.lstrip("0")):
-                do = f"English has the id {near}: write it in the same way in both"
+                do = f"English has the id {near}: write it the same way in both"
             yield UserError(f"id {row.id} has no English partner", where=row.where, do=do)
         elif (here := name_roles(row.messages)) != (there := name_roles(english[row.id].messages)):
             what = f"id {row.id} has the messages {here}, and its English partner {there}"

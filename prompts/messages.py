@@ -74,7 +74,7 @@ def read_messages(values: Sequence[object], where: str) -> Conversation:
         role, text = fields.get("role", fields.get("from")), fields.get("content", fields.get("value"))
         if not isinstance(text, str):
             do = 'write {"role": "user", "content": "…"}'
-            raise UserError(f"message {number} is without text", where=where, do=do)
+            raise UserError(f"message {number} has no text", where=where, do=do)
         if not isinstance(role, str) or role not in ROLES:
             do = "give it the role system, user or assistant"
             raise UserError(f"message {number} has the role {role!r}", where=where, do=do)

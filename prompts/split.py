@@ -50,12 +50,12 @@ def split_prompts(folder: Path, count: int, out: Path, seed: int) -> Split:
         raise UserError("the folder has no en.jsonl", where=str(folder), do="add it: prompts are joined by it")
     if used := [part for part in (TRAIN, HELDOUT) if (out / part).exists()]:
         do = "choose another folder with --out: nothing is overwritten"
-        raise UserError(f"already there: {' and '.join(used)}", where=f"--out: {out}", do=do)
+        raise UserError(f"already exists: {' and '.join(used)}", where=f"--out: {out}", do=do)
     languages, skipped = find_languages(folder)
     prompts = load_prompts(str(folder), languages, key="FOLDER")
     free, repeated = _candidates(prompts, len(languages))
     if not 0 < count <= len(free) or count == sum(p.lang == "en" for p in prompts):
-        what = f"{count} prompts cannot be held out of {len(free)} that are there in all of {', '.join(languages)}"
+        what = f"{count} prompts cannot be held out: only {len(free)} are in all of {', '.join(languages)}"
         raise UserError(what, where="--held-out", do="hold out fewer, so that some are left to train on")
     kept_out = set(sorted(free, key=lambda id: _draw(id, seed))[:count])
     parts = {

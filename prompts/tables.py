@@ -143,7 +143,7 @@ def _parse(text: str, where: str, do: str, *, numbered: bool = False) -> object:
         at = f"{where}:{error.lineno}" if numbered else where
         raise UserError(f"not JSON: {error.msg}", where=at, do=do) from error
     except RecursionError as error:
-        raise UserError("not readable JSON: too many brackets in one another", where=where, do=do) from error
+        raise UserError("not readable JSON: nested too deeply", where=where, do=do) from error
     except ValueError as error:  # a number of thousands of digits
         raise UserError(f"not readable JSON: {error}", where=where, do=do) from error
     return value
@@ -241,7 +241,7 @@ def _bytes(file: Path) -> bytes:
         content = file.read_bytes()
         return gzip.decompress(content) if file.name.lower().endswith(GZIP) else content
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"not a whole gzip file: {error}", where=str(file), do="write the file again") from error
+        raise UserError(f"not a complete gzip file: {error}", where=str(file), do="write the file again") from error
     except OSError as error:
         do = "check the file and its permissions"
         raise UserError(f"the file cannot be read: {error.strerror}", where=str(file), do=do) from error

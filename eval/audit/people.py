@@ -66,7 +66,7 @@ def _at(index: str | None, items: Sequence[Judged], where: str) -> str:
         raise UserError("the row has neither id nor index", where=where, do=FORM)
     if not index.isdecimal() or int(index) >= len(items):
         raise UserError(
-            f"index {index} is not a prompt's", where=where, do=f"write a number from 0 to {len(items) - 1}"
+            f"no prompt has the index {index}", where=where, do=f"write a number from 0 to {len(items) - 1}"
         )
     return items[int(index)].id
 

@@ -53,8 +53,8 @@ def ask_again(evaluated: Evaluated, repeats: int, sample: int, overrides: Sequen
     """
     judge, date = _read_judge(evaluated.folder, overrides)
     if name_judge(judge) != evaluated.summary["judge"]:
-        what = f"the verdicts are by {evaluated.summary['judge']}, and the judge is now {name_judge(judge)}"
-        raise UserError(what, where="judge.model", do="ask the same judge again")
+        what = f"these verdicts are by {evaluated.summary['judge']}, but --set names the judge {name_judge(judge)}"
+        raise UserError(what, where="judge.model", do="name the same judge, or leave its name out")
     judge = judge.model_copy(update={"cache": "none"})
     check_judge(judge)
     models = locate_judges(judge)

@@ -78,7 +78,7 @@ def read_evaluation(folder: Path, most: int | None = None) -> Evaluated:
     if not summary or not (folder / "answers").is_dir():
         raise UserError("no finished evaluation found", where=str(folder), do=DO)
     if unjudged(summary):
-        raise UserError("these are the baseline's answers, which nobody judged", where=str(folder), do=DO)
+        raise UserError("these are the baseline's own answers, which are not judged", where=str(folder), do=DO)
     answers = read_answers(folder / "answers")
     return Evaluated(folder, summary, {lang: _read_language(folder, lang, of[:most]) for lang, of in answers.items()})
 
@@ -88,7 +88,7 @@ def _read_language(folder: Path, lang: str, answers: Sequence[Answer]) -> list[J
     verdicts: dict[str, list[VerdictRow]] = {}
     path = verdicts_folder(folder, "xalpaca") / f"{lang}.parquet"
     if not path.is_file():
-        raise UserError("the verdicts are not there", where=str(path), do=DO)
+        raise UserError("the verdicts are missing", where=str(path), do=DO)
     for row in read_rows(path):
         verdicts.setdefault(row["prompt_id"], []).append(row)
     if missing := [a.id for a in answers if a.id not in baseline]:

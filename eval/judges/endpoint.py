@@ -87,7 +87,7 @@ class EndpointJudge:
         reasons = ", ".join(f"{reason} {count}" for reason, count in self._unread.most_common())
         more_room = "set judge.verdict_tokens to 4096 or more, or have it reason less: judge.reasoning_effort, or "
         raise UserError(
-            f"{self._unread.total()} answers of the judge {self.endpoint.model} and not one verdict ({reasons})",
+            f"{self._unread.total()} answers of the judge {self.endpoint.model} have no verdict ({reasons})",
             where=f"the last answer: {' '.join(verdict.raw.split())[-200:] or 'empty'}",
             do=f"{more_room}judge.extra_body with the server's switch"
             if THOUGHT_ONLY in self._unread

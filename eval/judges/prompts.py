@@ -149,18 +149,18 @@ def _check_one(config: JudgeConfig) -> None:
     where = f"judge.template: {config.template}"
     if config.own:
         do = "remove it: a class has its own rule"
-        raise UserError("a custom judge is asked without a prompt", where=where, do=do)
+        raise UserError("a custom judge does not use a prompt", where=where, do=do)
     own = read_template(config.template)
     if (
         config.kind == "openai"
         and config.system
         and any(wording.system for of in own.values() for wording in of.wordings.values())
     ):
-        raise UserError("the prompt has a system message of its own, and judge.system is another", where=where,
+        raise UserError("the prompt already has a system message, and judge.system sets another", where=where,
                         do="remove judge.system")  # fmt: skip
     asked = [benchmark for benchmark in config.benchmarks if benchmark != "nlp"]
     if split_name(config.template)[1] and asked and not own.keys() & set(asked):
-        raise UserError(f"this prompt is for {', '.join(own)}, and what is measured is {', '.join(asked)}", where=where,
+        raise UserError(f"this prompt is for {', '.join(own)}, but the benchmark is {', '.join(asked)}", where=where,
                         do="name another prompt of the file, or remove judge.template")  # fmt: skip
     if config.kind != "local":
         return

@@ -103,7 +103,7 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
         grades = next((f"; {other} grades MT-Bench" for other in choice if rows[other][1]["type"] == "single"), "")
         raise _why_not(name, row["prompt_template"], where, f"choose one of {', '.join(choice)}{grades}")
     if name not in choice or row["output_format"] != FORMATS.get(row["type"]):
-        what = f"icr does not ask with {name} alone (type {row['type']}, answered as {row['output_format']})"
+        what = f"icr cannot use {name} as the judge's prompt (type  {row['type']}, answered as {row['output_format']})"
         raise UserError(what, where=where, do=f"choose one of {', '.join(choice)}")
     source = f"{path.name}#{name}"
     if row["type"] == "pairwise":
@@ -111,8 +111,8 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
     relatives = dict(zip(TURNS, _relatives(name), strict=True))
     missing = [other for other in relatives.values() if other not in rows]
     if missing:
-        what = f"{name} grades MT-Bench with {some(missing)}, too, and the file does not have that"
-        raise UserError(what, where=str(path), do="give the whole of FastChat's judge_prompts.jsonl")
+        what = f"{name} grades MT-Bench together with {some(missing)}, which the file does not have"
+        raise UserError(what, where=str(path), do="use FastChat's complete judge_prompts.jsonl")
     graded = {
         turn: _of_row(other, *rows[other], TURN_FIELDS, TURNS[turn][0], GRADES) for turn, other in relatives.items()
     }
@@ -122,7 +122,7 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
 def _why_not(name: str, template: str, where: str, do: str) -> UserError:
     """Why a comparison for MT-Bench is not asked with."""
     if "{question_2}" in template:
-        what = f"{name} compares two models in both turns of MT-Bench, where icr grades each model by itself"
+        what = f"{name} compares two models over both turns of MT-Bench, but icr grades each model by itself"
         return UserError(what, where=where, do=f"{do}, and icr judge diff compares two models' grades")
     what = f"{name} compares by a reference answer, which X-AlpacaEval does not have"
     return UserError(what, where=where, do=do)
@@ -215,7 +215,7 @@ def _labels(entry: Mapping[str, object], where: str) -> tuple[tuple[str, str], b
         first, second = (_plain(patterns.get(number, patterns.get(str(number)))) for number in (1, 2))
         if first and second and len(patterns) == 2:
             return (first, second), False
-    what = f"icr does not read answers as this prompt has them ({parser}, batch_size {entry.get('batch_size', 1)})"
+    what = f"icr cannot read the answers that this prompt asks for ({parser}, batch_size {entry.get('batch_size', 1)})"
     raise UserError(what, where=where, do=DO)
 
 

@@ -11,7 +11,7 @@ from icr.base.content import hash_value
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{(\w+)\}")
 """{name}, or {{name}} for these very characters. Any other brace is a brace."""
 BUILT_IN = "icr's own"
-DO = "docs/evaluation.md, Other prompts, shows a file"
+DO = "write it as docs/evaluation.md (Other prompts) shows"
 PAIR = ("instruction", "first", "second")
 TURNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "turn_1": (("question_1", "answer_1"), ()),

@@ -119,7 +119,7 @@ def check_families(settings: Nlp, languages: Sequence[str]) -> None:
             raise UserError(
                 f"{name} has none of the languages {', '.join(languages)}",
                 where=f"judge.nlp.tasks: {name}",
-                do=f"remove it; here these benchmarks have some: {_others(languages)}",
+                do=f"remove it; these benchmarks have some of them: {_others(languages)}",
             )
 
 

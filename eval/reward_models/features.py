@@ -84,7 +84,7 @@ def _read(path: str, option: str, needed: Sequence[str]) -> list[tuple[int, dict
     reader = csv.DictReader(text.splitlines())
     if absent := [name for name in needed if name not in (reader.fieldnames or [])]:
         has = ", ".join(reader.fieldnames or []) or "none"
-        raise UserError(f"column {', '.join(absent)} is missing", where=f"{path}:1", do=f"add it; there are: {has}")
+        raise UserError(f"column {', '.join(absent)} is missing", where=f"{path}:1", do=f"add it; the file has {has}")
     rows = []
     for row in reader:
         if None in row or None in row.values():

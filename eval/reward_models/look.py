@@ -87,11 +87,11 @@ def check_look(look: Look) -> LookInputs:
     models = {name: found.attempt("", place, model, KEY) for name, model in named.items()}
     if look.data is None and look.parallel is None and look.features is None:
         do = "name --data, --parallel, or --rates with --features"
-        found.add("there is nothing to look at", where="icr rm look", do=do)
+        found.add("nothing to measure", where="icr rm look", do=do)
     if look.models and look.data is None and look.parallel is None:
-        found.add("models without texts", where=KEY, do="name --data or --parallel")
+        found.add("models are named, but no texts", where=KEY, do="name --data or --parallel")
     if not look.models and (look.data or look.parallel):
-        found.add("texts without a model", where="--data, --parallel", do="name a model")
+        found.add("texts are named, but no model", where="--data, --parallel", do="name a model")
     if (look.rates is None) != (look.features is None):
         found.add("rates and features go together", where="--rates, --features", do="name both")
     codes = list(look.languages or [])

@@ -59,7 +59,9 @@ def read_parallel(
         ConfigError, UserError: as `prompts.load.load_prompts`; no languages, no ids in common.
     """
     if not languages:
-        raise UserError("parallel texts need their languages", where="--languages", do="write such as en,es,th")
+        raise UserError(
+            "--parallel needs the languages of its texts", where="--languages", do="name them, such as en,es,th"
+        )
     found = load_prompts(path, list(languages), key=key, pivot="")
     by_id: dict[str, dict[str, str]] = {}
     for prompt in found:
@@ -120,13 +122,13 @@ def _describe(
     every = [*ours.values(), *(theirs or {}).values()]
     read = np.logical_and.reduce([seen.read for seen in every])
     if read.sum() < FEWEST_TEXTS:
-        what = f"{name} reads {read.sum()} of {len(read)} texts whole in all languages"
+        what = f"{name} can read only {read.sum()} of {len(read)} texts in full in all languages"
         raise UserError(what, where="--parallel", do="name shorter texts")
     kept = {lang: seen.states[read] for lang, seen in ours.items()}
     bases = {lang: seen.states[read] for lang, seen in theirs.items()} if theirs else {}
     first = next(iter(kept.values()))
     if bases and next(iter(bases.values())).shape != first.shape:
-        what = f"{name} and the base have states of other sizes"
+        what = f"{name} and the base have hidden states of different sizes"
         raise UserError(what, where="--base", do="name the model that it was trained from")
     layers = range(first.shape[1])
     norms = {

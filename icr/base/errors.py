@@ -68,10 +68,14 @@ def explain_os_error(error: OSError) -> UserError | None:
         do = "check the permissions, or choose a folder that you can read and write"
         return UserError(f"cannot read or write: {(error.strerror or '').lower()}", where=where, do=do)
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return UserError("a file is in the place of a folder", where=where, do="move the file, or name another folder")
+        return UserError(
+            "this is a file, but a folder is needed", where=where, do="move the file, or name another folder"
+        )
     if error.errno == errno.EISDIR:
-        return UserError("a folder is in the place of a file", where=where, do="move the folder, or name another file")
+        return UserError(
+            "this is a folder, but a file is needed", where=where, do="move the folder, or name another file"
+        )
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-        do = "use a shorter path without links in a circle"
+        do = "use a shorter path, without circular links"
         return UserError(f"not a usable path: {(error.strerror or '').lower()}", where=where, do=do)
     return None

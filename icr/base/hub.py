@@ -1,6 +1,6 @@
 """Names of models and data sets: which are paths, and which are ids of the Hugging Face hub.
 
-`hf:org/name@revision` is always the hub's. Without `hf:`, a name is the hub's only where it cannot be meant as a path:
+`hf:org/name@revision` is always the hub's. Without `hf:`, a name is a hub id only if it cannot be a path:
 it is `org/name` or `org/name@revision`, there is no folder `org`, and `org` is not a usual name of a folder.
 """
 

@@ -48,7 +48,7 @@ class RunLock:
                 raise UserError(
                     f"this file system has no locks, so two commands could write at once: {error.strerror}",
                     where=str(path),
-                    do="use a folder on a file system with flock; on NFS and Lustre it is an option of the mount",
+                    do="use a folder on a file system with flock; on NFS and Lustre this is a mount option",
                 ) from error
         os.ftruncate(self.fd, 0)
         mine = {

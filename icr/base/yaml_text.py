@@ -97,7 +97,7 @@ def parse_yaml(text: str, where: str, *, numbered: bool = True) -> Document:
     """
     if len(text) > LARGEST_FILE:
         raise UserError(
-            f"{len(text):,} characters are too many for a file of settings",
+            f"{len(text):,} characters are too many for a settings file",
             where=where,
             do=f"name the right file; at most {LARGEST_FILE:,} characters are read",
         )
@@ -123,7 +123,7 @@ def read_yaml(path: Path, what: str) -> Document:
     try:
         if path.stat().st_size > 4 * LARGEST_FILE:
             raise UserError(
-                f"{what} has {path.stat().st_size:,} bytes, too many for a file of settings",
+                f"{what} has {path.stat().st_size:,} bytes, too many for a settings file",
                 where=str(path),
                 do="name the right file",
             )
@@ -160,9 +160,11 @@ class _Builder:
     def _value(self, node: yaml.Node, keys: Keys) -> object:
         self._count += 1
         if self._count > MOST_NODES:
-            raise self._error(node, f"more than {MOST_NODES:,} values, with aliases put in", "remove aliases (`*name`)")
+            raise self._error(
+                node, f"more than {MOST_NODES:,} values after aliases are expanded", "remove aliases (`*name`)"
+            )
         if any(node is outer for outer in self._open):
-            raise self._error(node, "an alias is inside what it stands for", "remove the alias (`*name`)")
+            raise self._error(node, "an alias refers to itself", "remove the alias (`*name`)")
         if isinstance(node, yaml.ScalarNode):
             self._document.written[keys] = node.value
             return self._scalar(node)

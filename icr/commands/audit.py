@@ -16,16 +16,17 @@ def audit(
     ],
     human: Annotated[
         Path | None,
-        typer.Option(
-            "--human", metavar="CSV", help="Labels of people: columns id or index, lang, preference or label."
-        ),
+        typer.Option("--human", metavar="CSV", help="People's labels: columns id or index, lang, preference or label."),
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=0, max=20, help="Ask the judge again so many times.")] = 0,
+    repeats: Annotated[int, typer.Option("--repeats", min=0, max=20, help="Ask the judge N more times.")] = 0,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Prompts per language that are asked again.")] = 50,
     page: Annotated[
         Path | None,
         typer.Option(
-            "--page", metavar="FILE", help="Write the verdicts with both answers as HTML.", rich_help_panel=OUTPUT
+            "--page",
+            metavar="FILE",
+            help="Also write an HTML page of the verdicts, with both answers.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     set_: SetOption = None,

@@ -67,9 +67,9 @@ def best_of_n(
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Sample n answers a prompt and take the best of k.
+    """Sample n answers per prompt and take the best of k.
 
-    They are sampled once and scored under each reward.
+    Answers are sampled once and scored under each reward.
     """
     from icr.config.best_of_n import BestOfNConfig
     from icr.config.load import make_section, resolve_paths

@@ -28,7 +28,7 @@ def data() -> None:
 @data_app.command()
 def get(
     names: Annotated[
-        list[str], typer.Argument(metavar="DATA", help="ultrafeedback, x_alpacaeval or mt_bench; several are possible.")
+        list[str], typer.Argument(metavar="DATA", help="One or more of ultrafeedback, x_alpacaeval, mt_bench.")
     ],
     out: Annotated[
         Path,

@@ -21,7 +21,7 @@ def export(
         Path, typer.Option("-o", "--out", metavar="FOLDER", help="The folder to write.", rich_help_panel=OUTPUT)
     ],
     license_: Annotated[
-        str | None, typer.Option("--license", metavar="LICENCE", help="hub: the licence, such as apache-2.0.")
+        str | None, typer.Option("--license", metavar="LICENCE", help="hub: licence for the card, such as apache-2.0.")
     ] = None,
     push: Annotated[
         str | None, typer.Option("--push", metavar="REPOSITORY", help="hub: upload to this repository, org/name.")
@@ -29,9 +29,9 @@ def export(
     public: Annotated[bool, typer.Option("--public", help="hub: a new repository is public, not private.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Write a round's model or pairs in another tool's form.
+    """Write a round's model, pairs or answers for another tool.
 
-    hub: the model with its whole card. trl, llama-factory: the pairs as chat messages. alpaca-eval: the answers.
+    hub: the model with a model card. trl, llama-factory: the pairs as chat messages. alpaca-eval: the answers.
     Nothing is uploaded without --push.
     """
     from icr.base.rundir import RoundDir
@@ -50,7 +50,7 @@ def export(
         return
     if to == "gguf":
         raise UserError(
-            "icr does not convert to GGUF itself: the maintained converter is llama.cpp's own, which is in no package",
+            "icr does not convert to GGUF; llama.cpp has the converter",
             where="--to gguf",
             do=f"in a clone of llama.cpp: python convert_hf_to_gguf.py {at.model} --outfile {out} --outtype bf16",
         )

@@ -22,7 +22,7 @@ LAST = "Output"
 """The group that comes last, with `--help`."""
 COMMANDS = {
     "A run": ("init", "recipes", "validate", "plan", "iterate", "compare"),
-    "What a run gave": ("status", "report", "best", "chat", "export", "judge", "human", "lc"),
+    "Results of a run": ("status", "report", "best", "chat", "export", "judge", "human", "lc"),
     "One stage of a round": ("sample", "score", "pair", "train"),
     "Data": ("data", "prompts"),
     "Other trainings and measurements": ("sft", "rm", "best-of-n", "rl", "transfer"),

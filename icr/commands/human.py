@@ -11,7 +11,7 @@ from icr.commands.options import OUTPUT, JsonOption, LanguagesOption, print_json
 
 human_app = typer.Typer(
     name="human",
-    help="Blinded pairs of answers for people, and their votes.",
+    help="Have people compare answers blind, and read their votes.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -32,7 +32,7 @@ def export(
         typer.Option("--out", metavar="FOLDER", file_okay=False, help="Output folder.", rich_help_panel=OUTPUT),
     ],
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Draw N prompts of each language.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed draws and shuffles otherwise.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed draws and shuffles in another way.")] = 42,
 ) -> None:
     """Write blinded, shuffled pairs of answers.
 

@@ -109,7 +109,8 @@ def lc(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="csv or parquet with the columns preference, len_model, len_baseline and maybe index."
+            metavar="FILE",
+            help="csv or parquet with the columns preference, len_model, len_baseline and, if you have it, index.",
         ),
     ],
     difficulty: Annotated[

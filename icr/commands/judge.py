@@ -144,7 +144,7 @@ def mtbench(
 
 @judge_app.command()
 def nlp(
-    model: ModelArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, folder or .gguf file.")],
     languages: LanguagesOption,
     out: OutOption,
     tasks: Annotated[

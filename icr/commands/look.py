@@ -16,10 +16,10 @@ def look(
     models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Models: folders or hub ids.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="FOLDER", help="A folder of icr rm data: which words do the scores hang on?"),
+        typer.Option("--data", metavar="FOLDER", help="A folder of icr rm data: shows which words move the scores."),
     ] = None,
     split: Annotated[
-        str, typer.Option("--split", metavar="SPLIT", help="Of --data: validation, train or all.")
+        str, typer.Option("--split", metavar="SPLIT", help="Split of --data: validation, train or all.")
     ] = "all",
     parallel: Annotated[
         str | None,
@@ -32,10 +32,15 @@ def look(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", metavar="MODEL", help="What the models were trained from: distances are to it."),
+        typer.Option(
+            "--base", metavar="MODEL", help="The model that they were trained from; distances are measured to it."
+        ),
     ] = None,
     place: Annotated[
-        str, typer.Option("--states", metavar="PLACE", help="Of a text: last (token) or mean (over tokens).")
+        str,
+        typer.Option(
+            "--states", metavar="PLACE", help="State of a text: last (its last token) or mean (over its tokens)."
+        ),
     ] = "last",
     limit: Annotated[int, typer.Option("--limit", min=2, help="Use only the first N parallel texts.")] = 500,
     rates: Annotated[
@@ -48,7 +53,7 @@ def look(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Look inside reward models: words, spaces, norms, features.
+    """Show what scores depend on: words, spaces, norms, features.
 
     The page with all figures is OUT/report.html.
     """

@@ -21,11 +21,14 @@ def plan(
         str | None, typer.Option("--gpus", metavar="COUNTS", help="Numbers of GPUs to plan for, e.g. 1,8,64.")
     ] = None,
     probe: Annotated[
-        int | None, typer.Option("--probe", min=1, help="Let the model answer N prompts, to see how long answers are.")
+        int | None,
+        typer.Option("--probe", min=1, help="Let the model answer N prompts first, to measure how long answers are."),
     ] = None,
     parameters: Annotated[
         str | None,
-        typer.Option("--parameters", metavar="SIZE", help="Size of a model that is not on this machine, e.g. 8b."),
+        typer.Option(
+            "--parameters", metavar="SIZE", help="Number of parameters of a model that is not on this machine, e.g. 8b."
+        ),
     ] = None,
     run: Annotated[
         Path | None,
@@ -48,7 +51,11 @@ def plan(
     counts = _read_counts(gpus) if gpus else [None]
     known = know(checked, inputs, folder, gpu=gpu, parameters=read_parameters(parameters) if parameters else None)
     if gpus and known.device.kind == "cpu":
-        raise UserError("a processor has no GPUs to count", where=f"--gpus {gpus}", do="name a GPU as well: --gpu h100")
+        raise UserError(
+            "--gpus counts GPUs, and this plan is for a processor",
+            where=f"--gpus {gpus}",
+            do="also name a GPU, such as --gpu h100",
+        )
     lengths = None
     if probe:
         from icr.planning.probe import probe_lengths
@@ -68,5 +75,5 @@ def _read_counts(text: str) -> list[int | None]:
     """The numbers of `--gpus`. Raises UserError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise UserError(f"{text} is not a list of numbers of GPUs", where="--gpus", do="write numbers such as 1,8,64")
+        raise UserError(f"{text} is not a list of GPU counts", where="--gpus", do="write numbers such as 1,8,64")
     return [int(part) for part in parts]

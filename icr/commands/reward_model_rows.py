@@ -23,21 +23,23 @@ ModelsArgument = Annotated[
 ImplicitOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--implicit", metavar="MODELS", help="POLICY,REFERENCE: their implicit reward as a row. May be repeated."
+        "--implicit", metavar="MODELS", help="Add a row for the implicit reward of POLICY,REFERENCE. May be repeated."
     ),
 ]
 BetaOption = Annotated[float, typer.Option("--beta", help="β of --implicit.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="What scores: auto, fp32 or bf16.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="Precision of the scoring: auto, fp32 or bf16.")]
 JudgesOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--judge", metavar="JUDGE", help="local:MODEL, openai:MODEL or a custom module:Class as a row. May be repeated."
+        "--judge", metavar="JUDGE", help="local:MODEL, openai:MODEL or a custom module:Class. May be repeated."
     ),
 ]
 JudgePairsOption = Annotated[
-    int | None, typer.Option("--judge-pairs", min=1, help="Ask judges about N pairs a language. Default: all.")
+    int | None, typer.Option("--judge-pairs", min=1, help="Ask judges about N pairs per language. Default: all.")
 ]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Print what judges would be asked and cost; send nothing.")]
+DryOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what judges would be asked and what it costs; send nothing.")
+]
 
 
 def evaluate(
@@ -60,7 +62,7 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of reward models per language.
 
-    Also of implicit rewards and of judges. Beside it: chance, the majority, length, people, and who agrees with whom.
+    Also measures implicit rewards and judges, beside chance, the majority, length and people.
     """
     from eval.reward_models.asked import describe_questions
     from eval.reward_models.evaluate import evaluate_models
@@ -101,7 +103,7 @@ def bench(
     implicit: ImplicitOption = None,
     judge: JudgesOption = None,
     judge_pairs: Annotated[
-        int | None, typer.Option("--judge-rows", min=1, help="Ask judges about N rows a language. Default: all.")
+        int | None, typer.Option("--judge-rows", min=1, help="Ask judges about N rows per language. Default: all.")
     ] = None,
     lang: Annotated[str, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")] = "en",
     beta: BetaOption = 0.1,
@@ -113,7 +115,7 @@ def bench(
 ) -> None:
     """Measure reward models on RewardBench, by its own rules.
 
-    Also implicit rewards and judges. Without any of them: how often the longer answer is the right one.
+    Also measures implicit rewards and judges. With none of them, says how often the longer answer is right.
     """
     from eval.reward_models.asked import describe_bench_questions
     from eval.reward_models.benching import bench_models
@@ -157,7 +159,11 @@ def _find(
         raise UserError(f"β is {beta:g}", where="--beta", do="write a number above 0")
     if not judges and (overrides or most):
         given = "--set" if overrides else "--judge-pairs"
-        raise UserError("only judges have settings here", where=given, do="name a judge with --judge, or leave it out")
+        raise UserError(
+            "this option is for judges, and no judge is named",
+            where=given,
+            do="name a judge with --judge, or leave it out",
+        )
     rows, asked = find_rows(models or [], implicit or [], beta, judges or [], overrides or [])
     return rows, Asking(asked, most)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 rm_app = typer.Typer(
     name="rm",
-    help="Reward models: data, training, accuracy, a look inside.",
+    help="Make, measure and inspect reward models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -52,22 +52,23 @@ def data(
         ),
     ],
     format_: Annotated[
-        str | None, typer.Option("--format", metavar="FORM", help="Form of the sources. Default: by their columns.")
+        str | None,
+        typer.Option("--format", metavar="FORM", help="Form of the sources. Default: found by their columns."),
     ] = None,
     lang: Annotated[
         str | None, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")
     ] = None,
     validation: Annotated[
-        float, typer.Option("--validation", min=0, help="Share of the rows, or their number, to hold back by group.")
+        float, typer.Option("--validation", min=0, help="Share or number of rows to hold back, in whole groups.")
     ] = 0.05,
     validation_source: Annotated[
         list[str] | None,
         typer.Option(
-            "--validation-source", metavar="SOURCE", help="Take the validation from here instead. May be repeated."
+            "--validation-source", metavar="SOURCE", help="Use these rows for validation instead. May be repeated."
         ),
     ] = None,
     drop_overlap: Annotated[
-        bool, typer.Option("--drop-overlap", help="Leave training rows out whose group is also in the validation.")
+        bool, typer.Option("--drop-overlap", help="Leave out training rows whose group is also in the validation.")
     ] = False,
     question: Annotated[
         str, typer.Option("--question", metavar="COLUMN", help="Column of Seahorse that is the label.")
@@ -75,7 +76,7 @@ def data(
     documents: Annotated[
         str | None, typer.Option("--documents", metavar="TABLE", help="Table of gem_id and document for Seahorse.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed holds other groups back.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed holds back other groups.")] = 42,
     json_: JsonOption = False,
 ) -> None:
     """Convert preference data to one table, split by prompt."""

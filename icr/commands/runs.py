@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icr.base.errors import UserError
+from icr.base.errors import IcrError, UserError
 from icr.commands.options import (
     JsonOption,
     OfRunOption,
@@ -115,8 +116,9 @@ def _controller(
     """
     from icr.base.rundir import RunDir
     from icr.planning.start import Start
-    from icr.report.live import LivePage
+    from icr.report.live import Heartbeat, LivePage
     from icr.rounds.controller import Controller
+    from icr.rounds.leftovers import undone_if_refused
     from icr.rounds.mirror import Mirror
 
     resolved, inputs = _resolve(config, run, overrides, changes or {}, from_round)
@@ -134,16 +136,27 @@ def _controller(
             if update != page.update or not (planned and controller.is_done()):
                 update()
 
-    controller = Controller(run_dir, resolved, inputs, console, after_stage=after_stage)
+    with undone_if_refused(run_dir):
+        controller = Controller(run_dir, resolved, inputs, console, after_stage=after_stage)
+        try:
+            if planned:
+                controller.prepare()  # workers import while the plan is made
+                say = partial(console.print, highlight=False, markup=False)
+                updates.append(Start(run_dir, resolved, inputs, say).update)
+        except BaseException:
+            controller.close()
+            raise
+    heart = Heartbeat(run_dir)
     try:
-        if planned:
-            controller.prepare()  # workers import while the plan is made
-            start = Start(run_dir, resolved, inputs, lambda line: console.print(line, highlight=False, markup=False))
-            updates.append(start.update)
         yield controller
         if copy:
             copy.update()  # of what was written after the last stage
+    except IcrError:
+        if run_dir.report.exists():
+            page.write()  # the page says which stage has failed
+        raise
     finally:
+        heart.stop()
         controller.close()
 
 

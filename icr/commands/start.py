@@ -51,16 +51,16 @@ def recipes(json_: JsonOption = False) -> None:
 
 def init(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE", help="Copy this recipe. Without one, a new config is made.")
+        str | None, typer.Argument(metavar="RECIPE", help="A recipe to copy. Without one, a new config is written.")
     ] = None,
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FILE", help="The file to write.", rich_help_panel=OUTPUT)
     ] = Path("icr.yaml"),
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take the defaults.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask no questions; use the defaults.")] = False,
 ) -> None:
     """Write a config to begin with.
 
-    A copy of RECIPE, or a new config: on a terminal you are asked for models, languages, prompts and judge.
+    Copies RECIPE, or writes a new config. On a terminal it asks for models, languages, prompts and judge.
     """
     from icr.base.files import write_text
     from icr.config.schema import CONFIGS

@@ -15,7 +15,7 @@ def transfer(
     experiment: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file (docs/transfer-matrix.md).")],
     run: OutRunOption = None,
     only: Annotated[
-        str, typer.Option("--only", metavar="PATTERN", help="Run only the steps of this pattern, such as 'rm-e*'.")
+        str, typer.Option("--only", metavar="PATTERN", help="Run only the steps whose names match, such as 'rm-e*'.")
     ] = "*",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done. Run nothing.")] = False,
     set_: SetOption = None,
@@ -24,7 +24,7 @@ def transfer(
 ) -> None:
     """Find which source language serves which target language.
 
-    A reward model is trained on each source, and all are measured in every target; best of n under each, if asked.
+    Trains a reward model on each source and measures all of them in every target language.
 
     Rerun the same command to resume. Languages and judges may be added to the file: only their cells are run.
     """
@@ -38,7 +38,7 @@ def transfer(
     changes = {} if run is None else {"run": str(run)}
     config = load_section(TransferConfig, find_config(experiment, RECIPES), set_ or [], changes)
     if config.run is None:
-        raise UserError("the output folder is missing", where="run", do="name it in the file, or with --run")
+        raise UserError("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
     if dry_run:
         states, counts = list_transfer(config, stderr())
         if json_:

@@ -37,9 +37,11 @@ def translate(
     translator: TranslatorOption,
     from_: Annotated[
         str | None,
-        typer.Option("--from", metavar="LANG", help="Language that is translated. Default: the only one there."),
+        typer.Option("--from", metavar="LANG", help="Language to translate from. Default: the only one in the folder."),
     ] = None,
-    back: Annotated[bool, typer.Option("--back", help="Translate to the language and back again.")] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="Translate there and back: the rows keep their language.")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use only the first N rows of each split.")
     ] = None,
@@ -59,7 +61,7 @@ def translate(
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Translate preference data: silver data for another language.
+    """Translate preference data into other languages (silver data).
 
     A row whose prompt or any response fails a check is dropped and counted. Rerun the same command to resume.
     """

@@ -39,7 +39,7 @@ class Endpoint(Section):
     timeout: Positive = 120.0
     """Seconds to wait for the answer to a request."""
     budget: Positive | None = None
-    """Stop before this command has spent more than this many US dollars, in all of its rounds, benchmarks and variants.
+    """The most that this command may spend in US dollars, over all its rounds, benchmarks and variants.
     Answers received so far are kept."""
     reasoning_effort: Text | None = None
     """How long a reasoning model thinks before it answers, in the endpoint's words: none, minimal, low, medium,
@@ -215,7 +215,7 @@ class Judge(Endpoint):
     @model_validator(mode="after")
     def _check_members(self) -> Self:
         if self.judges and self.kind not in ("openai", "local"):
-            raise ValueError("several judges need the kind of those that name none: set kind to openai or local")
+            raise ValueError("judges needs a kind for entries without one: set judge.kind to openai or local")
         try:
             _ = self.members
         except ValidationError as error:

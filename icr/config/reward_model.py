@@ -38,7 +38,7 @@ class RewardTrain(Train):
     """Optimiser steps between validations on the held-back groups. The last step is always validated. The exported
     model is the one with the lowest loss."""
     patience: Count | None = None
-    """Stop after so many validations in a row without a lower loss."""
+    """Stop after this number of validations in a row without a lower loss."""
 
     @model_validator(mode="after")
     def _check_reward(self) -> Self:

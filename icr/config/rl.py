@@ -110,7 +110,7 @@ class RLConfig(Section):
     template_arguments: TemplateArguments = {}
     """Arguments of the policy's chat template, such as {enable_thinking: false}."""
     max_kl: Positive = 20.0
-    """Nats a sequence. When the KL to π_SFT, measured on held-out prompts, is above it, the training stops, and the
+    """Nats per sequence. When the KL to π_SFT, measured on held-out prompts, is above it, the training stops, and the
     policy of the measurement before is the result."""
     reward: RLReward
     prompts: RLPrompts

@@ -58,7 +58,7 @@ class Models(Section):
     chat_template: Text | None = None
     """A Jinja file, for models whose tokenizer has no chat template."""
     template_arguments: TemplateArguments = {}
-    """Arguments of the chat template, such as {enable_thinking: false}. The models that a run makes have them, too."""
+    """Arguments of the chat template, such as {enable_thinking: false}. The models that a run makes also have them."""
 
 
 class Alignment(Section):
@@ -153,8 +153,8 @@ class Train(Section):
     batch_size: Count = 16
     """Pairs per optimiser step, over all processes."""
     micro_batch_size: Literal["auto"] | Count = "auto"
-    """Pairs per process and forward pass; with KTO rows, two a pair. `auto`: as many as fit into the GPU's memory by a
-    rough estimate; without a GPU one pair. Results do not depend on it, except by rounding."""
+    """Pairs per process and forward pass; with KTO rows, two per pair. `auto`: as many as fit into the GPU's memory
+    by a rough estimate; without a GPU one pair. Results do not depend on it, except by rounding."""
     epochs: Annotated[Positive, Field(le=10_000)] = 1.0
     nll_weight: NonNegative = 1.0
     """Weight of the NLL term of Eq. 11."""

@@ -23,7 +23,7 @@ class SftTrain(Train):
     """Optimiser steps between validations on the held-back groups. The last step is always validated. `best` says
     which of the validated models is exported."""
     patience: Count | None = None
-    """Stop after so many validations in a row that are not better than the best before, by `best`."""
+    """Stop after this number of validations in a row that are not better than the best one before, by `best`."""
 
     @model_validator(mode="after")
     def _check_sft(self) -> Self:

@@ -100,11 +100,13 @@ class TransferSft(Section):
     @model_validator(mode="after")
     def _check_sides(self) -> Self:
         if len(set(self.demonstrations)) < len(self.demonstrations):
-            raise ValueError("demonstrations lists one twice; list each once")
+            raise ValueError("demonstrations lists a kind twice; list each once")
         if "organic" not in self.demonstrations:
             raise ValueError("the others are compared with organic: add it to demonstrations")
         if self.demonstrations != ["organic"] and self.pivot is None:
-            raise ValueError("translated demonstrations need a language that they come from: add pivot: LANG")
+            raise ValueError(
+                "translated demonstrations need the language that they are translated from: add pivot: LANG"
+            )
         return self
 
 
@@ -141,7 +143,7 @@ class TransferLook(Section):
     @model_validator(mode="after")
     def _check_asked(self) -> Self:
         if not self.bow and not self.spectrum:
-            raise ValueError("there is nothing to look at: set bow or spectrum to true, or remove look")
+            raise ValueError("look has nothing to do: set bow or spectrum to true, or remove look")
         return self
 
 
@@ -213,7 +215,7 @@ class TransferConfig(Section):
     def _check_variants(self) -> Self:
         variants = self.variants or ["transfer"]
         if len(set(variants)) < len(variants):
-            raise ValueError("variants lists one twice; list each once")
+            raise ValueError("variants lists a variant twice; list each once")
         if "transfer" not in variants:
             raise ValueError("the other variants are compared with transfer: add it to variants")
         if self.variants and self.languages.pooled and "pooled" not in variants:
@@ -249,7 +251,7 @@ class TransferConfig(Section):
             raise ValueError("judges compare what align makes: add align, or remove judges")
         best = self.align.best_of_n if self.align else None
         if best is not None and best.k is not None and best.k > best.n:
-            raise ValueError(f"the best of {best.k} cannot be taken of {best.n} candidates: lower k, or raise n")
+            raise ValueError(f"k is {best.k}, but each prompt has only {best.n} candidates: lower k, or raise n")
         if any(judge.kind == "none" or judge.judges for judge in self.judges):
-            raise ValueError("each of judges is one judge: give it kind and model")
+            raise ValueError("each entry of judges must be one judge: give it kind and model")
         return self

@@ -44,7 +44,8 @@ class Address:
         url = reveal(shown)
         if url is None:
             if key_needed:
-                raise UserError("the key in the endpoint's address is kept in no file", where=f"{where}: {shown}",
+                raise UserError("the endpoint's address contains a key, which icr does not save",
+                                where=f"{where}: {shown}",
                                 do=f"write the whole address again as {where}, or export it as OPENAI_BASE_URL"
                                 )  # fmt: skip
             url = shown
@@ -54,8 +55,8 @@ class Address:
             raise UserError("the key for the endpoint is missing", where=f"{where}: {_shown(url)}",
                             do="export OPENAI_API_KEY=… (any word, if this endpoint needs no key)")  # fmt: skip
         if not (key.isascii() and key.isprintable()) or " " in key:
-            raise UserError("the key for the endpoint has characters that no key has", where="OPENAI_API_KEY",
-                            do="export it again, without line breaks and blanks")  # fmt: skip
+            raise UserError("the key for the endpoint has characters that a key cannot have", where="OPENAI_API_KEY",
+                            do="export it again, without line breaks or spaces")  # fmt: skip
         return cls(url, key or NO_KEY)
 
     @property

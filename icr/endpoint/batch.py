@@ -88,7 +88,7 @@ class Batches:
             UserError: the endpoint has no Batch API, or does not take the batch.
         """
         for keys, content in _pack(bodies):
-            with self._explained("the batch was not taken"):
+            with self._explained("the endpoint did not accept the batch"):
                 file = self._client.files.create(file=("icr.jsonl", content), purpose="batch")
             row = Submitted(file=file.id, keys=keys)
             self._write([*self._read(), row])
@@ -107,7 +107,7 @@ class Batches:
             answers = dict(self._answers(batch))
             if batch.status == "failed" and not answers:
                 self._forget(row)
-                raise UserError(f"the endpoint has not taken a batch of {len(row.keys):,} questions: {_errors(batch)}",
+                raise UserError(f"the endpoint did not accept a batch of {len(row.keys):,} questions: {_errors(batch)}",
                                 where=self._where, do="fix what it says, or remove judge.batch")  # fmt: skip
             left = NoAnswer(IN_TIME if batch.status in ("expired", "cancelled") else LOST, f"batch {batch.status}")
             for id, key in row.keys.items():
@@ -117,7 +117,7 @@ class Batches:
     def _start(self, row: Submitted) -> str:
         """The id of a batch, which is made where it was not made before."""
         if row.batch is None:
-            with self._explained("the batch was not taken"):
+            with self._explained("the endpoint did not accept the batch"):
                 recent = islice(self._client.batches.list(limit=RECENT), RECENT)
                 row.batch = next((batch.id for batch in recent if batch.input_file_id == row.file), None)
                 if row.batch is None:

@@ -184,7 +184,7 @@ class Chat:
         refused = find_refused(error, self._more, {name: (name,) for name in self._more})
         if refused:
             key = "reasoning_effort" if refused == "reasoning_effort" else "extra_body"
-            raise UserError(f"the endpoint does not take {refused}: {self._said(error)}",
+            raise UserError(f"the endpoint does not accept {refused}: {self._said(error)}",
                             where=self._settings.named(key), do="remove it, or change its value") from None  # fmt: skip
 
     async def _retried(self, client: ChatClient, ask: Ask, sent: Mapping[str, object]) -> Reply:

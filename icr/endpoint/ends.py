@@ -71,10 +71,10 @@ def read_ends(path: Path) -> dict[str, date | None]:
     try:
         return TypeAdapter(dict[str, date | None]).validate_python(read_yaml(path, "the file").data)
     except UserError as error:
-        raise UserError(f"the ends of models cannot be read: {error.what}", where=error.where, do=do) from error
+        raise UserError(f"the file of end dates cannot be read: {error.what}", where=error.where, do=do) from error
     except ValidationError as error:
         keys = ".".join(map(str, error.errors()[0]["loc"]))
-        what = f"the ends of models cannot be read: {keys}: {error.errors()[0]['msg']}"
+        what = f"the file of end dates cannot be read: {keys}: {error.errors()[0]['msg']}"
         raise UserError(what, where=str(path), do=do) from None
 
 

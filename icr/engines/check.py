@@ -96,7 +96,7 @@ def check_config(folder: Path, where: str, auto_class: str = CAUSAL) -> PreTrain
         raise UserError(what, where=f"{at}: config.json", do="check its model_type, or install a newer version")
     if isinstance(config.get("quantization_config"), Mapping):
         raise UserError(
-            "the weights are quantised, and icr needs them whole",
+            "the weights are quantised, and icr needs the original ones",
             where=f"{at}: config.json, quantization_config",
             do="name the model that was quantised, or a .gguf file, which is dequantised",
         )
@@ -115,7 +115,9 @@ def check_config(folder: Path, where: str, auto_class: str = CAUSAL) -> PreTrain
 def _refuse_config(error: Exception, at: str) -> UserError:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UserError(
-        f"config.json makes no model: {first}", where=at, do="use the config.json that was saved with the weights"
+        f"no model can be built from config.json: {first}",
+        where=at,
+        do="use the config.json that was saved with the weights",
     )
 
 

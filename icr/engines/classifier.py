@@ -100,7 +100,7 @@ def choose_pad(tokenizer: PreTrainedTokenizerBase) -> tuple[int, str]:
         best = min(free, key=lambda token: ("pad" not in token.lower(), "reserved" not in token.lower(), free[token]))
         return free[best], best
     raise UserError(
-        "the tokenizer has no token for padding alone: its special tokens all stand in conversations",
+        "the tokenizer has no token that is only for padding: all its special tokens occur in conversations",
         where=tokenizer.name_or_path,
         do="add a pad token to the tokenizer, and a row for it to the model's embeddings",
     )

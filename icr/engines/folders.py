@@ -90,7 +90,7 @@ def check_folder(path: Path, where: str) -> None:
         return
     if (path / ADAPTER).is_file():
         raise UserError(
-            f"{path.name} holds both a whole model and an adapter ({ADAPTER}), which loaders read differently",
+            f"{path.name} has both a whole model and an adapter ({ADAPTER}), and loaders disagree about which to load",
             where=f"{where}: {path}",
             do=f"delete {ADAPTER} if the adapter is merged already, else move the adapter to a folder by itself",
         )
@@ -180,7 +180,7 @@ def _download(name: str) -> Path:
         raise UserError(what, where=name, do=do) from error
     except errors.RevisionNotFoundError as error:
         what, do = (
-            f"the hub's model {hub.repo} has no revision {hub.revision}",
+            f"the model {hub.repo} on the hub has no revision {hub.revision}",
             "name an existing branch, tag or commit",
         )
         raise UserError(what, where=name, do=do) from error

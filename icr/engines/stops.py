@@ -39,7 +39,7 @@ def find_stops(tokenizer: PreTrainedTokenizerBase, model: str, asked: Sequence[s
     texts = tuple(text for text in asked if text not in added)
     if not ids and not texts:
         raise UserError(
-            "nothing ends an answer: chat template, tokenizer and generation_config.json have no end",
+            "nothing ends an answer: neither chat template nor tokenizer nor generation_config.json has an end token",
             where=model,
             do="name a token or a text in sampling.stop",
         )

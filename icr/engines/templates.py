@@ -192,7 +192,7 @@ def find_thinking(tokenizer: PreTrainedTokenizerBase) -> UserError | None:
         opened = fill_template(tokenizer, asked, opened=True)
     except UserError:
         return None  # the prompts themselves will show what is wrong
-    what = "the model writes its reasoning in front of its answers, and reasoning is not supported"
+    what = "the model writes its reasoning before its answers, and reasoning is not supported"
     for name in SWITCHES:
         if re.search(rf"\b{name}\b", source):
             quiet = fill_template(tokenizer, asked, opened=True, arguments={name: False})

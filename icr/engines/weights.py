@@ -181,7 +181,7 @@ def check_finite(tensors: Mapping[str, Stored], where: str) -> None:
             bad.append(name)
     if bad:
         raise UserError(
-            f"the weights are not finite: NaN or infinity in {len(bad)} of the {looked} tensors that were looked at, "
+            f"the weights are not finite: NaN or infinity in {len(bad)} of the {looked} tensors that were checked, "
             f"the first: {sorted(bad)[0]}",
             where=f"{where}: {next(iter(tensors.values())).file.parent}",
             do="use an earlier checkpoint; a training that diverged leaves such weights",

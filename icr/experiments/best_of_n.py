@@ -180,7 +180,7 @@ def check_best_of_n(config: BestOfNConfig, rewards: Sequence[str], k: int | None
     if not found.problems:
         prompts = found.attempt([], load_prompts, path, languages, limit=limit, key="--prompts", pivot="")
     if k is not None and not 1 <= k <= n:
-        found.add(f"the best of {k} cannot be taken of {n} candidates", where="--k", do=f"write 1 to {n}, or raise --n")
+        found.add(f"k is {k}, but each prompt has {n} candidates", where="--k", do=f"write 1 to {n}, or raise --n")
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
     model = found.attempt("", locate, config.model, "MODEL")

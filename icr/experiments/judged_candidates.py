@@ -181,7 +181,11 @@ def find_judges(given: Sequence[str], overrides: Sequence[str], baseline: Path |
     """
     if not given and (overrides or baseline):
         where = "--baseline" if baseline else "--set"
-        raise UserError("only judges use this", where=where, do="name a judge with --judge, or leave it out")
+        raise UserError(
+            "this option is for judges, and no judge is named",
+            where=where,
+            do="name a judge with --judge, or leave it out",
+        )
     found = Collector()
     read = [found.attempt(None, find_judge, one, overrides, "xalpaca") for one in given]
     judges = [judge for judge in read if judge is not None]

@@ -79,7 +79,7 @@ def check_inputs(config: RewardModelConfig, data: PreferenceData | None = None) 
     """
     found = Collector()
     if config.run is None:
-        found.add("the output folder is missing", where="run", do="name it in the config, or with --run")
+        found.add("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
     base = found.attempt("", _locate_base, config.base)
     found.attempt(None, check_train, plain_train(config))
     found.attempt(0, _check_batch, config)
@@ -91,7 +91,7 @@ def check_inputs(config: RewardModelConfig, data: PreferenceData | None = None) 
     assert data is not None
     loss: Loss = "pairwise" if data.kind == "pairs" else "pointwise"
     if config.loss not in ("auto", loss):
-        what = f"the data has {data.kind}, which the {config.loss} loss cannot take"
+        what = f"the data has {data.kind}, which the {config.loss} loss cannot use"
         found.add(what, where="loss", do=f"write {loss} or auto")
     if loss == "pointwise" and (config.margin or config.center):
         found.add("margin and center belong to the pairwise loss", where="margin, center", do="remove them")
@@ -210,7 +210,7 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, decoder: bool, folder: P
     if not tokenizer.chat_template:
         if decoder:
             do = "name a Jinja file in chat_template, or use a chat model"
-            raise UserError("the base has no chat template, which ends a response", where=where, do=do)
+            raise UserError("the base has no chat template, so nothing ends a response", where=where, do=do)
         return
     text = fill_template(tokenizer, [*wrap_text("?"), {"role": "assistant", "content": MARK}], opened=False)
     if MARK not in text:

@@ -60,7 +60,7 @@ def check_rl(config: RLConfig) -> RLInputs:
     """
     found = Collector()
     if config.run is None:
-        found.add("the output folder is missing", where="run", do="name it in the config, or with --run")
+        found.add("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
     policy = found.attempt("", locate, config.policy, "policy")
     if policy.endswith(".gguf"):
         do = "name a folder or a hub id with safetensors weights"

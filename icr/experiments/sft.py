@@ -110,7 +110,7 @@ def check_sft(config: SftConfig) -> SftInputs:
     """
     found = Collector()
     if config.run is None:
-        found.add("the output folder is missing", where="run", do="name it in the config, or with --run")
+        found.add("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
     base = found.attempt("", locate, config.base, "base")
     if base.endswith(".gguf"):
         do = "name a folder or a hub id with safetensors weights"

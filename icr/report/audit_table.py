@@ -23,7 +23,7 @@ AGREE_COLUMNS = {f"{name}_agree": title for name, title in WITH_WHOM.items()}
 KAPPA_COLUMNS = {f"{name}_kappa": title for name, title in WITH_WHOM.items()}
 RATE_COLUMNS = {"judge_alone": "judge alone", "labels_alone": "labels alone", "corrected": "corrected"}
 LINES = {
-    "position": "position: points that the answer that is shown first gets beyond half",
+    "position": "position: points that the answer shown first gets above half",
     "language": "wrong language: points that an answer gets for it, beside one in the right language",
     "corrected": "corrected: the judge's win rate, corrected by people's labels (prediction-powered inference)",
 }

@@ -31,6 +31,7 @@ from icr.report.measured import Measured, measure
 from icr.report.numbers import duration, listed, number, share, significant
 from icr.report.results import Language, Results, Round, collect, interval, reward_name, scale_words
 from icr.report.samples import Article, choices_of, read_articles
+from icr.report.status import BEAT, SILENCE, continue_command
 from icr.report.terminal import gains
 from icr.rounds.plan import STAGES
 
@@ -266,6 +267,9 @@ def render(results: Results, measured: Measured | None = None, articles: Sequenc
             script=script,
             script_hash=script_hash,
             refresh=REFRESH if results.status.next else None,
+            beat=BEAT,
+            silence=SILENCE,
+            resume=continue_command(results.name),
             baseline_name=baseline_name,
             gains=gains({r.number: r.summary for r in results.judged if r.summary is not None}),
             interval=interval,

@@ -18,6 +18,7 @@ from eval.folders import read_summary
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_object
+from icr.base.lock import is_held
 from icr.base.metrics import Metrics, read_metrics
 from icr.base.rundir import RoundDir, RunDir
 from icr.base.shown import hide_paths
@@ -193,7 +194,8 @@ def collect(run: RunDir) -> Results:
         UserError: the config or a round's record cannot be read. Other damaged files are named on the page.
     """
     config = cast(Fields, hide_paths(read_config(run), run.path))  # the page is for other people's eyes as well
-    status, reader = run_status(run), _Reader(run)
+    held = is_held(run.lock) if run.lock.exists() else None
+    status, reader = run_status(run, held), _Reader(run)
     models = section(config, "models")
     rounds = [_read_round(at, reader, win_rates=has_xalpaca(config)) for at in run.rounds()]
     found = {lang for r in rounds for lang in [*r.lengths, *r.margins, *r.sampled]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -15,6 +16,10 @@ from icr.config.plain import read_config, section
 from icr.report.numbers import duration
 from icr.rounds.plan import STAGES, list_stages
 
+BEAT = 30
+"""Seconds between two signs of life that a running command gives: the time of its report.html."""
+SILENCE = 180
+"""Seconds without one after which a page takes its run for ended."""
 State = Literal["done", "running", "interrupted", "failed", "waiting"]
 
 
@@ -32,13 +37,15 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is. `next` is the first stage that is not done, None when all are."""
+    """How far a run is. `next` is the first stage that is not done, None when all are; `running`: whether a command is
+    using the run, None where that was not asked."""
 
     run: str
     rounds: int
     rounds_done: int
     stages: list[StageStatus]
     next: StageStatus | None
+    running: bool | None = None
 
 
 def planned_stages(run: RunDir, config: Fields) -> list[tuple[int, Stage]]:
@@ -72,12 +79,12 @@ def run_status(run: RunDir, held: bool | None = None) -> RunStatus:
     numbers = {s.round for s in stages} - {0}
     done = sum(all(s.state == "done" for s in stages if s.round == n) for n in numbers)
     planned = int(config.get("rounds") or max(numbers, default=0))
-    return RunStatus(run.path.resolve().name, planned, done, stages, following)
+    return RunStatus(run.path.resolve().name, planned, done, stages, following, held)
 
 
 def status_json(run: RunDir, held: bool | None = None) -> dict[str, object]:
     """`run_status` as plain data: {run, rounds, rounds_done, stages: [{round, stage, state, seconds, started,
-    finished}], next}."""
+    finished}], next, running}."""
     return asdict(run_status(run, held))
 
 
@@ -113,4 +120,11 @@ def status_table(run: RunDir, held: bool | None = None) -> Table:
         table.add_row(*row)
     coming = status.next
     table.caption = f"next: {coming.stage} of round {coming.round}" if coming else "all rounds are done"
+    if coming and status.running is False:
+        table.caption += f"\nno command is using this run; to continue: {continue_command(str(run.path))}"
     return table
+
+
+def continue_command(run: str) -> str:
+    """What resumes a run, as it is typed."""
+    return f"icr iterate --run {shlex.quote(run)}"

@@ -17,8 +17,8 @@ def explain_stage(config: Config, number: int, stage: Stage) -> str:
         "score": describe_kind(config) + alpha,
         "pair": "the best and the worst answer to each prompt become a pair",
         "train": f"the next policy is trained on the pairs ({config.objective})",
-        "judge": f"answers to held-out prompts, against those of {'round 0' if baseline == 'round-0' else baseline}"
+        "judge": f"comparing held-out answers with those of {'round 0' if baseline == 'round-0' else baseline}"
         if number
-        else "answers to held-out prompts, with which later rounds are compared",
+        else "answering the held-out prompts, for later rounds to be compared with",
     }
     return lines[stage]

@@ -164,7 +164,7 @@ def _not_free(found: re.Match[str]) -> UserError:
     share = int(100 * free / total) / 100 - 0.01  # rounded down, and a little left for what others take meanwhile
     lower = f", or set sampling.gpu_memory to {share:.2f} or less" if share >= SMALLEST_SHARE else ""
     return UserError(
-        f"{free:.1f} of {total:.1f} GiB of the GPU's memory are free, and the engine is to take {found[4]} GiB",
+        f"{free:.1f} of {total:.1f} GiB of the GPU's memory are free, but the engine asks for {found[4]} GiB",
         where=f"sampling.gpu_memory: {found[3]}",
         do=f"end the other processes on the GPU (nvidia-smi lists them){lower}",
     )
@@ -183,7 +183,7 @@ def _too_long(found: re.Match[str]) -> UserError:
 
 def _no_room(found: re.Match[str]) -> UserError:
     return UserError(
-        "the engine's share of the GPU's memory has no room for more than the model",
+        "the engine's share of the GPU's memory is only large enough for the model's weights",
         where="sampling.gpu_memory",
         do="raise it, use more GPUs for each engine (sampling.tensor_parallel), or use a smaller model",
     )
@@ -200,7 +200,7 @@ def _full(found: re.Match[str]) -> UserError:
 
 def _heads(found: re.Match[str]) -> UserError:
     return UserError(
-        f"{found[1]} attention heads cannot be shared out to {found[2]} GPUs",
+        f"{found[1]} attention heads cannot be split over {found[2]} GPUs",
         where=f"sampling.tensor_parallel: {found[2]}",
         do=f"set it to a number that divides {found[1]}",
     )

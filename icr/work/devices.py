@@ -83,7 +83,7 @@ def check_count(tensor_parallel: int, gpus: int) -> None:
     """Whether there are as many GPUs as an engine is to have; without any, an engine has none. Raises UserError."""
     if 0 < gpus < tensor_parallel:
         raise UserError(
-            f"an engine is to have {tensor_parallel} GPUs, but there {'is' if gpus == 1 else 'are'} {gpus} to use",
+            f"an engine needs {tensor_parallel} GPUs, but only {gpus} {'is' if gpus == 1 else 'are'} visible",
             where=f"sampling.tensor_parallel: {tensor_parallel}",
             do=f"set it to {gpus} or less, or make more GPUs visible (CUDA_VISIBLE_DEVICES)",
         )
@@ -99,7 +99,7 @@ def check_heads(tensor_parallel: int, model: str, where: str) -> None:
     fits = [n for n in range(1, heads + 1) if _shares_out(heads, kv_heads, n)]
     if tensor_parallel not in fits:
         raise UserError(
-            f"{heads} attention heads ({kv_heads} of keys and values) cannot be shared out to {tensor_parallel} GPUs",
+            f"{heads} attention heads ({kv_heads} of keys and values) cannot be split over {tensor_parallel} GPUs",
             where=f"sampling.tensor_parallel: {tensor_parallel}, {where}: {model}",
             do=f"set it to one of {', '.join(map(str, fits))}",
         )
@@ -125,8 +125,8 @@ def _explain(gpu: Gpu, asked: float) -> UserError:
     lower = f", or set sampling.gpu_memory to {share:.2f} or less" if share >= SMALLEST_SHARE else ""
     users = f": {'; '.join(gpu.users)}" if gpu.users else ""
     return UserError(
-        f"GPU {gpu.number} ({gpu.name}) has {gpu.free / GIB:.1f} of {gpu.total / GIB:.1f} GiB free, but the engine is "
-        f"to take {asked * gpu.total / GIB:.1f} GiB; others are on it{users}",
+        f"GPU {gpu.number} ({gpu.name}) has {gpu.free / GIB:.1f} of {gpu.total / GIB:.1f} GiB free, but the engine "
+        f"asks for {asked * gpu.total / GIB:.1f} GiB; other processes use it{users}",
         where=f"sampling.gpu_memory: {asked}",
         do=f"end them, choose other GPUs with CUDA_VISIBLE_DEVICES{lower}",
     )

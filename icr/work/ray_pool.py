@@ -170,7 +170,7 @@ class RayPool:
         try:
             return self._models.publish(task.model_dump_json())
         except OSError as error:
-            do = "check the address and the right to write there"
+            do = "check the address, and that you may write there"
             raise UserError(f"a model could not be stored: {error}", where="cluster.models", do=do) from error
         finally:
             self._hosts.excuse()

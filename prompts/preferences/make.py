@@ -83,7 +83,7 @@ def make_data(
         UserError: no such source, an unknown form, both kinds in one, no rows; `out` has files.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("the folder has files", where=f"--out: {out}", do="name a new one: nothing is overwritten")
+        raise UserError("the folder is not empty", where=f"--out: {out}", do="name a new one: nothing is overwritten")
     first = _read_all(sources, options)
     second = _read_all(given, options)
     _raise([*first, *second])

@@ -188,7 +188,7 @@ class _Prompts:
         seen: set[str] = set()
         while at is not None and at not in self._talks:
             if at in seen:
-                self._wrong(path, answer, "is below itself: its parents make a circle", "correct the parent_id")
+                self._wrong(path, answer, "is its own ancestor: the parent_ids make a circle", "fix the parent_id")
                 return None
             seen.add(at)
             if at not in self._used:
@@ -210,7 +210,9 @@ class _Prompts:
             messages = [*messages, {"role": message.role, "content": message.text}]
             self._talks[step] = (root, messages)
         if messages[-1]["role"] != "user":
-            self._wrong([], answer, "answers a message of the assistant's", "correct the role or the parent_id")
+            self._wrong(
+                [], answer, "answers a message of the assistant, not of the user", "fix the role or the parent_id"
+            )
             return None
         return root, messages
 

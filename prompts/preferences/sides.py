@@ -77,8 +77,8 @@ def _read_messages(given: Mapping[str, object], where: str) -> Sides:
     sides = {key: _as_messages(given, key, "assistant", where) for key in ("chosen", "rejected")}
     for key, side in sides.items():
         if side[-1]["role"] != "assistant":
-            do = "end it with the response, a message of the assistant's"
-            raise UserError(f"`{key}` ends with a message of the {side[-1]['role']}'s", where=where, do=do)
+            do = "end it with the assistant's response"
+            raise UserError(f"`{key}` ends with a message of the {side[-1]['role']}", where=where, do=do)
     whole = [_continue(prompt, sides[key]) for key in ("chosen", "rejected")]
     messages = check_filled(check_order(shared_beginning(*whole, where=where), where), "the pair", where)
     texts = {key: check_filled(side, f"`{key}`", where)[-1]["content"] for key, side in sides.items()}

@@ -93,7 +93,7 @@ def test_settings_and_their_files_hold_none(tmp_path: Path) -> None:
 
 
 def test_a_command_that_was_not_given_the_key_again_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is kept in no file") as caught:
+    with pytest.raises(UserError, match="which icr does not save") as caught:
         endpoint(tmp_path, "https://***@host/v1")
     assert "OPENAI_BASE_URL" in caught.value.do
 

@@ -1,4 +1,4 @@
-"""`judge.batch`: submit, wait, collect; nothing is paid twice, whatever happens between."""
+"""`judge.batch`: submit, wait, collect; no answer is paid for twice, whatever happens between."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_batch_that_is_not_taken_is_told_and_forgotten(tmp_path: Path) -> None
     api = BatchApi()
     api.status, api.errors = "failed", [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]
     with serve(api) as stub:
-        with pytest.raises(UserError, match="has not taken a batch of 39 questions: Enqueued token limit reached"):
+        with pytest.raises(UserError, match="did not accept a batch of 39 questions: Enqueued token limit reached"):
             open_at(tmp_path, stub).ask(asks(N), lambda more: None)
         assert not list(tmp_path.glob("*.batches.json"))
         api.status = "completed"

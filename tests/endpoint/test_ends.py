@@ -52,6 +52,6 @@ def test_the_users_dates_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["- mine", "mine: soon", "mine: ["])
 def test_a_table_that_is_none_says_what_it_should_be(tmp_path: Path, text: str) -> None:
     (tmp_path / "ends.yaml").write_text(text)
-    with pytest.raises(UserError, match="ends of models cannot be read") as caught:
+    with pytest.raises(UserError, match="file of end dates cannot be read") as caught:
         find_end("mine", OPENAI, str(tmp_path / "ends.yaml"))
     assert "2027-06-30" in caught.value.do

@@ -78,7 +78,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "another size": (edit_json("config.json", intermediate_size=96), "6 tensors have another shape, the first: model."),
     "more layers": (edit_json("config.json", num_hidden_layers=3), "9 tensors are missing: model.layers.2."),
-    "an impossible config": (edit_json("config.json", num_attention_heads=0), "config.json makes no model"),
+    "an impossible config": (edit_json("config.json", num_attention_heads=0), "no model can be built from config.json"),
     "NaN": (set_nan("model.layers.1.mlp.up_proj.weight"), "NaN or infinity in 1 of the"),
     "remote code": (
         edit_json("config.json", model_type="own", auto_map={"AutoModelForCausalLM": "modeling.Own"}),

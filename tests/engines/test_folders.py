@@ -181,7 +181,7 @@ def test_a_model_and_an_adapter_in_one_folder(whole: Path, tmp_path: Path) -> No
     """transformers would load the adapter's base, vLLM the whole model."""
     folder = shutil.copytree(whole, tmp_path / "model")
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds both a whole model and an adapter"):
+    with pytest.raises(UserError, match="has both a whole model and an adapter"):
         check_folder(folder, "models.policy")
 
 

@@ -206,7 +206,7 @@ def test_peoples_labels_are_read_by_id_and_by_number(tmp_path: Path) -> None:
     file.write_text("index,preference\n2,1\n0,1.5\n1,nan\n")
     with pytest.raises(UserError) as caught:
         read_labels(file, {"de": languages["de"]})
-    for part in ("index 2 is not a prompt's", "preference 1.5 is not", "preference nan is not"):
+    for part in ("no prompt has the index 2", "preference 1.5 is not", "preference nan is not"):
         assert part in str(caught.value)
     with pytest.raises(UserError, match="file not found"):
         read_labels(tmp_path / "no.csv", languages)

@@ -141,7 +141,7 @@ def test_bad_votes_are_named(tmp_path: Path) -> None:
     file.write_text("pair;vote\n1;a\n")
     assert read_votes([file], key) == {"v": {"0001": 0.0}}
     file.write_text("pair,vote\n1,\n")
-    with pytest.raises(ConfigError, match="there is no vote"):
+    with pytest.raises(ConfigError, match="no file has a vote"):
         read_votes([file], key)
     file.write_text("pair,choice\n1,A\n")
     with pytest.raises(ConfigError, match="column vote is missing"):

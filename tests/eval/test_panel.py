@@ -125,7 +125,7 @@ def test_a_dry_run_has_a_line_for_each(tmp_path: Path) -> None:
         ({"kind": "openai", "judges": [{"model": "a"}, {"base_url": "x"}]}, "judge 2 has no model"),
         ({"kind": "openai", "judges": [{"model": "a"}, {"model": "a"}]}, "two judges are called a"),
         ({"kind": "openai", "judges": [{"model": "a", "verdict_tokens": "many"}]}, "judges: verdict_tokens"),
-        ({"kind": "m:Judge", "judges": [{"model": "a"}]}, "set kind to openai or local"),
+        ({"kind": "m:Judge", "judges": [{"model": "a"}]}, "kind to openai or local"),
         ({"kind": "local", "judges": [{"kind": "none", "model": "a"}]}, "judge 1 has the kind none"),
         ({"kind": "local", "judges": [{"model": "/x/a"}, {"model": "/y/a"}]}, "two judges are called a"),
     ],

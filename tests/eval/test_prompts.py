@@ -151,7 +151,7 @@ def test_who_cannot_be_asked_with_a_file(tmp_path: Path) -> None:
     check_prompts(Judge(kind="openai", model="m", template=template))
     with pytest.raises(UserError, match="a local judge answers with a label alone, and the prompt of xalpaca"):
         check_prompts(Judge(kind="local", model="m", template=template))
-    with pytest.raises(UserError, match="a custom judge is asked without a prompt"):
+    with pytest.raises(UserError, match="a custom judge does not use a prompt"):
         check_prompts(Judge(kind="eval.layout:OneParagraph", template=template))
     write(tmp_path, reasons.replace("Preferred Summary=", "{reply}"))
     check_prompts(Judge(kind="local", model="m", template=template))

@@ -185,14 +185,14 @@ CASES = [
     ("rows.jsonl", ["has several prompts, and none is named", "rows.jsonl#NAME with one of duel-v2, solo-v1"]),
     ("rows.jsonl#duel", ["has no prompt called duel", "duel-v2, solo-v1"]),
     ("rows.jsonl#duel-math-v2", ["compares by a reference answer", "rows.jsonl:2", "solo-v1 grades MT-Bench"]),
-    ("rows.jsonl#duel-v2-multi-turn", ["compares two models in both turns of MT-Bench", "choose one of duel-v2"]),
-    ("rows.jsonl#brief-v1", ["brief-math-v1, brief-v1-multi-turn, brief-math-v1-multi-turn", "the whole of"]),
+    ("rows.jsonl#duel-v2-multi-turn", ["compares two models over both turns of MT-Bench", "choose one of duel-v2"]),
+    ("rows.jsonl#brief-v1", ["brief-math-v1, brief-v1-multi-turn, brief-math-v1-multi-turn", "complete judge_prompts"]),
     ("rows.jsonl#odd-v1", ["odd-v1 cannot be filled in: {question} has a format", "rows.jsonl:9"]),
     ("rows.jsonl#poor-v1", ["poor-v1 has no {answer_b}", "rows.jsonl:10"]),
     ("rows.jsonl#strange-v1", ["{mood} is unknown", "rows.jsonl:11"]),
     ("nowhere.jsonl#duel-v2", ["nowhere.jsonl"]),
     ("nowhere.txt", ["cannot be read", "nowhere.txt"]),
-    ("mine/configs.yaml#rank", ["does not read answers as this prompt has them (ranking_parser", "configs.yaml: rank"]),
+    ("mine/configs.yaml#rank", ["the answers that this prompt asks for (ranking_parser", "configs.yaml: rank"]),
     ("mine/configs.yaml#gone", ["file texts/gone.txt of the prompt gone not found"]),
     ("mine/configs.yaml#other", ["no prompt called other", "pick, think, words, rank, gone"]),
     ("texts/pick.txt#other", ["has none called other"]),
@@ -225,7 +225,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
 
 def test_a_prompt_has_to_fit_the_judge_and_the_benchmark(files: Path) -> None:
     pick, duel = f"{files}/mine/configs.yaml#pick", f"{files}/rows.jsonl#duel-v2"
-    with pytest.raises(UserError, match=r"judge\.system is another"):
+    with pytest.raises(UserError, match=r"judge\.system sets another"):
         check_prompts(Judge(kind="openai", model="m", template=pick, system="Hello."))
     with pytest.raises(UserError, match="this prompt is for xalpaca, accuracy, and what is measured is mtbench"):
         check_prompts(Judge(kind="openai", model="m", template=pick, benchmarks=["mtbench"]))

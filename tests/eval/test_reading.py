@@ -250,7 +250,7 @@ def test_an_answer_in_the_cache_that_cannot_be_read_is_requested_again(tmp_path:
 def test_a_judge_that_only_reasons_is_stopped_after_twenty_answers_with_what_to_do(tmp_path: Path) -> None:
     thinking = reply(None, finish="length", reasoning_content="Let me compare the two answers")
     with Stub(always(thinking)) as stub:
-        with pytest.raises(UserError, match="not one verdict") as caught:
+        with pytest.raises(UserError, match="have no verdict") as caught:
             verdicts_on(judge(tmp_path, stub.url, concurrency=4), *(item(n) for n in range(100)))
         assert 20 <= len(stub.sent) <= 28  # and those on their way
         assert "judge.verdict_tokens" in caught.value.do and "all tokens went into reasoning 20" in str(caught.value)

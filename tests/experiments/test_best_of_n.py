@@ -237,7 +237,7 @@ def test_everything_wrong_is_said_at_once(tiny_pair: Pair, prompts: Path, judge:
         best_of_n(config, rewards, 6, tmp_path / "out", silent())
     text = str(raised.value)
     for what in (
-        "the best of 6 cannot be taken of 5 candidates", "write 1 to 5", "no prompts in de",
+        "k is 6, but each prompt has 5 candidates", "write 1 to 5", "no prompts in de",
         "nowhere/at/all", "two rewards are called rm-a", "a log-ratio needs two models", "every reward is 0",
         "none.gguf",
     ):  # fmt: skip
@@ -298,7 +298,7 @@ def test_expected_win_rates_by_a_judge_of_all_candidates(
     found = best_of_n(settings(tiny_pair[0], prompts), [str(judge)], N, out, silent(), given)
     row = found["rewards"]["rm-a"]["win_rates"]["Longer"]
     assert row["baseline"] == "rm-a"
-    with pytest.raises(UserError, match="only judges use this"):
+    with pytest.raises(UserError, match="this option is for judges, and no judge is named"):
         find_judges([], ["judge.budget=1"], None)
     with pytest.raises(ConfigError, match="two judges are called Longer"):
         find_judges([f"{out.parent / 'judges.py'}:Longer"] * 2, [], None)

@@ -60,5 +60,5 @@ def test_calls_and_money_of_the_judges(
     _, asked = estimate_best_of_n(config, [str(judge)], None, out, own)
     assert asked == "72 questions to Own on this machine, at no cost"
     assert len(estimate_best_of_n(config, [str(judge)], None, out)) == 1
-    with pytest.raises(UserError, match="cannot be taken of 5"):
+    with pytest.raises(UserError, match="each prompt has 5 candidates"):
         estimate_best_of_n(config, [str(judge)], 6, out)

@@ -249,10 +249,10 @@ def test_recipes_are_trainings(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "whats"),
     [
-        ({"run": None}, ["the output folder is missing"]),
+        ({"run": None}, ["no output folder is named"]),
         ({"base": "x.gguf"}, ["a .gguf file cannot be trained as a reward model"]),
         ({"data": {"languages": ["de"]}}, ["the data has no training rows in de", "the data has no validation rows"]),
-        ({"loss": "pointwise"}, ["the data has pairs, which the pointwise loss cannot take"]),
+        ({"loss": "pointwise"}, ["the data has pairs, which the pointwise loss cannot use"]),
         ({"data": {"path": "nowhere"}}, ["not a folder of preference data"]),
         ({"chat_template": "no.jinja"}, ["file "]),
         ({"train": {"beta": 0.5}}, ["beta has no meaning for a reward model"]),

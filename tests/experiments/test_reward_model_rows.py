@@ -254,7 +254,7 @@ def test_everything_wrong_with_rows_is_said_at_once(made: Made, tmp_path: Path) 
         find_rows([], [], 0.1, [judge, judge], [])
     for arguments, what in (
         ([], "nothing to measure"),
-        (["--set", "judge.budget=1"], "only judges have settings here"),
+        (["--set", "judge.budget=1"], "this option is for judges, and no judge is named"),
         ([str(made["rm"]), "--precision", "fp8"], "unknown precision fp8"),
         ([str(made["rm"]), "--beta", "0"], "β is 0"),
     ):

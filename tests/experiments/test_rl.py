@@ -160,7 +160,7 @@ def test_it_stops_when_the_kl_is_above_its_bound(folder: Path, inline: list[str]
     ids = Model(folder / "bound" / "model")
     assert sum(float((a - b).abs().sum()) for a, b in zip(
         ids.model.parameters(), Model(folder / "policy").model.parameters(), strict=True)) > 0  # fmt: skip
-    with pytest.raises(UserError, match=r"above 0.001 nats a sequence at the first measurement"):
+    with pytest.raises(UserError, match=r"above 0.001 nats per sequence at the first measurement"):
         train(write(folder, "narrow", max_kl=0.001, heldout={"every": 8}))
     assert read_json(folder / "narrow" / "step.json")["state"] == "failed"
 

@@ -233,11 +233,11 @@ def test_everything_wrong_is_said_at_once(made: dict[str, Any], tmp_path: Path) 
         run(load(tmp_path, made, judges=made["judges"] * 2))
     with pytest.raises(ConfigError, match=r"needs data\.prompts"):
         load(tmp_path, made, data={"preferences": made["data"]["preferences"]})
-    with pytest.raises(ConfigError, match="the best of 9 cannot be taken"):
+    with pytest.raises(ConfigError, match="k is 9, but each prompt has only"):
         load(tmp_path, made, align={**made["align"], "best_of_n": {"n": 4, "k": 9}})
     with pytest.raises(ConfigError, match="judges compare what align makes"):
         load(tmp_path, made, align=None)
-    with pytest.raises(ConfigError, match="each of judges is one judge"):
+    with pytest.raises(ConfigError, match="each entry of judges must be one judge"):
         load(tmp_path, made, judges=[{}])
 
 

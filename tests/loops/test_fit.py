@@ -29,8 +29,8 @@ def test_good_targets(base: Path, targets: Any) -> None:
         (["query_key_value"], "has no module named query_key_value", "q_proj, k_proj, v_proj, o_proj, gate_proj"),
         ("q_proj|v_proj", "has a name that q_proj|v_proj matches as a whole", "all-linear"),
         ("q_proj(", "is not a regular expression", ""),
-        (["input_layernorm"], "LoRA cannot be put on these modules", "all-linear"),
-        (["lm_head"], "LoRA cannot be put on the output head", "remove the output head"),
+        (["input_layernorm"], "LoRA cannot be applied to these modules", "all-linear"),
+        (["lm_head"], "LoRA cannot be applied to the output head", "remove the output head"),
     ],
 )
 def test_bad_targets(base: Path, targets: Any, what: str, do: str) -> None:

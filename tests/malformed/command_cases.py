@@ -93,10 +93,8 @@ def rewards() -> Iterator[Case]:
     yield said("reward accuracy: no data", "rm|eval|MODEL|--data|DIR|--out|DIR/o", "not a folder of preference data")
     yield said("reward accuracy: a split", "rm|eval|MODEL|--data|DIR|--out|DIR/o|--split|test", "unknown split test")
     yield said("reward benchmark: no rows", "rm|bench|--on|DIR/none.jsonl|--out|DIR/o", "none.jsonl not found", "--on")
-    yield said("a look: at nothing", "rm|look|--out|DIR/o", "there is nothing to look at", "--data")
-    yield said(
-        "a look: no languages", "rm|look|x|--parallel|HELDOUT|--out|DIR/o", "need their languages", "--languages"
-    )
+    yield said("a look: at nothing", "rm|look|--out|DIR/o", "nothing to measure", "--data")
+    yield said("a look: no languages", "rm|look|x|--parallel|HELDOUT|--out|DIR/o", "needs the languages", "--languages")
     yield said("a look: a state", "rm|look|x|--parallel|HELDOUT|--states|first|--out|DIR/o", "unknown state first")
     yield said("a look: rates alone", "rm|look|--rates|DIR/r.csv|--out|DIR/o", "rates and features go together")
     yield said("reward benchmark: a language", "rm|bench|--on|x|--out|DIR/o|--lang|xx", "'xx'", "--lang")
@@ -120,7 +118,7 @@ def best() -> Iterator[Case]:
     """`icr best-of-n`."""
     line = "best-of-n|MODEL|--reward|DIR/none|--prompts|HELDOUT|--languages|en|--out|DIR/o"
     yield said("best of n: no reward model", line, "none not found", "--reward")
-    yield said("best of n: k above n", f"{line}|--n|8|--k|9", "the best of 9", "of 8 candidates", "--k")
+    yield said("best of n: k above n", f"{line}|--n|8|--k|9", "k is 9", "has 8 candidates", "--k")
     yield said("best of n: one candidate", f"{line}|--n|1", "`sampling.n`")
     yield said("best of n: beta", f"{line}|--set|reward.beta=-1", "`reward.beta`", "-1")
     yield said("best of n: a language", line.replace("|en|", "|de|"), "no prompts in de", "--prompts")
@@ -179,7 +177,7 @@ def cases() -> Iterator[Case]:
     yield evaluated("is a folder that is not there", "--judge=local:./none", "none not found")
     yield evaluated("is not there", "--baseline=DIR/none", "none")
     yield evaluated("is a file", "--out=DIR/mine/en.json", "en.json", "is a file")
-    yield evaluated("is below a file", "--out=DIR/mine/en.json/x", "en.json", "a file is in the place of a folder")
+    yield evaluated("is below a file", "--out=DIR/mine/en.json/x", "en.json", "this is a file, but a folder is needed")
     yield evaluated("is none", "--limit=0", "--limit")
     yield evaluated("an unknown key", "--set=judge.oders=both", "unknown key `judge.oders`", "judge.orders")
     yield evaluated("languages by another way", "--set=languages=[../x]", "'../x'")

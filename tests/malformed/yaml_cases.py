@@ -55,8 +55,8 @@ def cases() -> Iterator[Case]:
     yield added("a quote that stays open", 'objective: "dpo\n', "not valid YAML")
     yield added("two documents", "---\nobjective: dpo\n", "second document", ":8")
     yield added("an alias that is not there", "objective: *nothing\n", "not valid YAML", "nothing", ":8")
-    yield added("an alias in itself", "x: &x [*x]\n", "an alias is inside what it stands for", ":8")
-    yield added("a merge of itself", "x: &x {<<: *x}\n", "an alias is inside what it stands for", ":8")
+    yield added("an alias in itself", "x: &x [*x]\n", "an alias refers to itself", ":8")
+    yield added("a merge of itself", "x: &x {<<: *x}\n", "an alias refers to itself", ":8")
     yield added("a merge of a text", "x: {<<: dpo}\n", "`<<` needs a mapping", ":8")
     yield added("a bomb of aliases", BOMB, "remove aliases", "values")
     yield added("too deep", "x: " + "[" * 3000 + "]" * 3000 + "\n", "more than 50 levels")
@@ -67,7 +67,7 @@ def cases() -> Iterator[Case]:
         "more than 50 levels",
         "config.yaml:57",
     )
-    yield added("far too long", "# " + "x" * 100_000 + "\n", "too many for a file of settings")
+    yield added("far too long", "# " + "x" * 100_000 + "\n", "too many for a settings file")
     yield added("a python object", "objective: !!python/name:os.system x\n", "python/name:os.system", ":8")
     yield added("a set", "x: !!set {a, b}\n", "tag:yaml.org,2002:set", ":8")
     yield added("binary", "objective: !!binary aGVsbG8=\n", "tag:yaml.org,2002:binary", ":8")

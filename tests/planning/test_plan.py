@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 from icr.base.errors import UserError
+from icr.base.lock import RunLock
 from icr.base.rundir import RunDir
 from icr.commands.plan import plan
+from icr.commands.runs import iterate
 from icr.planning import start
 from icr.planning.facts import LIKE_LLAMA, Shape, find_facts
 from icr.planning.plan import check_plan, know, make_plan
 from icr.planning.probe import pick_prompts, probe_lengths
 from icr.planning.rates import read_rates
 from icr.planning.start import Start
+from icr.rounds.leftovers import undone_if_refused
 from icr.rounds.preflight import load_checked
 from loops.disk import folder_size
 from tests.conftest import Config
@@ -201,6 +204,40 @@ def test_what_cannot_fit_is_refused_before_anything_begins(
         Start(run, checked, inputs, said.append)
     assert "stage" in str(caught.value)
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["a new folder", "a folder that is there"])
+def test_a_refused_run_leaves_nothing_behind(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: bool
+) -> None:
+    """So the next start with another config does not find the refused one."""
+    config, run = tiny_config(tmp_path), tmp_path / "run"
+    if older:
+        run.mkdir()
+        (run / "notes.txt").write_text("kept")
+    monkeypatch.setattr("icr.planning.plan.free_disk", lambda folder: 1000)
+    monkeypatch.setattr("icr.planning.plan.RESERVE", 0)
+    with pytest.raises(UserError, match="models that the run will make need"):
+        iterate(config=str(config), quiet=True)
+    assert run.exists() == older
+    assert not older or [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+def test_a_refused_command_gives_a_run_its_config_back(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text("rounds: 2")
+    with pytest.raises(UserError), undone_if_refused(run):
+        run.config.write_text("rounds: 3")
+        (run.path / "logs").mkdir()
+        raise UserError("it does not fit")
+    assert run.config.read_text() == "rounds: 2" and list(run.path.iterdir()) == [run.config]
+    lock = RunLock(run.lock)  # of another command, whose files stay
+    with pytest.raises(UserError), undone_if_refused(run):
+        run.config.write_text("rounds: 4")
+        raise UserError("another command is using this run folder")
+    lock.release()
+    assert run.config.read_text() == "rounds: 4"
 
 
 def test_a_plan_that_fails_ends_no_run(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,9 +61,9 @@ def test_where_a_row_has_a_text_its_messages_are_not_read(tmp_path: Path) -> Non
 def test_every_defect_of_messages_is_named_by_file_and_line(tmp_path: Path) -> None:
     faults = [
         ([], "a conversation without messages"),
-        (["Hi"], "message 1 is without text"),
-        ([{"role": "user"}], "message 1 is without text"),
-        ([{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], "message 1 is without text"),
+        (["Hi"], "message 1 has no text"),
+        ([{"role": "user"}], "message 1 has no text"),
+        ([{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], "message 1 has no text"),
         ([*talk("Hi"), {"role": "tool", "content": "4"}], "message 2 has the role 'tool'"),
         ([{"content": "Hi"}], "message 1 has the role None"),
         (talk("Hi", "Hello!"), "the last message is the assistant's"),
@@ -141,7 +141,7 @@ def test_pairs_of_messages_that_cannot_be_used(tmp_path: Path) -> None:
         ({"prompt": FISH[:3], "chosen": OWL, "rejected": WHALE}, "the last message is the assistant's"),
         ({"prompt": FISH, "chosen": OWL, "rejected": talk("", "")[1:]}, "a message of `rejected` is empty"),
         ({"prompt": talk(" ", "x", "y"), "chosen": OWL, "rejected": WHALE}, "a message of the pair is empty"),
-        ({"prompt": FISH, "chosen": [{"role": "assistant"}], "rejected": WHALE}, "message 1 is without text"),
+        ({"prompt": FISH, "chosen": [{"role": "assistant"}], "rejected": WHALE}, "message 1 has no text"),
     ]
     file = tmp_path / "pairs.jsonl"
     for pair, what in faults:

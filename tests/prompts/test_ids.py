@@ -58,7 +58,7 @@ def test_ids_that_differ_are_shown_with_what_was_meant(tmp_path: Path) -> None:
     put(tmp_path, "en", '{"id": 0, "instruction": "a"}', '{"id": 1, "instruction": "b"}')
     put(tmp_path, "es", '{"id": "000", "instruction": "a"}', '{"id": true, "instruction": "b"}')
     text = problems(tmp_path, "en", "es")
-    assert "id 000 has no English partner" in text and "English has the id 0: write it in the same way" in text
+    assert "id 000 has no English partner" in text and "English has the id 0: write it the same way" in text
     assert "the id True is not a number or a text" in text and "es.jsonl:2" in text
     put(tmp_path, "es", '{"id": 1, "instruction": "a"}', '{"id": "1.0", "instruction": "b"}')
     assert "id 1 appears twice" in problems(tmp_path, "en", "es")

@@ -107,7 +107,7 @@ def test_a_split_overwrites_nothing_and_leaves_something_to_train_on(tmp_path: P
     folder, out = write_prompts(tmp_path / "all", range(4)), tmp_path / "out"
     for count in (4, 5):
         wrong = icr("prompts", "split", folder, "--held-out", count, "--out", out, code=2).stderr
-        assert f"{count} prompts cannot be held out of 4" in wrong
+        assert f"{count} prompts cannot be held out: only 4 are in all of" in wrong
     assert not out.exists()
     (out / "heldout").mkdir(parents=True)
     (out / "heldout" / "en.jsonl").write_text("mine")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import time
 from pathlib import Path
 
 import pytest
 
 from icr.report.page import write_report
+from icr.report.status import SILENCE
 from icr.report.transfer import write_transfer_page
 from tests.helpers.browser import BROWSER, look
 from tests.helpers.fake_run import build
@@ -96,6 +100,28 @@ def test_a_page_that_loads_itself_again_stays_where_the_reader_is(pages: Path) -
     )
     assert found["offered"] and found["moved"] <= 1 and found["y"] > 1000
     assert (found["language"], found["open"], found["follows"]) == ("l2", True, False)
+
+
+@pytest.mark.parametrize("seconds", [60, 3600], ids=["just now", "an hour ago"])
+def test_a_page_without_signs_of_life_says_that_its_run_has_ended(pages: Path, seconds: int) -> None:
+    """Nobody can write it into the page of a run that was killed."""
+    last = time.time() - seconds
+    os.utime(pages / "run.html", (last, last))
+    found = look(
+        pages,
+        """
+        const page = await open("run.html", 820);
+        const shows = name => page.querySelector(name).getClientRects().length > 0;
+        out.shown = [shows(".ended"), shows(".alive"), shows(".sign")];
+        out.times = [...page.querySelectorAll(".follow time")].map(time => time.textContent);
+        out.command = page.querySelector(".ended code").textContent;
+        """,
+    )
+    assert found["shown"] == ([True, False, False] if seconds > SILENCE else [False, True, True])
+    assert found["command"] == f"icr iterate --run {shlex.quote(str(pages))}"
+    assert len(found["times"]) == 2 and set(found["times"]) == {
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last))
+    }
 
 
 def test_the_dark_page_is_dark(pages: Path) -> None:

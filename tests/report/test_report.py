@@ -7,18 +7,22 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from icr.base.files import read_json, read_rows, write_json, write_rows, write_text
+from icr.base.lock import RunLock
 from icr.base.rundir import RunDir
 from icr.report.findings import conclude, findings
-from icr.report.live import LivePage
+from icr.report.live import Heartbeat, LivePage
 from icr.report.numbers import number, significant
+from icr.report.page import render, write_report
 from icr.report.results import collect, interval
 from icr.report.samples import MOST_OF_ONE, pick_pairs
+from icr.report.status import BEAT, SILENCE
 from icr.rows import PAIRS
 from tests.helpers.fake_run import HOSTILE, LANGUAGES, build, config_of
 from tests.helpers.pages import Page, assert_sound, page
@@ -242,6 +246,32 @@ def test_the_page_is_written_as_the_run_goes_on_and_loads_itself_again(short: Ru
     now[0] = 90.0
     live.update()  # never ends a run
     assert "could not be written" in notes[-1]
+
+
+def test_a_running_command_gives_signs_of_life_and_changes_no_byte(short: RunDir) -> None:
+    write_report(short)
+    before = short.report.read_bytes()
+    os.utime(short.report, (1, 1))
+    heart = Heartbeat(short, every=0.01)
+    until = time.monotonic() + 10
+    while short.report.stat().st_mtime == 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    heart.stop()
+    assert time.time() - short.report.stat().st_mtime < 60 and short.report.read_bytes() == before
+    os.utime(short.report, (1, 1))
+    time.sleep(0.05)
+    assert short.report.stat().st_mtime == 1, "a stopped one gives none"
+    assert 3 * BEAT < SILENCE, "one that comes late is not taken for an end"
+
+
+def test_a_run_that_nobody_works_on_is_stopped(tmp_path: Path) -> None:
+    """As `icr status` says. While a command holds the lock, the same records are those of a running one."""
+    run = build(tmp_path / "run", until=(2, "score"), running=True)
+    lock = RunLock(run.lock)
+    assert "This run is going on: score of round 2 is running." in render(collect(run))
+    lock.release()
+    html = render(collect(run))
+    assert "score of round 2 was interrupted. To continue, run" in html and "icr iterate --run run" in html
 
 
 def test_intervals_are_the_summarys_and_stay_within_what_a_rate_can_be() -> None:

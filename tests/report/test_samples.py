@@ -126,4 +126,4 @@ def test_a_stopped_run_says_so(tmp_path: Path) -> None:
     run.round(1).write_stage("train", StageRecord(state="failed", started=1.0, seconds=12.0))
     got = page(run)
     assert_sound(got)
-    assert "Stopped: train of round 1 failed. The same command goes on from there." in got.text
+    assert "Stopped: train of round 1 failed. To continue, run" in got.text and "icr iterate --run" in got.text

@@ -14,7 +14,7 @@ from scipy.stats import ttest_1samp
 from icr.base.files import read_rows
 from icr.base.rundir import RunDir
 from icr.report.numbers import duration, number, significant
-from icr.report.status import run_status, status_json, status_table
+from icr.report.status import continue_command, run_status, status_json, status_table
 from icr.report.terminal import print_summary
 from tests.helpers.fake_run import HELD_OUT, LANGUAGES, build
 
@@ -95,6 +95,12 @@ def test_status_of_an_interrupted_run(tmp_path: Path) -> None:
     Console(file=out, width=100).print(status_table(run, held=False))
     assert "1 of 2 rounds done" in out.getvalue() and "interrupted 12 s" in out.getvalue()
     assert "next: score of round 2" in out.getvalue()
+    command = continue_command(str(run.path))
+    assert status["running"] is False and "no command is using this run; to continue:" in out.getvalue()
+    assert command in "".join(line.strip() for line in out.getvalue().splitlines()).replace("--run/", "--run /")
+    out = io.StringIO()
+    Console(file=out, width=100).print(status_table(run, held=True))
+    assert "to continue" not in out.getvalue()
 
 
 def test_status_of_a_finished_run(finished: RunDir) -> None:

@@ -138,7 +138,7 @@ def test_the_judge_of_a_round_is_audited_and_asked_again(run: Path) -> None:
         # a local judge reads the same probabilities again
         assert row["repeats_agree"]["value"] == 100 if row["n"] else row["repeats_agree"]["why"]
     refused = icr("judge", "audit", run / "round-0" / "judge", code=2)
-    assert "which nobody judged" in refused.stderr
+    assert "which are not judged" in refused.stderr
 
 
 def test_the_report_is_one_file_without_the_outside(run: Path) -> None:

@@ -148,7 +148,7 @@ def test_memory_that_is_not_free_in_the_words_of_the_config() -> None:
     """9.31 of 23.57 GiB are 39.5 %: what is proposed has to start."""
     error = explain_cause(NOT_FREE)
     assert error is not None
-    assert error.what == "9.3 of 23.6 GiB of the GPU's memory are free, and the engine is to take 21.21 GiB"
+    assert error.what == "9.3 of 23.6 GiB of the GPU's memory are free, but the engine asks for 21.21 GiB"
     assert error.where == "sampling.gpu_memory: 0.9" and "set sampling.gpu_memory to 0.38 or less" in error.do
     almost_none = explain_cause(NOT_FREE.replace("9.31", "0.91"))
     assert almost_none is not None and "end the other processes" in almost_none.do

@@ -71,7 +71,7 @@ def test_no_driver_no_cards(error: Exception) -> None:
 def test_more_gpus_than_there_are() -> None:
     check_count(2, 2)
     check_count(8, 0)  # a machine without any: engines run on the processor
-    with pytest.raises(UserError, match="an engine is to have 4 GPUs, but there are 2 to use") as error:
+    with pytest.raises(UserError, match="an engine needs 4 GPUs, but only 2 are visible") as error:
         check_count(4, 2)
     assert error.value.where == "sampling.tensor_parallel: 4" and "set it to 2 or less" in error.value.do
 
@@ -94,7 +94,7 @@ def test_memory_that_others_use() -> None:
         check_memory(Sampling(backend="vllm"), gpus)
     [problem] = error.value.problems
     assert "GPU 0 (NVIDIA GeForce RTX 4090) has 9.3 of 24.0 GiB free" in problem.what
-    assert "take 21.6 GiB; others are on it: python3.11 (pid 4711), 13.9 GiB; Xorg" in problem.what
+    assert "asks for 21.6 GiB; other processes use it: python3.11 (pid 4711), 13.9 GiB; Xorg" in problem.what
     assert "set sampling.gpu_memory to 0.37 or less" in problem.do
     check_memory(Sampling(backend="vllm", gpu_memory=0.37), gpus)  # what was proposed is not refused
     check_memory(Sampling(backend="vllm"), gpus[1:])

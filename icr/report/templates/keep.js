@@ -47,7 +47,30 @@ function loadAgain() {
   else setTimeout(loadAgain, 1000);
 }
 
+// A running command sets the time of this file every half minute. Where a server names no time, it is that of loading.
+function showSigns() {
+  const last = new Date(document.lastModified);
+  const two = number => String(number).padStart(2, "0");
+  const day = `${last.getFullYear()}-${two(last.getMonth() + 1)}-${two(last.getDate())}`;
+  const hour = `${two(last.getHours())}:${two(last.getMinutes())}:${two(last.getSeconds())}`;
+  for (const time of document.querySelectorAll(".follow time")) time.textContent = `${day} ${hour}`;
+  const ended = document.querySelector(".ended"), silent = (Date.now() - last) / 1000 > Number(document.body.dataset.silence);
+  if (!ended) return;
+  ended.hidden = !silent;
+  document.querySelector(".alive").hidden = silent;
+  document.querySelector(".sign").hidden = silent;
+}
+
+function nameFolder() {
+  if (location.protocol !== "file:") return;
+  const folder = decodeURIComponent(location.pathname).replace(/\/[^/]*$/, "");
+  const typed = /^[\w@%+=:,./-]+$/.test(folder) ? folder : `'${folder.replaceAll("'", `'"'"'`)}'`;
+  for (const command of document.querySelectorAll(".resume")) command.textContent = `icr iterate --run ${typed}`;
+}
+
 restore();
+showSigns();
+nameFolder();
 addEventListener("pagehide", keep);
 if (follow) {
   follow.closest("label").hidden = false;

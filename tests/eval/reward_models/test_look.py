@@ -177,11 +177,11 @@ def test_everything_wrong_is_said_at_once(model: Path, parallel: Path, tmp_path:
         check_look(look([model, model], data=tmp_path, parallel=str(parallel), base="./nowhere", rates="r.csv"))
     text = str(caught.value)
     for what in (
-        "two models are called rm", "not a folder of preference data", "need their languages", "./nowhere",
+        "two models are called rm", "not a folder of preference data", "needs the languages", "./nowhere",
         "rates and features go together",
     ):  # fmt: skip
         assert what in text, text
-    with pytest.raises(ConfigError, match="there is nothing to look at"):
+    with pytest.raises(ConfigError, match="nothing to measure"):
         check_look(look([model]))
     with pytest.raises(ConfigError, match="distances to a base need parallel texts"):
         check_look(look([model], base=str(model), data=None))

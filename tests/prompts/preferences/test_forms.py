@@ -103,11 +103,11 @@ def test_oasst_rules(tmp_path: Path) -> None:
     [
         ([{"rank": "best"}], "`rank` is 'best', which is not a number"),
         ([{"parent_id": "gone"}], "message a0 answers gone, which is not in the source"),
-        ([{"parent_id": "a1", "role": "prompter"}, {"parent_id": "a0"}], "its parents make a circle"),
+        ([{"parent_id": "a1", "role": "prompter"}, {"parent_id": "a0"}], "the parent_ids make a circle"),
         ([{"message_id": "a2"}], "message_id a2 appears twice"),
         ([{"role": "bot"}], "message a0 has the role 'bot'"),
         ([{"text": ""}], "`text` is empty"),
-        ([{"parent_id": "a1"}], "answers a message of the assistant's"),
+        ([{"parent_id": "a1"}], "answers a message of the assistant, not of the user"),
         ([{"parent_id": None}], "answers nothing"),
     ],
 )
