@@ -137,8 +137,8 @@ def test_a_judge_that_throws_coins_corrects_more_if_it_is_asked_more_often() -> 
 
 def test_a_judge_of_labels_that_says_the_same_each_time_needs_nine_of_ten_to_be_peoples() -> None:
     """With 60 of 200 prompts labelled a quarter is reached there (docs/audit.md), which the formula says as well."""
-    for agreement, low, high in ((0.8, 0.1, 0.2), (0.9, 0.25, 0.3)):
-        found, rho2 = steady(60, agreement, 200), (2 * agreement - 1) ** 2
+    for agree, low, high in ((0.8, 0.1, 0.2), (0.9, 0.25, 0.3)):
+        found, rho2 = steady(60, agree, 200), (2 * agree - 1) ** 2
         assert low < found < high and found == pytest.approx(1 - math.sqrt(1 - 0.7 * rho2), abs=0.04)
 
 
