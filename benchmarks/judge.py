@@ -73,9 +73,7 @@ async def bare(url: str, bodies: Sequence[dict[str, Any]], concurrency: int) -> 
         return time.perf_counter() - started, time.process_time() - busy
 
 
-def ask(
-    url: str, folder: Path, pairs: int, run: int, concurrency: int
-) -> tuple[float, float, list[dict[str, Any]]]:
+def ask(url: str, folder: Path, pairs: int, run: int, concurrency: int) -> tuple[float, float, list[dict[str, Any]]]:
     """Seconds and CPU seconds that judging takes, and the bodies that it sends."""
     answers, theirs = folder / f"answers-{run}", texts(pairs, run, "another, somewhat longer. ")
     for lang, of in texts(pairs, run, "a sentence of some length. ").items():

@@ -17,6 +17,7 @@ from eval.xalpaca.pairwise import comparisons
 from icr.base.conversation import Conversation
 from icr.config.evaluation import EvaluationConfig
 from icr.config.schema import Judge
+from icr.endpoint.ends import describe_ends
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def estimate(config: EvaluationConfig, out: Path) -> str:
         lines.append(
             describe_cost(judge, name, cache_path(member_folder(out, name) if name else out, config.benchmark), planned)
         )
-    return "\n".join([*lines, describe_power(config.benchmark, prompts)])
+    ends = [f"note: {line}" for line in describe_ends(config.judge)]
+    return "\n".join([*lines, describe_power(config.benchmark, prompts), *ends])
 
 
 def describe_cost(judge: Judge, name: str, cache: Path, planned: Planned) -> str:

@@ -30,6 +30,7 @@ from icr.base.content import hash_value
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, write_text
+from icr.base.hub import means_path
 from icr.base.lock import RunLock
 from icr.base.rundir import open_run, start_date
 from icr.config.evaluation import Benchmark, EvaluationConfig
@@ -106,7 +107,7 @@ def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Fields:
 
 def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
     given = config.benchmark != "nlp" and is_answers(Path(config.model))
-    model = None if given else locate(config.model, "the model")
+    model = None if given else _locate_model(config)
     judge_models = locate_judges(config.judge)
     _check(config, given, machine.note)
     step = describe_evaluation(config, model, judge_models, machine.precision)
@@ -146,6 +147,17 @@ def _evaluate(config: EvaluationConfig, out: Path, machine: Machine) -> Fields:
             record.counts = BENCHMARKS[config.benchmark](evaluation)
     summary: Fields = read_json(summary_path(out, config.benchmark))
     return summary
+
+
+def _locate_model(config: EvaluationConfig) -> str:
+    """As `locate`; a path where nothing is may be meant as one of answers."""
+    path = Path(config.model).expanduser()
+    if config.benchmark != "nlp" and path.suffix != ".gguf" and not path.is_dir() and means_path(config.model):
+        do = "give a folder of answers (LANG.json or LANG.jsonl), a model's folder, a .gguf file, or a hub id"
+        if path.is_file():
+            raise UserError(f"{path} is a file, and answers are a folder", where="the model", do=f"name {path.parent}")
+        raise UserError(f"folder {path} not found", where="the model", do=do)
+    return locate(config.model, "the model")
 
 
 def _check(config: EvaluationConfig, given: bool, note: Callable[[str], None]) -> None:

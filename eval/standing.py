@@ -107,7 +107,8 @@ def _hash_files(folder: Path, languages: Sequence[str]) -> str:
 def settle(out: Path, config: EvaluationConfig, step: Step, note: Callable[[str], None]) -> StageRecord | None:
     """The folder's record of the step; None if it was not started.
 
-    Work that was not finished is removed where the files that it was made from have changed since.
+    Work that was not finished is removed where the files that it was made from have changed since. So is work with
+    other settings if nothing is lost with it, so that the advice of a judge's error can be followed at once.
 
     Args:
         note: gets a line for the user about that.
@@ -115,15 +116,24 @@ def settle(out: Path, config: EvaluationConfig, step: Step, note: Callable[[str]
     Raises:
         UserError: finished work was made from other files; work that was started has other settings.
     """
+    record = read_records(out).get(step.name) or _read_old(out, config, step)
     return settle_step(
         step,
-        read_records(out).get(step.name) or _read_old(out, config, step),
+        record,
         whole=summary_path(out, step.name).is_file(),
         holds="an evaluation",
         where=out / SETTINGS_FILE,
         remove=lambda: forget(out, step.name),
         note=note,
+        nothing_lost=record is not None and _loses_nothing(config, step, record),
     )
+
+
+def _loses_nothing(config: EvaluationConfig, step: Step, before: StageRecord) -> bool:
+    """Whether an unfinished evaluation may start over: its answers were given, and what an endpoint was paid for stays
+    in a cache, which knows all of a question but the address."""
+    same = all((before.settings or {}).get(key) == step.settings.get(key) for key in ("judge.base_url", "judge.judges"))
+    return same and "answers" in step.inputs and all(judge.kind == "openai" for judge in config.judge.each.values())
 
 
 def settle_step(
@@ -136,6 +146,7 @@ def settle_step(
     remove: Callable[[], None],
     note: Callable[[str], None],
     do: str = DO,
+    nothing_lost: bool = False,
 ) -> StageRecord | None:
     """The record of a step as it still holds; None if the step was not started.
 
@@ -143,6 +154,7 @@ def settle_step(
         whole: whether the files of a finished step are there.
         holds, where: what the folder has of the step, and its settings file, for messages.
         remove: removes work that was not finished and was made from other files.
+        nothing_lost: work that was not finished may be removed also where settings have changed.
 
     Raises:
         UserError: finished work was made from other files; work that was started has other settings.
@@ -153,7 +165,7 @@ def settle_step(
         record.state = "failed"
     changes = stale(step, record)
     others = canonical_json(record.settings) != canonical_json(dict(step.settings))
-    if changes and (others or record.state == "done"):
+    if changes and ((others and not nothing_lost) or record.state == "done"):
         lines = "\n".join(f"    {change}" for change in changes)
         what = f"this folder holds {holds} of other files or with other settings:\n{lines}"
         raise UserError(what, where=str(where), do=do)

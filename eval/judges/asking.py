@@ -30,6 +30,7 @@ from eval.judges.wording import Prompts
 from icr.base.errors import StageFailed, UserError
 from icr.base.files import write_rows
 from icr.config.schema import Judge as JudgeConfig
+from icr.endpoint.ends import describe_ends
 from icr.endpoint.reasons import may_pass
 from icr.engines.templates import NO_THINKING, Template
 from icr.work.crew import Limits
@@ -105,11 +106,14 @@ class Judging:
             date: YYYY-MM-DD, what a local judge's chat template takes for today.
 
         Raises:
-            UserError: as `name_judge` and `find_prompts`; several judges, of which each is asked by itself.
+            UserError: as `name_judge`, `find_prompts` and `describe_ends`; several judges, of which each is asked by
+                itself.
         """
         if config.judges:
             raise UserError("several judges cannot be asked as one", where="judge.judges",
                             do="name one of them in judge.kind and judge.model")  # fmt: skip
+        for line in describe_ends(config):
+            machine.note_once(line)
         name = name_judge(config)
         prompts = {benchmark: find_prompts(config, benchmark) for benchmark in built_in()}
         if config.kind != "local":
@@ -248,15 +252,16 @@ class TooManyUnscored(StageFailed):
         self, label: str, asked: int, reasons: Counter[str], raw: Mapping[str, str], allowed: float, folder: str
     ) -> None:
         """`raw`: by reason, what the judge or its endpoint said to one of the questions."""
-        counted = "\n".join(f"  {count:>6,}  {reason}{_example(raw[reason])}" for reason, count in reasons.most_common())
+        lines = [f"  {count:>6,}  {reason}{_example(raw[reason])}" for reason, count in reasons.most_common()]
         again = sum(count for reason, count in reasons.items() if may_pass(reason))
         todo = [f"rerun the same command to ask {again:,} of them again"] if again else []
         if not reasons.keys().isdisjoint(TOO_LITTLE_ROOM):
             todo.append("give the judge more room (judge.verdict_tokens) or less to think (judge.reasoning_effort)")
         todo.append("set judge.max_unscored higher to have a result without them")
         super().__init__(
-            f"{label}: {reasons.total():,} of {asked:,} questions have no verdict, more than {allowed:.0%}\n{counted}\n"
-            f"  where: {folder} (column `raw` has what the judge answered)\n  do:    {'; or '.join(todo)}"
+            f"{label}: {reasons.total():,} of {asked:,} questions have no verdict, more than {allowed:.0%}\n"
+            + "\n".join(lines)
+            + f"\n  where: {folder} (column `raw` has what the judge answered)\n  do:    {'; or '.join(todo)}"
         )
 
 

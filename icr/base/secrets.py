@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 HIDDEN = "***"
 SECRET = re.compile(r"key|token|secret|password|passwd|pwd|signature|credential|auth|^sig$|^code$", re.IGNORECASE)
 """Names of the parameters of an address that are secrets."""
-ADDRESS = re.compile(r"https?://[^\s'\"]+")
+ADDRESS = re.compile(r"https?://[^\s'\"]+|(?<=base_url=)[^\s'\"]+")
 
 
 def hide(address: str) -> str:
@@ -49,6 +49,8 @@ def find_secrets(address: str) -> list[str]:
 
 def _without_secrets(address: str) -> str:
     parts = urlsplit(address)
+    if not parts.netloc and "@" in parts.path:  # user:password@host, not an address, which others say
+        return f"{HIDDEN}@{address.rpartition('@')[2]}"
     _, at, host = parts.netloc.rpartition("@")
     pairs = [_without_value(pair) for pair in parts.query.split("&")] if parts.query else []
     return urlunsplit(parts._replace(netloc=f"{HIDDEN}@{host}" if at else parts.netloc, query="&".join(pairs)))

@@ -52,8 +52,10 @@ class Address:
         host = _check_url(url, where)
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key and key_needed and not _is_loopback(host) and not find_secrets(url):
+            other = f", or name another endpoint with {settings.named('base_url')}" if shown == DEFAULT_ENDPOINT else ""
             raise UserError("the key for the endpoint is missing", where=f"{where}: {_shown(url)}",
-                            do="export OPENAI_API_KEY=… (any word, if this endpoint needs no key)")  # fmt: skip
+                            do=f"export OPENAI_API_KEY=… (any word, if this endpoint needs no key){other}"
+                            )  # fmt: skip
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise UserError("the key for the endpoint has characters that a key cannot have", where="OPENAI_API_KEY",
                             do="export it again, without line breaks or spaces")  # fmt: skip
@@ -140,4 +142,6 @@ def _shown(url: str) -> str:
         address = urlsplit(url)
     except ValueError:
         return url.rpartition("@")[2].partition("?")[0]
-    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}" if address.netloc else address.path
+    if not address.netloc:  # "localhost:8000" is a scheme and a path, and so is "user:password@host"
+        return url.rpartition("@")[2].partition("?")[0]
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"

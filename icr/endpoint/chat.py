@@ -38,8 +38,8 @@ FIRST_WAIT = 1.0
 """Seconds; waits are drawn below a bound that doubles with each attempt."""
 MINUTE = 70
 """First waits for which a limit of requests is waited out, as most limits are a minute's."""
-CODE = re.compile(r"^Error code: \d+ - ")
-"""What the package puts before an endpoint's words."""
+CODE = re.compile(r"^Error code: \d+( - |$)")
+"""What the package puts before an endpoint's words, or in their place."""
 RESUME = "rerun the same command to continue; answers received so far are kept"
 
 
@@ -288,7 +288,8 @@ class Chat:
         """What went wrong in one line, without the key."""
         text = f"{error}" or type(error).__name__
         if isinstance(error, openai.APIStatusError):
-            text = f"HTTP {error.status_code}: {CODE.sub('', error.message)}"
+            said = CODE.sub("", error.message) or "no reason is given"
+            text = f"HTTP {error.status_code}: {said}"
         elif isinstance(error, openai.APITimeoutError | TimeoutError):
             text = f"no answer within {self._settings.timeout:g} s"
         return " ".join(self._address.without_key(text).split())[:200]

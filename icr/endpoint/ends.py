@@ -11,6 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from icr.base.errors import UserError
 from icr.base.yaml_text import read_yaml
+from icr.config.schema import Judge
+from icr.endpoint.address import show_address
 
 # OpenAI's list: https://platform.openai.com/docs/deprecations, as of 2026-11-25
 ENDS: dict[str, dict[str, str]] = {
@@ -50,6 +52,12 @@ def find_end(model: str, url: str, table: str | None) -> date | None:
     of_provider = next((ends for domain, ends in ENDS.items() if f".{host}".endswith(f".{domain}")), {})
     day = of_provider.get(_without_date(model))
     return None if day is None else date.fromisoformat(day)
+
+
+def describe_ends(judge: Judge) -> list[str]:
+    """A line for the user about each hosted judge whose end is known. Raises UserError as `find_end`."""
+    asked = [one for one in judge.each.values() if one.kind == "openai" and one.model]
+    return [line for one in asked for line in describe_end(one.model or "", show_address(one), one.ends, date.today())]
 
 
 def describe_end(model: str, url: str, table: str | None, today: date) -> list[str]:

@@ -168,7 +168,7 @@ class Controller:
         check_batch(self.config, self.machine.processes(self.config.train) * self.config.train.nodes)
         check_count(self.config.sampling.tensor_parallel, self.machine.gpus)
         for note in self.inputs.notes:
-            self.machine.note(note)
+            self.machine.note_once(note)
         if not self.is_done():
             if self.machine.gpus:
                 check_memory(self.config.sampling, find_gpus())

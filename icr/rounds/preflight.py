@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 from eval.judges.open import check_judge, locate_judges
@@ -64,7 +63,7 @@ def preflight(config: Config) -> Inputs:
         alignment = english.pairs[: config.alignment.limit]
         notes.extend(describe_pairs(english, config.alignment.limit))
     heldout, judges = _judge(config, found)
-    notes.extend(found.attempt([], _describe_end, config.judge))
+    notes.extend(found.attempt([], _describe_ends, config.judge))
     notes.extend(describe_prompts(prompts, config.prompts.limit, "prompts.path", "prompts.limit"))
     notes.extend(describe_prompts(heldout, config.judge.limit, "judge.prompts", "judge.limit"))
     overlap = config.prompts.allow_overlap
@@ -210,13 +209,10 @@ def _judge(config: Config, found: Collector) -> tuple[list[Prompt], dict[str, st
     return heldout, found.attempt({}, locate_judges, judge)
 
 
-def _describe_end(judge: Judge) -> list[str]:
-    from icr.endpoint.address import show_address
-    from icr.endpoint.ends import describe_end
+def _describe_ends(judge: Judge) -> list[str]:
+    from icr.endpoint.ends import describe_ends
 
-    today = date.today()
-    judges = [one for one in judge.each.values() if one.kind == "openai" and one.model]
-    return [line for one in judges for line in describe_end(one.model or "", show_address(one), one.ends, today)]
+    return describe_ends(judge)
 
 
 def _check_prices(path: str) -> None:

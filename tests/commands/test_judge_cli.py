@@ -155,6 +155,7 @@ def test_a_model_answers_and_a_local_model_judges(tmp_path: Path, tiny_pair: tup
         (["--judge", "openai:m"], "the key for the endpoint is missing"),
         (["--judge", "openai:m", "--set", "judge.budget=0"], "`judge.budget`"),
         (["--judge", "openai:m", "--set", "judge.bugdet=3"], "did you mean `judge.budget`"),
+        (["--judge", "openai:m"], "name another endpoint with judge.base_url"),
         (["--judge", "local:/nowhere/at/all"], "model folder /nowhere/at/all not found"),
     ],
 )
@@ -164,6 +165,17 @@ def test_bad_input_exits_2_and_says_what_to_do(
     ours, theirs = answers
     done = icr("judge", "xalpaca", ours, "--baseline", theirs, "--languages", "de", "--out", tmp_path / "out", *words)
     assert done.returncode == 2 and says_what in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_is_neither_a_model_nor_answers(tmp_path: Path, answers: tuple[Path, Path]) -> None:
+    ours, theirs = answers
+    for model, what, do in (
+        (ours / "de.json", "is a file, and answers are a folder", f"name {ours}"),
+        (tmp_path / "our", "our not found", "give a folder of answers (LANG.json or LANG.jsonl), a model's folder"),
+    ):
+        words = ["--judge", "openai:m", "--baseline", theirs, "--languages", "de", "--out", tmp_path / "out"]
+        done = icr("judge", "xalpaca", model, *words, key=KEY)
+        assert done.returncode == 2 and what in done.stderr and do in done.stderr
 
 
 def test_answers_that_do_not_fit_the_baseline_are_refused(tmp_path: Path, answers: tuple[Path, Path]) -> None:

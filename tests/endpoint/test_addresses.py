@@ -39,12 +39,24 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://host/v1?api-version=2024-10-21", "https://host/v1?api-version=2024-10-21"),
         ("https://***@host/v1", "https://***@host/v1"),
         ("http://[::1/v1", "http://[::1/v1"),
+        (f"me:{SECRET}@host/v1", "***@host/v1"),
+        ("localhost:8000", "localhost:8000"),
     ],
 )
 def test_what_settings_hold_of_an_address(address: str, shown: str) -> None:
     assert hide(address) == shown
     assert SECRET not in shown and (reveal(shown) == address or address == "https://***@host/v1")
     assert hide_in(f"icr judge --set 'judge.base_url={address}' --x").count(SECRET) == 0
+    assert hide_in("icr judge --judge openai:open-model@0d7cf23") == "icr judge --judge openai:open-model@0d7cf23"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"), [("localhost:8000/v1", "localhost:8000/v1"), (f"me:{SECRET}@host/v1", "host/v1")]
+)
+def test_what_is_not_a_web_address_is_shown_as_it_was_written(address: str, shown: str) -> None:
+    with pytest.raises(UserError, match="not a web address") as caught:
+        Address.find(Settings(base_url=address))
+    assert SECRET not in str(caught.value) and f": {shown}" in caught.value.where
 
 
 def test_secrets_of_an_address_are_known_to_be_secrets() -> None:

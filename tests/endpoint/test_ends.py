@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eval.judges.asking import Judging
 from icr.base.errors import UserError
-from icr.endpoint.ends import describe_end, find_end
+from icr.config.schema import Judge
+from icr.endpoint.ends import describe_end, describe_ends, find_end
+from tests.helpers.judging import Inline
 
 OPENAI = "https://api.openai.com/v1"
 
@@ -39,6 +43,17 @@ def test_the_user_is_told_in_time_and_afterwards() -> None:
     assert "will no longer be available from 2027-01-14" in before and "judge.ends" in before
     assert "is no longer available since 2027-01-14" in after
     assert not describe_end("gpt-5.1", OPENAI, None, date(2026, 11, 29))
+
+
+def test_a_command_tells_it_of_each_of_several_judges(tmp_path: Path) -> None:
+    config = Judge.model_validate({"kind": "openai", "judges": [{"model": "gpt-4o"}, {"model": "open"}], "model": "x"})
+    assert ["gpt-4o" in line for line in describe_ends(config)] == [True]
+    here, machine = config.model_copy(update={"base_url": "http://localhost:8000/v1"}), Inline()
+    assert describe_ends(here) == []
+    there: Any = machine
+    for _ in range(2):
+        Judging.of(Judge(kind="openai", model="o3"), None, there, "key", tmp_path / "cache.sqlite")
+    assert any("the judge o3" in note for note in machine.watcher.notes)
 
 
 def test_the_users_dates_come_first(tmp_path: Path) -> None:

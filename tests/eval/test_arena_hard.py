@@ -19,12 +19,12 @@ VERSIONS: dict[str, dict[str, Any]] = {
     "m-ArenaHard-v2.0": {"category": "hard_prompt", "subcategory": "coding", "cluster": "Animals", "language": ""},
 }
 """Columns beside `question_id` and `prompt`."""
-JUDGE = '''
+JUDGE = """
 class Longer:
     def preferences(self, rows):
         return [0.5 + 0.5 * ((len(row["first"]) > len(row["second"])) - (len(row["first"]) < len(row["second"])))
                 for row in rows]
-'''
+"""
 
 
 @pytest.mark.parametrize("name", VERSIONS)

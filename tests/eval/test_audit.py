@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.audit import PLANTED, TRUTHS, narrower, rows, runs
+from benchmarks.audit import PLANTED, TRUTHS, narrower, rows, runs, steady
 from eval.audit.estimators import agreement, correct, kappa, regress
 from eval.audit.people import read_labels
 from eval.audit.summary import audit, biases
@@ -133,6 +133,13 @@ def test_a_judge_that_throws_coins_corrects_more_if_it_is_asked_more_often() -> 
     """By the formula, 13 % of the interval at one asking and 26 % at five (docs/audit.md)."""
     once, often = (narrower(runs(8, False, seed=5, times=times)) for times in (1, 5))
     assert once[0] < 0.2 < often[0] and once[1] < 0.25 < often[1]
+
+
+def test_a_judge_of_labels_that_says_the_same_each_time_needs_nine_of_ten_to_be_peoples() -> None:
+    """With 60 of 200 prompts labelled a quarter is reached there (docs/audit.md), which the formula says as well."""
+    for agree, low, high in ((0.8, 0.1, 0.2), (0.9, 0.25, 0.3)):
+        found, rho2 = steady(60, agree, 200), (2 * agree - 1) ** 2
+        assert low < found < high and found == pytest.approx(1 - math.sqrt(1 - 0.7 * rho2), abs=0.04)
 
 
 def test_the_win_rate_is_corrected_by_the_mean_of_all_askings_if_all_prompts_were_asked_again() -> None:

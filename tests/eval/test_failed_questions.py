@@ -114,3 +114,19 @@ def test_a_judge_that_reasons_ends_with_its_reason_and_few_paid_answers(tmp_path
         said = run(tmp_path, stub.url, "--set", "judge.concurrency=2", code=2)
         assert "all tokens went into reasoning" in said and "judge.verdict_tokens" in said
         assert len(stub.sent) <= 24
+        stub.script = prefers_longer  # as it answers with more room, and that is asked for in the same folder
+        more = ["--set", "judge.verdict_tokens=4096"]
+        said = run(tmp_path, stub.url, *more)
+        assert "starts over: judge.verdict_tokens: not used → 4096" in " ".join(said.split()) and "100.0" in said
+        assert "other settings" in run(tmp_path, stub.url, code=2)  # it is finished
+
+
+def test_another_address_does_not_get_the_answers_of_the_first(tmp_path: Path) -> None:
+    def script(request: dict[str, Any], before: int) -> Answer:
+        return fault(503) if "Antwort 3 " in request["messages"][-1]["content"] else prefers_longer(request, before)
+
+    with Stub(script) as one:
+        run(tmp_path, one.url, code=1)
+        with Stub(prefers_longer) as other:
+            said = run(tmp_path, other.url, code=2)
+            assert "judge.base_url" in said and not other.sent

@@ -48,6 +48,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
         (fault(401, f"Incorrect API key provided: {KEY}."), "rejects the key"),
         (fault(403, "not yours"), "rejects the key"),
         (fault(404, "The model `m` does not exist"), "does not know the model m"),
+        (Answer(b"<html>not here</html>", 404), "HTTP 404: no reason is given"),
         (fault(429, "You exceeded your current quota", code="insufficient_quota"), "no credit left"),
     ],
 )
