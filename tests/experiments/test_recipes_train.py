@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_decoder(folder / "decoder")
     make_classifier(folder / "rm")
     for name, make in (("pairs", pair_rows), ("ratings", rating_rows)):
-        rows = [{**row, "lang": row["lang"].replace("es", "de")} for row in make(60)]
+        rows = [{**row, "lang": row["lang"].replace("es", "de")} for row in make(44)]
         make_folder(folder / name, rows)
     prompts = write_prompts(folder / "prompts", range(1, 49))
     (prompts / "ru.jsonl").rename(prompts / "de.jsonl")

@@ -151,6 +151,11 @@ def test_everything_wrong_at_once(base: Path, data: Path, tmp_path: Path) -> Non
         run(experiment(tmp_path, base, data), "rm-q*")
     with pytest.raises(ConfigError, match="found"):
         load(experiment(tmp_path, base, data, sources=["en", "en"]))
+    with pytest.raises(ConfigError) as caught:
+        run(experiment(tmp_path, base, data, sources=["en", "tr"], targets=["ru"]))
+    said = [(problem.what, problem.where, problem.do) for problem in caught.value.problems]
+    assert said[0] == ("the data has no validation rows in ru", "languages.targets", "name other languages")
+    assert said[1][:2] == ("the data has no training rows in tr", "languages.sources")
 
 
 def test_the_command_lists_its_steps(base: Path, data: Path, tmp_path: Path) -> None:
