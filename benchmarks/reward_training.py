@@ -165,8 +165,8 @@ def train_stock(setup: Setup, folder: Path) -> Trained:
     return watch.result
 
 
-def train_ours(setup: Setup, folder: Path) -> Trained:
-    """What `icr rm train` runs in its training process."""
+def make_spec(setup: Setup, work: Path, processes: int = 1) -> TrainSpec:
+    """The training as `icr rm train` gives it to its training process; its data file is in `work`."""
     tokenizer = AutoTokenizer.from_pretrained(setup.model)
     rows = []
     for pair in make_pairs(setup.pairs):
@@ -175,19 +175,24 @@ def train_ours(setup: Setup, folder: Path) -> Trained:
             read = read_conversation(tokenizer, wrap_text(pair.prompt), text)
             row[f"{side}_ids"], row[f"{side}_segments"] = [id for id, _ in read], [of for _, of in read]
         rows.append(row)
+    write_training_data(work / "data.parquet", rows, PairwiseFamily.columns)
+    train = Train(
+        learning_rate=1e-4, scheduler="constant", warmup_steps=0, batch_size=setup.batch, processes=processes,
+        micro_batch_size=setup.micro, gradient_checkpointing=setup.checkpointing, deepspeed="none",
+        precision="fp32", seed=SEED,
+    )  # fmt: skip
+    return TrainSpec(
+        model=setup.model, data=work / "data.parquet", output=work / "model", work=work, events=work / "events",
+        objective="loops.reward:Pairwise", settings={"pad": int(tokenizer.pad_token_id)}, train=train,
+    )  # fmt: skip
+
+
+def train_ours(setup: Setup, folder: Path) -> Trained:
+    """What `icr rm train` runs in its training process."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
-        write_training_data(work / "data.parquet", rows, PairwiseFamily.columns)
-        train = Train(
-            learning_rate=1e-4, scheduler="constant", warmup_steps=0, batch_size=setup.batch,
-            micro_batch_size=setup.micro, gradient_checkpointing=setup.checkpointing, deepspeed="none",
-            precision="fp32", seed=SEED,
-        )  # fmt: skip
-        spec = TrainSpec(
-            model=setup.model, data=work / "data.parquet", output=work / "model", work=work, events=work / "events",
-            objective="loops.reward:Pairwise", settings={"pad": int(tokenizer.pad_token_id)}, train=train,
-        )  # fmt: skip
-        objective = make_objective(spec.objective, beta=train.beta, nll_weight=train.nll_weight)
+        spec = make_spec(setup, work)
+        objective = make_objective(spec.objective, beta=spec.train.beta, nll_weight=spec.train.nll_weight)
         objective.configure(spec.settings)
         family, base, watch = family_of(objective), Path(setup.model), Watch()
         schedule = plan(spec, family, base, 1)

@@ -1,6 +1,6 @@
 """Sampling inside the loop against bare vLLM: the same engine, the same requests, in turn.
 
-    python -m benchmarks.sampling [--json] [--prompts 15] [--repeats 3]
+    python -m benchmarks.sampling [--json] [--prompts 15] [--n 4] [--repeats 3]
 
 The loop cuts the work into shards, seeds every response, decodes and writes parquet; the bare side is
 one `LLM.generate` over all requests. The model is SmolLM2-135M-Instruct, the prompts are the quickstart's.
@@ -32,11 +32,10 @@ from icr.work.sampling import PROMPTS, SampleTask, sample
 from icr.work.shards import cut_table
 from prompts.load import load_prompts
 
-N = 4
 DECODING = Decoding(temperature=0.9, top_p=1.0, max_tokens=48)
 
 
-def measure(prompts: int, shards: int, repeats: int) -> dict[str, Any]:
+def measure(prompts: int, n: int, shards: int, repeats: int) -> dict[str, Any]:
     """Tokens a second of both sides, and the median of their ratios."""
     config = load_config(CONFIGS / "quickstart.yaml")
     model = materialise(locate(config.models.reference, "models.reference"))
@@ -50,7 +49,7 @@ def measure(prompts: int, shards: int, repeats: int) -> dict[str, Any]:
         model=model,
         template=Template(),
         engine=settings,
-        n=N,
+        n=n,
         temperature=DECODING.temperature,
         top_p=DECODING.top_p,
         max_tokens=DECODING.max_tokens,
@@ -58,8 +57,8 @@ def measure(prompts: int, shards: int, repeats: int) -> dict[str, Any]:
         round=1,
     )
     table = pa.Table.from_pylist([{"prompt_id": p.id, "lang": p.lang, "prompt": p.text} for p in items], schema=PROMPTS)
-    requests = [Request(ids[p.id, p.lang], request_seed(42, 1, p.lang, p.id, k)) for p in items for k in range(N)]
-    engine.generate(requests[: 4 * N], DECODING)  # first calls are slow on both sides
+    requests = [Request(ids[p.id, p.lang], request_seed(42, 1, p.lang, p.id, k)) for p in items for k in range(n)]
+    engine.generate(requests[: 4 * n], DECODING)  # first calls are slow on both sides
     bare, ours = [], []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -87,10 +86,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="sampling inside the loop against bare vLLM")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--prompts", type=int, default=15, help="prompts per language")
+    parser.add_argument("--n", type=int, default=4, help="answers to a prompt: 64 for best-of-64")
     parser.add_argument("--shards", type=int, default=1, help="shards that the requests are cut into")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    result = measure(args.prompts, args.shards, args.repeats)
+    result = measure(args.prompts, args.n, args.shards, args.repeats)
     if args.json:
         print(json.dumps(result))
         return

@@ -198,7 +198,7 @@ def select_rows(found: PreferenceData, split: Split, languages: Sequence[str] | 
     rows = cast(Rows, [row for row in parts[split] if languages is None or row["lang"] in languages])
     there = {row["lang"] for row in rows}
     if absent := [lang for lang in languages or [] if lang not in there]:
-        do = "name other languages, or another --split"
+        do = "name other languages, or another --split" if where.startswith("--") else "name other languages"
         raise UserError(f"the data has no {split} rows in {', '.join(absent)}", where=where, do=do)
     if not rows:
         raise UserError(f"the data has no {split} rows", where=where, do="use --split train or all")

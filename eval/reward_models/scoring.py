@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from eval.reward_models.accuracy import (
 from eval.reward_models.bootstrap import Floats
 from icr.base.content import hash_rows
 from icr.base.fields import Fields
+from icr.base.files import read_rows, write_rows
 from icr.engines.check import check_model, find_folder
 from icr.engines.classifier import check_classifier
 from icr.engines.precision import Precision
@@ -34,6 +37,8 @@ R = TypeVar("R", PairRow, RatingRow)
 SHARD = 512
 """Texts."""
 BATCH_TOKENS = 16384
+KEPT = pa.schema([("text", pa.string()), ("value", pa.float64())])
+"""Scores in a scorer's folder; a text by its digest, a null one is too long."""
 
 
 def short_name(model: str) -> str:
@@ -78,7 +83,7 @@ class Scorer:
     """A folder."""
     precision: Precision
     folder: Path
-    """Scores are kept there, by what is scored: the same texts are not scored again."""
+    """Scores are kept there, by what is scored: a text is not scored again, whatever it is asked for with."""
     name: str = "reward model"
     """For the user."""
 
@@ -89,6 +94,21 @@ class Scorer:
             UserError, StageFailed: as `Machine.fill`.
         """
         different = group_texts(texts)
+        known = self._read_kept()
+        missing = [text for text in different if _digest(*text) not in known]
+        if missing:
+            known |= self._score(missing)
+        return [known[_digest(*text)] for text in texts]
+
+    def _read_kept(self) -> dict[str, Score]:
+        """Digest of a text → its score, of all that were scored before."""
+        found: dict[str, Score] = {}
+        for file in sorted(self.folder.glob(f"*/{self.precision}.parquet")):
+            found |= {row["text"]: row["value"] for row in read_rows(file)}
+        return found
+
+    def _score(self, texts: Sequence[tuple[str, str]]) -> dict[str, Score]:
+        """The same of texts that were not; they are kept."""
         rows = [
             {
                 "prompt_id": str(number),
@@ -100,17 +120,24 @@ class Scorer:
                 "token_ids": [],
                 "finish_reason": "stop",
             }
-            for number, (prompt, response) in enumerate(different)
+            for number, (prompt, response) in enumerate(texts)
         ]
         task = ClassifyTask(
             model=self.model, template=Template(), precision=self.precision, batch_tokens=BATCH_TOKENS
         )  # fmt: skip
-        place = self.folder / hash_rows([{"prompt": p, "response": r} for p, r in different])[:16] / self.precision
+        place = self.folder / hash_rows([{"prompt": p, "response": r} for p, r in texts])[:16] / self.precision
         shards = cut_table(pa.Table.from_pylist(rows, schema=TEXTS), SHARD)
         tables, _ = self.machine.fill(place, task, shards, f"scores: {self.name}")
         values = [value for table in tables for value in table["value"].to_pylist()]
-        known = dict(zip(different, values, strict=True))
-        return [known[text] for text in texts]
+        found: dict[str, Score] = dict(zip((_digest(*text) for text in texts), values, strict=True))
+        kept = [{"text": text, "value": value} for text, value in found.items()]
+        write_rows(place.with_suffix(".parquet"), kept, KEPT)
+        shutil.rmtree(place)
+        return found
+
+
+def _digest(prompt: str, response: str) -> str:
+    return hashlib.sha256(f"{prompt}\x1f{response}".encode()).hexdigest()[:32]
 
 
 def group_texts(texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

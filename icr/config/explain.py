@@ -142,7 +142,8 @@ def _explain(kind: type[Section], keys: Keys, item: ErrorDetails, origin: Origin
     if item["type"] == "missing":
         return f"`{name}` is missing", "add it; docs/config.md describes it"
     if item["type"] == "value_error":
-        return f"`{name}`: {item['msg'].removeprefix('Value error, ')}", "docs/config.md describes the keys"
+        said = item["msg"].removeprefix("Value error, ")
+        return f"`{name}`: {said}" if name else said, "docs/config.md describes the keys"
     got = origin.written.get(keys, _show(item["input"]))
     if name == "sampling.n" and item["type"] == "greater_than_equal":
         return f"`sampling.n` is {got}: a best and a worst need two responses", "sample at least 2 per prompt"

@@ -173,7 +173,8 @@ def check_base(folder: Path, config: RewardModelConfig, loss: Loss) -> Base:
             found.add(what, where=f"base: {folder}", do="name the model that it was trained from")
     Template(file=config.chat_template, arguments=config.template_arguments).apply(tokenizer)
     decoder = _is_decoder(made.model_type)
-    found.attempt(None, _check_template, tokenizer, decoder, folder)
+    where = f"chat_template: {config.chat_template}" if config.chat_template else f"base: {folder}"
+    found.attempt(None, _check_template, tokenizer, decoder, where)
     pad = found.attempt((0, ""), choose_pad, tokenizer)
     found.raise_any()
     base = Base(min(config.max_tokens, longest_input(made, tokenizer)), *pad, decoder)
@@ -204,9 +205,8 @@ def _is_decoder(model_type: str) -> bool:
     return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
-def _check_template(tokenizer: PreTrainedTokenizerBase, decoder: bool, folder: Path) -> None:
+def _check_template(tokenizer: PreTrainedTokenizerBase, decoder: bool, where: str) -> None:
     """Raises UserError for a decoder without a template, and for a template that drops the answer or its end."""
-    where = f"base: {folder}"
     if not tokenizer.chat_template:
         if decoder:
             do = "name a Jinja file in chat_template, or use a chat model"

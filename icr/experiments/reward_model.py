@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from eval.reward_models.scoring import Scorer, measure
+from eval.reward_models.scoring import Scorer, measure_known, score_rows
 from icr.base.content import hash_file, identify_model
 from icr.base.errors import UserError
 from icr.base.fields import Fields
@@ -23,7 +23,7 @@ from icr.engines.check import find_folder
 from icr.engines.sizes import measure_checkpoint
 from icr.experiments.reward_card import METHOD, TAG, write_reward_card
 from icr.experiments.reward_inputs import OBJECTIVES, Base, RewardInputs, check_base, check_inputs, plain_train
-from icr.experiments.reward_rows import texts, write_data
+from icr.experiments.reward_rows import write_data
 from icr.rounds.facts import find_versions
 from icr.work.machine import Machine
 from icr.work.settings import OPERATIONAL, USES
@@ -35,10 +35,10 @@ from prompts.preferences.make import TRAIN, VALIDATION
 if TYPE_CHECKING:
     from rich.console import Console
 
-CONFIG, RECORD, RESULT = "config.yaml", "step.json", "validation.json"
+CONFIG, RECORD, RESULT, SCORES = "config.yaml", "step.json", "validation.json", "scores"
 WORK = (
     "tokens", "data.parquet", "dropped.json", "metrics.jsonl", "validation.jsonl", "counts.json", "checkpoints", "best",
-    "scores", "model", "adapter", "start.json", "restarted.json", RESULT,
+    SCORES, "model", "adapter", "start.json", "restarted.json", RESULT,
 )  # fmt: skip
 """What a training leaves in RUN."""
 INPUTS = ("run", "base", "chat_template", "data.path")
@@ -213,11 +213,11 @@ def _measure(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine
     Raises:
         UserError: it gives every response the same score.
     """
-    scorer = Scorer(machine, str(run / "model"), machine.precision("auto"), run / "scores")
-    measured = measure(scorer, inputs.data.kind, inputs.validation, inputs.train)
+    scorer = Scorer(machine, str(run / "model"), machine.precision("auto"), run / SCORES)
+    scores = score_rows(scorer, inputs.data.kind, inputs.validation)
+    measured = measure_known(scores, inputs.data.kind, inputs.validation, inputs.train)
     languages = {lang: of_lang.figures for lang, of_lang in measured.items()}
-    scores = scorer.scores([text for row in inputs.validation for text in texts(row)])
-    known = [score for score in scores if score is not None]
+    known = [score for score in scores.values() if score is not None]
     if known and max(known) - min(known) < SAME_SCORE:
         raise UserError(
             "the reward model gives every response the same score",

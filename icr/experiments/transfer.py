@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 
 from eval.reward_models.flat import make_csv, without_lists
 from eval.reward_models.scoring import Measured, Scorer, measure
-from icr.base.content import identify_model
 from icr.base.errors import IcrError
 from icr.base.fields import Fields
 from icr.base.files import sweep, write_json, write_text
@@ -19,6 +18,7 @@ from icr.base.problems import Collector
 from icr.config.load import dump_config
 from icr.config.transfer import SIDE, TransferConfig, language_of, side_of
 from icr.experiments.cells import Cell, Outcome, list_states, run_cells
+from icr.experiments.reward_model import SCORES
 from icr.experiments.transfer_align import Alignment
 from icr.experiments.transfer_amounts import count_work
 from icr.experiments.transfer_checks import check_experiment
@@ -135,7 +135,7 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
         outcome = run_cells(plan.cells, only, begin, machine.note)
         ready = [model for model in plan.models if model.name in outcome.done]
         begin("accuracy")
-        measured = _measure(plan.inputs, run, ready, machine, outcome)
+        measured = _measure(plan.inputs, ready, machine, outcome)
         looked: Fields = {}
         if plan.inputs.look is not None:
             begin(LOOK)
@@ -149,14 +149,14 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
 
 
 def _measure(
-    inputs: Inputs, run: Path, ready: Sequence[ModelPlan], machine: Machine, outcome: Outcome
+    inputs: Inputs, ready: Sequence[ModelPlan], machine: Machine, outcome: Outcome
 ) -> dict[str, dict[str, Measured]]:
-    """Source → target → what was measured. Scores are kept, so that a second command scores what is new alone."""
+    """Source → target → what was measured. Scores are kept beside each model, with those of its own validation rows,
+    so that only what is new is scored."""
     found = {}
     for model in ready:
         place = model.folder / "model"
-        kept = run / "steps" / "accuracy" / "scores" / identify_model(str(place)).replace("/", "_")[:40]
-        scorer = Scorer(machine, str(place), machine.precision("auto"), kept, model.name)
+        scorer = Scorer(machine, str(place), machine.precision("auto"), model.folder / SCORES, model.name)
         try:
             rows = cast(Rows, [row for row in inputs.rows if model.serves(row["lang"])])
             found[model.source] = measure(scorer, inputs.data.kind, rows, inputs.data.train)

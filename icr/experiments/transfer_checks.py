@@ -9,13 +9,14 @@ from eval.judges.open import check_judge, locate_judges
 from eval.judges.prompts import check_prompts
 from eval.reward_models.evaluate import select_rows
 from eval.reward_models.scoring import short_name
+from icr.base.errors import ConfigError, UserError
 from icr.base.problems import Collector, keys_behind
 from icr.config.schema import Judge
 from icr.config.transfer import TransferConfig, TransferModels
 from icr.config.transfer_align import TrainedPrompts
 from icr.engines.check import check_located
 from icr.engines.folders import locate
-from icr.experiments.reward_inputs import check_inputs
+from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.rl_inputs import check_count, check_training, divide, refuse_overlap
 from icr.experiments.transfer_plan import AlignInputs, Inputs, Judging, ModelPlan
 from icr.experiments.transfer_task import with_task
@@ -26,7 +27,7 @@ from loops.checks import check_train
 from loops.data import Split
 from prompts.load import Prompt, load_prompts
 from prompts.overlap import find_overlap
-from prompts.preferences.make import Rows, load_data
+from prompts.preferences.make import PreferenceData, Rows, load_data
 
 RL_KEYS = ("train", "heldout")
 MODEL_KEYS = tuple(TransferModels.model_fields)
@@ -44,8 +45,7 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
     rows: Rows = []
     if data is not None:
         rows = found.attempt(rows, select_rows, data, "validation", targets, "languages.targets")
-    check = keys_behind("reward_model.", MODEL_KEYS, check_inputs)
-    inputs = {m.name: found.attempt(None, check, m.config, data) for m in models if m.target is None}
+    inputs = {m.name: found.attempt(None, _check_model, m, data) for m in models if m.target is None}
     if config.translated:
         found.attempt(None, check_translator, config)
     look = found.attempt(None, read_texts, config, data) if config.look is not None and data is not None else None
@@ -54,6 +54,17 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
     assert data is not None
     known = {name: of_model for name, of_model in inputs.items() if of_model is not None}
     return Inputs(data, rows, known, align, look)
+
+
+def _check_model(model: ModelPlan, data: PreferenceData | None) -> RewardInputs:
+    """As `check_inputs`, with the keys of the experiment."""
+    try:
+        return keys_behind("reward_model.", MODEL_KEYS, check_inputs)(model.config, data)
+    except ConfigError as error:
+        languages = "languages.sources" if len(model.languages) == 1 else "languages.pooled"
+        places = [problem.where.replace("data.languages", languages) for problem in error.problems]
+        found = [UserError(p.what, where=where, do=p.do) for p, where in zip(error.problems, places, strict=True)]
+        raise ConfigError(found, error.partial) from None
 
 
 def _check_align(config: TransferConfig) -> AlignInputs:

@@ -167,6 +167,6 @@ def read_text(row: Fields, name: str, where: str) -> str:
     """
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        shown = "missing" if value is None else "empty" if isinstance(value, str) else f"a {type(value).__name__}"
+        shown = "missing" if value is None else "empty" if isinstance(value, str) else "not a text"
         raise UserError(f"`{name}` is {shown}", where=where, do="write a text, or remove the row")
     return value

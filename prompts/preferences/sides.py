@@ -52,7 +52,7 @@ def read_sides(row: Mapping[str, object], where: str) -> Sides:
     elif len(texts) == len(NAMES):
         sides = Sides(wrap_text(texts["prompt"]), texts["chosen"], texts["rejected"])
     else:
-        raise _no_pair(where)
+        raise _no_pair(given, where)
     if sides.chosen == sides.rejected:
         raise UserError("chosen and rejected are the same text", where=where, do="remove the line")
     return sides
@@ -66,9 +66,15 @@ def without_prompt(row: Mapping[str, object], where: str) -> Sides:
     return Sides(wrap_text(""), chosen, rejected)
 
 
-def _no_pair(where: str) -> UserError:
+def _no_pair(given: Mapping[str, object], where: str) -> UserError:
+    """For a pair of which a part is missing, blank or of another type."""
+    lacking = [f"`{name}`" for name in NAMES if not isinstance(given.get(name), str | list) or not _filled(given[name])]
     example = json.dumps(dict.fromkeys(NAMES, "…"), ensure_ascii=False)
-    return UserError("a pair without prompt, chosen and rejected texts", where=where, do=f"write {example}")
+    return UserError(f"a pair without a text in {' and '.join(lacking)}", where=where, do=f"write {example}")
+
+
+def _filled(value: object) -> bool:
+    return bool(value.strip() if isinstance(value, str) else value)
 
 
 def _read_messages(given: Mapping[str, object], where: str) -> Sides:
@@ -94,5 +100,5 @@ def _continue(prompt: Conversation, side: Conversation) -> Conversation:
 def _as_messages(given: Mapping[str, object], key: str, role: str, where: str) -> Conversation:
     value = given.get(key)
     if not value or not isinstance(value, str | list):
-        raise _no_pair(where)
+        raise _no_pair(given, where)
     return read_messages([{"role": role, "content": value}] if isinstance(value, str) else value, f"{where}, `{key}`")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from eval.reward_models.scoring import Measured
 from icr.base.errors import ConfigError, StageFailed, UserError
+from icr.base.files import read_rows
 from icr.commands.main import app
 from icr.config.load import load_section
 from icr.config.transfer import TransferConfig
@@ -22,6 +23,7 @@ from icr.experiments.transfer import run_transfer
 from icr.experiments.transfer_matrix import best_chances, make_matrix
 from icr.experiments.transfer_plan import plan_models
 from icr.report.transfer import conclude, write_transfer_page
+from prompts.preferences.make import load_data
 from tests.helpers.inline import run_inline, silent
 from tests.helpers.pages import Page, assert_sound
 from tests.helpers.reward_models import make_encoder, make_folder, pair_rows
@@ -89,6 +91,10 @@ def test_a_matrix_from_one_file_and_a_source_added_later(
     path = experiment(tmp_path, base, data)
     result, failed = run(path)
     assert not failed and result["sources"] == ["en", "de"] and inline.count("train") == 2
+    rows = [row for row in load_data(data, "data").validation if row["lang"] in ("en", "es")]
+    texts = {(row["prompt"], response) for row in rows for response in (row["chosen"], row["rejected"])}  # type: ignore[typeddict-item]
+    scored = [row["text"] for file in tmp_path.glob("runs/x/steps/rm-en/scores/*/*.parquet") for row in read_rows(file)]
+    assert len(scored) == len(set(scored)) == len(texts)  # its own validation rows once, at the end of the training
     by = {(cell["source"], cell["target"]): cell for cell in result["cells"]}
     assert by["en", "es"]["accuracy"] > 80 > 20 > by["de", "es"]["accuracy"]
     assert by["en", "es"]["length"] is not None and by["en", "es"]["accuracy_interval"]
@@ -145,6 +151,11 @@ def test_everything_wrong_at_once(base: Path, data: Path, tmp_path: Path) -> Non
         run(experiment(tmp_path, base, data), "rm-q*")
     with pytest.raises(ConfigError, match="found"):
         load(experiment(tmp_path, base, data, sources=["en", "en"]))
+    with pytest.raises(ConfigError) as caught:
+        run(experiment(tmp_path, base, data, sources=["en", "tr"], targets=["ru"]))
+    said = [(problem.what, problem.where, problem.do) for problem in caught.value.problems]
+    assert said[0] == ("the data has no validation rows in ru", "languages.targets", "name other languages")
+    assert said[1][:2] == ("the data has no training rows in tr", "languages.sources")
 
 
 def test_the_command_lists_its_steps(base: Path, data: Path, tmp_path: Path) -> None:

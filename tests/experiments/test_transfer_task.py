@@ -111,5 +111,5 @@ def test_judges_with_a_prompt_of_their_own_keep_it() -> None:
 
 
 def test_a_task_needs_a_policy(made: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="add align, or remove task"):
+    with pytest.raises(ConfigError, match=r"1\. task is what the policy of align is asked to do: add align, or remove"):
         load(tmp_path, {**made, "judges": []}, task="dialog", align=None)

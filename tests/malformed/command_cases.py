@@ -71,7 +71,7 @@ def preferences() -> Iterator[Case]:
     pair = '{"prompt": "Q", "chosen": "A", "rejected": "B"}\n'
     yield preferred("nothing", "", "the source has no rows", "s.jsonl")
     yield preferred("not UTF-8", b'{"prompt": "Q", "chosen": "\xff", "rejected": "B"}', "not UTF-8", "s.jsonl:1")
-    yield preferred("no side", pair + '{"prompt": "Q", "chosen": "A"}', "without prompt, chosen", "s.jsonl:2")
+    yield preferred("no side", pair + '{"prompt": "Q", "chosen": "A"}', "without a text in `rejected`", "s.jsonl:2")
     yield preferred("equal sides", pair + pair.replace('"B"', '"A"'), "the same text", "s.jsonl:2")
     yield preferred("an unknown form", '{"question": "Q"}', "no known form", "question", "s.jsonl:1")
     yield preferred("an unknown format", pair, "unknown format csv", "--format", options="--lang|en|--format|csv")
@@ -80,6 +80,30 @@ def preferences() -> Iterator[Case]:
     yield preferred("half a row held back", pair, "neither a share nor", options="--lang|en|--validation|1.5")
     yield preferred("all held back", pair, "leave none to train on", options="--lang|en|--validation|1")
     yield preferred("a benchmark", pair.replace("}", ', "subset": "x"}'), "rows of a benchmark", "icr rm bench")
+
+
+def published() -> Iterator[Case]:
+    """Rows of public forms with a part that is missing or wrong, each behind a row that is fine."""
+    scored = {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 2, "score_rejected": 1}
+    shared = {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"},
+              "rejected": {"from": "gpt", "value": "b"}}  # fmt: skip
+    preferred_ = {"context": "q", "response1": "a", "response2": "b", "overall_preference": 1}
+    said_ = "\n\nHuman: q\n\nAssistant: "
+    rated = {"prompt": "q", "response": "a", "label": 1}
+    for name, row, change, what in (
+        ("a score", scored, {"score_chosen": None}, "`score_chosen` is missing"),
+        ("a scored side", scored, {"rejected": None}, "without a text in `rejected`"),
+        ("a conversation", shared, {"conversations": None}, "`conversations` is not a list"),
+        ("a shared side", shared, {"chosen": None}, "without a text in `chosen`"),
+        ("a context", preferred_, {"context": None}, "without a text in `prompt`"),
+        ("a preference", preferred_, {"overall_preference": "much"}, "`overall_preference` is 'much'"),
+        ("a preferred response", preferred_, {"response2": 3}, "`response2` is not a text"),
+        ("a transcript", {"chosen": said_ + "a", "rejected": said_ + "b"}, {"rejected": "b"}, "is not a transcript"),
+        ("a label", rated, {"label": "good"}, "the label 'good' is neither 0 nor 1"),
+        ("a response", rated, {"response": " "}, "`response` is empty"),
+    ):
+        rows = [{**row, "id": "1"}, {**row, **change, "id": "2"}]
+        yield preferred(f"{name} of a public form", "\n".join(map(json.dumps, rows)), what, "s.jsonl:2")
 
 
 def rewards() -> Iterator[Case]:
@@ -162,6 +186,7 @@ def cases() -> Iterator[Case]:
     yield said("check of no folder", "prompts|check|DIR/none", "none")
     yield said("check without English", "prompts|check|DIR", "en.jsonl")
     yield from preferences()
+    yield from published()
     yield from rewards()
     yield from transfer()
     yield from best()

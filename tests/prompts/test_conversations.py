@@ -132,8 +132,8 @@ def test_pairs_of_messages(tmp_path: Path, pair: Any) -> None:
 
 def test_pairs_of_messages_that_cannot_be_used(tmp_path: Path) -> None:
     faults = [
-        ({"prompt": FISH, "chosen": OWL}, "without prompt, chosen and rejected"),
-        ({"prompt": FISH, "chosen": OWL, "rejected": []}, "without prompt, chosen and rejected"),
+        ({"prompt": FISH, "chosen": OWL}, "a pair without a text in `rejected`"),
+        ({"prompt": FISH, "chosen": OWL, "rejected": []}, "a pair without a text in `rejected`"),
         ({"prompt": FISH, "chosen": OWL, "rejected": OWL}, "the same text"),
         ({"prompt": FISH, "chosen": OWL, "rejected": talk("No.")}, "`rejected` ends with a message of the user's"),
         ({"prompt": FISH, "chosen": [*FISH, *OWL], "rejected": [*FISH[2:], *WHALE]}, "answer different conversations"),

@@ -180,8 +180,8 @@ def test_two_texts_without_a_prompt_are_responses_alone(tmp_path: Path) -> None:
         ({"prompt": "Q?", "chosen": "A"}, "no known form"),
         ({"chosen": "A", "rejected": "A"}, "the same text"),
         ({"question": "Q?", "chosen": "A", "rejected": "B"}, "a pair without `prompt` that has question"),
-        ({"prompt": "Q?", "chosen": "A", "rejected": ""}, "a pair without prompt, chosen and rejected texts"),
-        ({"prompt": "Q?", "chosen": "A", "rejected": 3}, "a pair without prompt, chosen and rejected texts"),
+        ({"prompt": "Q?", "chosen": "A", "rejected": ""}, "a pair without a text in `rejected`"),
+        ({"prompt": "Q?", "chosen": " ", "rejected": 3}, "without a text in `chosen` and `rejected`"),
         ({"prompt": "Q?", "chosen": "A", "rejected": "A"}, "the same text"),
         ({"prompt": "Q?", "chosen": "A", "rejected": "B", "margin": "much"}, "`margin` is 'much'"),
         ({"prompt": "Q?", "response": "A", "label": 2}, "the label 2 is neither 0 nor 1"),
@@ -242,7 +242,7 @@ def test_every_problem_of_every_source_at_once(tmp_path: Path) -> None:
         make_data([one, other], tmp_path / "out", Options())
     whats = [problem.what for problem in raised.value.problems]
     assert whats == [
-        "id 1 appears twice", "a pair without prompt, chosen and rejected texts",
+        "id 1 appears twice", "a pair without a text in `rejected`",
         "chosen and rejected are the same text", "id 1 appears twice in en",
     ]  # fmt: skip
     ratings = write(tmp_path, "r.jsonl", [{"lang": "en", "prompt": "Q", "response": "A", "label": 1}])
