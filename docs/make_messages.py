@@ -36,7 +36,7 @@ Under a message, a line `where:` names the file or the key. The command ends wit
 
 This page is generated from the source.
 """
-KEYS = "docs/config.md describes the keys"
+KEYS = "docs/config.md, or the page of this config, describes the keys"
 
 
 @cache

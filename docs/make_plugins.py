@@ -45,7 +45,7 @@ GUIDES = (
     ),
     ("NLP tasks", "judge.nlp.include_path", "lm-eval's task files", "evaluation.md#nlp-tasks"),
     ("a chat template", "models.chat_template", "a Jinja file", "models.md"),
-    ("how weights are shared out", "train.deepspeed", "a DeepSpeed JSON file", "gpu.md"),
+    ("how weights are split over GPUs", "train.deepspeed", "a DeepSpeed JSON file", "gpu.md"),
 )
 """What, under which config key, what is written, and the page that shows it."""
 LABELS = ("label_1", "label_2", "label_3")

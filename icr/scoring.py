@@ -196,7 +196,7 @@ def _check_finite(batch: list[int], values: Sums) -> None:
         raise UserError(
             f"the log-probs of {len(bad)} responses are not finite",
             where=f"responses[{min(bad)}]",
-            do="check the model's weights for NaN or infinity, or score in fp32",
+            do="check the model's weights for NaN or infinity, or set reward.precision: fp32",
         )
 
 

@@ -85,7 +85,7 @@ def train_policy(spec: RLSpec, events: EventFile, measure: Measure) -> dict[str,
         raise UserError(
             f"the KL to the SFT model was above {spec.max_kl:g} nats per sequence at the first measurement",
             where="max_kl, heldout.every, train.learning_rate",
-            do="lower the learning rate or heldout.every, or raise max_kl or reward.beta",
+            do="lower train.learning_rate or heldout.every, or raise max_kl or reward.beta",
         )
     counts = _count(spec, schedule, processes, trainer.state.global_step, best.score["step"])
     if first:

@@ -142,7 +142,7 @@ class RLOOTrainer(Checkpointed, trl_rloo.RLOOTrainer):
             raise UserError(
                 f"the KL to the SFT model became {float(found.sum())} at step {self.state.global_step}",
                 where="train.learning_rate, train.precision",
-                do="lower the learning rate, or train in fp32",
+                do="lower learning_rate, or set train.precision: fp32",
             )
         return batch, found
 
@@ -260,7 +260,7 @@ class RLOOTrainer(Checkpointed, trl_rloo.RLOOTrainer):
             raise UserError(
                 f"the loss became {logs['loss']} at step {self.state.global_step}",
                 where="train.learning_rate, train.precision",
-                do="lower the learning rate, or train in fp32",
+                do="lower learning_rate, or set train.precision: fp32",
             )
         # all passes are one epoch to the Trainer; users count passes over the prompts
         self.state.epoch = self.schedule.epochs[self.state.global_step]

@@ -72,7 +72,7 @@ def check_start(start: Start) -> None:
             f"before the first step policy and reference are {start['gap_per_token']:.2f} nats a token apart, "
             "although they are one model: the training does not compute what the scorer does",
             where="train.precision, train.deepspeed",
-            do="train in fp32, or with another train.deepspeed",
+            do="set train.precision: fp32, or another train.deepspeed",
         )
 
 

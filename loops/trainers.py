@@ -146,7 +146,7 @@ class RoundTrainer(Checkpointed, Generic[O_co]):
                     f"the {'validation ' if name == 'eval_loss' else ''}loss became {logs[name]} "
                     f"at step {self.state.global_step}",
                     where="train.learning_rate, train.precision",
-                    do="lower the learning rate, or train in fp32",
+                    do="lower learning_rate, or set train.precision: fp32",
                 )
         if "loss" in logs:
             logs.update(self.take_means())

@@ -47,7 +47,7 @@ class Clone:
         try:
             return done.stdout.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise UserError("not UTF-8", where=where, do="use a clean clone") from error
+            raise UserError("the file is not UTF-8", where=where, do="use a fresh clone of the repository") from error
 
 
 def find_clone(repository: Repository, folders: Sequence[Path]) -> Clone:

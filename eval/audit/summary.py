@@ -165,16 +165,19 @@ def biases(rows: Sequence[tuple[Judged, str, float]]) -> dict[str, Part | str]:
 
 
 NOT_THERE = {
-    "position": "{} prompts were judged, and it needs 6",
-    "verbosity": "{} prompts have answers of different lengths, and it needs 6",
-    "language": "{} prompts have one answer in the wrong language, and it needs 6",
+    "position": "6 prompts are needed, and {} were judged",
+    "verbosity": "6 prompts with answers of different lengths are needed, and there are {}",
+    "language": "6 prompts with one answer in the wrong language are needed, and there are {}",
 }
 
 
 def _agreements(name: str, pairs: Mapping[str, Sequence[tuple[int, int]]], nothing: str) -> dict[str, Part | str]:
     if not pairs:
         return {f"{name}_agree": nothing, f"{name}_kappa": nothing}
-    return {f"{name}_agree": agreement(pairs), f"{name}_kappa": kappa(pairs) or "one of the two says one thing alone"}
+    return {
+        f"{name}_agree": agreement(pairs),
+        f"{name}_kappa": kappa(pairs) or "one of the two always gives the same verdict",
+    }
 
 
 def _again(

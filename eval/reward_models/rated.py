@@ -1,5 +1,5 @@
-"""A generative judge on the Ties of RewardBench 2: it rates every answer by itself from 1 to 10, as generative models
-do there (Malik et al., arXiv 2506.01937), since several right answers make no pairs.
+"""A generative judge on the Ties of RewardBench 2: it rates each answer on its own from 1 to 10, as generative
+models do there (Malik et al., arXiv 2506.01937), since several right answers make no pairs.
 
 The prompt is that of MT-Bench's first turn, `mtbench.turn_1` of `judge.template`.
 """

@@ -127,6 +127,11 @@ def start_date(folder: Path, at_first: str | None = None) -> str:
 def open_run(path: Path) -> RunDir:
     """The run folder `path`. Raises UserError if it is not one."""
     run = RunDir(path)
-    if not run.config.is_file():
-        raise UserError(f"{path} is not a run folder", do="name a folder that icr iterate made")
-    return run
+    if run.config.is_file():
+        return run
+    do = "name a folder that icr iterate made"
+    if not path.exists():
+        do = "check the path: this folder does not exist"
+    elif RunDir(path.resolve().parent).config.is_file():
+        do = f"this folder is inside a run: name {path.parent}"
+    raise UserError(f"{path} is not a run folder", do=do)

@@ -11,6 +11,8 @@ import typer
 from icr.base.errors import UserError
 from icr.commands.options import OUTPUT, JsonOption, print_json
 
+AS = "name a folder such as runs/a/round-1"
+
 Form = Annotated[str, typer.Option("--to", metavar="FORM", help="hub, trl, llama-factory or alpaca-eval.")]
 
 
@@ -38,7 +40,8 @@ def export(
     from icr.report.export import FORMS, export_model
 
     if not (round_ / "round.json").is_file() or not round_.resolve().name.startswith("round-"):
-        raise UserError(f"{round_} is not a round of a run", do="name a folder such as runs/a/round-1")
+        do = f"name one of its rounds: {round_}/round-N" if (round_ / "round-0").is_dir() else AS
+        raise UserError(f"{round_} is not a round of a run", do=do)
     if to != "hub" and (license_ or push or public):
         raise UserError("--license, --push and --public belong to --to hub", where="--to", do="leave them out")
     if out.exists():

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from icr.base.errors import UserError
+from icr.base.errors import ConfigError, UserError
 from icr.commands.options import OUTPUT, JsonOption, print_json, stdout
 
 START = "start.yaml.j2"
@@ -19,13 +19,14 @@ QUESTIONS = (
     ("policy", "Model to improve (hub id or folder)", "princeton-nlp/Llama-3-Base-8B-SFT-DPO"),
     ("reference", "Model that it was aligned from", "princeton-nlp/Llama-3-Base-8B-SFT"),
     ("languages", "Languages (two-letter codes; English is always one)", "es, sw, th"),
-    ("prompts", "Folder of the prompts, one LANG.jsonl a language", "./data/prompts"),
+    ("prompts", "Folder of the prompts, one LANG.jsonl per language", "./data/prompts"),
     ("judge", "Judge: openai (any compatible endpoint), local, or none", "none"),
 )
-JUDGE_QUESTIONS = (
-    ("judge_model", "The judge's model", "Qwen/Qwen3-30B-A3B-Instruct-2507"),
-    ("heldout", "Folder of the held-out prompts", "./data/heldout"),
-)
+JUDGE_QUESTIONS = {
+    "openai": ("The judge's model, as its server calls it", "Qwen3-30B-A3B-Instruct-2507@0d7cf23"),
+    "local": ("The judge's model (hub id or folder)", "Qwen/Qwen3-30B-A3B-Instruct-2507"),
+}
+"""The first is served as docs/evaluation.md shows."""
 
 
 def recipes(json_: JsonOption = False) -> None:
@@ -101,11 +102,11 @@ def _fill(out: Path, configs: Path, *, asks: bool) -> str:
     """A new config from answers, or from the questions' defaults."""
     from jinja2 import Environment, StrictUndefined
 
-    answers = {key: _answer(question, default, asks) for key, question, default in QUESTIONS}
-    if answers["judge"] not in ("openai", "local", "none"):
-        raise UserError(f"unknown judge {answers['judge']}", where="judge", do="answer openai, local or none")
+    checks = {"languages": _languages, "judge": _check_judge}
+    answers = {key: _answer(question, default, asks, checks.get(key)) for key, question, default in QUESTIONS}
     if answers["judge"] != "none":
-        answers |= {key: _answer(question, default, asks) for key, question, default in JUDGE_QUESTIONS}
+        answers["judge_model"] = _answer(*JUDGE_QUESTIONS[answers["judge"]], asks)
+        answers["heldout"] = _answer("Folder of the held-out prompts", "./data/heldout", asks)
     languages = _languages(answers["languages"])
     template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
         (configs / START).read_text(encoding="utf-8")
@@ -114,9 +115,24 @@ def _fill(out: Path, configs: Path, *, asks: bool) -> str:
     return filled
 
 
-def _answer(question: str, default: str, asks: bool) -> str:
+def _answer(question: str, default: str, asks: bool, check: Callable[[str], object] | None = None) -> str:
+    """What the user writes, asked for again while `check` refuses it."""
     prompt: Callable[..., str] = typer.prompt
-    return prompt(question, default=default, err=True).strip() if asks else default
+    while asks:
+        text = prompt(question, default=default, err=True).strip()
+        try:
+            if check is not None:
+                check(text)
+            return text
+        except UserError as error:
+            problems = error.problems if isinstance(error, ConfigError) else [error]
+            print(*(f"{problem.what}: {problem.do}" for problem in problems), sep="\n", file=sys.stderr)
+    return default
+
+
+def _check_judge(text: str) -> None:
+    if text not in ("openai", "local", "none"):
+        raise UserError(f"unknown judge {text}", do="answer openai, local or none")
 
 
 def _languages(text: str) -> list[str]:

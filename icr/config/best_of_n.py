@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ class CandidateScoring(Section):
 class BestOfNConfig(Section):
     """The content of `OUT/best-of-n.yaml`."""
 
+    page: ClassVar[str] = "docs/reward-models.md"
     model: Text
     """The model that is sampled: hub id, folder or .gguf file."""
     prompts: Prompts

@@ -140,10 +140,10 @@ def _explain(kind: type[Section], keys: Keys, item: ErrorDetails, origin: Origin
         hint = f"did you mean `{'.'.join((*keys[:-1], near[0]))}`?" if near else f"known keys: {', '.join(fields)}"
         return f"unknown key `{name}`", hint
     if item["type"] == "missing":
-        return f"`{name}` is missing", "add it; docs/config.md describes it"
+        return f"`{name}` is missing", f"add it; {kind.page} describes it"
     if item["type"] == "value_error":
-        said = item["msg"].removeprefix("Value error, ")
-        return f"`{name}`: {said}" if name else said, "docs/config.md describes the keys"
+        text = item["msg"].removeprefix("Value error, ")  # of several keys at the top it has no name
+        return f"`{name}`: {text}" if name else text, f"{kind.page} describes the keys"
     got = origin.written.get(keys, _show(item["input"]))
     if name == "sampling.n" and item["type"] == "greater_than_equal":
         return f"`sampling.n` is {got}: a best and a worst need two responses", "sample at least 2 per prompt"
@@ -154,7 +154,7 @@ def _explain(kind: type[Section], keys: Keys, item: ErrorDetails, origin: Origin
         return f"`{name}` takes text, got {got}", f"write it in quotes: '{got}'"
     if item["type"] in NUMBERS and (number := _meant(item["input"])):
         return f"`{name}` takes {takes}, got {got!r}", f"write {number}"
-    return f"`{name}` takes {takes}, got {got!r}", "docs/config.md describes the key"
+    return f"`{name}` takes {takes}, got {got!r}", f"{kind.page} describes the key"
 
 
 def _takes(kind: type[BaseModel], keys: Keys) -> str:

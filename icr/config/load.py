@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,8 +79,13 @@ def find_config(name: str, recipes: Path = CONFIGS) -> Path:
     recipe = recipes / f"{name}.yaml"
     if recipe.is_file():
         return recipe
+    if (recipes / "reward-models" / f"{name}.yaml").is_file():
+        do = "this recipe is for icr rm train, icr sft or icr rl, which take it by name"
+        raise UserError(f"{name} is not a recipe of a run", do=do)
     known = sorted(p.stem for p in recipes.glob("*.yaml"))
-    raise UserError(f"config {name} not found", do=f"give a path, or the name of a recipe: {', '.join(known)}")
+    near = get_close_matches(name, known, 1)
+    do = f"{f'did you mean {near[0]}? ' if near else ''}give a path, or the name of a recipe: {', '.join(known)}"
+    raise UserError(f"config {name} not found", do=do)
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,7 @@ class RewardTrain(Train):
 class RewardModelConfig(Section):
     """The content of the file that `icr rm train` reads."""
 
+    page: ClassVar[str] = "docs/reward-model-config.md"
     run: Text | None = None
     """The output folder; `--run` overrides it. The model is in RUN/model."""
     base: Text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -101,6 +101,7 @@ class RLTrain(Train):
 class RLConfig(Section):
     """The content of the file that `icr rl` reads."""
 
+    page: ClassVar[str] = "docs/rl-config.md"
     run: Text | None = None
     """The output folder; `--run` overrides it. The policy is in RUN/model."""
     policy: Text

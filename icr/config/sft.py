@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,7 @@ class SftBest(Section):
 class SftConfig(Section):
     """The content of the file that `icr sft` reads."""
 
+    page: ClassVar[str] = "docs/sft-config.md"
     run: Text | None = None
     """The output folder; `--run` overrides it. The model is in RUN/model."""
     base: Text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -150,6 +150,7 @@ class TransferLook(Section):
 class TransferConfig(Section):
     """The content of the file that `icr transfer` reads."""
 
+    page: ClassVar[str] = "docs/transfer-matrix.md"
     run: Text | None = None
     """The output folder; `--run` overrides it."""
     task: Task = "none"

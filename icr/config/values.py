@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -31,3 +31,5 @@ Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
+    page: ClassVar[str] = "docs/config.md"
+    """Where the keys of a config of this kind are described."""

@@ -22,6 +22,20 @@ WITH_WHOM = {"orders": "other order", "repeats": "asked again", "people": "peopl
 AGREE_COLUMNS = {f"{name}_agree": title for name, title in WITH_WHOM.items()}
 KAPPA_COLUMNS = {f"{name}_kappa": title for name, title in WITH_WHOM.items()}
 RATE_COLUMNS = {"judge_alone": "judge alone", "labels_alone": "labels alone", "corrected": "corrected"}
+WORDS = {
+    "position": "position bias",
+    "verbosity": "verbosity bias",
+    "language": "wrong-language bias",
+    "orders_agree": "agreement with the other order",
+    "orders_kappa": "κ with the other order",
+    "repeats_agree": "agreement when asked again",
+    "repeats_kappa": "κ when asked again",
+    "people_agree": "agreement with people",
+    "people_kappa": "κ with people",
+    "judge_alone": "win rate by the judge alone",
+    "labels_alone": "win rate by labels alone",
+    "corrected": "corrected win rate",
+}
 LINES = {
     "position": "position: points that the answer shown first gets above half",
     "language": "wrong language: points that an answer gets for it, beside one in the right language",
@@ -81,14 +95,21 @@ def reasons_of(result: Fields) -> list[str]:
     for code, row in result["languages"].items():
         for name, value in row.items():
             if isinstance(value, dict) and value.get("why"):
-                missing = "interval of " if value.get("value") is not None else ""
-                found.setdefault(f"no {missing}{name.replace('_', ' ')}: {value['why']}", []).append(code)
+                missing = "95 % interval of the " if value.get("value") is not None else ""
+                found.setdefault(f"no {missing}{in_words(name)}: {value['why']}", []).append(code)
     lines = [f"{', '.join(codes)}: {reason}" for reason, codes in found.items()]
     some: dict[str, list[str]] = {}
     for name, value in result["average"].items():
         if value["languages"] and len(value["languages"]) < len(result["languages"]):
-            some.setdefault(", ".join(value["languages"]), []).append(name.replace("_", " "))
-    return lines + [f"average over {langs} alone: {', '.join(names)}" for langs, names in some.items()]
+            some.setdefault(", ".join(value["languages"]), []).append(in_words(name))
+    return lines + [f"averaged over {langs} alone: {', '.join(names)}" for langs, names in some.items()]
+
+
+def in_words(name: str) -> str:
+    """A figure of the summary in a sentence."""
+    if name.endswith("_to_people"):
+        return f"{in_words(name.removesuffix('_to_people'))} beyond people's labels"
+    return WORDS.get(name, name.replace("_", " "))
 
 
 def _counts(result: Fields) -> list[str]:

@@ -72,7 +72,7 @@ def _where(results: Results, last: Round) -> Tile:
 
 
 def _named(names: list[str]) -> str:
-    return listed(names) if len(names) <= NAMED else f"{listed(names[: NAMED - 1])} and {len(names) - NAMED + 1} more"
+    return listed(names) if len(names) <= NAMED else listed([*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"])
 
 
 def _how_sure(results: Results, last: Round, summary: Fields) -> Tile:
@@ -84,7 +84,7 @@ def _how_sure(results: Results, last: Round, summary: Fields) -> Tile:
     if lc is not None:
         between = f" ({number(bounds[0])} to {number(bounds[1])})" if bounds else ""
         lines.append(f"For answers of equal length: {number(lc)} %{between}.")
-    return Tile("How sure is that?", f"{prompts} prompts a language" if prompts else "Not known", lines)
+    return Tile("How sure is that?", f"{prompts} prompts per language" if prompts else "Not known", lines)
 
 
 def _cost(results: Results, first: Round, last: Round, measured: Measured) -> Tile:

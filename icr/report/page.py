@@ -39,8 +39,9 @@ REFRESH = 30
 """Seconds after which the page of an unfinished run loads itself again."""
 LONGEST_TEXT = 6000
 """Characters of a text on the page; the rest is only in the run folder."""
-CONTROLS = {i: 0x2400 + i for i in range(32) if chr(i) not in "\t\n"} | {0x7F: 0x2421}
-"""Control characters to their visible pictures: HTML knows no way to write them."""
+CONTROLS = {i: 0x2400 + i for i in range(32) if chr(i) not in "\t\n"} | {0x7F: 0x2421, 0x202D: 0xFFFD, 0x202E: 0xFFFD}
+"""Control characters to their visible pictures: HTML cannot write them; and overrides of the direction, which would
+turn the page's own words around."""
 CURVES = (
     ("loss", ("loss", "loss/dpo", "loss/nll"), "The loss, which training lowers, and its terms."),
     (

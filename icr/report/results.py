@@ -210,7 +210,8 @@ def collect(run: RunDir) -> Results:
         name=status.run,
         config=config,
         config_text=_show_config(run, config),
-        policy=models.get("policy") or ("π_I aligned on English pairs" if config.get("alignment") else "unknown"),
+        policy=models.get("policy")
+        or ("the reference, aligned on English pairs" if config.get("alignment") else "unknown"),
         reference=models.get("reference") or "unknown",
         languages=[Language(code, _name(code), slot) for slot, code in enumerate(codes)],
         rounds=rounds,

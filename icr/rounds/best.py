@@ -69,9 +69,9 @@ def find_best(run: RunDir) -> Best:
     judged = [at for at in run.rounds() if at.summary.is_file()]
     if len(judged) < 2:
         raise UserError(
-            f"{len(judged)} rounds of this run are judged, and a comparison needs two",
+            f"a comparison needs two judged rounds, and this run has {len(judged)}",
             where=str(run.path),
-            do="finish a round with a judge: icr iterate --run " + str(run.path),
+            do=f"finish another round (icr iterate --run {run.path}); its config has to name a judge, in judge.kind",
         )
     best, steps = judged[0], list[Change]()
     for at in judged[1:]:

@@ -1,6 +1,6 @@
 """The actor's half of the Ray pool: a local pool on one node, with the GPUs that Ray has given to the actor.
 
-So a worker of a cluster is what a worker of one machine is: a process below a guard. It knows nothing of Ray, and it
+So a worker of a cluster is what a worker of one machine is: a process below a guard. It does not know about Ray, and it
 ends with the actor, however that ends.
 """
 

@@ -126,7 +126,7 @@ def _guess(value: object, where: str) -> str:
     raise UserError(
         f"no known form of preference data has the columns {some(map(str, row)) or '(none)'}",
         where=where,
-        do=f"bring it into one of {', '.join(FORMS)} (docs/reward-models.md)",
+        do=f"convert it to one of {', '.join(FORMS)} (docs/reward-models.md)",
     )
 
 

@@ -78,6 +78,27 @@ def test_init_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert config.judge.base_url == "http://localhost:8000/v1"
 
 
+def test_init_asks_again_for_what_it_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter(["org/chat", "org/base", "spanish", "es", "./p", "gpt", "local", "org/judge", "./h"])
+    monkeypatch.setattr("typer.prompt", lambda question, **_: next(answers))
+    monkeypatch.setattr("icr.commands.start.sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    from icr.commands.start import init
+
+    init(None, tmp_path / "mine.yaml")
+    config = load_config(tmp_path / "mine.yaml")
+    assert config.prompts.languages == ["en", "es"] and (config.judge.kind, config.judge.model) == (
+        "local",
+        "org/judge",
+    )
+    said = capsys.readouterr().err
+    assert (
+        "spanish is not an ISO 639-1 language code" in said
+        and "unknown judge gpt: answer openai, local or none" in said
+    )
+
+
 @pytest.mark.parametrize("recipe", ["quickstart", "llama3-8b-kto"])
 def test_init_copies_a_recipe(recipe: str, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"

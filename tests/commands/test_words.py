@@ -27,6 +27,15 @@ INSTEAD = {
     r"\bUS dollars at which\b": "Stop after spending",
     r"(?<!there )\bis no (file|folder|text|number|list|model|config)\b": "is not a …",
     r"\bthere is no folder …|\bthere is no such\b": "not found",
+    r", too(?=[,.;:)|]|$)": "also",
+    r"(?-i:\bKilled(,| anywhere))": "If it is killed, the same command continues",
+    r"\bhangs? on\b": "depends on",
+    r"\bshared out\b": "split over",
+    r"\bin the place of\b": "instead of",
+    r"\bso many times\b": "N times",
+    r"\bis to (have|take)\b": "needs, or asks for",
+    r"\bknows? (nothing )?of (the|what|Ray|any|no)\b": "covers, or does not see",
+    r"\bpaid twice\b": "paid for twice",
 }
 SOURCES = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
@@ -60,4 +69,5 @@ def test_help() -> None:
 
 def test_the_words_are_found() -> None:
     assert found("Mend the line; the rows that were passed over.") == ["Mend → fix", "passed over → skipped"]
-    assert not found("Fix the line; amended rows are skipped.")
+    assert found("It is judged, too.") == [", too → also"]
+    assert not found("Fix the line; amended rows are skipped. Too many, too late; if it is killed, rerun it.")

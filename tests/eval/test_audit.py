@@ -173,7 +173,7 @@ def test_too_few_prompts_give_a_reason_and_not_a_figure() -> None:
     )
     items += [judged(str(n), [0.7, 0.4], longer=50 * n, wrong=n == 9) for n in range(5, 10)]
     found = biases([(i, o, v) for i in items for o, v in i.scored])
-    assert isinstance(found["position"], Part) and "1 prompts have one answer in the wrong" in str(found["language"])
+    assert isinstance(found["position"], Part) and "are needed, and there are 1" in str(found["language"])
     same = [judged(str(n), [0.7, 0.4], longer=100) for n in range(8)]  # the length is the constant's
     assert "cannot be told apart" in str(biases([(i, o, v) for i in same for o, v in i.scored])["verbosity"])
 

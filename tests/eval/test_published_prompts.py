@@ -227,7 +227,7 @@ def test_a_prompt_has_to_fit_the_judge_and_the_benchmark(files: Path) -> None:
     pick, duel = f"{files}/mine/configs.yaml#pick", f"{files}/rows.jsonl#duel-v2"
     with pytest.raises(UserError, match=r"judge\.system sets another"):
         check_prompts(Judge(kind="openai", model="m", template=pick, system="Hello."))
-    with pytest.raises(UserError, match="this prompt is for xalpaca, accuracy, and what is measured is mtbench"):
+    with pytest.raises(UserError, match="this prompt is for xalpaca, accuracy, but the benchmark is mtbench"):
         check_prompts(Judge(kind="openai", model="m", template=pick, benchmarks=["mtbench"]))
     with pytest.raises(UserError, match="asks for reasoning first"):
         check_prompts(Judge(kind="local", model="m", template=duel))

@@ -169,7 +169,21 @@ def cases() -> Iterator[Case]:
     yield said("rounds that are a text", "iterate|--config|CONFIG|--rounds|many", "--rounds")
     yield said("no rounds", "iterate|--config|CONFIG|--rounds|0", "--rounds")
     yield said("a negative round", "sample|--run|DIR|--round|-1", "--round")
-    yield said("an unknown recipe", "iterate|--config|quikstart", "quikstart not found")
+    yield Case(
+        "command: a key of another kind of config",
+        lambda bench: ["rl", bench.write("x.yaml", "policy: a\n")],
+        ("`reward` is missing", "docs/rl-config.md describes it"),
+    )
+    at_the_top = (
+        "run: r\nbase: a\nlanguages: {sources: [de], targets: [de]}\ndata: {preferences: x}\njudges: [{model: a}]\n"
+    )
+    yield Case(
+        "command: keys that need each other",
+        lambda bench: ["transfer", bench.write("x.yaml", at_the_top)],
+        ("1. judges compare what align makes", "docs/transfer-matrix.md describes the keys"),
+    )
+    yield said("an unknown recipe", "iterate|--config|quikstart", "quikstart not found", "did you mean quickstart?")
+    yield said("a recipe of another command", "iterate|--config|rmt-rl", "rmt-rl is not a recipe of a run", "icr rl")
     yield said("an unknown objective", "iterate|--config|CONFIG|--objective|dop|--run|DIR/r", "unknown objective dop")
     yield said("judge without a round", "judge|--run|DIR", "no round", "--round")
     yield said("judge without anything", "judge", "no round and no benchmark")

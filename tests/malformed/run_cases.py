@@ -41,11 +41,19 @@ def on_run(name: str, arguments: Callable[[Path], list[object]], *says: str, cod
 def cases() -> Iterator[Case]:
     for command in ("status", "report"):
         yield Case(
-            f"{command}: no such folder", lambda b, c=command: [c, b.folder / "none"], ("none", "not a run folder")
+            f"{command}: no such folder",
+            lambda b, c=command: [c, b.folder / "none"],
+            ("none", "not a run folder", "does not exist"),
         )
         yield damaged("a config that is no YAML", command, "config.yaml", "a: [", "config.yaml", "backup")
         yield damaged("a record that is no JSON", command, "round-1/round.json", '{"round"')
     command = "status"
+    yield on_run("best: a round for its run", lambda run: ["best", run / "round-1"], "not a run folder", "inside a run")
+    yield on_run(
+        "export: a run for its round",
+        lambda run: ["export", run, "--to", "trl", "--out", run / "x"],
+        "not a round of a run", "name one of its rounds",
+    )  # fmt: skip
     yield Case("status: a file", lambda b: ["status", b.write("f", "")], ("f is not a run folder",))
     yield Case("status: an empty folder", lambda b: ["status", b.folder], ("is not a run folder",))
     yield damaged("a config that is a list", command, "config.yaml", "- a\n", "config.yaml")

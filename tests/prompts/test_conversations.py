@@ -135,7 +135,7 @@ def test_pairs_of_messages_that_cannot_be_used(tmp_path: Path) -> None:
         ({"prompt": FISH, "chosen": OWL}, "a pair without a text in `rejected`"),
         ({"prompt": FISH, "chosen": OWL, "rejected": []}, "a pair without a text in `rejected`"),
         ({"prompt": FISH, "chosen": OWL, "rejected": OWL}, "the same text"),
-        ({"prompt": FISH, "chosen": OWL, "rejected": talk("No.")}, "`rejected` ends with a message of the user's"),
+        ({"prompt": FISH, "chosen": OWL, "rejected": talk("No.")}, "`rejected` ends with a message of the user"),
         ({"prompt": FISH, "chosen": [*FISH, *OWL], "rejected": [*FISH[2:], *WHALE]}, "answer different conversations"),
         ({"chosen": OWL, "rejected": WHALE}, "a conversation without messages"),
         ({"prompt": FISH[:3], "chosen": OWL, "rejected": WHALE}, "the last message is the assistant's"),

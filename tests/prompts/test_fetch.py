@@ -122,7 +122,9 @@ def test_data_of_another_commit_are_kept(public: Public, tmp_path: Path) -> None
 
 
 def test_what_is_missing_is_one_message(public: Public, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"no clone of NLP-Core-Team/FastChat with the commit [0-9a-f]{40}") as caught:
+    with pytest.raises(
+        UserError, match=r"no clone of NLP-Core-Team/FastChat here has the commit [0-9a-f]{40}"
+    ) as caught:
         fetch("mt_bench", tmp_path, [public.root / "ServiceNow/FastChat"], silent)
     assert "git fetch --depth 1 https://github.com/NLP-Core-Team/FastChat" in caught.value.do
     with pytest.raises(UserError, match="nowhere not found"):

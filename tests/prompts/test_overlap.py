@@ -112,7 +112,7 @@ def test_a_split_overwrites_nothing_and_leaves_something_to_train_on(tmp_path: P
     (out / "heldout").mkdir(parents=True)
     (out / "heldout" / "en.jsonl").write_text("mine")
     wrong = icr("prompts", "split", folder, "--held-out", 1, "--out", out, code=2).stderr
-    assert "already there: heldout" in wrong and "nothing is overwritten" in wrong
+    assert "already exists: heldout" in wrong and "nothing is overwritten" in wrong
     assert (out / "heldout" / "en.jsonl").read_text() == "mine" and not (out / "train").exists()
     absent = icr("prompts", "split", tmp_path / "no", "--held-out", 1, "--out", out, code=2).stderr
     assert f"folder {tmp_path / 'no'} not found" in absent

@@ -15,7 +15,7 @@ from icr.report.glance import glance_at_judge
 from tests.helpers.fake_run import HOSTILE
 from tests.helpers.pages import Page, assert_sound
 
-TAKEN_APART = HOSTILE.replace("\x1b", "␛").replace("\x00", "␀")
+TAKEN_APART = HOSTILE.replace("\x1b", "␛").replace("\x00", "␀").replace("\u202e", "\ufffd")
 
 
 def judged(n: int, lang: str, said: list[float | None], text: str = "Ein Wal", wrong: int = 0) -> Judged:
@@ -64,6 +64,13 @@ def test_filters_find_what_they_say(page: Page) -> None:
         assert words in page.text
     assert "model first: model better, 90 % for the model" in page.text
     assert "the model's answer is in the wrong language" in page.text
+
+
+def test_what_is_missing_is_said_in_words(page: Page) -> None:
+    why = "6 prompts with one answer in the wrong language are needed, and there are 1"
+    assert f"no wrong-language bias: {why}" in page.text
+    assert "κ with the other order" in page.text and "orders kappa" not in page.text
+    assert "\u202e" not in page.text, "a name must not turn the page's own words around"
 
 
 def test_the_head_says_what_sways_the_judge_and_what_that_changes(page: Page) -> None:

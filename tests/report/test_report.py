@@ -58,7 +58,7 @@ def test_page_says_who_judged_what_and_how_well(report: Page) -> None:
         "English 40, Spanish 39, Russian 38, German 37, Arabic 36.",
         "only as good as that judge",
         "2 of 2",
-        "π_I aligned on English pairs",
+        "the reference, aligned on English pairs",
         "Arabic, round 1: no length-controlled win rate; all lengths are equal.",
         "Average, round 1: no length-controlled win rate; missing for ar.",
         "no label in the answer",
@@ -136,7 +136,7 @@ def test_hostile_texts_are_shown_as_texts(short: RunDir) -> None:
     got = page(short)
     assert_sound(got)
     # control characters stand as their pictures: HTML cannot carry them
-    assert HOSTILE.replace("\x1b", "␛").replace("\x00", "␀") in got.text
+    assert HOSTILE.replace("\x1b", "␛").replace("\x00", "␀").replace("\u202e", "\ufffd") in got.text
     assert "49" not in re.findall(r"</table> (\S+) ", got.text), "a text was run as a template"
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", got.html)
 

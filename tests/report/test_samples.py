@@ -86,7 +86,7 @@ def test_the_head_says_whether_it_got_better_where_how_sure_and_at_what_cost(run
     assert (better.answer, better.tone) == ("Not shown", "") and "95 % interval: 49.8 to 74.5." in better.lines
     assert where.answer == "Spanish and Russian" and where.lines == ["Not shown: English, German and Arabic."]
     assert (
-        sure.answer == "36 to 40 prompts a language"
+        sure.answer == "36 to 40 prompts per language"
         and "For answers of equal length: 60.2 % (47.2 to 71.9)." in sure.lines
     )
     assert cost.answer == "Answers 7 % longer"  # 480 → 516

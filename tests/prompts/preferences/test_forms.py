@@ -231,7 +231,7 @@ def test_given_splits(tmp_path: Path) -> None:
     report = make_data([train], tmp_path / "out", Options(), given=[held], drop_overlap=True)
     tally = report.languages["en"]
     assert (tally.train, tally.validation, tally.left_out, tally.overlap) == (3, 2, {OVERLAP: 1}, 1)
-    with pytest.raises(UserError, match="the folder has files"):
+    with pytest.raises(UserError, match="the folder is not empty"):
         make_data([train], tmp_path / "out", Options())
 
 
