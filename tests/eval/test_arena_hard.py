@@ -46,5 +46,5 @@ def test_a_clone_of_it_is_read_as_it_is(name: str, tmp_path: Path, tiny_pair: tu
     )  # fmt: skip
     languages = json.loads(done.stdout)["languages"]
     assert {lang: (row["n"], row["win_rate"]) for lang, row in languages.items()} == {"en": (2, 50), "de": (2, 50)}
-    answers = pq.read_table(tmp_path / "out" / "answers" / "de.parquet").to_pylist()
-    assert {a["prompt_id"]: a["prompt"] for a in answers} == {IDS[n]: TEXTS["de"].format(n) for n in range(2)}
+    kept = pq.read_table(tmp_path / "out" / "answers" / "de.parquet").to_pylist()
+    assert {a["prompt_id"]: a["prompt"] for a in kept} == {IDS[n]: TEXTS["de"].format(n) for n in range(2)}

@@ -35,8 +35,8 @@ def belebele(lang: str, n: int) -> dict[str, Any]:
 
 
 def mgsm(n: int, *, worked: bool) -> dict[str, Any]:
-    answer = {"answer": "x" * 25 + str(n)} if worked else {"answer": None}
-    return {"question": f"Swali: {n} + {n}" if worked else f"{n} + {n}", **answer, "answer_number": 2 * n}
+    question, answer = (f"Swali: {n} + {n}", "x" * 25 + str(n)) if worked else (f"{n} + {n}", None)
+    return {"question": question, "answer": answer, "answer_number": 2 * n}
 
 
 def choices(n: int) -> dict[str, Any]:
