@@ -57,6 +57,19 @@ def keys_behind(prefix: str, keys: Sequence[str], action: Callable[P, T]) -> Cal
         do = re.sub(rf"(?<![\w.:/-])(?=(?:{'|'.join(keys)})\.\w)", prefix, problem.do)
         return UserError(problem.what, where=key.sub(prefix, problem.where), do=do)
 
+    return _renaming(rename, action)
+
+
+def key_elsewhere(key: str, other: str, action: Callable[P, T]) -> Callable[P, T]:
+    """The action with problems at `key` named as the user has it: `data.languages` as `languages.sources`."""
+
+    def rename(problem: UserError) -> UserError:
+        return UserError(problem.what, where=problem.where.replace(key, other), do=problem.do)
+
+    return _renaming(rename, action)
+
+
+def _renaming(rename: Callable[[UserError], UserError], action: Callable[P, T]) -> Callable[P, T]:
     @wraps(action)
     def renamed(*args: P.args, **kwargs: P.kwargs) -> T:
         try:

@@ -9,8 +9,7 @@ from eval.judges.open import check_judge, locate_judges
 from eval.judges.prompts import check_prompts
 from eval.reward_models.evaluate import select_rows
 from eval.reward_models.scoring import short_name
-from icr.base.errors import ConfigError, UserError
-from icr.base.problems import Collector, keys_behind
+from icr.base.problems import Collector, key_elsewhere, keys_behind
 from icr.config.schema import Judge
 from icr.config.transfer import TransferConfig, TransferModels
 from icr.config.transfer_align import TrainedPrompts
@@ -57,14 +56,10 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
 
 
 def _check_model(model: ModelPlan, data: PreferenceData | None) -> RewardInputs:
-    """As `check_inputs`, with the keys of the experiment."""
-    try:
-        return keys_behind("reward_model.", MODEL_KEYS, check_inputs)(model.config, data)
-    except ConfigError as error:
-        languages = "languages.sources" if len(model.languages) == 1 else "languages.pooled"
-        places = [problem.where.replace("data.languages", languages) for problem in error.problems]
-        found = [UserError(p.what, where=where, do=p.do) for p, where in zip(error.problems, places, strict=True)]
-        raise ConfigError(found, error.partial) from None
+    """As `check_inputs`, with the keys of the experiment. Raises ConfigError: every problem."""
+    languages = "languages.sources" if len(model.languages) == 1 else "languages.pooled"
+    check = keys_behind("reward_model.", MODEL_KEYS, check_inputs)
+    return key_elsewhere("data.languages", languages, check)(model.config, data)
 
 
 def _check_align(config: TransferConfig) -> AlignInputs:
