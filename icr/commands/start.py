@@ -102,7 +102,7 @@ def _fill(out: Path, configs: Path, *, asks: bool) -> str:
     """A new config from answers, or from the questions' defaults."""
     from jinja2 import Environment, StrictUndefined
 
-    checks = {"languages": _languages, "judge": _check_judge}
+    checks: dict[str, Callable[[str], object]] = {"languages": _languages, "judge": _check_judge}
     answers = {key: _answer(question, default, asks, checks.get(key)) for key, question, default in QUESTIONS}
     if answers["judge"] != "none":
         answers["judge_model"] = _answer(*JUDGE_QUESTIONS[answers["judge"]], asks)

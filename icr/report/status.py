@@ -99,7 +99,8 @@ def status_table(run: RunDir, held: bool | None = None) -> Table:
         "waiting": ("waiting", "dim"),
     }
     shown = [stage for stage in STAGES if any(s.stage == stage for s in status.stages)]
-    table = Table(title=Text(f"{status.run}: {status.rounds_done} of {status.rounds} rounds done"), box=box.SIMPLE_HEAD)
+    title = Text(f"{status.run}: {status.rounds_done} of {status.rounds} rounds done")
+    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column("round", justify="right")
     for stage in shown:
         table.add_column(stage, justify="right")

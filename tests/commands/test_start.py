@@ -94,7 +94,7 @@ def test_init_asks_again_for_what_it_cannot_read(
     )
     said = capsys.readouterr().err
     assert (
-        "spanish is not an ISO 639-1 language code" in said
+        "'spanish' is not an ISO 639-1 language code" in said
         and "unknown judge gpt: answer openai, local or none" in said
     )
 

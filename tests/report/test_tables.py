@@ -92,7 +92,7 @@ def test_status_of_an_interrupted_run(tmp_path: Path) -> None:
     held = run_status(run, held=True).next
     assert held is not None and held.state == "running"
     out = io.StringIO()
-    Console(file=out, width=100).print(status_table(run, held=False))
+    Console(file=out, width=80).print(status_table(run, held=False))
     assert "1 of 2 rounds done" in out.getvalue() and "interrupted 12 s" in out.getvalue()
     assert "next: score of round 2" in out.getvalue()
     command = continue_command(str(run.path))
