@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -30,21 +29,6 @@ class Asker(LocalPool):
         if self._ended.is_set():
             raise Ended
         return super().collect(timeout)
-
-
-@contextmanager
-def ask_beside(machine: Machine) -> Iterator[Executor]:
-    """A thread for work with `machine.asking`, one piece after the other. An exception ends the work at once."""
-    ended, thread = Event(), ThreadPoolExecutor(1, "asking")
-    asker = Asker(machine.folder, ended)
-    machine.asking = machine.beside(asker, "beside:")
-    try:
-        yield thread
-    finally:
-        ended.set()
-        thread.shutdown(cancel_futures=True)
-        asker.stop()
-        machine.asking = machine
 
 
 class Beside:

@@ -79,7 +79,6 @@ class Machine:
         """What was said already. Workers say the same in every round; the user reads it once."""
         self._served: set[str] = set()
         self._probes: dict[str, Probe] = {}
-        self.asking = self  # for work that asks an endpoint and needs no other worker, maybe in another thread
 
     @cached_property
     def own_gpus(self) -> int:
