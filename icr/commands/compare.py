@@ -38,7 +38,8 @@ def compare(
     """Run variants of a config and compare them. Work that they share is done once."""
     from icr.config.load import find_config
     from icr.experiments.compare import compare as compared
-    from icr.experiments.compare import make_variants, run_variants
+    from icr.experiments.compare import make_variants
+    from icr.experiments.variants import run_variants
     from icr.report.compare_tables import compare_tables, write_page
 
     changes = {} if rounds is None else {"rounds": rounds}

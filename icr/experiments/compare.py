@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from eval.difference import Difference
 from eval.difference import compare as difference
-from icr.base.errors import ConfigError, IcrError, StageFailed, UserError
+from icr.base.errors import ConfigError, UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, read_rows, write_json
-from icr.base.rundir import RoundDir, RunDir, start_date
+from icr.base.rundir import RoundDir, RunDir
 from icr.base.yaml_text import parse_yaml
 from icr.config.schema import Config
-from icr.experiments.lending import lend
 from icr.rounds.context import Inputs
 from icr.rounds.preflight import load_checked
 from icr.rows import is_empty
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 NOT_VARIED = ("run", "rounds", "prompts", "judge")
 """Sections that are the same in all variants: on other prompts or by another judge there is nothing to compare."""
@@ -163,39 +157,6 @@ def _texts(values: list[object]) -> list[str]:
     """Paths are shown by their names, if these are unambiguous."""
     names = [Path(value).name if isinstance(value, str) and "/" in value else str(value) for value in values]
     return names if len(set(names)) == len(names) else list(map(str, values))
-
-
-def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> dict[str, IcrError]:
-    """Run or resume every variant. A stage that another variant has done from the same inputs is taken over.
-
-    Returns:
-        What stopped the variants that could not be finished, by name. The others continue.
-    """
-    from icr.rounds.controller import Controller
-
-    failed: dict[str, IcrError] = {}
-    for variant in variants:
-        console.print(f"[bold]variant: {variant.name}[/bold]", highlight=False)
-        borrow = lend({v.name: v.run for v in variants if v is not variant})
-        try:
-            with closing(
-                Controller(
-                    variant.run,
-                    variant.config,
-                    variant.inputs,
-                    console,
-                    borrow=borrow,
-                    measured=out / "measured",
-                    date=start_date(out),
-                )
-            ) as controller:
-                controller.iterate()
-        except (UserError, StageFailed) as error:
-            failed[variant.name] = error
-            console.print(f"  this variant stopped: {error}", style="red", markup=False, highlight=False)
-    if not failed:
-        shutil.rmtree(out / "measured", ignore_errors=True)
-    return failed
 
 
 def compare(variants: Sequence[Variant], out: Path) -> Comparison:

@@ -28,7 +28,8 @@ from icr.rounds.context import Context, Inputs
 from icr.rounds.facts import find_versions, summarise
 from icr.rounds.leftovers import forget, tidy
 from icr.rounds.models import RunModels
-from icr.rounds.plan import RunPlan, judges_beside, step_name
+from icr.rounds.order import require_earlier
+from icr.rounds.plan import RunPlan, asks_endpoints, judges_beside, step_name
 from icr.rounds.preflight import check_batch
 from icr.rounds.registry import find_stage
 from icr.rounds.stages.judge import answer, judge
@@ -40,7 +41,7 @@ from icr.work.devices import check_count, check_memory, find_gpus
 from icr.work.machine import Machine
 from icr.work.runner import Counts
 from icr.work.settings import append_history
-from icr.work.steps import Graph, Step, adopt, check_finished, recorded, stale, stamp
+from icr.work.steps import Step, adopt, check_finished, recorded, stale, stamp
 
 Borrow = Callable[[Step, RoundDir], Counts | None]
 """Takes over the files of a step that another run has done: its counts, or None where there is none."""
@@ -174,15 +175,22 @@ class Controller:
                 check_memory(self.config.sampling, find_gpus())
             self.machine.warm(self.config.sampling.backend)
 
-    def iterate(self) -> None:
-        """Run everything that is not done yet. Where endpoints judge, verdicts come while the next round goes on."""
+    def iterate(self, beside: Beside | None = None) -> None:
+        """Run everything that is not done yet. Where endpoints judge, verdicts come while the next round goes on.
+
+        Args:
+            beside: the caller's, who may wait for the verdicts on the last round later.
+        """
         self.prepare()
-        with Beside(self.machine, self._tell) as beside:
-            for number, stage in self.plan.stages():
-                beside.wait() if stage == "judge" else beside.look()
-                if stage == "sample" and self._stops(number):
-                    return
-                self.stage(number, stage, beside)
+        if beside is None:
+            with Beside(self.machine, self.tell) as own:
+                self.iterate(own)
+            return
+        for number, stage in self.plan.stages():
+            beside.wait() if stage == "judge" else beside.look()
+            if stage == "sample" and self._stops(number):
+                return
+            self.stage(number, stage, beside)
 
     def is_done(self) -> bool:
         """Whether every stage of the plan is done."""
@@ -209,7 +217,7 @@ class Controller:
         if at.done(stage) and not self._reopen(at, stage):
             tidy(at, stage)
             return
-        self._require_earlier(number, stage)
+        require_earlier(self.run, self.plan, number, stage)
         record = stamp(step, at.start(stage))
         save = partial(at.write_stage, stage, record)
         save()
@@ -220,24 +228,35 @@ class Controller:
             work.enter_context(recorded(record, save))
             context = replace(self._context(number, step), parts=record.parts, save=save)
             borrowed = self._borrow(step, at) if self._borrow else None
-            if beside and borrowed is None and stage == "judge" and judges_beside(self.config, number):
-                answer(context)
-                self.console.print(f"  the judge is asked while round {number + 1} goes on", style="dim")
-                beside.start(f"round {number}", partial(self._ask, context, record, work.pop_all()))
-                return
+            if beside and borrowed is None and stage == "judge" and asks_endpoints(self.config, number):
+                beside.clear()
+                borrowed = self._borrow(step, at) if self._borrow else None
+                if borrowed is None and (follows := self._find_next(number, beside)):
+                    answer(context)
+                    self.console.print(f"  the judge is asked while {follows} goes on", style="dim")
+                    title = f"round {number}" if judges_beside(self.config, number) else self.run.path.name
+                    beside.start(title, partial(self._ask, context, record, work.pop_all(), title))
+                    return
             record.counts = find_stage(stage)(context) if borrowed is None else borrowed
         tidy(at, stage)
         self._show_done(record)
-        self._tell()
+        self.tell()
 
-    def _ask(self, context: Context, record: StageRecord, work: ExitStack, machine: Machine) -> None:
+    def _find_next(self, number: int, beside: Beside) -> str:
+        """What goes on while an endpoint is asked about a round; nothing, where its verdicts have to come first."""
+        if judges_beside(self.config, number):
+            return f"round {number + 1}"
+        return "the next variant" if beside.outlasts and number == self.config.rounds else ""
+
+    def _ask(self, context: Context, record: StageRecord, work: ExitStack, title: str, machine: Machine) -> None:
         """What is left of a judge stage, in a thread of its own. `work` records how it ends."""
-        name = f"round {context.round.number} · judge"
+        name = f"{title} · judge"
         try:
             with work:
                 record.counts = judge(replace(context, machine=machine), answered=True)
         except IcrError:
-            self.machine.note(f"{name} failed; this command ends after the stage that it is at")
+            ends = "; this command ends after the stage that it is at"
+            self.machine.note(f"{name} failed{ends if context.round.number < self.config.rounds else ''}")
             raise
         tidy(context.round, "judge")
         self._show_done(record, f"{name} ")
@@ -247,7 +266,7 @@ class Controller:
             f"  [green]{name}done[/green] in {record.seconds:.0f} s {summarise(record.counts)}", highlight=False
         )
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Pass on what stages have written."""
         self._tracker.update()
         self._after_stage()
@@ -266,20 +285,6 @@ class Controller:
         parts = {name: counts for name, counts in record.parts.items() if name not in failed}
         at.write_stage(stage, record.model_copy(update={"state": "failed", "parts": parts}))
         return True
-
-    def _require_earlier(self, number: int, stage: Stage) -> None:
-        stages = self.plan.stages()
-        records = {
-            step_name(n, s): record for n, s in stages if (record := self.run.round(n).record.stages.get(s)) is not None
-        }
-        for step in Graph(self.plan.steps()).missing(step_name(number, stage), records):
-            owner, _, name = step.name.partition("/")
-            n = owner.removeprefix("round-")
-            raise UserError(
-                f"stage {name} of round {n} is not done",
-                where=str(self.run.round(int(n)).path),
-                do=f"run it first: icr {f'{name} --round {n}' if n != '0' else 'iterate'} --run {self.run.path}",
-            )
 
     def _context(self, number: int, step: Step) -> Context:
         folders = self._models.folders

@@ -37,14 +37,17 @@ def list_stages(rounds: int, *, aligns: bool, judges: bool, every: int) -> list[
     return found
 
 
-def judges_beside(config: Config, number: int) -> bool:
-    """Whether a round's policy is judged while the next round goes on: that one does not depend on the verdicts, and
-    endpoints, and nobody else, are asked."""
+def asks_endpoints(config: Config, number: int) -> bool:
+    """Whether endpoints, and nobody else, are asked about this round's policy."""
     judge = config.judge
     compared = number > 0 or judge.baseline != "round-0"
     asked = "mtbench" in judge.benchmarks or (compared and set(judge.benchmarks) != {"nlp"})
-    goes_on = number < config.rounds and config.stop_when == "never"
-    return goes_on and asked and all(one.kind == "openai" for one in judge.each.values())
+    return asked and all(one.kind == "openai" for one in judge.each.values())
+
+
+def judges_beside(config: Config, number: int) -> bool:
+    """Whether a round's policy is judged while the next round goes on, which does not depend on the verdicts."""
+    return number < config.rounds and config.stop_when == "never" and asks_endpoints(config, number)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,21 @@ class Asker(LocalPool):
 class Beside:
     """One piece of work at a time. It ends with the block: well, or at once where the block is left by an exception."""
 
-    def __init__(self, machine: Machine, then: Callable[[], None]) -> None:
-        """`then`: called by who waits for the work, once it has ended well."""
-        self._machine, self._then = machine, then
+    def __init__(
+        self,
+        machine: Machine,
+        then: Callable[[], None],
+        earlier: Callable[[], None] = lambda: None,
+        *,
+        outlasts: bool = False,
+    ) -> None:
+        """
+        Args:
+            then: called by who waits for the work, once it has ended well.
+            earlier: waits for such work of another run, so that one asks at a time. It raises nothing of that run.
+            outlasts: whether the last work of this run may go on beside what comes after the run.
+        """
+        self._machine, self._then, self.clear, self.outlasts = machine, then, earlier, outlasts
         self._ended, self._thread = Event(), ThreadPoolExecutor(1, "beside")
         self._work: Future[None] | None = None
 
@@ -50,6 +62,11 @@ class Beside:
         finally:
             self._ended.set()
             self._thread.shutdown()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether work has begun and not been waited for."""
+        return self._work is not None
 
     def start(self, title: str, work: Callable[[Machine], None]) -> None:
         """Begin work that is given the machine as it may use it; `title` is before what it shows of its progress."""

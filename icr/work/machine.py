@@ -316,3 +316,4 @@ class Machine:
         """End all workers."""
         if self._started:
             self.pool.stop()
+            self._started = False

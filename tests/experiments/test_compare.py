@@ -19,7 +19,8 @@ from icr.base.errors import ConfigError, UserError
 from icr.base.files import read_json
 from icr.base.plugins import load_class
 from icr.base.rundir import RunDir
-from icr.experiments.compare import compare, competing_rewards, make_variants, rank_correlation, run_variants
+from icr.experiments.compare import compare, competing_rewards, make_variants, rank_correlation
+from icr.experiments.variants import run_variants
 from icr.report.compare_tables import compare_tables, write_page
 from icr.report.compare_tables import rows as rows_of
 from icr.rounds.contents import identify_inputs
