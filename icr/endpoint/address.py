@@ -30,6 +30,8 @@ def _name_address(settings: Settings) -> str:
 class Address:
     url: str = field(repr=False)
     key: str = field(repr=False)
+    by_environment: bool = False
+    """Named by OPENAI_BASE_URL."""
 
     @classmethod
     def find(cls, settings: Settings, *, key_needed: bool = True) -> Address:
@@ -38,16 +40,16 @@ class Address:
         Raises:
             UserError: not a web address, or the key is missing (`key_needed`) and the endpoint is not on this machine.
         """
-        by_environment = os.environ.get("OPENAI_BASE_URL", "").strip()
+        by_environment = not settings.base_url and bool(os.environ.get("OPENAI_BASE_URL", "").strip())
         shown = _name_address(settings)
-        where = "OPENAI_BASE_URL" if by_environment and not settings.base_url else settings.named("base_url")
+        where = "OPENAI_BASE_URL" if by_environment else settings.named("base_url")
         url = reveal(shown)
         if url is None:
             if key_needed:
                 raise UserError("the endpoint's address contains a key, which icr does not save",
                                 where=f"{where}: {shown}",
-                                do=f"write the whole address again as {where}, or export it as OPENAI_BASE_URL"
-                                )  # fmt: skip
+                                do="export the whole address as OPENAI_BASE_URL"
+                                + ("" if by_environment else f", or write it again as {where}"))  # fmt: skip
             url = shown
         host = _check_url(url, where)
         key = os.environ.get("OPENAI_API_KEY", "").strip()
@@ -59,7 +61,7 @@ class Address:
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise UserError("the key for the endpoint has characters that a key cannot have", where="OPENAI_API_KEY",
                             do="export it again, without line breaks or spaces")  # fmt: skip
-        return cls(url, key or NO_KEY)
+        return cls(url, key or NO_KEY, by_environment)
 
     @property
     def base(self) -> str:

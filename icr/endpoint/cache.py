@@ -29,9 +29,13 @@ class Cache:
     is dropped, so that both continue with the same one.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises UserError if the file is not a cache."""
-        self._path = path
+    def __init__(self, path: Path, server: str = "") -> None:
+        """Raises UserError if the file is not a cache.
+
+        Args:
+            server: whose answers these are, where the file may have those of several.
+        """
+        self._path, self._server = path, server
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._explained():
             # autocommit, but for `put_all`
@@ -59,10 +63,14 @@ class Cache:
         """Those answers that are there, by key. Each look locks the file, which takes longer than a key does."""
         found: dict[str, str] = {}
         for start in range(0, len(keys), MOST_KEYS):
-            some = keys[start : start + MOST_KEYS]
+            some = {self._name(key): key for key in keys[start : start + MOST_KEYS]}
             marks = ",".join("?" * len(some))
-            found.update(self._db.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", some))
+            rows = self._db.execute(f"SELECT key, answer FROM answers WHERE key IN ({marks})", list(some))
+            found.update((some[name], answer) for name, answer in rows)
         return found
+
+    def _name(self, key: str) -> str:
+        return hashlib.sha256(f"{self._server}\n{key}".encode()).hexdigest() if self._server else key
 
     def put(self, key: str, answer: str) -> None:
         self.put_all([(key, answer)])
@@ -79,7 +87,8 @@ class Cache:
         with self._explained():
             try:
                 self._db.execute("BEGIN IMMEDIATE")
-                new = self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers).rowcount
+                rows = [(self._name(key), answer) for key, answer in answers]
+                new = self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows).rowcount
                 self._db.execute("COMMIT")
             finally:
                 if self._db.in_transaction:
@@ -91,7 +100,7 @@ class Cache:
 
     def drop(self, key: str) -> None:
         """Forget an answer that cannot be read."""
-        self._db.execute("DELETE FROM answers WHERE key = ?", (key,))
+        self._db.execute("DELETE FROM answers WHERE key = ?", (self._name(key),))
 
     def all(self) -> Iterator[str]:
         for row in self._db.execute("SELECT answer FROM answers"):

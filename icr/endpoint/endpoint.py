@@ -109,10 +109,12 @@ class Endpoint:
         self._meter = Meter(model, self._price, settings, ledger)
         self._folder = cache.parent
         own = cache if cache.exists() or not dry else Path(":memory:")
+        # a change of the config's address is seen by who owns the folder; one of the environment's is not
+        server = hide(address.url) if address.by_environment else ""
         if shared is not None and (shared.exists() or not dry):
-            self._cache: Cache = SharedCache(own, shared, hide(address.url), self.note_once)
+            self._cache: Cache = SharedCache(own, shared, hide(address.url), self.note_once, server)
         else:
-            self._cache = Cache(own)
+            self._cache = Cache(own, server)
         self._concurrency = settings.concurrency
         self._more, self._system = own_parameters(settings), system_messages(settings)
         memory = None

@@ -30,9 +30,9 @@ class SharedCache(Cache):
     is known by the address as well: what another server says to it is another answer.
     """
 
-    def __init__(self, own: Path, user: Path, address: str, note: Callable[[str], None]) -> None:
-        """`address`: without its secrets. Raises UserError if a file is not a cache."""
-        super().__init__(own)
+    def __init__(self, own: Path, user: Path, address: str, note: Callable[[str], None], server: str = "") -> None:
+        """`address`: without its secrets; `server`: as for `Cache`. Raises UserError if a file is not a cache."""
+        super().__init__(own, server)
         self._address = address
         self._user: Cache | None = None
         try:

@@ -45,6 +45,24 @@ def test_another_servers_answers_are_never_taken(tmp_path: Path) -> None:
     assert said == ["one", "two"]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_nor_are_they_taken_in_one_folder_where_the_environment_names_the_server(
+    tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = tmp_path / "user" / "answers.sqlite" if shared else None
+    said = []
+    with Stub(lambda request, before: says("one")) as one, Stub(lambda request, before: says("two")) as two:
+        for stub in (one, two, one):
+            monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
+            (reply,) = Endpoint("m", tmp_path / "c.sqlite", Settings(), shared=user).ask(asks(1), lambda more: None)
+            assert isinstance(reply, Reply)
+            said.append(reply.choices[0].message.content)
+        assert said == ["one", "two", "one"] and len(one.sent) == len(two.sent) == 1
+        if shared:  # the config names the same server elsewhere
+            open_in(tmp_path / "a", one.url, tmp_path / "user").ask(asks(1), lambda more: None)
+            assert len(one.sent) == 1
+
+
 def test_an_answer_that_cannot_be_read_is_requested_again(tmp_path: Path) -> None:
     with Stub(lambda request, before: says("A")) as stub:
         open_in(tmp_path / "a", stub.url, tmp_path / "user").ask(asks(1), lambda more: None)
