@@ -110,6 +110,18 @@ class RunDir:
         )
         return [self.round(n) for n in numbers]
 
+    def first_models(self) -> dict[str, str]:
+        """The names of the models that the run began with, by role.
+
+        Raises:
+            UserError: they are not known, as the run has not begun.
+        """
+        file = self.round(0).path / "model.json"
+        if not file.is_file():
+            raise UserError("this run has not begun: the names of its models are missing", where=str(file),
+                            do=f"continue it: icr iterate --run {self.path}")  # fmt: skip
+        return {str(role): str(name) for role, name in read_json(file).items()}
+
 
 def start_date(folder: Path, at_first: str | None = None) -> str:
     """The date that a run's chat templates take for today, YYYY-MM-DD: the one on which it was started. So a run that

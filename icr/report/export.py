@@ -14,9 +14,9 @@ from eval.folders import read_summary
 from icr.base.conversation import Conversation, load_conversation
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import atomic_folder, read_json, read_rows
+from icr.base.files import atomic_folder, read_rows
 from icr.base.hub import read_hub_id
-from icr.base.rundir import RoundDir
+from icr.base.rundir import RoundDir, RunDir
 from icr.report.numbers import number, share
 from icr.report.results import interval
 from icr.rows import Pair
@@ -91,7 +91,7 @@ def export_model(at: RoundDir, out: Path, *, license_: str | None) -> list[str]:
     """
     if not at.model.is_dir():
         raise UserError(f"{at.path} has no trained model", do="finish its training first: icr iterate")
-    names = read_json(at.path.parent / "round-0" / "model.json")
+    names = RunDir(at.path.parent).first_models()
     bases = [name for name in dict.fromkeys(names.values()) if read_hub_id(name)]
     facts: Fields = {"base_model": [base.partition("@")[0] for base in bases], "license": license_}
     unknown = [key for key, value in facts.items() if not value]

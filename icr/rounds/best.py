@@ -14,7 +14,6 @@ from eval.folders import read_summary
 from eval.rates import LANGUAGE_FALL
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json
 from icr.base.rundir import RoundDir, RunDir
 
 Verdict = Literal["better", "worse", "no difference", "wrong language", "too few prompts"]
@@ -120,4 +119,4 @@ def _shares(summary: Fields) -> Iterator[tuple[str, float]]:
 def _name(run: RunDir, at: RoundDir) -> str:
     if at.model.is_dir():
         return str(at.model)
-    return str(read_json(run.round(0).path / "model.json")["policy"])
+    return run.first_models()["policy"]

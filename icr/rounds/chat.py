@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from icr.base.conversation import Conversation
 from icr.base.errors import UserError
-from icr.base.files import read_json
 from icr.base.rundir import RunDir, start_date
 from icr.config.load import load_config
 from icr.config.schema import Config
@@ -89,7 +88,7 @@ def _open(run: RunDir, config: Config, number: int, max_tokens: int) -> Speaker:
     models, sampling = config.models, config.sampling
     folder = str(run.round(number).model)
     if not run.round(number).model.is_dir():
-        folder = materialise(read_json(run.round(0).path / "model.json")["policy"], models.chat_template)
+        folder = materialise(run.first_models()["policy"], models.chat_template)
     template = Template(file=models.chat_template, arguments=models.template_arguments, date=start_date(run.path))
     tokenizer = load_tokenizer(folder, template)
     stops = find_stops(tokenizer, folder, sampling.stop)
