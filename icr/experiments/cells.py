@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from eval.standing import begin, settle_step
 from icr.base.errors import IcrError
@@ -17,6 +18,10 @@ from icr.base.files import read_json, write_json
 from icr.base.rundir import StageRecord
 from icr.rounds.facts import find_versions
 from icr.work.steps import Step, recorded, stale
+
+if TYPE_CHECKING:
+    from icr.work.beside import Ask
+    from icr.work.machine import Machine
 
 RECORD = "step.json"
 DO = "restore the old values and files, or use another --run"
@@ -60,6 +65,8 @@ class Recorded:
     """Whether something in a finished cell is worth another try."""
     leaves: tuple[str, ...] | None = None
     """What unfinished work leaves in the folder, where the folder has other things as well."""
+    beside: Callable[[Step, Machine], Fields] | None = None
+    """`work` with a machine that only asks, where no other is needed: it may be done while other cells are."""
 
     def done(self) -> bool:
         record = read_record(self.folder)
@@ -68,7 +75,15 @@ class Recorded:
         return not stale(self.step(), record) and not self.again()
 
     def do(self, note: Note) -> None:
-        step = self.step()
+        self._do(self.step(), self.work, note)
+
+    def start(self, ask: Ask, note: Note) -> Future[None]:
+        """`do`, beside other cells. What it is made from is looked at now, by this thread alone."""
+        assert self.beside is not None
+        step, work = self.step(), self.beside
+        return ask(self.name, lambda machine: self._do(step, lambda step: work(step, machine), note))
+
+    def _do(self, step: Step, work: Callable[[Step], Fields], note: Note) -> None:
         before = settle_step(
             step,
             read_record(self.folder),
@@ -83,7 +98,7 @@ class Recorded:
         record.versions = find_versions()
         self._write(record)
         with recorded(record, partial(self._write, record)):
-            record.counts = self.work(step)
+            record.counts = work(step)
 
     def _remove(self) -> None:
         names = [""] if self.leaves is None else self.leaves
@@ -118,32 +133,76 @@ class Outcome:
     """Not asked for."""
 
 
-def run_cells(cells: Sequence[Cell], only: str, begin_cell: Note, note: Note) -> Outcome:
+def run_cells(cells: Sequence[Cell], only: str, begin_cell: Note, note: Note, ask: Ask | None = None) -> Outcome:
     """Do what is not done, in the order of the cells.
 
     Args:
         only: a pattern of names, such as rm-e*; the others are taken as they are.
-        begin_cell: gets the name of each that is worked on.
+        begin_cell: gets the name of each that is worked on, and whether that is beside the next ones.
         note: gets lines for the user.
+        ask: takes the cells that may be done beside the next ones; None: one cell at a time.
     """
-    found = Outcome()
+    run = _Run(only, begin_cell, note, ask)
     for cell in cells:
+        run.take(cell)
+    run.settle(list(run.asked))
+    found, places = run.found, {cell.name: place for place, cell in enumerate(cells)}
+    found.done.sort(key=places.__getitem__)
+    found.failed = {name: found.failed[name] for name in sorted(found.failed, key=places.__getitem__)}
+    return found
+
+
+@dataclass
+class _Run:
+    """One call of `run_cells`."""
+
+    only: str
+    begin_cell: Note
+    note: Note
+    ask: Ask | None
+    found: Outcome = field(default_factory=Outcome)
+    asked: dict[str, Future[None]] = field(default_factory=dict)
+    """Cells that are done beside others, until they are settled."""
+
+    def take(self, cell: Cell) -> None:
+        """Do a cell, or have it done beside the next ones."""
+        found = self.found
+        self.settle([name for name, work in self.asked.items() if work.done() or name in cell.needs])
         missing = [name for name in cell.needs if name not in found.done]
         if missing:
             found.waiting[cell.name] = missing[0]
-            continue
+            return
         try:
             if not cell.done():
-                if not fnmatch(cell.name, only):
+                if not fnmatch(cell.name, self.only):
                     found.left.append(cell.name)
-                    continue
-                begin_cell(cell.name)
-                cell.do(note)
+                    return
+                if self.ask and isinstance(cell, Recorded) and cell.beside:
+                    self.begin_cell(f"{cell.name} (while the next steps are done)")
+                    self.asked[cell.name] = cell.start(self.ask, self.note)
+                    self.asked[cell.name].add_done_callback(partial(self._tell_failure, cell.name))
+                    return
+                self.begin_cell(cell.name)
+                cell.do(self.note)
             found.done.append(cell.name)
         except IcrError as error:
             found.failed[cell.name] = error
-            note(f"{cell.name} failed: {error}")
-    return found
+            self.note(f"{cell.name} failed: {error}")
+
+    def settle(self, names: Sequence[str]) -> None:
+        """Wait for cells that are done beside others. Raises what no cell should end with."""
+        for name in names:
+            try:
+                self.asked.pop(name).result()
+                self.found.done.append(name)
+            except IcrError as error:
+                self.found.failed[name] = error
+
+    def _tell_failure(self, name: str, work: Future[None]) -> None:
+        """As soon as it has failed, while others go on."""
+        error = None if work.cancelled() else work.exception()
+        if isinstance(error, IcrError):
+            self.note(f"{name} failed: {error}")
 
 
 def list_states(cells: Sequence[Cell]) -> dict[str, str]:

@@ -105,11 +105,11 @@ class Alignment:
             made |= {"baseline": of.sampling(target).key} if organic != samples else {}
             return Step("wins", made, {"judge.orders": judge.config.orders})
 
-        def work(step: Step) -> Fields:
+        def work(step: Step, machine: Machine = self.machine) -> Fields:
             model = judge.models.get(judge.config.local_model or "")
-            located = self.machine.folders({model}, None)[model] if model else None
+            located = machine.folders({model}, None)[model] if model else None
             date = start_date(self.run)
-            asked = Asking.of(judge.config, located, self.machine, step.key, cache_path(folder, XALPACA), date)
+            asked = Asking.of(judge.config, located, machine, step.key, cache_path(folder, XALPACA), date)
             baseline = organic / FIRST if organic != samples else None
             wins = judge_candidates(asked, samples, [target], baseline, folder, judge.config.orders)
             write_json(folder / WINS, wins)
@@ -119,4 +119,5 @@ class Alignment:
         again = lambda: has_failed(verdicts_folder(folder, XALPACA))  # noqa: E731
         holds = f"verdicts on candidates in {target}"
         needs = tuple(dict.fromkeys((samples.name, organic.name)))
-        return Recorded(folder.name, folder, needs, describe, work, (WINS,), holds, again)
+        beside = work if judge.is_endpoint else None
+        return Recorded(folder.name, folder, needs, describe, work, (WINS,), holds, again, beside=beside)

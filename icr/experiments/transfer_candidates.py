@@ -136,9 +136,9 @@ class TargetCandidates:
         def describe() -> Step:
             return describe_evaluation(config, None, judge.models, self.machine.precision)
 
-        def work(step: Step) -> Fields:
+        def work(step: Step, machine: Machine = self.machine) -> Fields:
             write_answers(given_answers(given, [target], config.judge.limit), folder / "answers")
-            folders = self.machine.folders(set(judge.models.values()), None)
+            folders = machine.folders(set(judge.models.values()), None)
             evaluation = Evaluation(
                 model="",
                 name=generator,
@@ -148,7 +148,7 @@ class TargetCandidates:
                 sampling=config.sampling,
                 judge=config.judge,
                 judge_models={name: folders[model] for name, model in judge.models.items()},
-                machine=self.machine,
+                machine=machine,
                 engine=None,
                 key=step.key,
                 baseline=Path(config.judge.baseline),
@@ -159,7 +159,8 @@ class TargetCandidates:
         holds = f"verdicts on answers in {target}"
         again = lambda: has_failed(verdicts_folder(folder, "xalpaca"))  # noqa: E731
         needs = answers, f"samples-{target}"
-        return Recorded(folder.name, folder, needs, describe, work, ("summary.json",), holds, again)
+        files, beside = ("summary.json",), work if judge.is_endpoint else None
+        return Recorded(folder.name, folder, needs, describe, work, files, holds, again, beside=beside)
 
     def _evaluation(self, judge: Judging, answers: Path, target: str) -> EvaluationConfig:
         """Answers against the policy's own, which are those of best of n."""

@@ -57,6 +57,11 @@ class Judging:
     models: Mapping[str, str]
     """Local judges, located, by the names that the file has for them."""
 
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether it needs no worker but one that asks."""
+        return self.config.kind == "openai"
+
 
 @dataclass(frozen=True)
 class AlignInputs:

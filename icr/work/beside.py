@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -11,6 +12,10 @@ from types import TracebackType
 from icr.work import pool
 from icr.work.local_pool import Lane, LocalPool
 from icr.work.machine import Machine
+
+Ask = Callable[[str, Callable[[Machine], None]], Future[None]]
+"""(title, work) → how the work ends. It is given the machine as it may use it; the title is before what is shown of its
+progress."""
 
 
 class Ended(Exception):
@@ -29,6 +34,20 @@ class Asker(LocalPool):
         if self._ended.is_set():
             raise Ended
         return super().collect(timeout)
+
+
+@contextmanager
+def ask_beside(machine: Machine) -> Iterator[Ask]:
+    """Take any number of pieces of work, which are done one after the other. At the end of the block what is under way
+    ends at once, and the rest is not begun: wait for the work before."""
+    ended, thread = Event(), ThreadPoolExecutor(1, "beside")
+    asker = Asker(machine.folder, ended)
+    try:
+        yield lambda title, work: thread.submit(work, machine.beside(asker, title))
+    finally:
+        ended.set()
+        thread.shutdown(cancel_futures=True)
+        asker.stop()
 
 
 class Beside:

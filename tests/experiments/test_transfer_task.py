@@ -17,7 +17,7 @@ from icr.engines.models import read_tokenizer
 from icr.experiments.transfer_task import with_task
 from tests.conftest import write_prompts
 from tests.experiments.test_transfer_align import load, made, run
-from tests.helpers.inline import run_inline
+from tests.helpers.inline import ask_inline, run_inline
 from tests.helpers.stub_server import Answer, Stub, says
 
 __all__ = ["made"]
@@ -32,6 +32,7 @@ ASKED = "Summarize the following text in Spanish:\n\n"
 @pytest.fixture
 def inline() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
+        ask_inline(patch)
         yield run_inline(patch)
 
 
