@@ -65,7 +65,7 @@ def check_same(one: RoundDir, other: RoundDir) -> None:
 
 @ENDS
 def test_the_last_verdicts_come_beside_the_next_variant_and_each_is_the_run_alone(
-    tiny_config: Config, tmp_path: Path, inline_asker: None
+    tiny_config: Config, tmp_path: Path, inline_asker: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met, second = list[bool](), list[RunDir]()
 
@@ -75,6 +75,13 @@ def test_the_last_verdicts_come_beside_the_next_variant_and_each_is_the_run_alon
             met.append(wait_until(lambda: second[0].round(1).done("pair")))
         return says("A" if len(request["messages"][-1]["content"]) % 2 else "B")
 
+    def pair_late(context: Context) -> Counts:
+        """The second one's pairs come once the endpoint is asked about the first one."""
+        if second and context.run.path == second[0].path:
+            assert wait_until(lambda: len(stub.sent) > 0)
+        return pair(context)
+
+    monkeypatch.setattr("icr.rounds.stages.pair.pair", pair_late)
     with Stub(script) as stub:
         variants, said = vary(tiny_config, tmp_path, stub, "reward.length_penalty=fit,none"), io.StringIO()
         second.append(variants[1].run)
