@@ -21,6 +21,12 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["ICR_JUDGE_CACHE"] = "none"  # a stub at the port of an earlier one is another server
 os.environ["ICR_RATES"] = "none"  # tiny models say nothing about real ones
 
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    import torch
+
+    # more threads than cores wait for one another: a tiny training took three times as long
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+
 Config = Callable[..., Path]
 """What `tiny_config` gives: a folder and changes to the config → its file."""
 TEXTS = {
@@ -44,6 +50,9 @@ LONGEST = (
     "test_kills",
     "test_compare",
     "test_mtbench_whole",
+    "test_recipes_train",
+    "test_variants",
+    "test_beside",
 )
 """Test files of minutes. Begun last, one of them would go on alone while the other processes wait."""
 
