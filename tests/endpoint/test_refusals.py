@@ -163,7 +163,7 @@ def test_what_was_judged_and_comes_back_in_an_error_is_no_refusal(tmp_path: Path
 def test_a_parameter_of_the_users_own_is_not_left_out_but_named(tmp_path: Path) -> None:
     refused = fault(400, "Unrecognized request argument supplied: reasoning_effort")
     with Stub(lambda request, before: refused if "reasoning_effort" in request else says("A")) as stub:
-        with pytest.raises(UserError, match="does not take reasoning_effort") as caught:
+        with pytest.raises(UserError, match="does not accept reasoning_effort") as caught:
             verdicts_on(judge(tmp_path, stub.url, reasoning_effort="low"), item(0), item(1))
         assert caught.value.where == "judge.reasoning_effort" and len(stub.sent) == 1
 
