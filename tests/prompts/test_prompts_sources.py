@@ -41,7 +41,12 @@ def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_english(str(tmp_path))
     text = str(caught.value)
-    for what, line in [("id a has two texts", 2), ("not a JSON object", 3), ("message 1 has no text", 4), ("not JSON", 5)]:
+    for what, line in [
+        ("id a has two texts", 2),
+        ("not a JSON object", 3),
+        ("message 1 has no text", 4),
+        ("not JSON", 5),
+    ]:
         assert what in text and f"en.jsonl:{line}" in text
     (tmp_path / "en.jsonl").write_text("")
     with pytest.raises(ConfigError, match="no English prompts"):
