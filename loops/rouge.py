@@ -12,7 +12,7 @@ from rouge_score.tokenizers import Tokenizer
 from icr.base.words import split_words
 
 # rouge-score brings absl, whose handler keeps the stderr of this moment and closes it when somebody configures logging
-# anew, as vLLM does. It leaves the process's own stderr open.
+# again, as vLLM does. It leaves the process's own stderr open.
 absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 

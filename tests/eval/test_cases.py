@@ -30,7 +30,7 @@ class End(NamedTuple):
     reason: str | None = None
     requests: int = 3
     note: str = ""
-    """What the user is told, in part."""
+    """A part of the message that the user reads."""
     raw: str = ""
     """What is kept of the answer, in part."""
     again: int = 0

@@ -96,8 +96,8 @@ def test_the_outcome_is_the_same_where_cells_fail_or_are_not_asked_for(tmp_path:
         "ask-more failed: this key is not known",
         "train failed: out of memory",
     ]
-    serial, _, told = run(cells(tmp_path / "serial"), None, "[!o]*")
-    assert sorted(told) == sorted(said)
+    serial, _, notes = run(cells(tmp_path / "serial"), None, "[!o]*")
+    assert sorted(notes) == sorted(said)
     names = [{key: list(value) for key, value in vars(outcome).items()} for outcome in (found, serial)]
     assert names[0] == names[1]
 

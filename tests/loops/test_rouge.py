@@ -40,7 +40,7 @@ def test_less_loss_and_more_rouge_are_better() -> None:
     assert cost_of({"eval_loss": 2.0, "eval_rouge_l": 0.5}, "rouge_l", "eval_") == -0.5
 
 
-def test_a_stream_is_left_open_when_logging_is_configured_anew() -> None:
+def test_a_stream_is_left_open_when_logging_is_configured_again() -> None:
     """absl, which rouge-score brings, closes the stderr at its import if that is no longer the current one."""
     code = (
         "import io, logging.config, sys\n"
