@@ -4,7 +4,7 @@
 
 Each training is the one that `icr rm train` starts, on two processes by torchrun with gloo. What is timed is from the
 end of its first optimiser step to the end of its last one, without start, loading and export; the losses of the steps
-have to be equal. The two take turns. Two free cores are needed.
+have to be equal. The two take turns. A training is pinned to one core a process. Two free cores are needed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,10 @@ def train(setup: Setup, processes: int, folder: Path) -> Timed:
         argv = [*start_command(spec.train, processes), "-m", spec.program, str(work / "spec.json")]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         with open(work / "log", "wb") as log:
-            process = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT)
+            # a training takes as many threads as it has cores: one for each of its processes
+            cores = sorted(os.sched_getaffinity(0))[:processes]
+            pin = partial(os.sched_setaffinity, 0, cores)
+            process = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT, preexec_fn=pin)
         while process.poll() is None:
             done = seen.read_bytes().count(b"\n") if seen.is_file() else 0
             times += [time.perf_counter()] * (done - len(times))
