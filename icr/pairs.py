@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import NamedTuple, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,6 +37,12 @@ class PairCounts(TypedDict):
     chosen_length: float | None
     rejected_length: float | None
     """Means over the pairs, in the length unit of the rewards; None without pairs."""
+    rejected_language: NotRequired[int]
+    """Pairs whose rejected response is in another language; only where such responses are rejected."""
+
+
+WRONG_LANGUAGE = "wrong_language"
+"""Why a response does not compete: it is in another language than its prompt."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +54,24 @@ class PairResult:
     counts: PairCounts
 
 
-def pick_pair(group: Sequence[Candidate]) -> tuple[Candidate, Candidate]:
+def pick_pair(group: Sequence[Candidate], losers: Sequence[Candidate] = ()) -> tuple[Candidate, Candidate]:
     """Eq. 10: of one prompt's responses (chosen, rejected), those of the highest and of the lowest reward.
 
-    Of equal rewards the first listed counts, as in the α fit.
+    Of equal rewards the first listed counts, as in the α fit. `losers`: responses that lose to all of `group`.
     """
-    return max(group, key=lambda c: c.reward), min(group, key=lambda c: c.reward)
+    return max(group, key=lambda c: c.reward), min(losers or group, key=lambda c: c.reward)
 
 
-def build_pairs(responses: Sequence[Response], rewards: Sequence[Reward]) -> PairResult:
+def build_pairs(
+    responses: Sequence[Response], rewards: Sequence[Reward], *, reject_wrong_language: bool = False
+) -> PairResult:
     """Eq. 10 for every prompt of one language: best and worst response, as chosen and rejected under the prompt x^ℓ.
 
     The prompt of a pair is the one in the target language that the responses were sampled for, not the English one that
     their rewards may be conditioned on. Of equally high (or low) rewards the lowest sample number counts.
+
+    Args:
+        reject_wrong_language: whether a response that does not compete because of its language loses to all that do.
 
     The reasons in `counts["dropped"]` for which prompts make no pair are `too_few`, `identical` and `equal_reward` (see
     `find_reason`). Its `empty` counts *responses*: empty ones that no filter had taken out.
@@ -72,12 +83,16 @@ def build_pairs(responses: Sequence[Response], rewards: Sequence[Reward]) -> Pai
     untouched = {(row["prompt_id"], row["sample"]) for row in rewards if row["dropped"] is None}
     dropped = {"identical": 0, "equal_reward": 0, "empty": 0, "too_few": 0}
     dropped["empty"] = sum(is_empty(row) and (row["prompt_id"], row["sample"]) in untouched for row in responses)
+    losers = find_losers(responses, rewards) if reject_wrong_language else {}
     picked: list[tuple[Candidate, Candidate]] = []
-    for group in groups.values():
-        if reason := find_reason(group):
+    rejected_language = 0
+    for prompt_id, group in groups.items():
+        lost = losers.get(prompt_id, [])
+        if reason := find_reason(group, lost):
             dropped[reason] += 1
         else:
-            picked.append(pick_pair(group))
+            picked.append(pick_pair(group, lost))
+            rejected_language += bool(lost)
     counts: PairCounts = {
         "prompts": len(groups),
         "pairs": len(picked),
@@ -86,18 +101,22 @@ def build_pairs(responses: Sequence[Response], rewards: Sequence[Reward]) -> Pai
         "chosen_length": average([chosen.length for chosen, _ in picked]),
         "rejected_length": average([rejected.length for _, rejected in picked]),
     }
+    if reject_wrong_language:
+        counts["rejected_language"] = rejected_language
     return PairResult([_make_pair(*pair) for pair in picked], counts)
 
 
-def find_reason(group: Sequence[Candidate]) -> str | None:
-    """Why a prompt with these candidates makes no pair; None: it makes one.
+def find_reason(group: Sequence[Candidate], losers: Sequence[Candidate] = ()) -> str | None:
+    """Why a prompt with these candidates makes no pair; None: it makes one. See `pick_pair` for `losers`.
 
-    too_few: fewer than two candidates;
+    too_few: fewer than two candidates, or none that may be chosen;
     identical: chosen and rejected read the same, white space around them aside (when all rewards are equal: all do);
     equal_reward: otherwise, highest and lowest reward are equal.
     """
-    if len(group) < 2:
+    if not group or len(group) + len(losers) < 2:
         return "too_few"
+    if losers:
+        return None
     chosen, rejected = pick_pair(group)
     tied = chosen.reward == rejected.reward
     compared = group if tied else [chosen, rejected]
@@ -145,6 +164,17 @@ def find_candidates(responses: Sequence[Response], rewards: Sequence[Reward]) ->
         prompt_id: [Candidate(responses[i], scores[i].known, rows[i]["length"]) for i in group]
         for prompt_id, group in find_competitors(responses, scores).items()
     }
+
+
+def find_losers(responses: Sequence[Response], rewards: Sequence[Reward]) -> dict[str, list[Candidate]]:
+    """Per prompt, the responses in another language that were rewarded, by sample number; empty ones left out."""
+    wrong = {(row["prompt_id"], row["sample"]): row for row in rewards if row["dropped"] == WRONG_LANGUAGE}
+    losers: dict[str, list[Candidate]] = {}
+    for response in sorted(responses, key=lambda row: row["sample"]):
+        row = wrong.get((response["prompt_id"], response["sample"]))
+        if row is not None and row["reward"] is not None and not is_empty(response):
+            losers.setdefault(row["prompt_id"], []).append(Candidate(response, row["reward"], row["length"]))
+    return losers
 
 
 def pair_flips(rewards_a: ArrayLike, rewards_b: ArrayLike, prompt_index: ArrayLike) -> int:

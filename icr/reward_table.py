@@ -12,11 +12,11 @@ from icr.base.errors import UserError
 from icr.config.schema import Reward as RewardSettings
 from icr.languages import detect, same_language
 from icr.length import LengthPenalty, fit_length_penalty, length_penalty_at
-from icr.pairs import find_competitors
+from icr.pairs import WRONG_LANGUAGE, find_competitors
 from icr.rewards import LOG_RATIO, Score, penalise
 from icr.rows import Response, Reward, is_empty
 
-FILTERS = ("truncated", "wrong_language")
+FILTERS = ("truncated", WRONG_LANGUAGE)
 
 
 class RewardCounts(TypedDict):
@@ -130,8 +130,8 @@ def describe_response(response: Response, config: RewardSettings, lang: str) -> 
     filtered = None
     if config.drop_truncated and truncated:
         filtered = "truncated"
-    elif config.drop_wrong_language and not same_language(detected, lang):
-        filtered = "wrong_language"
+    elif (config.drop_wrong_language or config.reject_wrong_language) and not same_language(detected, lang):
+        filtered = WRONG_LANGUAGE
     length = measure_length(response["response"], response["token_ids"], config)
     return Facts(length, truncated, detected, filtered)
 

@@ -139,6 +139,9 @@ class Reward(Section):
     """Exclude responses cut off at `max_tokens` before fitting α."""
     drop_wrong_language: bool = False
     """Exclude responses that are not in the prompt's language before fitting α."""
+    reject_wrong_language: bool = False
+    """Exclude them as well, and reject one: where a prompt has such a response, the worst of them is the rejected one
+    of its pair. For a policy that falls back to English. Kind `lidr` excludes them only."""
 
 
 class Lora(Section):

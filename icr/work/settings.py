@@ -84,6 +84,7 @@ USES: dict[str, tuple[str, ...]] = {
     "reward.flip_check": (OPERATIONAL,),
     "reward.drop_truncated": ("score",),
     "reward.drop_wrong_language": ("score",),
+    "reward.reject_wrong_language": ("score", "pair"),
     "objective": ("train",),
     "train.learning_rate": ("train",),  # `align` has its own, as well as the next four
     "train.batch_size": ("train",),
@@ -188,6 +189,7 @@ def _asks_endpoint(config: Config) -> bool:
 ONLY_WHERE: dict[str, Callable[[Config, Stage], bool]] = {
     "models.template_arguments": lambda config, stage: bool(config.models.template_arguments),
     "sampling.stop": lambda config, stage: bool(config.sampling.stop),
+    "reward.reject_wrong_language": lambda config, stage: config.reward.reject_wrong_language,
     "judge.nlp.chat_template": lambda config, stage: config.judge.nlp.chat_template,
     # LIDR takes one greedy response per prompt, whatever `sampling` says, and has no rewards
     "reward.kind": lambda config, stage: stage == "score" or _is_lidr(config),

@@ -140,6 +140,25 @@ def test_every_prompt_is_a_pair_or_counted(groups: list[list[tuple[int, int, str
     assert all(pair["chosen_reward"] > pair["rejected_reward"] for pair in result.pairs)
 
 
+def test_answers_in_another_language_lose_to_all_others() -> None:
+    """Where there is one, the worst of them is rejected, whatever its reward; it is never chosen."""
+    rows = [
+        ("both", "a", 1.0, None), ("both", "b", 2.0, None), ("both", "c", 9.0, "wrong_language"),
+        ("both", "d", 5.0, "wrong_language"), ("both", "e", -9.0, "truncated"), ("both", " ", -9.0, "wrong_language"),
+        ("right", "f", 1.0, None), ("right", "g", 3.0, None),
+        ("one each", "h", 1.0, None), ("one each", "i", 1.0, "wrong_language"),
+        ("wrong", "j", 1.0, "wrong_language"), ("wrong", "k", 2.0, "wrong_language"),
+    ]  # fmt: skip
+    responses = [response(prompt, i, text) for i, (prompt, text, *_) in enumerate(rows)]
+    rewards = [reward(prompt, i, value) | {"dropped": why} for i, (prompt, _, value, why) in enumerate(rows)]
+    made = build_pairs(responses, rewards, reject_wrong_language=True)
+    assert [(pair["chosen"], pair["rejected"]) for pair in made.pairs] == [("b", "d"), ("g", "f"), ("h", "i")]
+    assert made.counts["rejected_language"] == 2 and made.counts["dropped"]["too_few"] == 1
+    left_out = build_pairs(responses, rewards)
+    assert [(pair["chosen"], pair["rejected"]) for pair in left_out.pairs] == [("b", "a"), ("g", "f")]
+    assert "rejected_language" not in left_out.counts
+
+
 def test_who_competes_is_known_before_rewards_have_their_penalty() -> None:
     """By position in the table, by sample number within a prompt, prompts as they come; the rewards decide nothing."""
     responses = [response("z", 2, "c"), response("a", 0, "d"), response("z", 1, " "), response("z", 0, "a")]

@@ -110,6 +110,14 @@ def test_a_language_without_anything_to_compare_is_an_error() -> None:
         score_language(responses, [0.0] * 3, [0.0] * 3, Reward(drop_wrong_language=True), "es")
 
 
+def test_answers_in_another_language_are_rejected_where_the_config_says_so() -> None:
+    """α is that of the filter; one of them is rejected although its reward is higher."""
+    scored, responses = filtered(Reward(reject_wrong_language=True))
+    assert scored == filtered(Reward(drop_wrong_language=True))[0]
+    pairs = build_pairs(responses, scored.rows, reject_wrong_language=True).pairs
+    assert [(p["prompt_id"], p["chosen_sample"], p["rejected_sample"]) for p in pairs] == [("p", 2, 3), ("q", 0, 1)]
+
+
 def test_a_log_prob_that_is_not_finite_is_named() -> None:
     responses = [response("p", i, f"texto {i}") for i in range(2)]
     with pytest.raises(UserError, match=r"the reward is nan, from log-probabilities nan.*\n.*prompt_id p, sample 1"):

@@ -217,6 +217,13 @@ def test_a_reward_kind_has_the_settings_that_it_reads(kind: str, counts: set[str
     assert settings_of(with_reward(kind), "score").keys() == always | counts
 
 
+def test_a_filter_that_came_later_counts_where_it_is_on() -> None:
+    """Runs of versions without it go on."""
+    on = change(ALL, "reward.reject_wrong_language", True)
+    for stage in ("score", "pair"):
+        assert settings_of(on, stage).keys() - settings_of(ALL, stage).keys() == {"reward.reject_wrong_language"}
+
+
 def test_lidr_samples_in_its_own_way() -> None:
     lidr, other = settings_of(with_reward("lidr"), "sample"), settings_of(with_reward("random"), "sample")
     assert other.keys() - lidr.keys() == {"sampling.n", "sampling.temperature", "sampling.top_p"}

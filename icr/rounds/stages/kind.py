@@ -83,9 +83,11 @@ class RewardKind(ABC):
 
     def pairs(self) -> dict[str, PairResult]:
         """The pairs of each language, once its rewards are in the round's folder: best and worst (Eq. 10)."""
-        rewards = self.context.round.rewards
+        rewards, reject = self.context.round.rewards, self.context.config.reward.reject_wrong_language
         return {
-            lang: build_pairs(self.read_responses(lang), read_rewards(rewards / f"{lang}.parquet"))
+            lang: build_pairs(
+                self.read_responses(lang), read_rewards(rewards / f"{lang}.parquet"), reject_wrong_language=reject
+            )
             for lang in self.context.languages
         }
 
