@@ -1,6 +1,6 @@
 """A reward model's training on two processes against one: the same pairs, the same optimiser steps, a thread each.
 
-    python -m benchmarks.reward_processes [--json] [--pairs 96] [--batch 16] [--micro 4] [--repeats 2]
+    python -m benchmarks.reward_processes [--json] [--pairs 192] [--batch 32] [--micro 4] [--repeats 2]
 
 Each training is the one that `icr rm train` starts, on two processes by torchrun with gloo. What is timed is from the
 end of its first optimiser step to the end of its last one, without start, loading and export; the losses of the steps
@@ -81,8 +81,8 @@ def measure(setup: Setup, repeats: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="a reward model's training on two processes against one")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    parser.add_argument("--pairs", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=16, help="pairs of an optimiser step")
+    parser.add_argument("--pairs", type=int, default=192)
+    parser.add_argument("--batch", type=int, default=32, help="pairs of an optimiser step")
     parser.add_argument("--micro", type=int, default=4, help="pairs that go through a process's model at once")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
