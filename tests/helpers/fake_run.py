@@ -61,7 +61,13 @@ def config_of(rounds: int = 2, judge: str = "local", objective: str = "dpo") -> 
         "alignment": {"pairs": "prompts/english-pairs.jsonl", "learning_rate": 5e-6},
         "prompts": {"path": "prompts/quickstart", "languages": list(LANGUAGES), "limit": PROMPTS},
         "sampling": {"backend": "vllm", "n": SAMPLES, "temperature": 0.9},
-        "reward": {"kind": "cross-lingual", "beta": 0.1, "length_unit": "characters", "precision": "bf16"},
+        "reward": {
+            "kind": "cross-lingual",
+            "beta": 0.1,
+            "length_unit": "characters",
+            "precision": "bf16",
+            "reject_wrong_language": True,
+        },  # fmt: skip
         "objective": objective,
         "train": {"learning_rate": 5e-6, "batch_size": 8, "deepspeed": "zero2"},
         "judge": {"kind": judge, "model": "SmolLM2-135M-Instruct" if judge != "none" else None, "baseline": "round-0"},
@@ -183,6 +189,7 @@ def _pair(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
             "reward_margin": float(np.mean([p["chosen_reward"] - p["rejected_reward"] for p in mine])),
             "chosen_length": float(np.mean([len(p["chosen"]) for p in mine])),
             "rejected_length": float(np.mean([len(p["rejected"]) for p in mine])),
+            "rejected_language": 7019 + i,
         }
     write_rows(at.pairs, pairs, PAIRS)
     return {"pairs": len(pairs), "languages": languages}

@@ -87,6 +87,7 @@ def test_page_holds_alphas_counts_flips_times_and_settings(finished: RunDir, rep
             assert number(fit["gap"], 1, sign=True) in report.text
         for row in finished.round(n).record.stages["pair"].counts["languages"].values():
             assert number(row["chosen_length"], 0) in report.text
+            assert number(row["rejected_language"], 0) in report.text
     assert "would differ on 3 of 32 prompts (9 %)" in report.text
     assert "2 pairs dropped too long" in report.text
     assert "31 s" in report.text and "2 min 54 s" in report.text
