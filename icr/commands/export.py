@@ -34,7 +34,7 @@ def export(
     """Write a round's model, pairs or answers for another tool.
 
     hub: the model with a model card. trl, llama-factory: the pairs as chat messages. alpaca-eval: the answers.
-    Nothing is uploaded without --push.
+    gguf: prints the command of llama.cpp, which converts. Nothing is uploaded without --push.
     """
     from icr.base.rundir import RoundDir
     from icr.report.export import FORMS, export_model
