@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from icr.commands.examples import EXAMPLES
 from icr.commands.help import COMMANDS
+from icr.commands.main import KEEPS_NOTHING
 from icr.config.load import find_config, make_config, make_section
 from icr.config.reward_model import RECIPES, RewardModelConfig
 from icr.config.rl import RLConfig
@@ -76,6 +77,7 @@ def test_groups() -> None:
     assert translate.index("\nEndpoint:\n") < translate.index("--budget USD") < translate.index("\nOutput:\n")
     assert "\nOutput:\n" not in shown("") + shown("human"), "--help alone is no group"
     listed = [name for names in COMMANDS.values() for name in names]
+    assert set(listed) >= KEEPS_NOTHING
     assert set(find("").command.commands) <= set(listed) and len(set(listed)) == len(listed)
 
 
