@@ -1,8 +1,8 @@
 # CPU: docker build -t icr --build-arg PIP_EXTRA_INDEX_URL=PyTorch's index of CPU builds (pytorch.org, Get started, CPU) .
-#      docker run --rm -v "$PWD:/data" icr iterate --rounds 2
+#      docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" icr iterate --rounds 2
 # GPU: docker build -t icr:gpu --build-arg EXTRA=gpu,nlp .
-#      docker run --rm --gpus all --ipc=host -v "$PWD:/data" icr:gpu iterate --config my.yaml
-# Runs, configs and data are in /data; models stay in the mounted folder with -e HF_HOME=/data/models.
+#      docker run --rm --user "$(id -u):$(id -g)" --gpus all --ipc=host -v "$PWD:/data" icr:gpu iterate --config my.yaml
+# Configs, data and runs are in the mounted folder; models from the hub are kept in its .cache. Without --user, files are root's.
 FROM python:3.11-slim
 ARG EXTRA=""
 ARG PIP_EXTRA_INDEX_URL=""
@@ -19,4 +19,6 @@ RUN if [ -n "$EXTRA" ]; then pip install --no-cache-dir ".[$EXTRA]"; else \
       pip install --no-cache-dir --no-deps --no-build-isolation . ; fi && \
     python -c 'import torch'
 WORKDIR /data
+# a user of --user has neither a home nor a name of its own, and torch asks for both
+ENV HOME=/data USER=icr
 ENTRYPOINT ["icr"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
@@ -22,15 +23,17 @@ def write_model_card(folder: Path, facts: CardFacts) -> None:
     lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# icr, {title}", ""]
     lines += [facts.method, ""]
     rows = {
-        "trained from": facts.base, "reference of the reward": facts.reference, "objective": facts.objective,
-    }  # fmt: skip
+        "trained from": facts.base and re.sub(r"^round-(\d+)/model$", r"the model of round \1", facts.base),
+        "reference of the reward": facts.reference,
+        "objective": facts.objective,
+    }
     lines += [f"- {label}: {value}" for label, value in rows.items() if value is not None]
     if isinstance(pairs, dict):
         lines.append(f"- pairs: {sum(pairs.values())}")
     elif pairs is not None:
         lines.append(f"- pairs: {pairs}")
     if languages and (facts.alpha or isinstance(pairs, dict)):
-        lines += ["", f"| language | pairs | α (reward per {facts.length_unit}) |", "|---|---|---|"]
+        lines += ["", f"| language | pairs | α (reward per {facts.length_unit.removesuffix('s')}) |", "|---|---|---|"]
         for language in languages:
             count = pairs.get(language, 0) if isinstance(pairs, dict) else ""
             lines.append(f"| {language} | {count} | {_number(facts.alpha.get(language))} |")

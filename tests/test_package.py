@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from icr.base.distribution import DISTRIBUTION
+from tests.test_wheel import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -40,3 +42,17 @@ def test_every_file_of_the_lock_has_a_hash_and_no_address() -> None:
 
 def test_the_name_of_the_distribution() -> None:
     assert PROJECT["name"] == DISTRIBUTION and PROJECT["scripts"].keys() == {"icr"}
+
+
+def test_the_container_and_the_public_ci_name_what_is_there() -> None:
+    """Neither is built by the tests."""
+    docker, ci = ((ROOT / name).read_text(encoding="utf-8") for name in ("Dockerfile", ".github/workflows/ci.yml"))
+    ignored = set((ROOT / ".dockerignore").read_text(encoding="utf-8").split())
+    files = set(re.findall(r"-r (\S+)", docker))
+    assert files == set(re.findall(r"-r (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    assert all((ROOT / name).is_file() for name in files)
+    assert ignored.isdisjoint({"requirements", "pyproject.toml", "README.md", "LICENSE", *PACKAGES})
+    assert set(re.findall(r"EXTRA=([\w,]+)", docker)[0].split(",")) <= set(EXTRAS)
+    apt = [set(re.findall(r"--no-install-recommends ([\w+ -]+?)(?: &&|\n)", text)[0].split()) for text in (docker, ci)]
+    assert apt[1] <= apt[0] == {"git", "g++", "libnuma1"}, "as README says"
+    assert "run: .ci/run\n" in ci and os.access(ROOT / ".ci" / "run", os.X_OK)

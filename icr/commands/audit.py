@@ -33,7 +33,10 @@ def audit(
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Audit the judge. Position, verbosity and language bias, consistency, agreement with people."""
+    """Measure a judge's biases and its agreement with people.
+
+    Biases are of position, length and language. Also says how often the judge agrees with itself.
+    """
     from eval.audit.people import read_labels
     from eval.audit.summary import audit as audited
     from eval.audit.verdicts import read_evaluation

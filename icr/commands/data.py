@@ -51,7 +51,7 @@ def get(
 ) -> None:
     """Fetch public data with git, and convert it.
 
-    Prompts, questions and reference answers. Existing data are kept.
+    These are prompts, questions and reference answers. Existing data are kept.
     """
     from dataclasses import asdict
 

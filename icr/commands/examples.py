@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
-    "": ("icr iterate", "icr validate llama3-8b", "icr iterate --config llama3-8b --run runs/a"),
+    "": ("icr iterate", "icr init -o my.yaml", "icr iterate --config llama3-8b --run runs/a"),
     "init": ("icr init", "icr init llama3-8b -o my.yaml"),
     "recipes": ("icr recipes",),
     "validate": ("icr validate my.yaml", "icr validate llama3-8b --set prompts.limit=100 --show-prompts"),

@@ -34,7 +34,7 @@ def export(
     """Write a round's model, pairs or answers for another tool.
 
     hub: the model with a model card. trl, llama-factory: the pairs as chat messages. alpaca-eval: the answers.
-    Nothing is uploaded without --push.
+    gguf: prints the command of llama.cpp, which converts. Nothing is uploaded without --push.
     """
     from icr.base.rundir import RoundDir
     from icr.report.export import FORMS, export_model
@@ -72,15 +72,15 @@ def export(
 
 
 def _push(folder: Path, repository: str, *, private: bool) -> str:
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
         api = HfApi()
         url = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder)
-    except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:  # also of the hub's own transfer, hf_xet
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"the upload failed: {first}",
             where=f"--push {repository}",

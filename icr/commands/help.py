@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from typer import Typer
+from typer._click import Context, HelpFormatter
 from typer.core import TyperCommand, TyperGroup
 
 from icr.commands.examples import EXAMPLES
 
 if TYPE_CHECKING:
-    from typer._click import Context, HelpFormatter, Parameter
+    from typer._click import Parameter
     from typer._click.core import Command as AnyCommand
 
 WIDTH = 120
@@ -29,9 +31,34 @@ COMMANDS = {
     "This machine": ("env",),
 }
 """The groups of `icr --help`. A command of no group is among `Commands`."""
+UNBREAKABLE = str.maketrans({" ": "\u00a0", "-": "\u2011"})
+PLAIN = str.maketrans({"\u00a0": " ", "\u2011": "-"})
+
+
+class Formatter(HelpFormatter):
+    """Breaks no line after a hyphen, between brackets or between quotes: paths and values stay whole."""
+
+    def write(self, string: str) -> None:
+        super().write(string.translate(PLAIN))
+
+    def write_text(self, text: str) -> None:
+        super().write_text(_keep(text))
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl([(name, _keep(text)) for name, text in rows], col_max, col_spacing)
+
+
+def _keep(text: str) -> str:
+    return re.sub(r"\[[^\[\]]*\]|(?<!\w)'[^']*'(?!\w)|\S*-\S*", lambda part: part[0].translate(UNBREAKABLE), text)
+
+
+class HelpContext(Context):
+    formatter_class = Formatter
 
 
 class Command(TyperCommand):
+    context_class = HelpContext
+
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Typer writes an argument that must be there as {CONFIG}."""
         _name_parameters(self, ctx)
@@ -46,6 +73,8 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
+    context_class = HelpContext
+
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         _write_parameters(self, ctx, formatter)
         self.format_commands(ctx, formatter)
@@ -95,7 +124,8 @@ def _write_parameters(command: AnyCommand, ctx: Context, formatter: HelpFormatte
         record = _describe(parameter, ctx)
         if record is not None:
             groups.setdefault(_group(parameter), []).append(record)
-    groups[LAST] = groups.pop(LAST, [])
+    last = groups.pop(LAST, [])
+    groups.setdefault(LAST if len(last) > 1 else OTHER, []).extend(last)  # --help alone is no group
     column = min(max((len(name) for records in groups.values() for name, _ in records), default=0), 30)
     for group, records in groups.items():
         if records:

@@ -68,7 +68,7 @@ def import_(
 ) -> None:
     """Read people's votes.
 
-    Win rates, and how far people agree with each other and with judges.
+    Prints win rates, and how far people agree with each other and with judges.
     """
     from eval.human import LABELS, import_votes
     from icr.report.human import describe_agreement, people_table

@@ -47,7 +47,7 @@ def best(run: RunArgument, json_: JsonOption = False) -> None:
     if json_:
         print_json(asdict(found))
         return
-    print(f"round {found.number}: {found.model}")
+    print(f"take round {found.number}: {found.model}")
     for step in found.steps:
         print(f"  {step.explain()}")
 

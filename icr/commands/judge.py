@@ -78,7 +78,11 @@ def xalpaca(
     out: OutOption,
     prompts: Annotated[
         str | None,
-        typer.Option("--prompts", metavar="PROMPTS", help="Folder of LANG.json or LANG.jsonl, or hf:org/name."),
+        typer.Option(
+            "--prompts",
+            metavar="PROMPTS",
+            help="Folder of LANG.json or LANG.jsonl, or hf:org/name. Not needed if MODEL is a folder of answers.",
+        ),
     ] = None,
     limit: LimitOption = None,
     dry_run: DryOption = False,
@@ -86,7 +90,10 @@ def xalpaca(
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure win rates against a baseline's answers. Raw and length-controlled, per language."""
+    """Measure win rates against a baseline's answers.
+
+    These are raw and length-controlled, per language.
+    """
     section = {"baseline": _path(baseline), "prompts": prompts, "limit": limit}
     data = {"languages": split_codes(languages), "judge": section}
     _evaluate("xalpaca", model, judge, data, set_, out, dry_run, json_)
@@ -160,7 +167,7 @@ def nlp(
 ) -> None:
     """Run NLP tasks with lm-eval.
 
-    ARC, HellaSwag, MMLU and TruthfulQA (Table 4), or custom tasks.
+    These are ARC, HellaSwag, MMLU and TruthfulQA (Table 4), or custom tasks.
     """
     names = "paper" if tasks == "paper" else [name.strip() for name in tasks.split(",") if name.strip()]
     section = {"tasks": names, "include_path": _path(include_path), "limit": limit}
@@ -181,7 +188,10 @@ def diff(
     benchmark: Annotated[str, typer.Option("--benchmark", metavar="NAME", help="xalpaca or mtbench.")] = "xalpaca",
     json_: JsonOption = False,
 ) -> None:
-    """Compare two evaluations on the same items. Second minus first, with 95 % intervals."""
+    """Compare two evaluations on the same items.
+
+    Differences are SECOND minus FIRST, with 95 % intervals.
+    """
     from eval.difference import READERS, compare
     from icr.report.evaluation_tables import difference_table
 

@@ -44,6 +44,12 @@ app = typer.Typer(
 )
 
 
+KEEPS_NOTHING = frozenset(
+    ("init", "recipes", "validate", "plan", "status", "report", "best", "chat", "export", "lc", "env")
+)
+"""Commands that begin again from the start."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM. Not KeyboardInterrupt: typer would handle that itself and not print how to resume."""
 
@@ -59,7 +65,8 @@ def main() -> None:
     try:
         app()
     except Interrupted:
-        _say("interrupted; finished work is kept. To resume:\n  " + _resume_command())
+        keeps = not KEEPS_NOTHING.intersection(sys.argv[1:2])
+        _say("interrupted" + (f"; finished work is kept. To resume:\n  {_resume_command()}" if keeps else ""))
         sys.exit(130)
     except UserError as error:
         _say(f"error: {error}")

@@ -16,7 +16,6 @@ from icr.commands.options import (
     JsonOption,
     OfRunOption,
     QuietOption,
-    RunOption,
     SetOption,
     print_json,
     stderr,
@@ -30,14 +29,22 @@ if TYPE_CHECKING:
 
 
 ConfigOption = Annotated[
-    str | None, typer.Option("--config", metavar="CONFIG", help="A YAML file, or the name of a recipe in configs/.")
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="CONFIG",
+        help="A YAML file, or the name of a recipe. Default: the run's own, else quickstart.",
+    ),
 ]
 RoundOption = Annotated[int, typer.Option("--round", min=0, help="The round.")]
 
 
 def iterate(
     config: ConfigOption = None,
-    run: RunOption = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="The run folder. Default: the config's, else runs/NAME-OF-CONFIG."),
+    ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Total number of rounds. Raise it to extend a finished run.")
     ] = None,
@@ -60,7 +67,11 @@ def iterate(
         ),
     ] = None,
     mirror: Annotated[
-        str | None, typer.Option(help="Copy the run's files to a bucket after each stage: s3://…, gs://… or file://….")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Copy the run's files to a bucket after each stage: s3://…, gs://… or file://….",
+        ),
     ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,

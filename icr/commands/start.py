@@ -93,6 +93,9 @@ def _copy(recipe: str, configs: Path) -> str:
     """A recipe's text. What it names inside the package is named by its full path, as the copy is elsewhere."""
     from icr.config.load import find_config
 
+    if recipe.endswith((".yaml", ".yml")) and not Path(recipe).exists():
+        do = f"to write this file: icr init -o {recipe}; icr recipes lists the recipes"
+        raise UserError(f"{recipe} is not a recipe", where="icr init", do=do)
     text = find_config(recipe).read_text(encoding="utf-8")
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(SCHEMA_LINE))
     return re.sub(r"(?<=: )\.\./(\S+)", lambda path: str(configs.parent / path[1]), text)

@@ -73,7 +73,11 @@ def export_alpaca_eval(at: RoundDir, out: Path) -> int:
     """`LANG.json`, the answers to the held-out prompts in AlpacaEval's form; how many languages."""
     files = sorted((at.judge / "alpaca_eval").glob("*/model_outputs.json"))
     if not files:
-        raise UserError("this round has no answers to held-out prompts", where=str(at.judge), do="judge it first")
+        raise UserError(
+            "this round has no answers to held-out prompts",
+            where=str(at.judge),
+            do=f"judge it first: icr judge --run {at.path.parent} --round {at.number}",
+        )
     with atomic_folder(out) as tmp:
         for file in files:
             shutil.copyfile(file, tmp / f"{file.parent.name}.json")
@@ -91,8 +95,9 @@ def export_model(at: RoundDir, out: Path, *, license_: str | None) -> list[str]:
     """
     if not at.model.is_dir():
         raise UserError(f"{at.path} has no trained model", do="finish its training first: icr iterate")
-    names = RunDir(at.path.parent).first_models()
-    bases = [name for name in dict.fromkeys(names.values()) if read_hub_id(name)]
+    run = RunDir(at.path.parent)
+    names = dict.fromkeys(run.first_models().values())
+    bases = [name for name in names if read_hub_id(name) and not (run.path / name).is_dir()]  # not round-0/model
     facts: Fields = {"base_model": [base.partition("@")[0] for base in bases], "license": license_}
     unknown = [key for key, value in facts.items() if not value]
     with atomic_folder(out) as tmp:

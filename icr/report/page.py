@@ -33,6 +33,7 @@ from icr.report.results import Language, Results, Round, collect, interval, rewa
 from icr.report.samples import Article, choices_of, read_articles
 from icr.report.status import BEAT, SILENCE, continue_command
 from icr.report.terminal import gains
+from icr.report.transfer_choice import in_words
 from icr.rounds.plan import STAGES
 
 REFRESH = 30
@@ -230,6 +231,7 @@ def environment() -> Environment:
         "judged_by": describe_judge,
         "panel": panel_lines,
         "listed": listed,
+        "in_words": in_words,
     }
     return environment
 

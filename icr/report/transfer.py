@@ -89,9 +89,7 @@ def _by_place(result: Fields) -> dict[tuple[str, str], Fields]:
 def write_transfer_page(result: Fields, run: Path) -> Path:
     """RUN/report.html."""
     choices = choose(result)
-    templates = environment()
-    templates.filters["in_words"] = in_words
-    template = templates.get_template("transfer.html.j2")
+    template = environment().get_template("transfer.html.j2")
     page = template.render(
         result={**NOTHING, **result},
         cells=_by_place(result),

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from icr.commands.examples import EXAMPLES
 from icr.commands.help import COMMANDS
+from icr.commands.main import KEEPS_NOTHING
 from icr.config.load import find_config, make_config, make_section
 from icr.config.reward_model import RECIPES, RewardModelConfig
 from icr.config.rl import RLConfig
@@ -54,7 +55,9 @@ def test_help_fits_and_says_words(command: str) -> None:
         text = shown(command, columns)
         assert max(map(len, text.splitlines())) <= columns
         assert "..." not in re.sub(r"\[?\b[A-Z]+\]?\.\.\.", "", text)  # but SOURCE... takes several
+        assert "…" not in re.sub(r"://…", "", text), "cut, but an address of a bucket has one"
         assert not re.search(r"<\w|\b(INTEGER|FLOAT|PATH|DIRECTORY)\b|x>=|<=x", text)
+        assert not re.search(r"\w-\n|\[[^\]\n]*\n", text), "a path, a name or a default is broken"
 
 
 @pytest.mark.parametrize("command", ALL, ids=lambda name: name or "icr")
@@ -72,7 +75,9 @@ def test_groups() -> None:
     assert "[OPTIONS] SOURCE...\n" in shown("rm data") and "[OPTIONS] [MODEL]...\n" in shown("rm look")
     translate = shown("prompts translate")
     assert translate.index("\nEndpoint:\n") < translate.index("--budget USD") < translate.index("\nOutput:\n")
+    assert "\nOutput:\n" not in shown("") + shown("human"), "--help alone is no group"
     listed = [name for names in COMMANDS.values() for name in names]
+    assert set(listed) >= KEEPS_NOTHING
     assert set(find("").command.commands) <= set(listed) and len(set(listed)) == len(listed)
 
 

@@ -10,7 +10,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from icr.base.errors import UserError
 from icr.base.yaml_text import read_yaml
+from icr.commands import main
 from icr.commands.main import app
 from icr.config.load import load_config
 from icr.config.schema import CONFIGS
@@ -124,3 +126,27 @@ def test_editors_check_recipes(recipe: Path) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(wrong, SCHEMA)
     assert read_yaml(recipe, "the recipe").data
+
+
+def test_a_file_that_is_taken_for_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"mine\.yaml is not a recipe") as caught:
+        run(app, ["init", "mine.yaml"], standalone_mode=False, catch_exceptions=False)
+    assert "icr init -o mine.yaml" in str(caught.value) and not (tmp_path / "mine.yaml").exists()
+
+
+@pytest.mark.parametrize(("command", "keeps"), [("chat", False), ("iterate", True), ("judge", True)])
+def test_an_interrupted_command_says_how_to_go_on_if_it_can(
+    command: str, keeps: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise main.Interrupted
+
+    monkeypatch.setattr(main, "app", interrupt)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["icr", command, "runs/a"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 130
+    assert said == "interrupted" + f"; finished work is kept. To resume:\n  icr {command} runs/a" * keeps + "\n"

@@ -298,7 +298,7 @@ def test_model_card(tmp_path: Path) -> None:
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head)["language"] == ["en", "es"]
     for piece in ("round 2", "runs/a/round-1/model", "org/model", "- pairs: 7", "| en | 3 | 0.00125 |",
-                  "| es | 4 | -0.002 |", "reward per characters", "learning_rate: 5.0e-07"):  # fmt: skip
+                  "| es | 4 | -0.002 |", "reward per character)", "learning_rate: 5.0e-07"):  # fmt: skip
         assert piece in body, piece
     write_model_card(tmp_path, CardFacts(pairs=5))
     assert "- pairs: 5" in (tmp_path / "README.md").read_text(encoding="utf-8")

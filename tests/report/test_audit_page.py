@@ -60,7 +60,7 @@ def test_filters_find_what_they_say(page: Page) -> None:
     counts = {id: sum(mark in article for article in articles) for id, mark in rules}
     # the judge has the model win everywhere, on average over the orders; people say so of odd prompts alone
     assert counts == {"l0": 8, "l1": 2, "flips": 3, "disputed": 4, "wrong": 1, "unscored": 1}
-    for words in ("another winner in the other order (3)", "people disagree (4)", "de (8)", "es (2)"):
+    for words in ("another winner in the other order (3)", "people disagree (4)", "German (8)", "Spanish (2)"):
         assert words in page.text
     assert "model first: model better, 90 % for the model" in page.text
     assert "the model's answer is in the wrong language" in page.text
@@ -98,4 +98,4 @@ def test_what_people_dispute_is_shown_first_and_the_rest_is_counted(evaluated: E
     many = [judged(n, "de", [1.0, 1.0]) for n in range(MOST + 5)]
     whole = Evaluated(Path("somewhere"), evaluated.summary, {"de": many})
     got = Page(render_audit(whole, audit(whole)))
-    assert got.count("article") == MOST and "de: 5 more prompts are in the folder and not here." in got.text
+    assert got.count("article") == MOST and "German: 5 more prompts are in the folder and not here." in got.text

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 from datasets import load_dataset
 from trl.data_utils import is_conversational
 from typer.testing import CliRunner
 
+from icr.base.errors import UserError
 from icr.base.files import read_json, read_rows, write_json
 from icr.base.rundir import RunDir
 from icr.commands.main import app
@@ -66,6 +68,25 @@ def test_a_model_for_the_hub(run: RunDir, tmp_path: Path) -> None:
     assert "license: apache-2.0" in (tmp_path / "p" / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_push_is_private_and_has_the_whole_card(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = run.round(1).model, list[dict[str, object]]()
+    model.mkdir(exist_ok=True)
+    (model / "README.md").write_text("---\nlanguage: [en]\n---\n", encoding="utf-8")
+    (run.round(0).path / "model").mkdir(exist_ok=True)  # π_θ⁰ was made by the run: no model of the hub
+    write_json(run.round(0).path / "model.json", {"policy": "round-0/model", "reference": "org/base"})
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda _, name, **options: asked.append(options) or name)
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda _, **options: asked.append(options))
+    for number, option in enumerate([[], ["--public"]]):
+        out = tmp_path / f"o{number}"
+        export(run, out, "--to", "hub", "--license", "apache-2.0", "--push", "org/name", *option)
+        created, uploaded = asked[-2:]
+        assert created["private"] is not bool(option) and uploaded["folder_path"] == out
+        text = (out / "README.md").read_text(encoding="utf-8")
+        head = yaml.safe_load(text.split("---\n")[1])
+        assert (head["base_model"], head["license"], head["language"]) == (["org/base"], "apache-2.0", ["en"])
+        assert "## Results" in text
+
+
 def test_what_is_refused(run: RunDir, tmp_path: Path) -> None:
     for options, says in (
         (["--to", "gguf"], "python convert_hf_to_gguf.py .*round-1/model --outfile"),
@@ -80,11 +101,24 @@ def test_what_is_refused(run: RunDir, tmp_path: Path) -> None:
         export(run, tmp_path / "o", "--to", "trl")
 
 
-def test_an_upload_that_fails_keeps_the_folder(run: RunDir, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [None, httpx2.ConnectError("refused"), ConnectionError("Network error: of hf_xet"), RuntimeError()],
+    ids=["offline", "unreachable", "transfer", "no words"],
+)
+def test_an_upload_that_fails_keeps_the_folder(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        assert error is not None
+        raise error
+
+    if error is not None:
+        monkeypatch.setattr("huggingface_hub.HfApi.create_repo", fail)
     model = run.round(1).model
     model.mkdir(exist_ok=True)
     (model / "README.md").write_text("---\nlanguage: [en]\n---\n", encoding="utf-8")
     write_json(run.round(0).path / "model.json", {"policy": "org/chat", "reference": "org/base"})
-    with pytest.raises(Exception, match="the upload failed") as caught:  # tests are offline
+    with pytest.raises(UserError, match=r"the upload failed: .") as caught:  # tests are offline
         export(run, tmp_path / "o", "--to", "hub", "--push", "org/name")
     assert "hf upload org/name" in str(caught.value) and (tmp_path / "o" / "README.md").is_file()
