@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,12 +119,19 @@ def bench(
     Also measures implicit rewards and judges. With none of them, says how often the longer answer is right.
     """
     from eval.reward_models.asked import describe_bench_questions
+    from eval.reward_models.bench_rows import read_bench
     from eval.reward_models.benching import bench_models
     from icr.languages import check_languages
     from icr.report.reward_models import agreement_table, bench_table, longer_table
 
     check_languages([lang], "--lang")
-    rows, asking = _find(models, implicit, beta, judge, set_, judge_pairs, precision)
+    problems = Collector()
+    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision)
+    if asked is None:
+        problems.attempt([], read_bench, on, lang)  # to say all that is wrong at once
+    problems.raise_any()
+    assert asked is not None
+    rows, asking = asked
     if dry_run:
         _print_estimate(describe_bench_questions(asking, on, lang, out), json_)
         return
@@ -155,7 +163,7 @@ def _find(
 
     if precision not in ("auto", "fp32", "bf16"):
         raise UserError(f"unknown precision {precision}", where="--precision", do="write auto, fp32 or bf16")
-    if beta <= 0:
+    if not 0 < beta < inf:
         raise UserError(f"β is {beta:g}", where="--beta", do="write a number above 0")
     if not judges and (overrides or most):
         given = "--set" if overrides else "--judge-pairs"

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 Loss = Literal["pairwise", "pointwise"]
 OBJECTIVES: Mapping[Loss, str] = {"pairwise": "loops.reward:Pairwise", "pointwise": "loops.reward:Pointwise"}
 CLASSIFIER = "AutoModelForSequenceClassification"
-MARK = "\x02answer\x03"
+MARK, END = "\x02answer\x03", "\x02end\x03"
+"""How the answer begins and ends that a chat template is tried with."""
 
 
 @dataclass(frozen=True)
@@ -212,9 +213,14 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, decoder: bool, where: st
             do = "name a Jinja file in chat_template, or use a chat model"
             raise UserError("the base has no chat template, so nothing ends a response", where=where, do=do)
         return
-    text = fill_template(tokenizer, [*wrap_text("?"), {"role": "assistant", "content": MARK}], opened=False)
-    if MARK not in text:
-        raise UserError("the chat template drops the answer", where=where, do="name another one in chat_template")
-    if decoder and not text.partition(MARK)[2].strip():
+    answer = f"{MARK} {'and so on ' * 1000}{END}"
+    try:
+        text = fill_template(tokenizer, [*wrap_text("?"), {"role": "assistant", "content": answer}], opened=False)
+    except UserError as error:
+        raise UserError(error.what, where=where, do="correct it, or name another one in chat_template") from error
+    if MARK not in text or END not in text:
+        part = "a part of a long answer" if MARK in text or END in text else "the answer"
+        raise UserError(f"the chat template drops {part}", where=where, do="name another one in chat_template")
+    if decoder and not text.partition(END)[2].strip():
         what = "the chat template does not end an answer, so a decoder has no place to read its reward at"
         raise UserError(what, where=where, do="name one in chat_template that writes the end of turn")

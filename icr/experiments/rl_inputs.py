@@ -14,10 +14,11 @@ from icr.base.problems import Collector
 from icr.config.load import flatten
 from icr.config.rl import RLConfig, RLMeasuring, RLTrain
 from icr.config.schema import Train
-from icr.engines.check import check_located
+from icr.engines.check import check_chat, check_located
 from icr.engines.classifier import check_classifier
 from icr.engines.folders import locate
-from icr.experiments.reward_model import may_change
+from icr.engines.templates import Template
+from icr.experiments.training import may_change
 from icr.languages import check_languages
 from icr.work.steps import Step
 from loops.checks import check_train
@@ -67,6 +68,8 @@ def check_rl(config: RLConfig) -> RLInputs:
         found.add("a .gguf file cannot be trained", where=f"policy: {config.policy}", do=do)
     elif policy:
         found.attempt(None, check_located, policy, "policy")
+        template = Template(file=config.chat_template, arguments=config.template_arguments)
+        found.attempt(None, check_chat, policy, template, "policy")
     named = {DRIVER: ("reward.model", config.reward.model)}
     named |= {name: (f"heldout.reward_models.{name}", of) for name, of in config.heldout.reward_models.items()}
     rewards = {name: found.attempt("", check_classifier, model, key) for name, (key, model) in named.items()}

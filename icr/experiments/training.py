@@ -6,15 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from icr.base.content import hash_file, identify_model
 from icr.base.fields import Fields
 from icr.base.files import read_json, sweep
 from icr.base.lock import RunLock
+from icr.config.load import flatten
+from icr.config.reward_model import RewardModelConfig
+from icr.config.sft import SftConfig
 from icr.experiments.cells import Recorded
 from icr.work.machine import Machine
+from icr.work.settings import OPERATIONAL, USES
 from icr.work.steps import Step
+from prompts.preferences.make import TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+INPUTS = ("run", "base", "chat_template", "data.path")
+"""Keys that name an input of a training on preference data, which is known by its content."""
 
 
 def train_once(
@@ -56,3 +65,19 @@ def train_once(
     finally:
         machine.stop()
         lock.release()
+
+
+def describe_training(config: RewardModelConfig | SftConfig, base: str) -> Step:
+    """A training on `data.path` as a step: what its result depends on. `base`: located."""
+    data = Path(config.data.path)
+    named = {"base": identify_model(base)}
+    named |= {"training data": hash_file(data / TRAIN), "validation data": hash_file(data / VALIDATION)}
+    if config.chat_template:
+        named["chat template"] = hash_file(Path(config.chat_template))
+    settings = {key: value for key, value in flatten(config).items() if key not in INPUTS and not may_change(key)}
+    return Step("train", named, settings)
+
+
+def may_change(key: str) -> bool:
+    """Whether a key of the config may change at any restart: the result does not depend on it."""
+    return USES.get(key) == (OPERATIONAL,) if key.startswith("train.") else False
