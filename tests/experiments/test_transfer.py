@@ -120,6 +120,7 @@ def test_a_matrix_from_one_file_and_a_source_added_later(
     grown.write_text(text, encoding="utf-8")
     other, failed = run(grown, "rm-es")
     assert list(failed) == ["rm-es"]  # a finished model of other settings is refused, and none of them is shown
+    assert "reward_model.train.epochs: 6.0 → 5.0" in str(failed["rm-es"])
     assert other["sources"] == [] and other["missing"] == ["en", "de", "es", "en+es"]
 
 
