@@ -75,7 +75,7 @@ def evaluate(
     codes = [code.strip() for code in languages.split(",")] if languages is not None else None
     check_languages(codes or [], "--languages")
     problems = Collector()
-    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision)
+    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision, "--judge-pairs")
     if asked is None:
         problems.attempt(None, load_data, data, "--data")  # to say all that is wrong at once
     problems.raise_any()
@@ -126,7 +126,7 @@ def bench(
 
     check_languages([lang], "--lang")
     problems = Collector()
-    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision)
+    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision, "--judge-rows")
     if asked is None:
         problems.attempt([], read_bench, on, lang)  # to say all that is wrong at once
     problems.raise_any()
@@ -156,8 +156,13 @@ def _find(
     overrides: Sequence[str] | None,
     most: int | None,
     precision: str,
+    counted: str,
 ) -> tuple[list[RewardRow], Asking]:
-    """The rows that are asked for. Raises ConfigError and UserError: everything that is wrong with them."""
+    """The rows that are asked for. Raises ConfigError and UserError: everything that is wrong with them.
+
+    Args:
+        most, counted: how much judges are asked about, and the option that says so.
+    """
     from eval.reward_models.evaluate import Asking
     from icr.experiments.implicit_rows import find_rows
 
@@ -166,7 +171,7 @@ def _find(
     if not 0 < beta < inf:
         raise UserError(f"β is {beta:g}", where="--beta", do="write a number above 0")
     if not judges and (overrides or most):
-        given = "--set" if overrides else "--judge-pairs"
+        given = "--set" if overrides else counted
         raise UserError(
             "this option is for judges, and no judge is named",
             where=given,

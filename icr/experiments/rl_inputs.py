@@ -18,11 +18,10 @@ from icr.engines.check import check_chat, check_located
 from icr.engines.classifier import check_classifier
 from icr.engines.folders import locate
 from icr.engines.templates import Template
-from icr.experiments.training import may_change
+from icr.experiments.training import check_batch, may_change
 from icr.languages import check_languages
 from icr.work.steps import Step
 from loops.checks import check_train
-from loops.data import Split
 from loops.rl_spec import DRIVER
 from prompts.load import Prompt, load_prompts
 from prompts.overlap import find_overlap
@@ -91,9 +90,7 @@ def check_training(train: RLTrain, n: int) -> None:
     """
     found = Collector()
     found.attempt(None, check_train, plain_train(train))
-    micro = 1 if train.micro_batch_size == "auto" else train.micro_batch_size
-    processes = (1 if train.processes == "auto" else train.processes) * train.nodes
-    found.attempt(0, Split(train.batch_size * n, micro, processes).accumulation)
+    found.attempt(None, check_batch, train, train.batch_size * n)
     found.raise_any()
 
 

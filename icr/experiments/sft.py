@@ -24,7 +24,7 @@ from icr.engines.context import context_length
 from icr.engines.folders import locate
 from icr.engines.sizes import measure_checkpoint
 from icr.engines.templates import Template
-from icr.experiments.training import describe_training, train_once
+from icr.experiments.training import check_batch, describe_training, train_once
 from icr.languages import check_languages
 from icr.work.classify import PROMPTED
 from icr.work.encode import EncodeAnswersTask
@@ -32,7 +32,7 @@ from icr.work.machine import Machine
 from icr.work.shards import cut_table
 from icr.work.steps import Step
 from loops.checks import check_train
-from loops.data import ANSWERED, HELD, Split, write_training_data
+from loops.data import ANSWERED, HELD, write_training_data
 from loops.disk import check_disk, estimate_disk, folder_size
 from loops.sft_family import SFTFamily
 from loops.spec import CardFacts, TrainSpec
@@ -125,9 +125,7 @@ def check_sft(config: SftConfig) -> SftInputs:
     found.attempt(None, check_train, plain_train(config))
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
-    micro = 1 if config.train.micro_batch_size == "auto" else config.train.micro_batch_size
-    processes = 1 if config.train.processes == "auto" else config.train.processes
-    found.attempt(0, Split(config.train.batch_size, micro, processes * config.train.nodes).accumulation)
+    found.attempt(None, check_batch, config.train, config.train.batch_size)
     data = found.attempt(None, load_data, Path(config.data.path), "data.path")
     languages: list[str] = config.data.languages or (sorted({row["lang"] for row in data.train}) if data else [])
     found.attempt(None, check_languages, languages, "data.languages")

@@ -18,13 +18,13 @@ from icr.engines.folders import locate
 from icr.engines.templates import Template
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.rl_inputs import check_count, check_training, divide, refuse_overlap
+from icr.experiments.training import check_batch
 from icr.experiments.transfer_plan import MODEL_KEYS, AlignInputs, Inputs, Judging, ModelPlan
 from icr.experiments.transfer_task import with_task
 from icr.experiments.transfer_texts import read_texts
 from icr.experiments.transfer_translate import check_translator
 from icr.languages import check_languages
 from loops.checks import check_train
-from loops.data import Split
 from prompts.load import Prompt, load_prompts
 from prompts.overlap import find_overlap
 from prompts.preferences.make import PreferenceData, Rows, load_data
@@ -108,10 +108,7 @@ def _check_dpo(config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]) -
     found, dpo = Collector(), config.align.dpo
     prompts = _load_trained(config, dpo, "align.dpo", judged, found)
     found.attempt(None, keys_behind("align.dpo.", ("train",), check_train), dpo.train)
-    micro = 1 if dpo.train.micro_batch_size == "auto" else dpo.train.micro_batch_size
-    processes = 1 if dpo.train.processes == "auto" else dpo.train.processes
-    split = Split(dpo.train.batch_size, micro, processes * dpo.train.nodes)
-    found.attempt(0, keys_behind("align.dpo.", ("train",), split.accumulation))
+    found.attempt(None, keys_behind("align.dpo.", ("train",), check_batch), dpo.train, dpo.train.batch_size)
     found.raise_any()
     return prompts
 

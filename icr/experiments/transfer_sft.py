@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icr.base.fields import Fields
-from icr.base.problems import Collector, key_elsewhere
+from icr.base.problems import Collector, key_elsewhere, keys_behind
 from icr.base.progress import Silent
 from icr.config.sft import SftConfig
 from icr.config.transfer import TransferConfig, TransferSft, language_of, side_of
@@ -121,13 +121,13 @@ def plan_sft(config: TransferConfig, place: str) -> SftConfig:
 
 def check_fine_tuning(config: TransferConfig) -> None:
     """Raises ConfigError: everything that is wrong with demonstrations, trainings and the translator."""
-    found = Collector()
+    found, check = Collector(), keys_behind("sft.", ("train", "max_tokens"), check_sft)
+    for key, users in (("chat_template", "align.chat_template"), ("data.languages", "languages.targets")):
+        check = key_elsewhere(key, users, check)
     for place in config.places:
         job = plan_demonstrations(config, place)
         if job is None:
-            found.attempt(
-                None, key_elsewhere("chat_template", "align.chat_template", check_sft), plan_sft(config, place)
-            )
+            found.attempt(None, check, plan_sft(config, place))
         else:
             found.attempt(None, job.checked)
     found.raise_any()

@@ -201,6 +201,8 @@ def test_everything_wrong_is_said_at_once(base: Path, data: Path, tmp_path: Path
     template, *rest = caught.value.problems
     assert "not valid Jinja" in template.what and template.where == f"chat_template: {tmp_path / 'bad.jinja'}"
     assert [problem.what.split()[:3] for problem in rest] == [["the", "data", "has"]] * 2  # and nothing of prompts
+    with pytest.raises(ConfigError, match="the training on 2 nodes is missing"):
+        train(load(tmp_path, base, data, train={"nodes": 2}))
     bare = [{**row, "prompt": ""} for row in rating_rows(24)]
     folder = make_folder(tmp_path / "bare", bare)
     with pytest.raises(ConfigError, match="answer no prompts"):

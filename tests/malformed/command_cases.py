@@ -122,6 +122,8 @@ def rewards() -> Iterator[Case]:
     line = "rm|eval|--judge|openai:m|--data|DIR|--out|DIR/o|--set|judge.preference=logprobs"
     yield said("reward accuracy: label probabilities", f"{line}|--set|judge.base_url=http://127.0.0.1:9/v1",
                "explains its verdict before the label", "judge.preference: logprobs")  # fmt: skip
+    line = "rm|bench|--on|DIR/none.jsonl|--out|DIR/o|--judge-rows|3"
+    yield said("reward benchmark: no judge", line, "no judge is named", "--judge-rows")
     line = "rm|bench|DIR/none|--on|DIR/none.jsonl|--out|DIR/o"
     yield said("reward benchmark: models and rows", line, "model folder", "MODEL", "none.jsonl not found", "--on")
     yield said("reward accuracy: no data", "rm|eval|MODEL|--data|DIR|--out|DIR/o", "not a folder of preference data")
