@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from eval.reward_models.scoring import Known, Scorer, by_language, measure_known, score_rows
+from eval.reward_models.scoring import Known, Scorer, measure_known, score_rows
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json, write_json, write_text
@@ -129,8 +129,9 @@ def _describe_gap(run: Path, counts: Fields) -> Fields:
 def refuse_equal(scores: Known, rows: Rows, model: Path) -> None:
     """Raises UserError where all responses of a language, of which there are several, have one score."""
     blind = []
-    for lang, own in by_language(rows).items():
-        known = [score for text in {text for row in own for text in texts(row)} if (score := scores[text]) is not None]
+    for lang in sorted({row["lang"] for row in rows}):
+        responses = {text for row in rows if row["lang"] == lang for text in texts(row)}
+        known = [score for text in responses if (score := scores[text]) is not None]
         if len(known) > 1 and max(known) - min(known) < SAME_SCORE:
             blind.append(lang)
     if blind:
