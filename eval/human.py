@@ -142,7 +142,7 @@ def read_votes(files: Sequence[Path], key: Fields) -> dict[str, dict[str, float]
 def _read_rows(file: Path) -> list[tuple[str, dict[str, str]]]:
     """(file:line, row) of a csv of votes."""
     if not file.is_file():
-        raise UserError(f"file {file} not found", where="VOTES", do="check the path")
+        raise UserError(f"file {file} not found", where="CSV", do="check the path")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -129,8 +129,8 @@ def check_prompts(config: JudgeConfig) -> None:
     """Whether the judges that a config names can be asked with their templates.
 
     Raises:
-        ConfigError, UserError: as `read_template`; a judge is a class, or cannot reason first as the prompt says; the
-            judges give grades on different scales.
+        ConfigError, UserError: as `read_template`; a judge is a class, or cannot reason first as the prompt says; its
+            label probabilities are asked for and it reasons first; the judges give grades on different scales.
     """
     for judge in config.each.values():
         _check_one(judge)
@@ -144,6 +144,13 @@ def check_prompts(config: JudgeConfig) -> None:
 
 def _check_one(config: JudgeConfig) -> None:
     """Raises ConfigError and UserError as `check_prompts`."""
+    asked = [benchmark for benchmark in config.benchmarks if benchmark != "nlp"]
+    if config.kind == "openai" and config.preference == "logprobs":
+        wordings = [wording for benchmark in asked for wording in find_prompts(config, benchmark).wordings.values()]
+        if wordings and all(wording.explained for wording in wordings):
+            what = "the judge explains its verdict before the label, so that no label probabilities can be read"
+            do = "set it to auto or label, or name a judge.template with reasoning: none"
+            raise UserError(what, where="judge.preference: logprobs", do=do)
     if not config.template:
         return
     where = f"judge.template: {config.template}"
@@ -158,7 +165,6 @@ def _check_one(config: JudgeConfig) -> None:
     ):
         raise UserError("the prompt already has a system message, and judge.system sets another", where=where,
                         do="remove judge.system")  # fmt: skip
-    asked = [benchmark for benchmark in config.benchmarks if benchmark != "nlp"]
     if split_name(config.template)[1] and asked and not own.keys() & set(asked):
         raise UserError(f"this prompt is for {', '.join(own)}, but the benchmark is {', '.join(asked)}", where=where,
                         do="name another prompt of the file, or remove judge.template")  # fmt: skip

@@ -65,10 +65,7 @@ def bench_models(
             scored[row.name] = _score(row.open(at), items)
         judges: dict[str, Fields] = {}
         for judge in asking.judges:
-            scored[judge.name], counts = _judge(judge, items, at, asking.most)
-            rating = rater(judge) if list_ties(items, asking.most) else None
-            judges[judge.name] = judge.summary(out) | {"languages": counts}
-            judges[judge.name] |= {"ratings": rating.summary(out)} if rating else {}
+            scored[judge.name], judges[judge.name] = _judge(judge, items, at, asking.most)
     result: Fields = {
         "rows": len(items),
         "longer": longer,
@@ -129,10 +126,8 @@ def list_duels(rows: Sequence[BenchRow], most: int | None) -> list[tuple[int, Pa
     return found
 
 
-def _judge(
-    judge: JudgeRow, rows: Sequence[BenchRow], at: Workplace, most: int | None
-) -> tuple[list[Scores], dict[str, Fields]]:
-    """What a judge says, in the form of scores, and language → the rows `asked` and those of them `unscored`.
+def _judge(judge: JudgeRow, rows: Sequence[BenchRow], at: Workplace, most: int | None) -> tuple[list[Scores], Fields]:
+    """What a judge says, in the form of scores, and its entry under `judges`, see `bench_models`.
 
     The right answer has RIGHT, a wrong one the preference for it: the right one is best where it wins every pair. In
     Ties every answer has its grade. A row that the judge was not asked about has no scores, and a pair without a
@@ -164,9 +159,9 @@ def _judge(
         }
         for lang in sorted({rows[n].lang for n in found})
     }
-    return [
-        found.get(n) or ([None] * len(row.chosen), [None] * len(row.rejected)) for n, row in enumerate(rows)
-    ], counts
+    scores = [found.get(n) or ([None] * len(row.chosen), [None] * len(row.rejected)) for n, row in enumerate(rows)]
+    ratings = {"ratings": rating.summary(at.out)} if ties and rating is not None else {}
+    return scores, {**judge.summary(at.out), "languages": counts, **ratings}
 
 
 def _compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from icr.base.errors import ConfigError, UserError
 
@@ -43,6 +43,20 @@ class Collector:
         self.problems.extend(problem for problem in problems if str(problem) not in known)
 
 
+def load_and_check(load: Callable[[], T], check: Callable[[T], object]) -> T:
+    """The settings that `load` reads. Raises ConfigError for what is wrong with them, and then also for what `check`
+    finds in those that are not."""
+    try:
+        return load()
+    except ConfigError as error:
+        if error.partial is None:
+            raise
+        found = Collector()
+        found.problems.extend(error.problems)
+        found.attempt(None, check, cast(T, error.partial))
+        raise ConfigError(found.problems) from error
+
+
 def keys_behind(prefix: str, keys: Sequence[str], action: Callable[P, T]) -> Callable[P, T]:
     """The action with problems that name its keys as the user has to write them: `train.epochs` as
     `align.rl.train.epochs`.
@@ -64,7 +78,7 @@ def key_elsewhere(key: str, other: str, action: Callable[P, T]) -> Callable[P, T
     """The action with problems at `key` named as the user has it: `data.languages` as `languages.sources`."""
 
     def rename(problem: UserError) -> UserError:
-        return UserError(problem.what, where=problem.where.replace(key, other), do=problem.do)
+        return UserError(problem.what, where=problem.where.replace(key, other), do=problem.do.replace(key, other))
 
     return _renaming(rename, action)
 

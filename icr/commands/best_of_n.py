@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -71,10 +72,11 @@ def best_of_n(
 
     Answers are sampled once and scored under each reward.
     """
+    from icr.base.problems import Collector, load_and_check
     from icr.config.best_of_n import BestOfNConfig
     from icr.config.load import make_section, resolve_paths
     from icr.experiments.best_of_n import best_of_n as run
-    from icr.experiments.best_of_n import estimate_best_of_n
+    from icr.experiments.best_of_n import check_best_of_n, estimate_best_of_n
     from icr.experiments.judged_candidates import find_judges
     from icr.report.best_of_n import best_table, describe_missing, describe_samples, wins_table
 
@@ -86,8 +88,14 @@ def best_of_n(
     resolve_paths(data, Path.cwd())
     of_judges = [override for override in set_ or [] if override.startswith("judge.")]
     others = [override for override in set_ or [] if override not in of_judges]
-    judging = find_judges(judge or [], of_judges, baseline)
-    config = make_section(BestOfNConfig, data, others)
+    problems = Collector()
+    judging = problems.attempt(None, find_judges, judge or [], of_judges, baseline)
+    load, check = partial(make_section, BestOfNConfig, data, others), partial(check_best_of_n, rewards=reward, k=k)
+    config = problems.attempt(None, load_and_check, load, check)
+    if config is not None and judging is None:
+        problems.attempt(None, check, config)  # to say all that is wrong at once
+    problems.raise_any()
+    assert config is not None and judging is not None
     if dry_run:
         lines = estimate_best_of_n(config, reward, k, out.resolve(), judging)
         if json_:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +75,7 @@ def evaluate(
     codes = [code.strip() for code in languages.split(",")] if languages is not None else None
     check_languages(codes or [], "--languages")
     problems = Collector()
-    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision)
+    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision, "--judge-pairs")
     if asked is None:
         problems.attempt(None, load_data, data, "--data")  # to say all that is wrong at once
     problems.raise_any()
@@ -118,12 +119,19 @@ def bench(
     Also measures implicit rewards and judges. With none of them, says how often the longer answer is right.
     """
     from eval.reward_models.asked import describe_bench_questions
+    from eval.reward_models.bench_rows import read_bench
     from eval.reward_models.benching import bench_models
     from icr.languages import check_languages
     from icr.report.reward_models import agreement_table, bench_table, longer_table
 
     check_languages([lang], "--lang")
-    rows, asking = _find(models, implicit, beta, judge, set_, judge_pairs, precision)
+    problems = Collector()
+    asked = problems.attempt(None, _find, models, implicit, beta, judge, set_, judge_pairs, precision, "--judge-rows")
+    if asked is None:
+        problems.attempt([], read_bench, on, lang)  # to say all that is wrong at once
+    problems.raise_any()
+    assert asked is not None
+    rows, asking = asked
     if dry_run:
         _print_estimate(describe_bench_questions(asking, on, lang, out), json_)
         return
@@ -148,17 +156,22 @@ def _find(
     overrides: Sequence[str] | None,
     most: int | None,
     precision: str,
+    counted: str,
 ) -> tuple[list[RewardRow], Asking]:
-    """The rows that are asked for. Raises ConfigError and UserError: everything that is wrong with them."""
+    """The rows that are asked for. Raises ConfigError and UserError: everything that is wrong with them.
+
+    Args:
+        most, counted: how much judges are asked about, and the option that says so.
+    """
     from eval.reward_models.evaluate import Asking
     from icr.experiments.implicit_rows import find_rows
 
     if precision not in ("auto", "fp32", "bf16"):
         raise UserError(f"unknown precision {precision}", where="--precision", do="write auto, fp32 or bf16")
-    if beta <= 0:
+    if not 0 < beta < inf:
         raise UserError(f"β is {beta:g}", where="--beta", do="write a number above 0")
     if not judges and (overrides or most):
-        given = "--set" if overrides else "--judge-pairs"
+        given = "--set" if overrides else counted
         raise UserError(
             "this option is for judges, and no judge is named",
             where=given,

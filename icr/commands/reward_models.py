@@ -86,7 +86,7 @@ def data(
 
     if lang is not None:
         check_languages([lang], "--lang")
-    if validation >= 1 and validation != int(validation):
+    if validation >= 1 and not validation.is_integer():
         do = "write a share below 1, or a whole number of rows"
         raise UserError(f"{validation:g} is neither a share nor a number of rows", where="--validation", do=do)
     options = Options(format_, lang, question, read_documents(documents) if documents else {})
@@ -122,12 +122,14 @@ def train(
 
     Rerun the same command to resume.
     """
+    from icr.base.problems import load_and_check
     from icr.config.load import find_config, load_section
     from icr.config.reward_model import RECIPES, RewardModelConfig
+    from icr.experiments.reward_inputs import check_inputs
     from icr.experiments.reward_model import train_reward_model
 
-    changes = {} if run is None else {"run": str(run)}
-    found = load_section(RewardModelConfig, find_config(config, RECIPES), set_ or [], changes)
+    file, changes = find_config(config, RECIPES), {} if run is None else {"run": str(run)}
+    found = load_and_check(lambda: load_section(RewardModelConfig, file, set_ or [], changes), check_inputs)
     result = train_reward_model(found, stderr())
     if json_:
         print_json(result)
@@ -146,8 +148,9 @@ def _print_training(result: Fields) -> None:
     ))  # fmt: skip
     for part, figures in result["gap"].items():
         print(f"{part}: loss {figures['loss']:.4f}, accuracy {100 * figures['accuracy']:.1f} %")
-    for part, counts in training["too_long"].items():
-        print(f"too long, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
+    for reason, what in (("too_long", "too long"), ("read_alike", "both responses the same tokens")):
+        for part, counts in training.get(reason, {}).items():
+            print(f"{what}, left out ({part}): " + ", ".join(f"{lang} {count}" for lang, count in counts.items()))
     stdout().print(accuracy_table({"": result["languages"]}))
     print_dropped({"the model": result["languages"]})
 

@@ -21,13 +21,14 @@ def sft(
 
     Rerun the same command to resume.
     """
+    from icr.base.problems import load_and_check
     from icr.config.load import find_config, load_section
     from icr.config.reward_model import RECIPES
     from icr.config.sft import SftConfig
-    from icr.experiments.sft import train_sft
+    from icr.experiments.sft import check_sft, train_sft
 
-    changes = {} if run is None else {"run": str(run)}
-    found = load_section(SftConfig, find_config(config, RECIPES), set_ or [], changes)
+    file, changes = find_config(config, RECIPES), {} if run is None else {"run": str(run)}
+    found = load_and_check(lambda: load_section(SftConfig, file, set_ or [], changes), check_sft)
     result = train_sft(found, stderr())
     if json_:
         print_json(result)

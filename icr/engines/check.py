@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from icr.base.conversation import wrap_text
 from icr.base.errors import UserError, some
 from icr.base.problems import Collector
 from icr.engines.adapters import is_adapter
@@ -14,6 +15,7 @@ from icr.engines.folders import cached_snapshot, read_config
 from icr.engines.language_part import find_language_part, has_other_parts
 from icr.engines.models import read_tokenizer
 from icr.engines.skeleton import Skeleton, load_skeleton
+from icr.engines.templates import Template, fill_template
 from icr.engines.weights import Stored, check_finite, read_headers, refuse_pointer
 
 if TYPE_CHECKING:
@@ -73,6 +75,31 @@ def check_located(located: str, where: str) -> None:
         check_model(folder, where)
 
 
+def check_chat(located: str, template: Template, where: str, key: str = "chat_template") -> None:
+    """The chat template of a model that answers, as far as the model is on this machine.
+
+    Args:
+        where: the config key that names the model; `key`: the one that names the template's file.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it refuses a question.
+    """
+    folder = find_folder(located)
+    if folder is None or not (folder / "tokenizer_config.json").is_file():
+        return
+    if template.file and not Path(template.file).is_file():
+        return
+    tokenizer = read_tokenizer(str(folder))
+    template.apply(tokenizer)
+    at, do = f"{key}: {template.file}" if template.file else f"{where}: {folder}", "use another chat template"
+    if not tokenizer.chat_template:
+        raise UserError("the tokenizer has no chat template", where=at, do=f"name a Jinja file in {key}")
+    try:
+        fill_template(tokenizer, wrap_text("?"), opened=True)
+    except UserError as error:
+        raise UserError(error.what, where=at, do=f"correct it, or {do}") from error
+
+
 def check_config(folder: Path, where: str, auto_class: str = CAUSAL) -> PreTrainedConfig:
     """The config of a model that transformers has itself, without code that comes with the checkpoint.
 
@@ -104,12 +131,19 @@ def check_config(folder: Path, where: str, auto_class: str = CAUSAL) -> PreTrain
         made: PreTrainedConfig = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # whatever a model's own checks raise
         raise _refuse_config(error, at) from error
-    if type(made) not in getattr(transformers, auto_class)._model_mapping and not isinstance(
-        config.get("text_config"), Mapping
-    ):
+    known = type(made) in getattr(transformers, auto_class)._model_mapping
+    if (not known and not isinstance(config.get("text_config"), Mapping)) or (auto_class == CAUSAL and _reads(made)):
         task = "a causal language model" if auto_class == CAUSAL else "a sequence classifier"
         raise UserError(f"models of the type {kind} are not {task}", where=at, do="name one that is")
     return made
+
+
+def _reads(config: PreTrainedConfig) -> bool:
+    """Whether a model is an encoder, of a type that transformers also has as a causal language model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    decodes = (getattr(config, name, False) for name in ("is_decoder", "causal", "is_encoder_decoder"))
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not any(decodes)
 
 
 def _refuse_config(error: Exception, at: str) -> UserError:

@@ -20,7 +20,7 @@ from icr.base.problems import Collector
 from icr.base.rundir import StageRecord, start_date
 from icr.config.best_of_n import BestOfNConfig
 from icr.config.load import dump_config
-from icr.engines.check import check_located
+from icr.engines.check import check_chat, check_located
 from icr.engines.folders import locate
 from icr.engines.precision import Precision
 from icr.engines.templates import Template
@@ -186,6 +186,8 @@ def check_best_of_n(config: BestOfNConfig, rewards: Sequence[str], k: int | None
     model = found.attempt("", locate, config.model, "MODEL")
     if model:
         found.attempt(None, check_located, model, "MODEL")
+        template = Template(file=config.chat_template, arguments=config.template_arguments)
+        found.attempt(None, check_chat, model, template, "MODEL")
     read = [found.attempt(None, read_reward, given, config.reward.beta, model, prompts, path) for given in rewards]
     known = [reward for reward in read if reward is not None]
     if twice := sorted({r.name for r in known if [other.name for other in known].count(r.name) > 1}):

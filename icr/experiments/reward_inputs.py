@@ -15,9 +15,9 @@ from icr.config.schema import Train
 from icr.engines.classifier import choose_pad, longest_input
 from icr.engines.folders import locate, read_config
 from icr.engines.templates import Template, fill_template
+from icr.experiments.training import check_batch
 from icr.languages import check_languages
 from loops.checks import check_dropout, check_train
-from loops.data import Split
 from loops.fit import check_trainable
 from loops.objective import Setting
 from prompts.preferences.make import PreferenceData, Rows, load_data
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 Loss = Literal["pairwise", "pointwise"]
 OBJECTIVES: Mapping[Loss, str] = {"pairwise": "loops.reward:Pairwise", "pointwise": "loops.reward:Pointwise"}
 CLASSIFIER = "AutoModelForSequenceClassification"
-MARK = "\x02answer\x03"
+MARK, END = "\x02answer\x03", "\x02end\x03"
+"""How the answer begins and ends that a chat template is tried with."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def check_inputs(config: RewardModelConfig, data: PreferenceData | None = None) 
         found.add("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
     base = found.attempt("", _locate_base, config.base)
     found.attempt(None, check_train, plain_train(config))
-    found.attempt(0, _check_batch, config)
+    found.attempt(None, check_batch, config.train, config.train.batch_size)
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
     data = data or found.attempt(None, load_data, Path(config.data.path), "data.path")
@@ -110,21 +111,6 @@ def _locate_base(spec: str) -> str:
         do = "name a folder or a hub id with safetensors weights"
         raise UserError("a .gguf file cannot be trained as a reward model", where=f"base: {spec}", do=do)
     return locate(spec, "base")
-
-
-def _check_batch(config: RewardModelConfig) -> int:
-    """Micro-batches a process and step, as far as the number of processes is known. Raises UserError where a batch is
-    not a whole number of them, and for several nodes without a launcher."""
-    train = config.train
-    if train.nodes > 1 and not train.launcher:
-        raise UserError(
-            f"the command that starts the training on {train.nodes} nodes is missing",
-            where="train.launcher",
-            do="set the command that starts a program once on each node, such as srun --ntasks-per-node=1",
-        )
-    micro = 1 if train.micro_batch_size == "auto" else train.micro_batch_size
-    processes = 1 if train.processes == "auto" else train.processes
-    return Split(train.batch_size, micro, processes * train.nodes).accumulation()
 
 
 def _select(rows: Rows, languages: Sequence[str], limit: int | None) -> Rows:
@@ -212,9 +198,14 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, decoder: bool, where: st
             do = "name a Jinja file in chat_template, or use a chat model"
             raise UserError("the base has no chat template, so nothing ends a response", where=where, do=do)
         return
-    text = fill_template(tokenizer, [*wrap_text("?"), {"role": "assistant", "content": MARK}], opened=False)
-    if MARK not in text:
-        raise UserError("the chat template drops the answer", where=where, do="name another one in chat_template")
-    if decoder and not text.partition(MARK)[2].strip():
+    answer = f"{MARK} {'and so on ' * 1000}{END}"
+    try:
+        text = fill_template(tokenizer, [*wrap_text("?"), {"role": "assistant", "content": answer}], opened=False)
+    except UserError as error:
+        raise UserError(error.what, where=where, do="correct it, or name another one in chat_template") from error
+    if MARK not in text or END not in text:
+        part = "a part of a long answer" if MARK in text or END in text else "the answer"
+        raise UserError(f"the chat template drops {part}", where=where, do="name another one in chat_template")
+    if decoder and not text.partition(END)[2].strip():
         what = "the chat template does not end an answer, so a decoder has no place to read its reward at"
         raise UserError(what, where=where, do="name one in chat_template that writes the end of turn")

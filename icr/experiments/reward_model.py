@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from eval.reward_models.scoring import Scorer, measure_known, score_rows
-from icr.base.content import hash_file, identify_model
+from eval.reward_models.scoring import Known, Scorer, measure_known, score_rows
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_json, sweep, write_json, write_text
-from icr.base.lock import RunLock
-from icr.base.rundir import StageRecord
+from icr.base.files import read_json, write_json, write_text
 from icr.base.shown import show_path
-from icr.config.load import dump_config, flatten
+from icr.config.load import dump_config
 from icr.config.reward_model import RewardModelConfig
-from icr.config.sft import SftConfig
 from icr.engines.check import find_folder
 from icr.engines.sizes import measure_checkpoint
 from icr.experiments.reward_card import METHOD, TAG, write_reward_card
 from icr.experiments.reward_inputs import OBJECTIVES, Base, RewardInputs, check_base, check_inputs, plain_train
-from icr.experiments.reward_rows import write_data
-from icr.rounds.facts import find_versions
+from icr.experiments.reward_rows import texts, write_data
+from icr.experiments.training import describe_training, train_once
 from icr.work.machine import Machine
-from icr.work.settings import OPERATIONAL, USES
-from icr.work.steps import Step, stale, stamp
+from icr.work.steps import Step
 from loops.disk import check_disk, estimate_disk, folder_size
 from loops.spec import CardFacts, TrainSpec
-from prompts.preferences.make import TRAIN, VALIDATION
+from prompts.preferences.make import Rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-CONFIG, RECORD, RESULT, SCORES = "config.yaml", "step.json", "validation.json", "scores"
-WORK = (
-    "tokens", "data.parquet", "dropped.json", "metrics.jsonl", "validation.jsonl", "counts.json", "checkpoints", "best",
-    SCORES, "model", "adapter", "start.json", "restarted.json", RESULT,
+CONFIG, RESULT, SCORES = "config.yaml", "validation.json", "scores"
+LEAVES = (
+    "tokens", "data.parquet", "left_out.json", "metrics.jsonl", "validation.jsonl", "counts.json", "checkpoints",
+    "best", SCORES, "model", "adapter", "start.json", "restarted.json", RESULT,
 )  # fmt: skip
 """What a training leaves in RUN."""
-INPUTS = ("run", "base", "chat_template", "data.path")
-"""Keys that name an input of the training, which is known by its content."""
 SAME_SCORE = 1e-9
 LAST_STEPS = 20
 """Optimiser steps that the training loss is averaged over."""
@@ -64,96 +55,24 @@ def train_reward_model(config: RewardModelConfig, console: Console) -> Fields:
     if folder is not None:
         check_base(folder, config, inputs.loss)
     run = Path(config.run or "").resolve()
-    if (finished := read_finished(run, config, inputs)) is not None:
-        return finished
-    lock = RunLock(run / ".lock")
-    sweep(run)
-    machine = Machine(run, console, [lock.fd])
-    try:
-        return _train_and_measure(run, config, inputs, machine)
-    finally:
-        machine.stop()
-        lock.release()
+
+    def describe() -> Step:
+        return describe_training(config, inputs.base)
+
+    def work(machine: Machine) -> Fields:
+        return do_reward_model(run, config, inputs, machine)
+
+    return train_once(run, console, describe, work, RESULT, LEAVES)
 
 
-def train_on(machine: Machine, config: RewardModelConfig, inputs: RewardInputs) -> Fields:
-    """`train_reward_model` on a machine that others use as well.
-
-    Raises:
-        ConfigError, UserError, StageFailed: as there.
-    """
-    run = Path(config.run or "").resolve()
-    if (finished := read_finished(run, config, inputs)) is not None:
-        return finished
-    lock = RunLock(run / ".lock")
-    try:
-        return _train_and_measure(run, config, inputs, machine)
-    finally:
-        lock.release()
-
-
-def _train_and_measure(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: Machine) -> Fields:
+def do_reward_model(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: Machine) -> Fields:
+    """The training's work in the folder `run`, on a machine that others may use as well; returns its counts."""
     base = Path(machine.folders({inputs.base}, config.chat_template)[inputs.base])
     read_as = check_base(base, config, inputs.loss)
-    record = _begin(run, config, inputs, machine)
-    started = time.monotonic()
-    record.counts = _train(run, config, inputs, base, read_as, machine)
-    result: Fields = _measure(run, config, inputs, machine, record.counts)
-    record.state, record.finished = "done", time.time()
-    record.seconds += time.monotonic() - started
-    write_json(run / RECORD, record.model_dump(mode="json"))
-    return result
-
-
-def read_finished(run: Path, config: RewardModelConfig, inputs: RewardInputs) -> Fields | None:
-    """What RUN/validation.json has of a finished training of these files and settings; None where there is none."""
-    if not ((run / RECORD).is_file() and (run / RESULT).is_file()):
-        return None
-    record = StageRecord.model_validate(read_json(run / RECORD))
-    if record.state != "done" or stale(describe_training(config, inputs.base), record):
-        return None
-    result: Fields = read_json(run / RESULT)
-    return result
-
-
-def describe_training(config: RewardModelConfig | SftConfig, base: str) -> Step:
-    """A training on `data.path` as a step: what its result depends on. `base`: located."""
-    data = Path(config.data.path)
-    named = {"base": identify_model(base)}
-    named |= {"training data": hash_file(data / TRAIN), "validation data": hash_file(data / VALIDATION)}
-    if config.chat_template:
-        named["chat template"] = hash_file(Path(config.chat_template))
-    settings = {key: value for key, value in flatten(config).items() if key not in INPUTS and not may_change(key)}
-    return Step("train", named, settings)
-
-
-def may_change(key: str) -> bool:
-    """Whether a key of the config may change at any restart: the result does not depend on it."""
-    return USES.get(key) == (OPERATIONAL,) if key.startswith("train.") else False
-
-
-def _begin(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: Machine) -> StageRecord:
-    """The record of the training; what an earlier one of other files left unfinished is removed.
-
-    Raises:
-        UserError: the folder holds a finished training of other files, or one with other settings.
-    """
-    step = describe_training(config, inputs.base)
-    before = StageRecord.model_validate(read_json(run / RECORD)) if (run / RECORD).is_file() else None
-    changes = stale(step, before) if before else []
-    if before and changes and (before.state == "done" or before.settings != dict(step.settings)):
-        lines = "\n".join(f"    {change}" for change in changes)
-        what = f"this folder holds a training of other data or with other settings:\n{lines}"
-        raise UserError(what, where=str(run / CONFIG), do="restore the old values and files, or use another --run")
-    if changes:
-        machine.note(f"the training starts over: {'; '.join(changes)}")
-        for name in WORK:
-            shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink(missing_ok=True)
-    record = stamp(step, before or StageRecord(state="running", started=time.time(), versions=find_versions()))
-    if record.state != "done":
-        write_text(run / CONFIG, dump_config(config, run))
-        write_json(run / RECORD, record.model_dump(mode="json"))
-    return record
+    write_text(run / CONFIG, dump_config(config, run))
+    counts = _train(run, config, inputs, base, read_as, machine)
+    _measure(run, config, inputs, machine, counts)
+    return counts
 
 
 def _train(
@@ -162,12 +81,12 @@ def _train(
     """Tokens, then the training; returns its counts."""
     train = plain_train(config)
     train = train.model_copy(update={"precision": machine.precision(train.precision)})
-    data, dropped = run / "data.parquet", run / "dropped.json"
+    data, left_out = run / "data.parquet", run / "left_out.json"
     size = measure_checkpoint(str(base))
     if size is not None and not (run / "model").exists():
         check_disk(estimate_disk(train, size), run, folder_size(run / "checkpoints") + folder_size(run / "best"))
-    if not (run / "model").exists() and not (data.is_file() and dropped.is_file()):
-        write_json(dropped, write_data(run, config, inputs, base, read_as, machine))
+    if not (run / "model").exists() and not (data.is_file() and left_out.is_file()):
+        write_json(left_out, write_data(run, config, inputs, base, read_as, machine))
     facts = CardFacts(
         method=METHOD[inputs.loss],
         tag=TAG,
@@ -192,7 +111,7 @@ def _train(
         facts=facts,
     )
     counts = machine.train(spec, f"training ({inputs.loss} reward model)", run.name)
-    return {**counts, "too_long": read_json(dropped)}
+    return {**counts, **read_json(left_out)}
 
 
 def _describe_gap(run: Path, counts: Fields) -> Fields:
@@ -207,25 +126,34 @@ def _describe_gap(run: Path, counts: Fields) -> Fields:
     return {"training": training, "validation": {name: validated[key] for name, key in names.items()}}
 
 
-def _measure(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: Machine, counts: Fields) -> Fields:
-    """Accuracy of the exported model on the validation rows, and its card.
+def refuse_equal(scores: Known, rows: Rows, model: Path) -> None:
+    """Raises UserError where all responses of a language, of which there are several, have one score."""
+    blind = []
+    for lang in sorted({row["lang"] for row in rows}):
+        responses = {text for row in rows if row["lang"] == lang for text in texts(row)}
+        known = [score for text in responses if (score := scores[text]) is not None]
+        if len(known) > 1 and max(known) - min(known) < SAME_SCORE:
+            blind.append(lang)
+    if blind:
+        raise UserError(
+            f"the reward model gives every response in {', '.join(blind)} the same score",
+            where=str(model),
+            do="lower train.learning_rate, and look at metrics.jsonl",
+        )
+
+
+def _measure(run: Path, config: RewardModelConfig, inputs: RewardInputs, machine: Machine, counts: Fields) -> None:
+    """RUN/validation.json: accuracy of the exported model on the validation rows; and the model's card.
 
     Raises:
-        UserError: it gives every response the same score.
+        UserError: it gives every response of a language the same score.
     """
     scorer = Scorer(machine, str(run / "model"), machine.precision("auto"), run / SCORES)
     scores = score_rows(scorer, inputs.data.kind, inputs.validation)
     measured = measure_known(scores, inputs.data.kind, inputs.validation, inputs.train)
     languages = {lang: of_lang.figures for lang, of_lang in measured.items()}
-    known = [score for score in scores.values() if score is not None]
-    if known and max(known) - min(known) < SAME_SCORE:
-        raise UserError(
-            "the reward model gives every response the same score",
-            where=str(run / "model"),
-            do="lower train.learning_rate, and look at metrics.jsonl",
-        )
+    refuse_equal(scores, inputs.validation, run / "model")
     gap = _describe_gap(run, counts)
     result = {"loss": inputs.loss, "training": dict(counts), "gap": gap, "languages": languages}
     write_json(run / RESULT, result)
     write_reward_card(run / "model", config, inputs.loss, languages, result)
-    return result

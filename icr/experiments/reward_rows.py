@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from icr.base.content import hash_value, identify_model
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.config.reward_model import RewardModelConfig
 from icr.engines.templates import Template
 from icr.experiments.reward_inputs import Base, RewardInputs
@@ -25,6 +26,8 @@ from prompts.preferences.rows import PairRow, RatingRow
 
 SHARD = 2048
 """Texts that a worker reads at a time."""
+REASONS = ("too_long", "read_alike")
+"""Why a row is left out."""
 
 Sequence_ = tuple[list[int], list[int]]
 """(ids, segments)"""
@@ -32,22 +35,25 @@ Sequence_ = tuple[list[int], list[int]]
 
 def write_data(
     run: Path, config: RewardModelConfig, inputs: RewardInputs, base: Path, read_as: Base, machine: Machine
-) -> dict[str, dict[str, int]]:
-    """The training's data file. Returns, by split and language, the rows that are too long.
+) -> Fields:
+    """The training's data file. Returns the rows that are left out, by reason, split and language: `too_long`, and
+    `read_alike`, pairs whose responses are the same tokens to the base.
 
     Raises:
-        UserError: no training row or no validation row fits.
+        UserError: no training row or no validation row fits; all pairs of a language are read alike.
     """
     rows = [(row, False) for row in _mixed(inputs.train, config.data.mix)] + [(row, True) for row in inputs.validation]
     read = _read(run, config, base, machine, [text for row, _ in rows for text in texts(row)])
-    long: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    left_out: dict[str, defaultdict[str, Counter[str]]] = {reason: defaultdict(Counter) for reason in REASONS}
     kept = []
     for row, held in rows:
         sides = [_fit(read[text], read_as, config.truncate) for text in texts(row)]
-        if any(side is None for side in sides):
-            long["validation" if held else "train"][row["lang"]] += 1
+        reason = "too_long" if None in sides else "read_alike" if len(sides) == 2 and sides[0] == sides[1] else None
+        if reason:
+            left_out[reason]["validation" if held else "train"][row["lang"]] += 1
         else:
             kept.append(_make_row(row, held, cast(list[Sequence_], sides), config.margin))
+    _refuse_alike(left_out["read_alike"].get("train", Counter()), rows, str(base))
     for held, name in ((False, "training"), (True, "validation")):
         if not any(row[HELD] is held for row in kept):
             what = f"no {name} row fits into {read_as.longest} tokens"
@@ -56,7 +62,18 @@ def write_data(
             )
     family = PairwiseFamily if inputs.loss == "pairwise" else PointwiseFamily
     write_training_data(run / "data.parquet", kept, family.columns)
-    return {name: dict(counts) for name, counts in long.items()}
+    return {reason: {name: dict(of) for name, of in counts.items()} for reason, counts in left_out.items()}
+
+
+def _refuse_alike(alike: Counter[str], rows: Sequence[tuple[PairRow | RatingRow, bool]], base: str) -> None:
+    """Raises UserError where the base sees no difference in any training pair of a language."""
+    every = Counter(row["lang"] for row, held in rows if not held)
+    if blind := [lang for lang, count in alike.items() if count == every[lang]]:
+        raise UserError(
+            f"the base reads both responses of every training pair in {', '.join(blind)} as the same tokens",
+            where=f"base: {base}",
+            do="use a base whose tokenizer knows the language, or another chat_template",
+        )
 
 
 def _read(

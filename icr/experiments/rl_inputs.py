@@ -14,14 +14,14 @@ from icr.base.problems import Collector
 from icr.config.load import flatten
 from icr.config.rl import RLConfig, RLMeasuring, RLTrain
 from icr.config.schema import Train
-from icr.engines.check import check_located
+from icr.engines.check import check_chat, check_located
 from icr.engines.classifier import check_classifier
 from icr.engines.folders import locate
-from icr.experiments.reward_model import may_change
+from icr.engines.templates import Template
+from icr.experiments.training import check_batch, may_change
 from icr.languages import check_languages
 from icr.work.steps import Step
 from loops.checks import check_train
-from loops.data import Split
 from loops.rl_spec import DRIVER
 from prompts.load import Prompt, load_prompts
 from prompts.overlap import find_overlap
@@ -67,6 +67,8 @@ def check_rl(config: RLConfig) -> RLInputs:
         found.add("a .gguf file cannot be trained", where=f"policy: {config.policy}", do=do)
     elif policy:
         found.attempt(None, check_located, policy, "policy")
+        template = Template(file=config.chat_template, arguments=config.template_arguments)
+        found.attempt(None, check_chat, policy, template, "policy")
     named = {DRIVER: ("reward.model", config.reward.model)}
     named |= {name: (f"heldout.reward_models.{name}", of) for name, of in config.heldout.reward_models.items()}
     rewards = {name: found.attempt("", check_classifier, model, key) for name, (key, model) in named.items()}
@@ -88,9 +90,7 @@ def check_training(train: RLTrain, n: int) -> None:
     """
     found = Collector()
     found.attempt(None, check_train, plain_train(train))
-    micro = 1 if train.micro_batch_size == "auto" else train.micro_batch_size
-    processes = (1 if train.processes == "auto" else train.processes) * train.nodes
-    found.attempt(0, Split(train.batch_size * n, micro, processes).accumulation)
+    found.attempt(None, check_batch, train, train.batch_size * n)
     found.raise_any()
 
 

@@ -19,13 +19,12 @@ from icr.base.shown import show_path
 from icr.config.load import dump_config
 from icr.config.schema import Train
 from icr.config.sft import SftConfig
-from icr.engines.check import check_located, find_folder
+from icr.engines.check import check_chat, check_located, find_folder
 from icr.engines.context import context_length
 from icr.engines.folders import locate
 from icr.engines.sizes import measure_checkpoint
 from icr.engines.templates import Template
-from icr.experiments.reward_model import describe_training
-from icr.experiments.training import train_once
+from icr.experiments.training import check_batch, describe_training, train_once
 from icr.languages import check_languages
 from icr.work.classify import PROMPTED
 from icr.work.encode import EncodeAnswersTask
@@ -33,7 +32,7 @@ from icr.work.machine import Machine
 from icr.work.shards import cut_table
 from icr.work.steps import Step
 from loops.checks import check_train
-from loops.data import ANSWERED, HELD, Split, write_training_data
+from loops.data import ANSWERED, HELD, write_training_data
 from loops.disk import check_disk, estimate_disk, folder_size
 from loops.sft_family import SFTFamily
 from loops.spec import CardFacts, TrainSpec
@@ -81,6 +80,11 @@ def plain_train(config: SftConfig) -> Train:
     return Train.model_validate(settings | {"validation": 1})
 
 
+def template_of(config: SftConfig) -> Template:
+    """How prompts are written."""
+    return Template(file=config.chat_template, arguments=config.template_arguments)
+
+
 def demonstrations(rows: Rows, languages: Sequence[str], limit: int | None) -> list[Demonstration]:
     """Of pairs the chosen responses, of ratings those with label 1; each different one once, by language.
 
@@ -117,12 +121,11 @@ def check_sft(config: SftConfig) -> SftInputs:
         found.add("a .gguf file cannot be trained", where=f"base: {config.base}", do=do)
     elif base:
         found.attempt(None, check_located, base, "base")
+        found.attempt(None, check_chat, base, template_of(config), "base")
     found.attempt(None, check_train, plain_train(config))
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
-    micro = 1 if config.train.micro_batch_size == "auto" else config.train.micro_batch_size
-    processes = 1 if config.train.processes == "auto" else config.train.processes
-    found.attempt(0, Split(config.train.batch_size, micro, processes * config.train.nodes).accumulation)
+    found.attempt(None, check_batch, config.train, config.train.batch_size)
     data = found.attempt(None, load_data, Path(config.data.path), "data.path")
     languages: list[str] = config.data.languages or (sorted({row["lang"] for row in data.train}) if data else [])
     found.attempt(None, check_languages, languages, "data.languages")
@@ -137,7 +140,7 @@ def check_sft(config: SftConfig) -> SftInputs:
                 if not any(one.lang == lang for one in part):
                     do = "remove the language, or make the data again with icr rm data (--validation holds groups back)"
                     found.add(f"the data has no {name} demonstrations in {lang}", where="data.languages", do=do)
-        if not any(one.prompt for part in parts for one in part):
+        if any(parts) and not any(one.prompt for part in parts for one in part):
             do = "name data with prompts (for Seahorse, icr rm data --documents)"
             found.add("the demonstrations answer no prompts", where=f"data.path: {config.data.path}", do=do)
     found.raise_any()
@@ -223,9 +226,7 @@ def _write_data(
         UserError: no training row or no validation row fits.
     """
     rows = [(one, False) for one in _mixed(inputs.train, config.data.mix)] + [(one, True) for one in inputs.validation]
-    task = EncodeAnswersTask(
-        model=str(base), template=Template(file=config.chat_template, arguments=config.template_arguments)
-    )
+    task = EncodeAnswersTask(model=str(base), template=template_of(config))
     columns = {"prompt": [one.prompt for one, _ in rows], "response": [one.response for one, _ in rows]}
     tables, _ = machine.fill(run / "tokens", task, cut_table(pa.table(columns, schema=PROMPTED), SHARD), "tokens")
     read = [row for table in tables for row in table.to_pylist()]

@@ -27,7 +27,7 @@ from icr.experiments.transfer_gains import compare_with_accuracy, describe_gains
 from icr.experiments.transfer_look import FOLDER as LOOK
 from icr.experiments.transfer_look import look_inside
 from icr.experiments.transfer_matrix import compare_variants, make_matrix
-from icr.experiments.transfer_plan import Inputs, ModelCell, ModelPlan, plan_models, refuse_pattern
+from icr.experiments.transfer_plan import Inputs, ModelPlan, model_cell, plan_models, refuse_pattern
 from icr.experiments.transfer_rl import Reinforcement, describe_policies
 from icr.experiments.transfer_sft import FineTuning, check_fine_tuning
 from icr.experiments.transfer_trained import METHODS
@@ -57,14 +57,8 @@ class Planned:
 def plan_transfer(config: TransferConfig, machine: Machine) -> Planned:
     """All cells, in an order in which they can be done. Raises ConfigError: everything that is wrong."""
     assert config.run is not None
-    models = plan_models(config)
-    found = Collector()
-    inputs = found.attempt(None, check_experiment, config, models)
-    if config.sft is not None:
-        found.attempt(None, check_fine_tuning, config)
-    found.raise_any()
-    assert inputs is not None
-    cells: list[Cell] = [ModelCell(model, inputs.models.get(model.name), machine) for model in models]
+    models, inputs = plan_models(config), check_transfer(config)
+    cells: list[Cell] = [model_cell(model, inputs.models.get(model.name), machine) for model in models]
     plain = len(config.languages.sources) + len(config.pools)
     cells[plain:plain] = Translations(config, machine).cells()
     if inputs.align is not None:
@@ -76,6 +70,17 @@ def plan_transfer(config: TransferConfig, machine: Machine) -> Planned:
         if config.align is not None and config.align.rl is not None:
             cells += Reinforcement(*made).cells(models)
     return Planned(models, inputs, cells)
+
+
+def check_transfer(config: TransferConfig) -> Inputs:
+    """Raises ConfigError: everything that is wrong with an experiment."""
+    found = Collector()
+    inputs = found.attempt(None, check_experiment, config, plan_models(config))
+    if config.sft is not None:
+        found.attempt(None, check_fine_tuning, config)
+    found.raise_any()
+    assert inputs is not None
+    return inputs
 
 
 def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, str], Fields]:

@@ -103,7 +103,7 @@ class Alignment:
                 "judge": key_of_judge(judge.config, judge.models, XALPACA),
             }
             made |= {"baseline": of.sampling(target).key} if organic != samples else {}
-            return Step("wins", made, {"judge.orders": judge.config.orders})
+            return Step("wins", made, {"judge.orders": judge.config.orders}, elsewhere={"judge": "judges"})
 
         def work(step: Step, machine: Machine = self.machine) -> Fields:
             model = judge.models.get(judge.config.local_model or "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.benchmarks import BENCHMARKS, Evaluation
@@ -33,6 +33,9 @@ from prompts.load import Prompt
 FIRST = "first"
 """In the folder of a target's candidates: the first of each prompt, in AlpacaEval's form. They are the policy's own
 answers."""
+
+SAMPLING_KEYS = {"sampling": "align.best_of_n", "template_arguments": "align.template_arguments"}
+"""Keys of `icr best-of-n` → where an experiment has them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class TargetCandidates:
 
     def sampling(self, place: str) -> Step:
         prompts = instruct(self.config, self.prompts[language_of(place)])
-        return describe_sampling(self.plan(place), self.policy_of(place), prompts, self.machine)
+        step = describe_sampling(self.plan(place), self.policy_of(place), prompts, self.machine)
+        return replace(step, elsewhere=SAMPLING_KEYS)
 
     def template(self, place: str) -> Template:
         config = self.plan(place)
@@ -134,7 +138,8 @@ class TargetCandidates:
         config = self._evaluation(judge, given, target)
 
         def describe() -> Step:
-            return describe_evaluation(config, None, judge.models, self.machine.precision)
+            step = describe_evaluation(config, None, judge.models, self.machine.precision)
+            return replace(step, elsewhere={"judge": "judges"})
 
         def work(step: Step, machine: Machine = self.machine) -> Fields:
             write_answers(given_answers(given, [target], config.judge.limit), folder / "answers")

@@ -11,25 +11,25 @@ from eval.reward_models.evaluate import select_rows
 from eval.reward_models.scoring import short_name
 from icr.base.problems import Collector, key_elsewhere, keys_behind
 from icr.config.schema import Judge
-from icr.config.transfer import TransferConfig, TransferModels
+from icr.config.transfer import TransferConfig
 from icr.config.transfer_align import TrainedPrompts
-from icr.engines.check import check_located
+from icr.engines.check import check_chat, check_located
 from icr.engines.folders import locate
+from icr.engines.templates import Template
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
 from icr.experiments.rl_inputs import check_count, check_training, divide, refuse_overlap
-from icr.experiments.transfer_plan import AlignInputs, Inputs, Judging, ModelPlan
+from icr.experiments.training import check_batch
+from icr.experiments.transfer_plan import MODEL_KEYS, AlignInputs, Inputs, Judging, ModelPlan
 from icr.experiments.transfer_task import with_task
 from icr.experiments.transfer_texts import read_texts
 from icr.experiments.transfer_translate import check_translator
 from icr.languages import check_languages
 from loops.checks import check_train
-from loops.data import Split
 from prompts.load import Prompt, load_prompts
 from prompts.overlap import find_overlap
 from prompts.preferences.make import PreferenceData, Rows, load_data
 
 RL_KEYS = ("train", "heldout")
-MODEL_KEYS = tuple(TransferModels.model_fields)
 
 
 def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inputs:
@@ -58,7 +58,7 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
 def _check_model(model: ModelPlan, data: PreferenceData | None) -> RewardInputs:
     """As `check_inputs`, with the keys of the experiment. Raises ConfigError: every problem."""
     languages = "languages.sources" if len(model.languages) == 1 else "languages.pooled"
-    check = keys_behind("reward_model.", MODEL_KEYS, check_inputs)
+    check = keys_behind("reward_model.", tuple(MODEL_KEYS), check_inputs)
     return key_elsewhere("data.languages", languages, check)(model.config, data)
 
 
@@ -73,13 +73,17 @@ def _check_align(config: TransferConfig) -> AlignInputs:
     if policy.endswith(".gguf") and (config.align.dpo or config.align.rl or config.sft):
         do = "name a folder or a hub id with safetensors weights"
         found.add("a .gguf file cannot be trained", where=f"{key}: {policy}", do=do)
-    template = config.align.chat_template
-    if template and not Path(template).is_file():
-        found.add(f"file {template} not found", where="align.chat_template", do="check the path")
+    file = config.align.chat_template
+    if file and not Path(file).is_file():
+        found.add(f"file {file} not found", where="align.chat_template", do="check the path")
+    elif policy:
+        template = Template(file=file, arguments=config.align.template_arguments)
+        found.attempt(None, check_chat, policy, template, key, "align.chat_template")
     prompts = _load_prompts(config, config.data.prompts, config.data.prompt_limit, "data.prompts", found)
     training = found.attempt({}, _check_dpo, config, prompts) if config.align.dpo else {}
     rl = found.attempt({}, _check_rl, config, prompts) if config.align.rl else {}
-    judges = [found.attempt(None, _check_judge, with_task(judge, config.task)) for judge in config.judges]
+    check_each = key_elsewhere("judge.", "judges.", _check_judge)
+    judges = [found.attempt(None, check_each, with_task(judge, config.task)) for judge in config.judges]
     names = [judge.name for judge in judges if judge is not None]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         do = "name each judge once, and give models of one name folders of other names"
@@ -104,10 +108,7 @@ def _check_dpo(config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]) -
     found, dpo = Collector(), config.align.dpo
     prompts = _load_trained(config, dpo, "align.dpo", judged, found)
     found.attempt(None, keys_behind("align.dpo.", ("train",), check_train), dpo.train)
-    micro = 1 if dpo.train.micro_batch_size == "auto" else dpo.train.micro_batch_size
-    processes = 1 if dpo.train.processes == "auto" else dpo.train.processes
-    split = Split(dpo.train.batch_size, micro, processes * dpo.train.nodes)
-    found.attempt(0, keys_behind("align.dpo.", ("train",), split.accumulation))
+    found.attempt(None, keys_behind("align.dpo.", ("train",), check_batch), dpo.train, dpo.train.batch_size)
     found.raise_any()
     return prompts
 

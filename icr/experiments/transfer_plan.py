@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.reward_models.look import LookInputs
 from icr.base.errors import UserError
+from icr.base.fields import Fields
 from icr.config.best_of_n import BestOfNConfig
 from icr.config.reward_model import RewardModelConfig
 from icr.config.schema import Judge
-from icr.config.transfer import TransferConfig, language_of
-from icr.experiments.cells import Note
+from icr.config.transfer import TransferConfig, TransferModels, language_of
+from icr.experiments.cells import Recorded
 from icr.experiments.reward_inputs import RewardInputs, check_inputs
-from icr.experiments.reward_model import read_finished, train_on
+from icr.experiments.reward_model import LEAVES, RESULT, do_reward_model
+from icr.experiments.training import describe_training
 from icr.experiments.transfer_translate import translated_rows
 from icr.work.machine import Machine
+from icr.work.steps import Step
 from prompts.load import Prompt
 from prompts.preferences.make import PreferenceData, Rows
+
+MODEL_KEYS = {key: f"reward_model.{key}" for key in TransferModels.model_fields}
+"""Keys of `icr rm train` → where an experiment has them."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,6 @@ class Inputs:
 
 def plan_models(config: TransferConfig) -> list[ModelPlan]:
     """The reward models: those of one language first, then the pooled ones, then those on translated rows."""
-    assert config.run is not None
     models = [
         ModelPlan(name, languages, _plan_model(config, name, config.data.preferences, languages))
         for languages in [*([code] for code in config.languages.sources), *config.pools]
@@ -152,32 +157,25 @@ def plan_candidates(config: TransferConfig, place: str, *, training: bool = Fals
     )
 
 
-@dataclass(frozen=True)
-class ModelCell:
-    """The training of a reward model; its record is its own."""
+def model_cell(plan: ModelPlan, inputs: RewardInputs | None, machine: Machine) -> Recorded:
+    """The cell that trains a reward model.
 
-    plan: ModelPlan
-    inputs: RewardInputs | None
-    """None: of rows that are translated first."""
-    machine: Machine
+    Args:
+        inputs: None: of rows that are translated first.
+    """
 
-    @property
-    def name(self) -> str:
-        return self.plan.name
+    def checked() -> RewardInputs:
+        return inputs or check_inputs(plan.config)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return (f"translate-{self.plan.languages[0]}-{self.plan.target}",) if self.plan.target else ()
+    def describe() -> Step:
+        return replace(describe_training(plan.config, checked().base), elsewhere=MODEL_KEYS)
 
-    def done(self) -> bool:
-        """From these data and settings: any other model has no place in the matrix."""
-        folder = self.plan.folder
-        if not (folder / "model").is_dir():
-            return False
-        return read_finished(folder, self.plan.config, self.inputs or check_inputs(self.plan.config)) is not None
+    def work(step: Step) -> Fields:
+        return do_reward_model(plan.folder, plan.config, checked(), machine)
 
-    def do(self, note: Note) -> None:
-        train_on(self.machine, self.plan.config, self.inputs or check_inputs(self.plan.config))
+    needs = (f"translate-{plan.languages[0]}-{plan.target}",) if plan.target else ()
+    files, holds = ("model", RESULT), "a reward model"
+    return Recorded(plan.name, plan.folder, needs, describe, work, files, holds, leaves=LEAVES)
 
 
 def refuse_pattern(only: str, names: Sequence[str]) -> UserError:

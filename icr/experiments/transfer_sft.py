@@ -12,19 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icr.base.fields import Fields
-from icr.base.problems import Collector
+from icr.base.problems import Collector, key_elsewhere, keys_behind
 from icr.base.progress import Silent
 from icr.config.sft import SftConfig
 from icr.config.transfer import TransferConfig, TransferSft, language_of, side_of
 from icr.endpoint.endpoint import Estimate
 from icr.experiments.cells import Cell, Recorded
-from icr.experiments.reward_model import describe_training
 from icr.experiments.sft import RESULT, check_sft, do_sft
+from icr.experiments.training import describe_training
 from icr.experiments.transfer_task import instruct_demonstrations, task_setting
 from icr.experiments.transfer_translate import describe_translation, plan_job, translation_cell
 from icr.work.machine import Machine
 from icr.work.steps import Step
 from prompts.preferences.translate import DataJob
+
+ELSEWHERE = {"sft.data": "data", "sft.template_arguments": "align.template_arguments"}
+"""Keys of `icr sft` that are not at `sft.KEY`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class FineTuning:
         def describe() -> Step:
             step = describe_training(config, config.base)
             settings: Fields = {f"sft.{key}": value for key, value in step.settings.items()}
-            return Step("sft", step.inputs, settings | task_setting(self.config))
+            return Step("sft", step.inputs, settings | task_setting(self.config), elsewhere=ELSEWHERE)
 
         def work(step: Step) -> Fields:
             return do_sft(folder, config, instruct_demonstrations(self.config, check_sft(config)), self.machine)
@@ -118,11 +121,13 @@ def plan_sft(config: TransferConfig, place: str) -> SftConfig:
 
 def check_fine_tuning(config: TransferConfig) -> None:
     """Raises ConfigError: everything that is wrong with demonstrations, trainings and the translator."""
-    found = Collector()
+    found, check = Collector(), keys_behind("sft.", ("train", "max_tokens"), check_sft)
+    for key, users in (("chat_template", "align.chat_template"), ("data.languages", "languages.targets")):
+        check = key_elsewhere(key, users, check)
     for place in config.places:
         job = plan_demonstrations(config, place)
         if job is None:
-            found.attempt(None, check_sft, plan_sft(config, place))
+            found.attempt(None, check, plan_sft(config, place))
         else:
             found.attempt(None, job.checked)
     found.raise_any()

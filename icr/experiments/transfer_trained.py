@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from icr.config.best_of_n import BestOfNConfig
 from icr.config.transfer import TransferConfig, language_of
 from icr.experiments.candidates import describe_sampling, sample_candidates
 from icr.experiments.cells import Cell, Recorded
-from icr.experiments.transfer_candidates import TargetCandidates, write_first
+from icr.experiments.transfer_candidates import SAMPLING_KEYS, TargetCandidates, write_first
 from icr.experiments.transfer_plan import AlignInputs, ModelPlan
 from icr.experiments.transfer_task import instruct, keep_inputs
 from icr.work.machine import Machine
@@ -82,7 +82,8 @@ class TrainedPolicies:
         asked, folder = instruct(self.config, prompts), of.folder(self._answers_name(model, place))
 
         def describe() -> Step:
-            return describe_sampling(*self._answering(model, place), asked, self.machine)
+            step = describe_sampling(*self._answering(model, place), asked, self.machine)
+            return replace(step, elsewhere=SAMPLING_KEYS)
 
         def work(step: Step) -> Fields:
             config, policy = self._answering(model, place)

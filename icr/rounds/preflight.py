@@ -13,7 +13,7 @@ from eval.judges.prompts import check_prompts
 from eval.nlp.tasks import check_settings
 from eval.xalpaca.answers import check_baseline
 from icr.base.errors import ConfigError, UserError
-from icr.base.problems import Collector
+from icr.base.problems import Collector, load_and_check
 from icr.config.load import load_config
 from icr.config.schema import Config, Judge, MtBench
 from icr.engines.folders import locate
@@ -86,15 +86,7 @@ def load_checked(
     Raises:
         ConfigError: the problems of both.
     """
-    try:
-        config = load_config(path, overrides, changes)
-    except ConfigError as error:
-        if isinstance(error.partial, Config):
-            found = Collector()
-            found.problems.extend(error.problems)
-            found.attempt(None, preflight, error.partial)
-            raise ConfigError(found.problems) from error
-        raise
+    config = load_and_check(lambda: load_config(path, overrides, changes), preflight)
     return config, preflight(config)
 
 

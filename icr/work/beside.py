@@ -26,7 +26,7 @@ class Asker(LocalPool):
     """One process that asks, until it is asked to end."""
 
     def __init__(self, folder: Path, ended: Event) -> None:
-        super().__init__(folder, {"asker": Lane(1)})
+        super().__init__(folder, {"asker": Lane(1)}, log_name="beside-")  # the run's own pool has an asker as well
         self._ended = ended
 
     def collect(self, timeout: float) -> list[pool.Event]:

@@ -52,16 +52,17 @@ class LocalPool:
         module: str = "icr.commands.worker",
         keep_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
+        log_name: str = "",
     ) -> None:
         """Start nothing yet.
 
         Args:
-            folder: logs are appended to `folder`/logs/LANE-INDEX.log.
+            folder: logs are appended to `folder`/logs/LANE-INDEX.log, after `log_name`.
             module: run as `python -m MODULE CHANNEL DEPTH`; it calls `icr.work.serve.serve`.
             keep_fds: file descriptors that the workers hold, too (the run's lock).
             env: added to the workers' environment.
         """
-        self._folder, self._lanes, self._module = folder, lanes, module
+        self._folder, self._lanes, self._module, self._log_name = folder, lanes, module, log_name
         self._keep_fds, self._env = tuple(keep_fds), dict(env or {})
         self._running: dict[tuple[str, int], WorkerProcess] = {}
         self._generations: dict[tuple[str, int], int] = {}
@@ -163,7 +164,7 @@ class LocalPool:
         env = make_environment({"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **self._env})
         if setup.gpus_each:
             env["CUDA_VISIBLE_DEVICES"] = name_devices(index * setup.gpus_each, setup.gpus_each)
-        log = self._folder / "logs" / f"{lane}-{index}.log"
+        log = self._folder / "logs" / f"{self._log_name}{lane}-{index}.log"
         process = WorkerProcess(WorkerId(lane, index, generation), self._module, setup.depth, log, env, self._keep_fds)
         self._running[lane, index] = process
         self._selector.register(process.channel, selectors.EVENT_READ, process)

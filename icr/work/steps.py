@@ -42,6 +42,8 @@ class Step:
     """Config key → plain JSON value: all that the result depends on besides the inputs."""
     after: tuple[str, ...] = ()
     """Steps that have to be done first; those whose keys are inputs need not be named."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Config key or section → where the user's file has it, for messages: `train` at `reward_model.train`."""
 
     @property
     def kind(self) -> str:
@@ -250,7 +252,7 @@ def _find_changes(step: Step, record: Record, since: str, remade: Collection[str
     for key in {**record.settings, **step.settings}:
         old, new = ({key: settings[key]} if key in settings else {} for settings in (record.settings, step.settings))
         if canonical_json(old) != canonical_json(new):
-            lines.append(f"{key}: {_show_used(old, key)} → {_show_used(new, key)}")
+            lines.append(f"{_find_key(key, step)}: {_show_used(old, key)} → {_show_used(new, key)}")
     others = False
     for name in {**record.inputs, **step.inputs}:
         before, now = record.inputs.get(name), step.inputs.get(name)
@@ -263,6 +265,14 @@ def _find_changes(step: Step, record: Record, since: str, remade: Collection[str
             commits = f": {before} → {now}" if before and now and "/" in before and "/" in now else ""
             lines.append(f"the {name} changed since {since}{commits}")
     return lines or ([] if others else ["made by another version of icr, which did this step differently"])
+
+
+def _find_key(key: str, step: Step) -> str:
+    """A key as the user's file has it."""
+    for ours, theirs in step.elsewhere.items():
+        if key == ours or key.startswith(f"{ours}."):
+            return theirs + key.removeprefix(ours)
+    return key
 
 
 def _show_used(settings: Mapping[str, object], key: str) -> str:

@@ -22,7 +22,8 @@ def read_ratings(reading: Reading, rows: Rows) -> None:
 def _add(reading: Reading, row: Fields, where: str, lang: str) -> None:
     label = row.get("label")
     if isinstance(label, list | dict) or label not in LABELS:
-        raise UserError(f"the label {label!r} is neither 0 nor 1", where=where, do="write 1 for good, 0 for not good")
+        what = "`label` is missing" if label is None else f"the label {label!r} is neither 0 nor 1"
+        raise UserError(what, where=where, do="write 1 for good, 0 for not good")
     prompt, response = _read_prompt(row, where), read_text(row, "response", where)
     reading.ratings.append(
         {

@@ -54,10 +54,12 @@ def check_groups(train: Sequence[R], validation: Sequence[R], *, drop: bool) -> 
         UserError: groups are in both.
     """
     held = {row["group"] for row in validation}
-    both = sorted({row["group"] for row in train} & held)
+    both = {row["group"]: row["id"] for row in train if row["group"] in held}
     if both and not drop:
+        rows = {row["group"]: row["id"] for row in validation}
+        shown = some(f"{group} (rows {id} and {rows[group]})" for group, id in sorted(both.items()))
         raise UserError(
-            f"{len(both)} groups are in the training and in the validation: {some(both)}",
+            f"{len(both)} groups are in the training and in the validation: {shown}",
             where="--validation-source",
             do="take them out of one, or set --drop-overlap to leave them out of the training",
         )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from icr.base.errors import ConfigError, UserError
-from icr.base.problems import Collector, keys_behind
+from icr.base.problems import Collector, keys_behind, load_and_check
 
 
 def refuse(where: str, do: str) -> None:
@@ -26,3 +26,18 @@ def test_a_problem_names_the_keys_of_the_users_file() -> None:
     with pytest.raises(UserError) as alone:
         keys_behind("reward_model.", ("train",), refuse)("train.launcher", "")
     assert alone.value.where == "reward_model.train.launcher"
+
+
+def test_what_can_be_checked_of_faulty_settings_is_checked() -> None:
+    def load(partial: str | None) -> str:
+        raise ConfigError([UserError("unknown key")], partial)
+
+    with pytest.raises(ConfigError) as caught:
+        load_and_check(lambda: load("the rest"), lambda found: refuse(found, "fix it"))
+    assert [(problem.what, problem.where) for problem in caught.value.problems] == [
+        ("unknown key", ""),
+        ("it is wrong", "the rest"),
+    ]
+    with pytest.raises(ConfigError, match="1 problem found"):
+        load_and_check(lambda: load(None), lambda found: refuse(found, "fix it"))
+    assert load_and_check(lambda: "fine", lambda found: refuse(found, "fix it")) == "fine"  # who uses it checks it

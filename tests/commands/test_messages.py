@@ -18,6 +18,7 @@ PASSED_ON = {
     "icr/engines/check.py",
     "icr/engines/templates.py",
     "icr/experiments/cells.py",
+    "icr/experiments/reward_inputs.py",
     "icr/languages.py",
     "icr/planning/plan.py",
     "icr/rounds/templates.py",

@@ -13,7 +13,8 @@ import pytest
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.experiments.cells import Outcome, Recorded, read_record, run_cells
-from icr.work.beside import Ask
+from icr.work.beside import Ask, Asker
+from icr.work.local_pool import Lane, LocalPool
 from icr.work.machine import Machine
 from icr.work.steps import Step
 
@@ -111,3 +112,17 @@ def test_what_no_cell_should_end_with_ends_the_command(tmp_path: Path, ask: Ask)
         run(cells, ask)
     record = read_record(tmp_path / "ask")
     assert record is not None and record.state == "failed"
+
+
+def test_who_asks_beside_has_a_log_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = list[Path]()
+
+    def start(id: Any, module: Any, depth: Any, log: Path, *more: Any) -> Any:
+        logs.append(log)
+        raise OSError
+
+    monkeypatch.setattr("icr.work.local_pool.WorkerProcess", start)
+    for pool in (Asker(tmp_path, Event()), LocalPool(tmp_path, {"asker": Lane(1)})):
+        with pytest.raises(OSError):
+            pool.workers("asker")
+    assert [log.name for log in logs] == ["beside-asker-0.log", "asker-0.log"]

@@ -22,8 +22,10 @@ from icr.config.load import load_section
 from icr.config.reward_model import RECIPES, RewardModelConfig
 from icr.config.schema import Train
 from icr.engines.classifier import Classifier, check_classifier
-from icr.experiments.reward_inputs import plain_train
-from icr.experiments.reward_model import train_reward_model
+from icr.experiments.reward_inputs import check_base, check_inputs, plain_train
+from icr.experiments.reward_model import refuse_equal, train_reward_model
+from icr.experiments.reward_rows import texts, write_data
+from icr.work.machine import Machine
 from loops.callbacks import read_metrics
 from loops.checks import check_train
 from prompts.preferences.make import load_data
@@ -284,6 +286,10 @@ def test_bases_that_cannot_be_trained(made: dict[str, Path], tmp_path: Path) -> 
         "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
     )
     fails(base, "the chat template drops the answer", chat_template=str(template))
+    template.write_text("{% for m in messages %}{{ m.content[:99] }}<|im_end|>{% endfor %}")
+    fails(base, "the chat template drops a part of a long answer", chat_template=str(template))
+    template.write_text("{% for m in messages %}{{ m.content }")
+    fails(base, f"not valid Jinja: unexpected '}}'\n  where: chat_template: {template}", chat_template=str(template))
     template.write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     fails(base, "the chat template does not end an answer", chat_template=str(template))
     config = json.loads((base / "config.json").read_text())
@@ -302,3 +308,38 @@ def test_bases_that_cannot_be_trained(made: dict[str, Path], tmp_path: Path) -> 
     kept = {name: weight for name, weight in weights.items() if not name.startswith("pooler.")}
     save_file(kept, bare / "model.safetensors", metadata={"format": "pt"})
     fails(bare, "LoRA would leave these weights random", train={"lora": {"rank": 2}})
+
+
+def test_responses_that_the_base_reads_alike_are_left_out(
+    made: dict[str, Path], tmp_path: Path, inline: list[str]
+) -> None:
+    """Here the template makes all letters small. A base that sees no difference in a whole language is refused."""
+    template = tmp_path / "small.jinja"
+    template.write_text("{% for m in messages %}{{ m.content | lower }}<|im_end|>{% endfor %}")
+    rows = pair_rows()
+    for row in [row for row in rows if int(row["id"][1:]) % 3 == 0]:
+        row["rejected"] = row["chosen"].upper()
+
+    def write(rows: list[dict[str, Any]], name: str) -> tuple[dict[str, Any], int]:
+        file = write_config(tmp_path, made["decoder"], make_folder(tmp_path / name, rows), chat_template=str(template))
+        config = load_section(RewardModelConfig, file)
+        inputs = check_inputs(config)
+        read_as = check_base(made["decoder"], config, inputs.loss)
+        alike = sum(row["chosen"].lower() == row["rejected"].lower() for row in [*inputs.train, *inputs.validation])  # type: ignore[typeddict-item]
+        return write_data(tmp_path, config, inputs, made["decoder"], read_as, Machine(tmp_path, silent())), alike
+
+    left_out, alike = write(rows, "some")
+    assert left_out["too_long"] == {} and set(left_out["read_alike"]) == {"train", "validation"}
+    assert sum(sum(of.values()) for of in left_out["read_alike"].values()) == alike == 16
+    spanish = [{**row, "rejected": row["chosen"].upper()} if row["lang"] == "es" else row for row in rows]
+    with pytest.raises(UserError, match="both responses of every training pair in es as the same tokens"):
+        write(spanish, "all")
+
+
+def test_a_language_in_which_all_scores_are_equal_is_refused(made: dict[str, Path]) -> None:
+    rows = load_data(made["pairs"], "x").validation
+    scores: dict[tuple[str, str], float | None] = {text: float(n) for n, row in enumerate(rows) for text in texts(row)}
+    refuse_equal(scores, rows, Path("model"))
+    spanish = {text: 0.5 for row in rows if row["lang"] == "es" for text in texts(row)}
+    with pytest.raises(UserError, match="gives every response in es the same score"):
+        refuse_equal({**scores, **spanish}, rows, Path("model"))

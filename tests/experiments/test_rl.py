@@ -204,6 +204,9 @@ def test_everything_wrong_is_said_at_once(folder: Path) -> None:
     assert text.count("the classifier has 2 logits") == 2 and "heldout.reward_models.x" in text
     assert "policy" in text and "leave none to train on" in text and "none.jinja" in text
     assert "cannot be split" in text
+    (folder / "bad.jinja").write_text("{{ messages }")
+    with pytest.raises(ConfigError, match=r"not valid Jinja.*\n.*chat_template: .*bad.jinja"):
+        train(write(folder, "broken", chat_template=str(folder / "bad.jinja")))
     same = write(folder, "same", heldout={"path": str(folder / "prompts")}, train={"batch_size": 64, "epochs": 1})
     with pytest.raises(ConfigError) as caught:
         train(same)

@@ -194,7 +194,15 @@ def test_everything_wrong_is_said_at_once(base: Path, data: Path, tmp_path: Path
     with pytest.raises(ConfigError) as caught:
         train(load(tmp_path, encoder, data, data={"languages": ["en", "fr"]}, chat_template="none.jinja"))
     text = str(caught.value)
-    assert "base" in text and "demonstrations in fr" in text and "none.jinja" in text
+    assert "bert are not a causal language model" in text and "demonstrations in fr" in text and "none.jinja" in text
+    (tmp_path / "bad.jinja").write_text("{{ messages }")
+    with pytest.raises(ConfigError) as caught:
+        train(load(tmp_path, base, data, data={"languages": ["fr"]}, chat_template=str(tmp_path / "bad.jinja")))
+    template, *rest = caught.value.problems
+    assert "not valid Jinja" in template.what and template.where == f"chat_template: {tmp_path / 'bad.jinja'}"
+    assert [problem.what.split()[:3] for problem in rest] == [["the", "data", "has"]] * 2  # and nothing of prompts
+    with pytest.raises(ConfigError, match="the training on 2 nodes is missing"):
+        train(load(tmp_path, base, data, train={"nodes": 2}))
     bare = [{**row, "prompt": ""} for row in rating_rows(24)]
     folder = make_folder(tmp_path / "bare", bare)
     with pytest.raises(ConfigError, match="answer no prompts"):

@@ -120,20 +120,21 @@ def test_a_matrix_from_one_file_and_a_source_added_later(
     grown.write_text(text, encoding="utf-8")
     other, failed = run(grown, "rm-es")
     assert list(failed) == ["rm-es"]  # a finished model of other settings is refused, and none of them is shown
+    assert "reward_model.train.epochs: 6.0 → 5.0" in str(failed["rm-es"])
     assert other["sources"] == [] and other["missing"] == ["en", "de", "es", "en+es"]
 
 
 def test_one_failed_cell_does_not_stop_the_others(
     base: Path, data: Path, tmp_path: Path, inline: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = module.train_on
+    trained = module.do_reward_model
 
-    def train(machine: Any, config: Any, inputs: Any) -> Any:
+    def train(run: Path, config: Any, *more: Any) -> Any:
         if config.data.languages == ["en"]:
             raise StageFailed("the training ended")
-        return trained(machine, config, inputs)
+        return trained(run, config, *more)
 
-    monkeypatch.setattr(module, "train_on", train)
+    monkeypatch.setattr(module, "do_reward_model", train)
     result, failed = run(experiment(tmp_path, base, data))
     assert list(failed) == ["rm-en"] and result["failed"] == {"rm-en": "the training ended"}
     assert result["missing"] == ["en"] and {cell["source"] for cell in result["cells"]} == {"de"}

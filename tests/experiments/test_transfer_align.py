@@ -219,7 +219,7 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(
     # other settings: what is finished is refused by name, and nothing is overwritten
     other = {**made["align"], "best_of_n": {**made["align"]["best_of_n"], "n": N - 1}}
     result, failed = run(load(tmp_path, made, align=other))
-    assert "samples-es" in failed and "sampling.n: 4 → 3" in str(failed["samples-es"])
+    assert "samples-es" in failed and "align.best_of_n.n: 4 → 3" in str(failed["samples-es"])
     assert len(rows(folder / "steps/samples-es/es.parquet")) == 8 * N and result["increase"] == []
 
 

@@ -183,6 +183,8 @@ def test_what_is_wrong_with_fine_tuning_is_said(made: dict[str, Any], tmp_path: 
     )
     text = refused(sft={"demonstrations": SIDES, "pivot": "tr", "train": SMALL}, base="./none")
     assert "no rows in tr" in text and "none" in text
+    text = refused(sft={"train": {**SMALL, "nodes": 2}}, translator=None)
+    assert "training on 2 nodes is missing" in text and "where: sft.train.launcher" in text
     pivot = load(
         tmp_path,
         made,

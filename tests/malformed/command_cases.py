@@ -79,6 +79,7 @@ def preferences() -> Iterator[Case]:
     yield preferred("not a language", pair, "'xx'", "--lang", options="--lang|xx")
     yield preferred("half a row held back", pair, "neither a share nor", options="--lang|en|--validation|1.5")
     yield preferred("all held back", pair, "leave none to train on", options="--lang|en|--validation|1")
+    yield preferred("more than all held back", pair, "neither a share nor", options="--lang|en|--validation|inf")
     yield preferred("a benchmark", pair.replace("}", ', "subset": "x"}'), "rows of a benchmark", "icr rm bench")
 
 
@@ -100,6 +101,7 @@ def published() -> Iterator[Case]:
         ("a preferred response", preferred_, {"response2": 3}, "`response2` is not a text"),
         ("a transcript", {"chosen": said_ + "a", "rejected": said_ + "b"}, {"rejected": "b"}, "is not a transcript"),
         ("a label", rated, {"label": "good"}, "the label 'good' is neither 0 nor 1"),
+        ("no label", rated, {"label": None}, "`label` is missing"),
         ("a response", rated, {"response": " "}, "`response` is empty"),
     ):
         rows = [{**row, "id": "1"}, {**row, **change, "id": "2"}]
@@ -113,7 +115,17 @@ def rewards() -> Iterator[Case]:
     yield said(
         "reward model: no data", "rm|train|rmt-oasst1|--run|DIR/r", "not a folder of preference data", "data.path"
     )
-    yield said("reward model: beta", "rm|train|rmt-oasst1|--set|train.beta=0.2", "no meaning for a reward model")
+    line = "rm|train|rmt-oasst1|--run|DIR/r|--set|train.beta=0.2|--set|base=x.gguf"
+    yield said("reward model: keys and files", line, "no meaning for a reward model", "x.gguf", "data.path")
+    line = "rm|eval|--implicit|MODEL,MODEL|--beta|nan|--data|DIR|--out|DIR/o"
+    yield said("reward accuracy: a unit", line, "β is nan", "--beta", "--data")
+    line = "rm|eval|--judge|openai:m|--data|DIR|--out|DIR/o|--set|judge.preference=logprobs"
+    yield said("reward accuracy: label probabilities", f"{line}|--set|judge.base_url=http://127.0.0.1:9/v1",
+               "explains its verdict before the label", "judge.preference: logprobs")  # fmt: skip
+    line = "rm|bench|--on|DIR/none.jsonl|--out|DIR/o|--judge-rows|3"
+    yield said("reward benchmark: no judge", line, "no judge is named", "--judge-rows")
+    line = "rm|bench|DIR/none|--on|DIR/none.jsonl|--out|DIR/o"
+    yield said("reward benchmark: models and rows", line, "model folder", "MODEL", "none.jsonl not found", "--on")
     yield said("reward accuracy: no data", "rm|eval|MODEL|--data|DIR|--out|DIR/o", "not a folder of preference data")
     yield said("reward accuracy: a split", "rm|eval|MODEL|--data|DIR|--out|DIR/o|--split|test", "unknown split test")
     yield said("reward benchmark: no rows", "rm|bench|--on|DIR/none.jsonl|--out|DIR/o", "none.jsonl not found", "--on")
@@ -143,7 +155,8 @@ def best() -> Iterator[Case]:
     line = "best-of-n|MODEL|--reward|DIR/none|--prompts|HELDOUT|--languages|en|--out|DIR/o"
     yield said("best of n: no reward model", line, "none not found", "--reward")
     yield said("best of n: k above n", f"{line}|--n|8|--k|9", "k is 9", "has 8 candidates", "--k")
-    yield said("best of n: one candidate", f"{line}|--n|1", "`sampling.n`")
+    said_ = "`sampling.n`", "none not found", "two judges are called m"
+    yield said("best of n: one candidate", f"{line}|--n|1|--judge|openai:m|--judge|openai:m", *said_)
     yield said("best of n: beta", f"{line}|--set|reward.beta=-1", "`reward.beta`", "-1")
     yield said("best of n: a language", line.replace("|en|", "|de|"), "no prompts in de", "--prompts")
     yield said("best of n: no language", line.replace("|en|", "|,|"), "no language is given", "--languages")

@@ -271,3 +271,17 @@ def test_a_finished_step_of_another_run_is_found_by_its_key() -> None:
 )
 def test_values_are_shown_in_one_line(value: object, shown: str) -> None:
     assert show(value) == shown
+
+
+def test_a_changed_key_is_named_as_the_users_file_has_it() -> None:
+    was = stamp(
+        Step("a", settings={"train.epochs": 1, "trainer": 1, "loss": "x"}), StageRecord(state="running", started=0)
+    )
+    elsewhere = {"train": "reward_model.train", "loss": "reward_model.loss"}
+    now = Step("a", settings={"train.epochs": 2, "trainer": 2}, elsewhere=elsewhere)
+    assert now.key == Step("a", settings=now.settings).key
+    assert stale(now, was) == [
+        "reward_model.train.epochs: 1 → 2",
+        "trainer: 1 → 2",
+        "reward_model.loss: x → not used",
+    ]

@@ -226,7 +226,7 @@ def test_data_are_split_by_group_and_read_again(tmp_path: Path) -> None:
 def test_given_splits(tmp_path: Path) -> None:
     train = write(tmp_path, "train.jsonl", [pair(n) for n in range(4)])
     held = write(tmp_path, "held.jsonl", [pair(9, group="g1"), pair(8, prompt="q2?")])
-    with pytest.raises(UserError, match="1 groups are in the training and in the validation: g1"):
+    with pytest.raises(UserError, match=r"in the training and in the validation: g1 \(rows 1 and 9\)"):
         make_data([train], tmp_path / "out", Options(), given=[held])
     report = make_data([train], tmp_path / "out", Options(), given=[held], drop_overlap=True)
     tally = report.languages["en"]
