@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from icr.work.beside import Ask
     from icr.work.machine import Machine
 
+CONFIG, TABLES = "experiment.yaml", "tables"
+"""In an experiment's run folder: its file, as resolved, and the folder of its results."""
 RECORD = "step.json"
 DO = "restore the old values and files, or use another --run"
 Note = Callable[[str], None]

@@ -17,7 +17,7 @@ from icr.base.lock import RunLock
 from icr.base.problems import Collector
 from icr.config.load import dump_config
 from icr.config.transfer import SIDE, TransferConfig, language_of, side_of
-from icr.experiments.cells import Cell, Outcome, list_states, run_cells
+from icr.experiments.cells import CONFIG, TABLES, Cell, Outcome, list_states, run_cells
 from icr.experiments.reward_model import SCORES
 from icr.experiments.transfer_align import Alignment
 from icr.experiments.transfer_amounts import count_work
@@ -39,7 +39,6 @@ from prompts.preferences.make import Rows
 if TYPE_CHECKING:
     from rich.console import Console
 
-CONFIG, TABLES = "experiment.yaml", "tables"
 NONE: Fields = {"cells": []}
 SIDED = ("variants", "ranks", "score_increase", "best_of_k", "expected_win_rates", "win_rates", "rl")
 """Tables with rows of policies that were fine-tuned on translated demonstrations."""

@@ -17,8 +17,7 @@ from icr.base.fields import Fields
 from icr.base.files import read_json
 from icr.config.load import load_section
 from icr.config.transfer import TransferConfig
-from icr.experiments.cells import read_record
-from icr.experiments.transfer import CONFIG, TABLES, list_transfer
+from icr.experiments.cells import CONFIG, TABLES, read_record
 from icr.report.numbers import duration
 
 State = Literal["done", "running", "interrupted", "failed", "to do", "waits"]
@@ -69,6 +68,8 @@ def transfer_status(run: Path, held: bool) -> TransferStatus:
     Raises:
         ConfigError, UserError: its file, data or models are not as they were.
     """
+    from icr.experiments.transfer import list_transfer  # brings torch, which the status of a run does not need
+
     config = load_section(TransferConfig, run / CONFIG, [], {"run": str(run)})
     states, _ = list_transfer(config, Console(quiet=True))
     said = _read_failures(run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import TEXTS, write_prompts
+from tests.helpers import command
+from tests.helpers.inline import run_inline
 from tests.helpers.stub_server import Answer, Stub, says
 
 KEY = "sk-very-secret-0123456789"
@@ -20,11 +21,10 @@ SHARED = ROOT.parent / "shared" / "data" / "x_alpacaeval"
 
 
 def icr(*words: Any, key: str | None = None) -> subprocess.CompletedProcess[str]:
-    import os
-
-    env = {k: v for k, v in os.environ.items() if not k.startswith("OPENAI")} | ({"OPENAI_API_KEY": key} if key else {})
-    command = [sys.executable, "-m", "icr.commands.main", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    """The command with this key and no other address, however it ends. Judges and engines are in this process, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        run_inline(patch)
+        return command.icr(*words, code=None, env={"OPENAI_API_KEY": key, "OPENAI_BASE_URL": None})
 
 
 def write_public(folder: Path, name: str, lang: str, texts: dict[int, str]) -> Path:

@@ -16,8 +16,9 @@ def test_the_config_room_imports_nothing_heavy() -> None:
 
 
 def test_a_run_starts_without_what_its_workers_need() -> None:
-    """The driver of `icr iterate` and `icr plan` reads, plans and waits: torch alone takes more than a second."""
-    code = "import sys, icr.planning.start, icr.rounds.controller, icr.report.live, icr.rounds.preflight; "
+    """The driver of `icr iterate`, `icr plan` and `icr status` waits or reads: torch alone takes seconds."""
+    code = "import sys, icr.planning.start, icr.rounds.controller, icr.report.live, icr.rounds.preflight, "
+    code += "icr.report.status, icr.report.transfer_status; "
     code += "print([name for name in ('torch', 'transformers', 'openai', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

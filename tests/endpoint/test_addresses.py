@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from base64 import b64encode
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from icr.config.schema import Endpoint as Settings
 from icr.config.schema import Judge
 from icr.endpoint.address import Address
 from tests.commands.test_judge_cli import prefers_longer, write_public
-from tests.helpers.command import ICR
+from tests.helpers.command import icr
 from tests.helpers.endpoints import endpoint, item, judge, shares, verdicts_on
 from tests.helpers.stub_server import Stub, fault, says
 
@@ -116,8 +115,7 @@ def test_a_whole_command_leaves_no_key_behind(tmp_path: Path) -> None:
     with Stub(prefers_longer) as stub:
         words = ["judge", "xalpaca", "ours", "--judge", "openai:m", "--baseline", "theirs", "--languages", "de",
                  "--out", "out", "--set", f"judge.base_url={stub.url}?api_key={SECRET}"]  # fmt: skip
-        done = subprocess.run([*ICR, *words], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        done = icr(*words, cwd=tmp_path)
         assert stub.paths[0].endswith(f"?api_key={SECRET}")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert tmp_path / "out" / "evaluation.yaml" in files

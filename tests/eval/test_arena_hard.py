@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.command import icr
+from tests.helpers.inline import run_inline
 
 IDS = [f"328c149ed45a41c0b9d6f14659e6359{n}" for n in range(3)]
 TEXTS = {"en": "Name {} animals.", "de": "Nenne {} Tiere."}
@@ -28,7 +29,10 @@ class Longer:
 
 
 @pytest.mark.parametrize("name", VERSIONS)
-def test_a_clone_of_it_is_read_as_it_is(name: str, tmp_path: Path, tiny_pair: tuple[Path, Path]) -> None:
+def test_a_clone_of_it_is_read_as_it_is(
+    name: str, tmp_path: Path, tiny_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(monkeypatch)
     for lang, text in TEXTS.items():
         more = {key: value or lang for key, value in VERSIONS[name].items()}
         rows = [{"question_id": id, **more, "prompt": text.format(n)} for n, id in enumerate(IDS)]

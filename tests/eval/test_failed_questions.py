@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +15,9 @@ from eval.xalpaca.pairwise import run_verdicts
 from icr.base.files import read_rows
 from tests.commands.test_judge_cli import prefers_longer, write_public
 from tests.eval.test_judge_stops import make_round
-from tests.helpers.command import ICR
+from tests.helpers.command import icr
 from tests.helpers.endpoints import item_of, judge
+from tests.helpers.inline import run_inline
 from tests.helpers.judging import judged_by
 from tests.helpers.stub_server import Answer, Script, Stub, completion, fault, prefers_good, says
 
@@ -88,9 +87,9 @@ def run(folder: Path, url: str, *more: str, code: int = 0) -> str:
         write_public(folder / name, name, "de", {n: text.format(n) for n in range(1, 13)})
     words = ["judge", "xalpaca", "ours", "--judge", "openai:m", "--baseline", "theirs", "--languages", "de",
              "--out", "out", "--set", f"judge.base_url={url}", "--set", "judge.attempts=1", *more]  # fmt: skip
-    env = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI")}
-    done = subprocess.run([*ICR, *words], capture_output=True, text=True, env=env, cwd=folder)
-    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        run_inline(patch)
+        done = icr(*words, cwd=folder, code=code, env={"OPENAI_API_KEY": None, "OPENAI_BASE_URL": None})
     return done.stdout + done.stderr
 
 

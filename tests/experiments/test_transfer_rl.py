@@ -16,8 +16,9 @@ from icr.base.files import read_rows
 from icr.config.load import load_section
 from icr.config.transfer import TransferConfig
 from icr.experiments import rl_process
+from icr.experiments.cells import CONFIG
 from icr.experiments.rl_heldout import read_measurements, read_samples, write_measurement
-from icr.experiments.transfer import CONFIG, list_transfer
+from icr.experiments.transfer import list_transfer
 from icr.experiments.transfer_checks import check_experiment
 from icr.experiments.transfer_plan import plan_models
 from icr.report.numbers import number

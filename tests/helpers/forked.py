@@ -40,6 +40,8 @@ class Job(TypedDict):
     """Seconds until any other kill, at most."""
     inline: bool
     """Workers and trainings of the killed command are in the fork itself; else they are processes of their own."""
+    again: NotRequired[bool]
+    """Whether a run that ends before all kills is kept as `killed`-NUMBER and followed by another."""
     asked: NotRequired[str]
     """A file that gets a line for each question to an endpoint. If given, every kill is while it is asked about round 1
     and round 2 goes on: first as that one samples, then after one more question each time."""
@@ -86,19 +88,21 @@ def _run(job: Job) -> list[Start]:
 
 
 def _kill(job: Job) -> list[Start]:
-    rng, run, starts = random.Random(7), Path(job["killed"]), list[Start]()
-    for number in range(job["kills"] + 1):
+    rng, run, starts, killed = random.Random(7), Path(job["killed"]), list[Start](), 0
+    while True:
         steps, child = _count_steps(run), os.fork()
         if not child:
             _be(job)
-        if number < job["kills"]:
-            _wait(child, _moment(job, number, rng, run, steps))
+        if killed < job["kills"]:
+            _wait(child, _moment(job, len(starts), rng, run, steps))
             os.kill(child, signal.SIGKILL)
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         starts.append({"ended": ended, "inside": _count_steps(run) > steps, "finished": _finished(run)})
-        if ended == 0:
-            break
-    return starts
+        killed += ended == -signal.SIGKILL
+        if ended == 0 and killed < job["kills"] and job.get("again"):
+            run.rename(f"{run}-{len(starts)}")
+        elif ended != -signal.SIGKILL:
+            return starts
 
 
 def _moment(job: Job, number: int, rng: random.Random, run: Path, steps: int) -> Callable[[], bool]:
@@ -135,7 +139,8 @@ def _read_stages(at: Path) -> dict[str, str]:
 
 
 def _count_steps(run: Path) -> int:
-    return sum(map(_count_lines, run.glob("**/metrics.jsonl")))
+    # not `glob`, which fails where the command removes a folder meanwhile
+    return sum(_count_lines(Path(at) / "metrics.jsonl") for at, _, names in os.walk(run) if "metrics.jsonl" in names)
 
 
 def _count_lines(file: Path) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,12 @@ class Inline:
             yield from results
 
 
+def _printing_to_its_log() -> AbstractContextManager[object]:
+    """What a worker prints is none of the command's output. Threads have one stdout, which is then left alone."""
+    main = threading.current_thread() is threading.main_thread()
+    return redirect_stdout(io.StringIO()) if main else nullcontext()
+
+
 class InlinePool:
     """Works on one shard at a time, when it is asked for events. A KeyboardInterrupt of the judge's is the driver's."""
 
@@ -130,7 +138,8 @@ class InlinePool:
         self.tasks.append(task.name)
         payload = kind.model_validate_json(task.model_dump_json())
         try:
-            return Done(worker, ticket, work(self.state, payload, table, self.reporter(worker, ticket)))
+            with _printing_to_its_log():
+                return Done(worker, ticket, work(self.state, payload, table, self.reporter(worker, ticket)))
         except Exception as error:
             described = describe_error(error)
             texts = {key: str(described.get(key, "")) for key in ("what", "where", "do")}

@@ -27,6 +27,7 @@ from loops.numerics import training_numerics
 from loops.objective import Request, make_objective
 from loops.spec import CardFacts, TrainSpec
 from loops.train import run
+from tests.helpers.ranks import Ranks, fork_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, Any] = {
@@ -106,6 +107,12 @@ def run_here(spec: TrainSpec) -> dict[str, Any]:
     return run(spec, EventFile(spec.events))
 
 
+def fork(spec: TrainSpec, processes: int) -> Ranks:
+    """Start a training on so many ranks, for tests of what they compute; how they are launched is `start`'s."""
+    folder = spec.work.parent
+    return fork_ranks(folder / "spec.json", processes, folder / "log")
+
+
 def start(spec: TrainSpec, processes: int) -> subprocess.Popen[str]:
     """Start a training in processes of its own: under the launcher, as a run does, or without one for one process."""
     folder = spec.work.parent
@@ -116,7 +123,7 @@ def start(spec: TrainSpec, processes: int) -> subprocess.Popen[str]:
         return subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log, text=True)
 
 
-def finish(process: subprocess.Popen[str], spec: TrainSpec) -> None:
+def finish(process: subprocess.Popen[str] | Ranks, spec: TrainSpec) -> None:
     assert process.wait(timeout=300) == 0, (spec.work.parent / "log").read_text()[-4000:]
 
 

@@ -27,7 +27,7 @@ from loops.export import base_dtypes, check_export, companion_files, trained_wei
 from loops.fit import check_trainable
 from loops.spec import CardFacts
 from tests.helpers.tiny_models import make_tiny_model
-from tests.helpers.training_runs import ROOT, finish, make_spec, metrics, random_pairs, run_here, start, weights
+from tests.helpers.training_runs import ROOT, finish, fork, make_spec, metrics, random_pairs, run_here, weights
 
 FACTS: dict[str, Any] = {
     "round": 2,
@@ -311,7 +311,7 @@ def test_lora_under_zero3(tmp_path: Path) -> None:
     spec = make_spec(
         tmp_path / "run", base, random_pairs(4), micro_batch_size=1, learning_rate=1e-2, deepspeed="zero3", lora=lora
     )
-    finish(start(spec, 2), spec)
+    finish(fork(spec, 2), spec)
     before, after = weights(base), weights(spec.output)
     assert before.keys() == after.keys()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {

@@ -23,13 +23,13 @@ from loops.train import Checkpoints, EventFile, build_trainer, plan
 from tests.helpers.tiny_models import make_tiny_model
 from tests.helpers.training_runs import (
     finish,
+    fork,
     largest_difference,
     make_spec,
     metrics,
     random_pairs,
     reference_logps,
     run_here,
-    start,
 )
 
 
@@ -143,7 +143,7 @@ def test_trains_alike_on_two_ranks(tmp_path: Path) -> None:
     settings = {"epochs": 2, "learning_rate": 3e-3, "save_steps": 100}
     whole = make_spec(tmp_path / "whole", base, random_pairs(7), "kto", micro_batch_size=8, **settings)
     split = make_spec(tmp_path / "split", base, random_pairs(7), "kto", micro_batch_size=2, **settings)
-    process = start(split, 2)
+    process = fork(split, 2)
     counts = run_here(whole)
     assert (counts["pairs"], counts["rows"], counts["steps"]) == (7, 14, 4)
     finish(process, split)

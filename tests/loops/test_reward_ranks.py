@@ -16,12 +16,12 @@ from loops.sft_family import SFTFamily
 from loops.spec import TrainSpec
 from tests.helpers.training_runs import (
     finish,
+    fork,
     largest_difference,
     make_spec,
     metrics,
     random_pairs,
     run_here,
-    start,
     validations,
     weights,
 )  # fmt: skip
@@ -37,7 +37,7 @@ def test_zero3_draws_one_head_for_all_ranks(base: Path, tmp_path: Path) -> None:
         tmp_path, base, pairs, "loops.reward:Pairwise", deepspeed="zero3", batch_size=8, micro_batch_size=2,
         learning_rate=1e-12,
     )  # fmt: skip
-    finish(start(spec, 2), spec)
+    finish(fork(spec, 2), spec)
     head = weights(spec.output)["score.weight"]
     assert head.shape[0] == 1 and head.std().item() == pytest.approx((head.shape[1] + 1) ** -0.5, rel=0.4)
     model = AutoModelForSequenceClassification.from_pretrained(spec.output, dtype=torch.float64).eval()
@@ -73,7 +73,7 @@ def demonstrations(folder: Path, base: Path, **settings: object) -> TrainSpec:
 
 def test_supervised_fine_tuning_with_zero2_on_two_ranks(base: Path, tmp_path: Path) -> None:
     two = demonstrations(tmp_path / "two", base, deepspeed="zero2")
-    finish(start(two, 2), two)
+    finish(fork(two, 2), two)
     one = demonstrations(tmp_path / "one", base)
     counts = run_here(one)
     found, expected = validations(two), validations(one)

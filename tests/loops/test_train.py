@@ -20,12 +20,12 @@ from tests.helpers.training_runs import (
     events,
     exact_logp,
     finish,
+    fork,
     largest_difference,
     make_spec,
     metrics,
     random_pairs,
     run_here,
-    start,
     weights,
 )
 
@@ -101,7 +101,7 @@ def test_bf16_without_deepspeed_keeps_small_steps(base: Path, tmp_path: Path) ->
 def test_zero3_gives_what_no_deepspeed_gives(base: Path, tmp_path: Path) -> None:
     plain = make_spec(tmp_path / "plain", base, random_pairs(6), micro_batch_size=1)
     sharded = make_spec(tmp_path / "sharded", base, random_pairs(6), micro_batch_size=1, deepspeed="zero3")
-    process = start(sharded, 2)
+    process = fork(sharded, 2)
     run_here(plain)
     finish(process, sharded)
     for one, other in zip(metrics(plain), metrics(sharded), strict=True):
@@ -113,7 +113,7 @@ def test_zero3_gives_what_no_deepspeed_gives(base: Path, tmp_path: Path) -> None
 def test_zero2_with_one_process(base: Path, tmp_path: Path) -> None:
     """bf16 weights with an fp32 master: the export comes from the master, so that 5e-7 is not lost in an fp32 base."""
     spec = make_spec(tmp_path / "run", base, random_pairs(4), deepspeed="zero2", precision="bf16", learning_rate=5e-7)
-    finish(start(spec, 1), spec)
+    finish(fork(spec, 1), spec)
     rounded = {name: tensor.bfloat16().float() for name, tensor in weights(base).items()}
     after = weights(spec.output)
     moved = torch.cat([(after[k] - rounded[k]).abs().flatten() for k in rounded])

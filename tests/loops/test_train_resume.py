@@ -18,6 +18,7 @@ from loops.spec import TrainSpec
 from tests.helpers.training_runs import (
     events,
     finish,
+    fork,
     largest_difference,
     make_spec,
     metrics,
@@ -32,7 +33,7 @@ def test_killed_and_resumed_gives_the_same_weights(base: Path, tmp_path: Path) -
     """Two ranks, gloo, ZeRO-2. The launcher is killed; the ranks have to end by themselves, leaving no writer."""
     settings = {"deepspeed": "zero2", "batch_size": 4, "micro_batch_size": 1, "epochs": 12, "save_steps": 3}
     unbroken = make_spec(tmp_path / "unbroken", base, random_pairs(7), **settings)
-    finish(start(unbroken, 2), unbroken)
+    finish(fork(unbroken, 2), unbroken)
     assert events(unbroken)[-1]["event"] == "done"
     assert events(unbroken)[-1]["counts"]["processes"] == 2
 
@@ -152,7 +153,7 @@ def test_another_number_of_processes_starts_over(base: Path, tmp_path: Path, mon
     run_until_checkpoint(spec, monkeypatch)
     assert [row["step"] for row in metrics(spec)] == [1, 2, 3]
     spec.events.unlink()
-    process = start(spec, 2)
+    process = fork(spec, 2)
     run_here(unbroken)
     finish(process, spec)
     why = "it was started with 1 process(es) and now has 2"

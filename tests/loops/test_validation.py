@@ -16,11 +16,11 @@ from loops.data import hold_back
 from tests.helpers.training_runs import (
     exact_logp,
     finish,
+    fork,
     make_spec,
     metrics,
     random_pairs,
     run_here,
-    start,
     validations,
     weights,
 )
@@ -85,7 +85,7 @@ def test_the_same_on_every_split(base: Path, tmp_path: Path, objective: str) -> 
     settings = {"learning_rate": 1e-3, "epochs": 2, "validation": 5, "validation_steps": 2}
     whole = make_spec(tmp_path / "whole", base, random_pairs(13), objective, **settings, micro_batch_size=4)
     split = make_spec(tmp_path / "split", base, random_pairs(13), objective, **settings, deepspeed="zero2")
-    process = start(split, 2)
+    process = fork(split, 2)
     counts = run_here(whole)
     finish(process, split)
     assert counts["validation"]["rows"] == (10 if objective == "kto" else 5)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TEXTS
+from tests.helpers.command import ICR, icr
 
 SECONDS = 10.0
 """Within which every malformed input is answered: of computing, as other tests run beside."""
@@ -48,7 +45,7 @@ class Bench:
     run: Path
     """A run folder, as if two rounds were done; `finished` copies it."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Of commands that are run in a process of their own."""
+    """What is different in it, for the command."""
     root: Path = Path(__file__).parents[2]
     """Where icr is."""
 
@@ -140,32 +137,11 @@ def setting(key: str, raw: str, *says: str, code: int = 2, **more: str) -> Case:
     return Case(named, lambda bench: ["validate", bench.config(changes)], said, code)
 
 
-def run_here(arguments: Sequence[object]) -> Done:
+def run_here(arguments: Sequence[object], environment: Mapping[str, str] | None = None) -> Done:
     """`icr` in this process, as its entry point runs it."""
-    from icr.commands.main import main
-
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    argv, path, began = sys.argv, list(sys.path), time.process_time()
-    code: object = 0
-    try:
-        sys.argv = ["icr", *map(str, arguments)]
-        with redirect_stdout(out), redirect_stderr(err):
-            main()
-    except SystemExit as error:
-        code = error.code or 0
-    finally:
-        sys.argv, sys.path[:] = argv, path
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return Done(int(str(code)), _text(out), _text(err), time.process_time() - began)
-
-
-def _text(stream: io.TextIOWrapper) -> str:
-    stream.flush()
-    buffer = stream.buffer
-    assert isinstance(buffer, io.BytesIO)
-    return buffer.getvalue().decode()
+    began = time.process_time()
+    done = icr(*arguments, code=None, env=environment)
+    return Done(done.returncode, done.stdout, done.stderr, time.process_time() - began)
 
 
 def run_alone(arguments: Sequence[object], bench: Bench) -> Done:
@@ -173,8 +149,8 @@ def run_alone(arguments: Sequence[object], bench: Bench) -> Done:
     environment = {**os.environ, "PYTHONPATH": str(bench.root), **bench.environment}
     began = _spent_by_children()
     done = subprocess.run(
-        [sys.executable, "-m", "icr.commands.main", *map(str, arguments)],
-        capture_output=True, text=True, cwd=bench.folder, timeout=60, encoding="utf-8",
+        [*ICR, *map(str, arguments)],
+        capture_output=True, text=True, cwd=bench.folder, timeout=240, encoding="utf-8",
         env={name: value for name, value in environment.items() if value != "UNSET"},
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr, _spent_by_children() - began)

@@ -1,4 +1,4 @@
-"""Machines as they are: a cache that is a file, no locks, other alphabets. Each in a process of its own."""
+"""Machines as they are: a cache that is a file, no locks, other alphabets; with a process for what its start reads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -40,12 +41,13 @@ def full(bench: Bench, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(os, "fsync", fsync)
 
 
-def alone(
+def given(
     name: str,
     arguments: Callable[[Bench], list[object]],
     *says: str,
     environment: Mapping[str, str] | None = None,
     code: int = 2,
+    own_process: bool = False,
 ) -> Case:
     """
     Args:
@@ -57,7 +59,12 @@ def alone(
         bench.environment.update(made)
         return arguments(bench)
 
-    return Case(f"environment: {name}", make, says, code, own_process=True)
+    return Case(f"environment: {name}", make, says, code, own_process)
+
+
+def alone(name: str, arguments: Callable[[Bench], list[object]], *says: str, **more: Any) -> Case:
+    """As `given`, for what the interpreter or a library reads at its start."""
+    return given(name, arguments, *says, **more, own_process=True)
 
 
 def validate(bench: Bench) -> list[object]:
@@ -87,22 +94,22 @@ def named(bench: Bench) -> list[object]:
 
 
 def cases() -> Iterator[Case]:
-    yield alone("a blank key", asked, "OPENAI_API_KEY", "key", environment={"OPENAI_API_KEY": "  "})
-    yield alone("a key of two lines", asked, "OPENAI_API_KEY", environment={"OPENAI_API_KEY": "sk-a\nb"})
-    yield alone("a key with an umlaut", asked, "OPENAI_API_KEY", environment={"OPENAI_API_KEY": "sk-ä"})
-    yield alone(
+    yield given("a blank key", asked, "OPENAI_API_KEY", "key", environment={"OPENAI_API_KEY": "  "})
+    yield given("a key of two lines", asked, "OPENAI_API_KEY", environment={"OPENAI_API_KEY": "sk-a\nb"})
+    yield given("a key with an umlaut", asked, "OPENAI_API_KEY", environment={"OPENAI_API_KEY": "sk-ä"})
+    yield given(
         "an address that is none", asked, "OPENAI_BASE_URL",
         environment={"OPENAI_BASE_URL": "host", "OPENAI_API_KEY": "k"},
     )  # fmt: skip
-    yield alone(
+    yield given(
         "a cache that is a file", converted, "ICR_CACHE", "cache is a file", environment={"ICR_CACHE": "DIR/cache"}
     )
-    yield alone("a home that is a file, for a model to convert", converted, "ICR_CACHE", "cache is a file",
+    yield given("a home that is a file, for a model to convert", converted, "ICR_CACHE", "cache is a file",
                 environment={"HOME": "DIR/cache"})  # fmt: skip
     yield alone("LC_ALL=C", named, "is fine", environment={"LC_ALL": "C"}, code=0)
     yield alone("a terminal of ASCII", lambda b: ["status", "α→β"], "is not a run folder",
                 environment={"PYTHONIOENCODING": "ascii"})  # fmt: skip
-    yield alone("blanks and umlauts in paths", named, "is fine", code=0)
+    yield given("blanks and umlauts in paths", named, "is fine", code=0)
     yield alone("no home", validate, "is fine", environment={"HOME": "DIR/none"}, code=0)
     yield alone("a home that is a file", validate, "is fine", environment={"HOME": "DIR/config.yaml"}, code=0)
     yield Case("environment: no file locks", started, (".lock", "no locks"), system=no_locks)

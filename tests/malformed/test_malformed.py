@@ -60,7 +60,7 @@ def test_it_ends_well(case: Case, bench: Bench, monkeypatch: pytest.MonkeyPatch)
     if case.system is not None:
         case.system(bench, monkeypatch)
     before = set(os.listdir(bench.folder.parent))
-    done = run_alone(arguments, bench) if case.own_process else run_here(arguments)
+    done = run_alone(arguments, bench) if case.own_process else run_here(arguments, bench.environment)
     assert done.code == case.code, done.err + done.out
     assert "Traceback" not in done.err and "secret-1" not in done.err + done.out
     text = done.out + done.err if case.code == 0 else done.err

@@ -27,7 +27,8 @@ from icr.rounds.leftovers import undone_if_refused
 from icr.rounds.preflight import load_checked
 from loops.disk import folder_size
 from tests.conftest import Config
-from tests.helpers.command import ICR, icr
+from tests.helpers.command import icr
+from tests.helpers.inline import run_inline
 from tests.helpers.stub_server import Answer, Stub, completion
 
 pytestmark = pytest.mark.timeout(600)
@@ -55,9 +56,9 @@ def run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Any:
         }
         (folder / "p.yaml").write_text("m: {input: 2, output: 8}\n")
         config = tiny_config(folder, rounds=1, judge=judge)
-        env = {**os.environ, "ICR_RATES": str(rates)}
-        done = subprocess.run([*ICR, "iterate", "--config", str(config)], capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stderr
+        with pytest.MonkeyPatch.context() as patch:
+            run_inline(patch)
+            done = icr("iterate", "--config", config, env={"ICR_RATES": str(rates)})
         yield config, folder / "run", rates, done.stderr
 
 
@@ -254,9 +255,12 @@ def test_a_plan_that_fails_ends_no_run(tiny_config: Config, tmp_path: Path, monk
     assert len(said) == 2 and "could not be kept" in said[1]
 
 
-def test_a_probe_asks_some_prompts_of_every_language(tiny_config: Config, tmp_path: Path) -> None:
+def test_a_probe_asks_some_prompts_of_every_language(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rich.console import Console
 
+    run_inline(monkeypatch)
     checked, inputs = load_checked(tiny_config(tmp_path))
     known = know(checked, inputs)
     assert {p.lang for p in pick_prompts(inputs.prompts, 6)} == {"en", "es", "ru"}

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from string import ascii_lowercase
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from icr.languages import same_language
 from prompts.audit import audit
 from prompts.checks import UNTOLD, check_translation
+from tests.helpers.command import icr
 from tests.prompts.test_prompts import put, row
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -28,8 +28,7 @@ CODE_ES = f"¿Qué devuelve esta función para la lista siguiente, y por qué es
 
 
 def check(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "icr.commands.main", "prompts", "check", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return icr("prompts", "check", *arguments, code=None)
 
 
 def reasons(english: str, text: str, lang: str = "es") -> list[str]:

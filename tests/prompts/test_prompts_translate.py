@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,11 +20,12 @@ from prompts.load import load_prompts
 from prompts.translate import Task
 from prompts.translator import LocalTranslator, NoAnswer
 from tests.conftest import TEXTS, write_prompts
+from tests.helpers.command import ICR, icr
 from tests.helpers.stub_server import Answer, Stub, fault, says
 from tests.helpers.translating import arguments, language_of, report, rows, text_of, translate
 from tests.prompts.test_prompts import put, row
 
-COMMAND = [sys.executable, "-m", "icr.commands.main", "prompts", "translate"]
+COMMAND = [*ICR, "prompts", "translate"]
 
 
 def by_heart(request: dict[str, Any], before: int) -> Answer:
@@ -51,10 +51,7 @@ def test_the_folder_is_one_that_icr_takes(tmp_path: Path, source: Path, tiny_con
         (f"p{n}", lang, TEXTS[lang].format(n=n)) for n in range(10, 16) for lang in ("en", "es", "ru")
     ]
     config = tiny_config(tmp_path / "config", prompts={"path": str(out)}, judge={"kind": "none"})
-    validated = subprocess.run(
-        [sys.executable, "-m", "icr.commands.main", "validate", str(config)], capture_output=True, text=True
-    )
-    assert validated.returncode == 0 and "18 prompts in en, es, ru" in validated.stdout, validated.stderr
+    assert "18 prompts in en, es, ru" in icr("validate", config).stdout
 
 
 def test_a_language_without_prompts_is_said(tmp_path: Path, source: Path) -> None:
@@ -87,14 +84,13 @@ def test_killed_it_goes_on_and_asks_nothing_twice(tmp_path: Path, source: Path) 
             assert before < kept < 80
         assert "icr prompts translate" in messages
         asked = sum(stub.asked.values())
-        finished = subprocess.run(command, capture_output=True, text=True)
-        assert finished.returncode == 0, finished.stderr
+        icr(*command[len(ICR) :])
         # a kill loses what is on its way and what has just come; whatever was on disk is not asked for again
         assert asked - kept <= 2 * (3 + 3)
         assert len(stub.asked) == 80 and sum(stub.asked.values()) == asked + 80 - kept
         written = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
         asked = sum(stub.asked.values())
-        assert subprocess.run(command, capture_output=True).returncode == 0
+        icr(*command[len(ICR) :])
         assert sum(stub.asked.values()) == asked
         again = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
         names = ["en.jsonl", "es.jsonl", "ru.jsonl", "translation_dropped.jsonl"]
@@ -203,9 +199,8 @@ def test_wrong_arguments_end_with_2(tmp_path: Path, source: Path, given: list[st
 
 def test_an_endpoint_that_refuses(tmp_path: Path, source: Path) -> None:
     with Stub(lambda request, before: fault(401, "bad key")) as stub:
-        command = [*COMMAND, *arguments(source, tmp_path / "out", stub.url)]
-        done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "bad key" in done.stderr and "Traceback" not in done.stderr
+        done = icr("prompts", "translate", *arguments(source, tmp_path / "out", stub.url), code=2)
+    assert "bad key" in done.stderr
     assert "--base-url: http" in done.stderr and "judge" not in done.stderr
     assert not (tmp_path / "out" / "en.jsonl").exists()
 
@@ -297,8 +292,7 @@ def test_a_killed_local_translation_loses_a_shard_at_most(
     wait_for(lambda: cache.is_file() and len(Cache(cache)) >= 32, running)
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
-    finished = subprocess.run(command, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
+    icr(*command[len(ICR) :])
     sampled = [event["total"] for event in rows(out / "translator" / "events.jsonl") if event["event"] == "progress"]
     assert sampled[0] <= 40 - 32 and len(Cache(cache)) == 40
     assert report(out)["languages"]["es"]["prompts"] == 40

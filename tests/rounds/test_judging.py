@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,8 @@ from icr.base.files import read_json
 from icr.base.rundir import RunDir
 from icr.config.load import load_config
 from tests.commands.test_judge_cli import write_questions
+from tests.helpers.command import icr
+from tests.helpers.inline import run_inline
 from tests.helpers.quiz import write_tasks
 from tests.helpers.stub_server import Answer, Stub, says
 
@@ -53,11 +52,14 @@ def judged(tiny_config: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
             },
         }
         config = tiny_config(folder, rounds=1, judge=judge, prompts={"languages": ["en", "es"]})
-        env = os.environ | {"OPENAI_API_KEY": KEY}
-        command = [sys.executable, "-m", "icr.commands.main", "iterate", "--config", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stderr
+        done = icr("iterate", "--config", config, env={"OPENAI_API_KEY": KEY})
     return RunDir(folder / "run"), config, done.stdout + done.stderr
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run above is by processes; what follows it is about something else."""
+    run_inline(monkeypatch)
 
 
 @pytest.mark.timeout(600)
@@ -89,25 +91,13 @@ def test_the_key_is_nowhere(judged: tuple[RunDir, Path, str]) -> None:
     assert len(files) > 40 and not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.usefixtures("inline")
 def test_accuracy_by_another_judge_than_the_runs(
     judged: tuple[RunDir, Path, str], tiny_pair: tuple[Path, Path]
 ) -> None:
     run, config, _ = judged
-    command = [
-        sys.executable,
-        "-m",
-        "icr.commands.main",
-        "judge",
-        "accuracy",
-        "--run",
-        str(run.path),
-        "--round",
-        "1",
-        "--json",
-    ]
-    command += ["--judge", f"local:{tiny_pair[1]}", "--pairs", "2"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    words = ["judge", "accuracy", "--run", run.path, "--round", 1, "--json"]
+    done = icr(*words, "--judge", f"local:{tiny_pair[1]}", "--pairs", 2)
     summary = json.loads(done.stdout)
     assert summary["judge"].startswith("local:") and summary["languages"]["es"]["n"] == 2
     assert 0 < summary["average"]["accuracy"] < 100
@@ -116,23 +106,12 @@ def test_accuracy_by_another_judge_than_the_runs(
     assert load_config(config).judge.kind == "openai"
 
 
+@pytest.mark.usefixtures("inline")
 def test_nlp_tasks_alone(tmp_path: Path, tiny_pair: tuple[Path, Path]) -> None:
     tasks = write_tasks(tmp_path / "tasks")
     for name in ("eval", "prompts", "configs", "loops"):  # a user's folders are not taken for our packages
         (tmp_path / name).mkdir()
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "icr.commands.main",
-        "judge",
-        "nlp",
-        str(tiny_pair[0]),
-        "--languages",
-        "en,es",
-    ]
-    command += ["--tasks", "quiz_{lang}", "--include-path", str(tasks), "--out", str(tmp_path / "out"), "--limit", "3"]
-    command += ["--set", "judge.nlp.backend=transformers"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    words = ["judge", "nlp", tiny_pair[0], "--languages", "en,es", "--tasks", "quiz_{lang}", "--include-path", tasks]
+    words += ["--out", tmp_path / "out", "--limit", 3, "--set", "judge.nlp.backend=transformers"]
+    done = icr(*words, cwd=tmp_path)
     assert "quiz_es" in done.stdout and "acc" in done.stdout

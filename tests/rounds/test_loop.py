@@ -22,6 +22,7 @@ from icr.config.load import dump_config, load_config
 from tests.conftest import TEXTS, Config
 from tests.helpers.command import ICR, icr
 from tests.helpers.independent import NAMES, PREFIX, Model, best_gap, gap, rows
+from tests.helpers.inline import run_inline
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -162,13 +163,22 @@ def small(tiny_config: Config, folder: Path, **changes: Any) -> Path:
     return tiny_config(folder, **{"judge": {"kind": "none"}, "rounds": 1, **changes})
 
 
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test is about is not that workers are processes."""
+    run_inline(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def short_run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("short")
-    icr("iterate", "--config", small(tiny_config, folder))
+    with pytest.MonkeyPatch.context() as patch:
+        run_inline(patch)
+        icr("iterate", "--config", small(tiny_config, folder))
     return folder / "run"
 
 
+@pytest.mark.usefixtures("inline")
 def test_rounds_are_added_to_a_finished_run(short_run: Path) -> None:
     first = (short_run / "round-1" / "model" / "model.safetensors").stat().st_mtime_ns
     icr("iterate", "--run", short_run, "--rounds", 2)
@@ -182,6 +192,7 @@ def test_a_quiet_run_prints_its_result_alone(short_run: Path) -> None:
     assert done.stderr == "" and found["run"] == str(short_run) and Path(found["report"]).is_file()
 
 
+@pytest.mark.usefixtures("inline")
 def test_a_run_starts_from_another_runs_round(short_run: Path, tiny_pair: tuple[Path, Path], tmp_path: Path) -> None:
     icr(
         "iterate",
@@ -220,6 +231,7 @@ def test_an_objective_of_the_users_own(tiny_config: Config, tmp_path: Path) -> N
     assert record(tmp_path / "run", 1)["train"]["counts"]["objective"] == "mine:Ipo"
 
 
+@pytest.mark.usefixtures("inline")
 def test_english_alignment_makes_the_first_policy(
     tiny_config: Config, tiny_pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -247,6 +259,7 @@ def test_english_alignment_makes_the_first_policy(
     assert reward["policy_logp"] == pytest.approx(policy.logp(asked, response["token_ids"]), rel=0.05)
 
 
+@pytest.mark.usefixtures("inline")
 def test_single_stages_in_order(tiny_config: Config, tmp_path: Path) -> None:
     config = small(tiny_config, tmp_path)
     early = icr("sample", "--run", tmp_path / "run", "--round", 1, code=2)
@@ -281,7 +294,9 @@ def test_two_commands_cannot_meet(tiny_config: Config, tmp_path: Path) -> None:
         first.wait()
 
 
-def test_a_full_disk_is_said_plainly_and_the_run_goes_on(tiny_config: Config, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_plainly_and_the_run_goes_on(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)]
@@ -301,6 +316,7 @@ def test_a_full_disk_is_said_plainly_and_the_run_goes_on(tiny_config: Config, tm
         full = icr("iterate", "--config", config, code=2)
         assert "the disk is full" in full.stderr and "free some space" in full.stderr
         subprocess.run(["mount", "-o", "remount,size=512m", str(disk)], check=True)
+        run_inline(monkeypatch)
         icr("iterate", "--config", config)
         assert record(disk / "run", 1)["train"]["state"] == "done"
     finally:

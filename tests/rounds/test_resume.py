@@ -3,30 +3,65 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, Config
+from tests.helpers.forked import ONE_THREAD, Job, Start, kill_forks
 from tests.helpers.independent import rows
 from tests.helpers.killing import run_with_kills
 
-KILLS = 20
+SETTINGS: dict[str, Any] = {"rounds": 2, "train": {"save_steps": 1, "processes": 1}}
 
 
-@pytest.mark.timeout(1800)
-def test_twenty_kills_change_nothing(tiny_config: Callable[..., Path], tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, rounds=2, train={"save_steps": 1})
-    calm = tmp_path / "calm"
-    command = [sys.executable, "-m", "icr.commands.main", "iterate", "--config", str(config), "--run", str(calm)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for killed in run_with_kills(config, tmp_path / "killed", KILLS, seed=7, longest=9):
-        assert_same(calm, killed)
+@pytest.fixture(scope="module")
+def killed(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Start]]:
+    """The folder of a run in peace and of those whose driver was killed, and how each start ended."""
+    folder = tmp_path_factory.mktemp("resume")
+    command = ["iterate", "--config", str(tiny_config(folder, **SETTINGS))]
+    job = Job(command=command, calm=str(folder / "calm"), killed=str(folder / "killed"), kills=20, training=4,
+              longest=1.2, inline=True, again=True)  # fmt: skip
+    (starts,) = kill_forks(folder, [job], timeout=1000)
+    return folder, starts
+
+
+@pytest.mark.timeout(1200)
+def test_twenty_kills_change_nothing(killed: tuple[Path, list[Start]]) -> None:
+    """The moments are those of work, as a fork has imported everything."""
+    folder, starts = killed
+    ended = [start["ended"] for start in starts]
+    runs = list(folder.glob("killed*/"))
+    assert set(ended) == {-9, 0} and ended[-1] == 0 and ended.count(-9) == 20 and ended.count(0) == len(runs)
+    assert any(start["inside"] for start in starts[:-1])
+    for run in runs:
+        assert_same(folder / "calm", run)
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes that are started here compute as the forks do: sums in another order differ in their last bits."""
+    for name, value in ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("one_thread")
+def test_kills_of_the_driver_and_its_workers_change_nothing(
+    killed: tuple[Path, list[Start]], tiny_config: Config, tmp_path: Path
+) -> None:
+    """In processes of their own, which import for much of the time until a kill."""
+    for run in run_with_kills(tiny_config(tmp_path, **SETTINGS), tmp_path / "runs", kills=5, seed=7, longest=16):
+        assert_same(killed[0] / "calm", run)
 
 
 def assert_same(calm: Path, killed: Path) -> None:

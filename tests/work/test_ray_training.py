@@ -19,7 +19,7 @@ from loops.checkpoints import MARKER
 from loops.spec import TrainSpec
 from tests.helpers.dummy_training import DummySpec
 from tests.helpers.ray_nodes import ROOT, Nodes, find
-from tests.helpers.training_runs import finish, largest_difference, make_spec, metrics, random_pairs, start
+from tests.helpers.training_runs import finish, fork, largest_difference, make_spec, metrics, random_pairs
 from tests.helpers.watching import Run, is_alive
 from tests.work.test_driver_killed import wait_for
 
@@ -37,7 +37,7 @@ def connected(nodes: Nodes) -> None:
 def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
     """Two processes of one machine."""
     spec = make_spec(tmp_path_factory.mktemp("undisturbed") / "a", base, random_pairs(7), **SETTINGS)
-    finish(start(spec, 2), spec)
+    finish(fork(spec, 2), spec)
     return spec
 
 
