@@ -20,12 +20,13 @@ from icr.rounds.facts import find_versions
 from icr.work.steps import Step, recorded, stale
 
 if TYPE_CHECKING:
-    from icr.work.beside import Ask
     from icr.work.machine import Machine
 
 RECORD = "step.json"
 DO = "restore the old values and files, or use another --run"
 Note = Callable[[str], None]
+Ask = Callable[[str, "Callable[[Machine], None]"], Future[None]]
+"""(title, work) → how the work ends; as `icr.work.beside.Asking.start`."""
 
 
 class Cell(Protocol):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from icr.base.errors import IcrError, StageFailed, UserError
@@ -15,7 +14,7 @@ from icr.base.rundir import start_date
 from icr.experiments.compare import Variant
 from icr.experiments.lending import lend
 from icr.rounds.controller import Controller
-from icr.work.beside import Beside
+from icr.work.beside import Asking
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,22 +26,14 @@ def run_variants(variants: Sequence[Variant], out: Path, console: Console) -> di
     Returns:
         What stopped the variants that could not be finished, by name. The others continue.
     """
-    with _Variants(variants, out, console) as run:
+    with ExitStack() as left, Asking() as asking:
+        run = _Variants(variants, out, console, asking, left)
         for variant in variants:
             run.do(variant)
+        run.settle()
     if not run.failed:
         shutil.rmtree(out / "measured", ignore_errors=True)
-    return run.failed
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A variant that is done but for verdicts, which still come."""
-
-    variant: Variant
-    beside: Beside
-    open: ExitStack
-    """Its controller, which holds the lock of its run folder."""
+    return {v.name: run.failed[v.name] for v in variants if v.name in run.failed}
 
 
 @dataclass
@@ -50,34 +41,40 @@ class _Variants:
     variants: Sequence[Variant]
     out: Path
     console: Console
+    asking: Asking
+    left: ExitStack
+    """Closes the controller of the variant that is done but for verdicts, which still come."""
     failed: dict[str, IcrError] = field(default_factory=dict)
-    _asked: _Asked | None = None
-
-    def __enter__(self) -> _Variants:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if error is None:
-            self._settle()
-        elif self._asked:
-            self._asked.open.__exit__(kind, error, tb)
+    _asked: tuple[Variant, Controller] | None = None
 
     def do(self, variant: Variant) -> None:
         """Run a variant. Where an endpoint judges its last round, its verdicts may still come when this returns."""
         self.console.print(f"[bold]variant: {variant.name}[/bold]", highlight=False)
+        with self._catch(variant), ExitStack() as work:
+            controller = self._open(variant)
+            work.callback(controller.close)
+            controller.iterate(self.asking, "" if variant is self.variants[-1] else "the next variant")
+            if controller.is_asking:
+                controller.machine.stop()  # the next variant's workers need the memory
+                self.settle()
+                self._asked = variant, controller
+                self.left.push(work.pop_all())
+
+    def settle(self) -> None:
+        """Wait for the verdicts of a variant before."""
+        if self._asked:
+            (variant, controller), self._asked = self._asked, None
+            with self._catch(variant), self.left.pop_all():
+                controller.finish()
+
+    @contextmanager
+    def _catch(self, variant: Variant) -> Iterator[None]:
+        """Its failure does not stop the others."""
         try:
-            with ExitStack() as work:
-                controller = self._open(variant)
-                work.callback(controller.close)
-                last = variant is self.variants[-1]
-                beside = Beside(controller.machine, controller.tell, self._settle, outlasts=not last)
-                work.enter_context(beside)
-                controller.iterate(beside)
-                if beside.is_asking:
-                    controller.machine.stop()  # the next variant's workers need the memory
-                    self._asked = _Asked(variant, beside, work.pop_all())
+            yield
         except (UserError, StageFailed) as error:
-            self._fail(variant, error)
+            self.failed[variant.name] = error
+            self.console.print(f"  variant {variant.name} stopped: {error}", style="red", markup=False, highlight=False)
 
     def _open(self, variant: Variant) -> Controller:
         return Controller(
@@ -89,17 +86,3 @@ class _Variants:
             measured=self.out / "measured",
             date=start_date(self.out),
         )
-
-    def _settle(self) -> None:
-        """Wait for the verdicts of a variant before."""
-        if self._asked:
-            asked, self._asked = self._asked, None
-            try:
-                with asked.open:
-                    asked.beside.wait()
-            except (UserError, StageFailed) as error:
-                self._fail(asked.variant, error)
-
-    def _fail(self, variant: Variant, error: IcrError) -> None:
-        self.failed[variant.name] = error
-        self.console.print(f"  variant {variant.name} stopped: {error}", style="red", markup=False, highlight=False)

@@ -21,6 +21,10 @@ PLAIN_SECONDS = 15.0
 """Without a terminal, a line of progress at most this often."""
 
 
+class Ended(Exception):
+    """The work was asked to end; what it had finished is kept."""
+
+
 class Bars:
     """The bars of one terminal: pieces of work that go on at the same time have one each, one below the other."""
 
@@ -62,18 +66,26 @@ class Bars:
 class StageDisplay:
     """Progress of one piece of work: done/total, tokens a second, time left."""
 
-    def __init__(self, console: Console, label: str, noted: set[str] | None = None, bars: Bars | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        label: str,
+        noted: set[str] | None = None,
+        bars: Bars | None = None,
+        ended: threading.Event | None = None,
+    ) -> None:
         """
         Args:
             noted: what was said in this run already, and is not said again.
             bars: of the terminal, where other work may have one as well.
+            ended: set once the work is to end.
         """
         self._console, self._label, self._noted = console, label, set() if noted is None else noted
         self._last = time.monotonic()
         self._first: tuple[float, int, int] | None = None
         """When the first report came, and the pieces and tokens that were done by then."""
         self._status = ""
-        self._bars = bars or Bars(console)
+        self._bars, self._ended = bars or Bars(console), ended
         self._bar: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> StageDisplay:
@@ -85,6 +97,9 @@ class StageDisplay:
             self._bars.remove(self._bar[1])
 
     def progress(self, done: int, total: int, tokens: int = 0) -> None:
+        """Whoever waits for workers calls this again and again. Raises Ended."""
+        if self._ended and self._ended.is_set():
+            raise Ended
         now = time.monotonic()
         if not total:
             return

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -75,6 +76,7 @@ class Machine:
         self._awake: str | None = None
         self._started = False
         self._bars, self._title = Bars(console), ""
+        self._ended: Event | None = None
         self._noted: set[str] = set()
         """What was said already. Workers say the same in every round; the user reads it once."""
         self._served: set[str] = set()
@@ -289,18 +291,19 @@ class Machine:
             worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", env)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]
 
-    def beside(self, pool: Pool, title: str) -> Machine:
+    def beside(self, pool: Pool, title: str, ended: Event) -> Machine:
         """This machine for a thread of its own, with another pool, as each serves one caller at a time.
 
         Args:
             title: of the work, before the label of each of its displays.
+            ended: set once the work is to end; waiting for a worker then raises Ended.
         """
         other = copy(self)
-        other.pool, other._awake, other._title = pool, None, f"{title} "
+        other.pool, other._awake, other._title, other._ended = pool, None, f"{title} ", ended
         return other
 
     def _display(self, label: str) -> StageDisplay:
-        return StageDisplay(self._console, f"{self._title}{label}", self._noted, self._bars)
+        return StageDisplay(self._console, f"{self._title}{label}", self._noted, self._bars, self._ended)
 
     def note(self, text: str) -> None:
         """One line for the user."""

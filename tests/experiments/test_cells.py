@@ -12,8 +12,7 @@ import pytest
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.experiments.cells import Outcome, Recorded, read_record, run_cells
-from icr.work.beside import Ask
+from icr.experiments.cells import Ask, Outcome, Recorded, read_record, run_cells
 from icr.work.machine import Machine
 from icr.work.steps import Step
 

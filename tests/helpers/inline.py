@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 from importlib import import_module
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from icr.base.progress import EventFile
-from icr.work.beside import Ended
 from icr.work.machine import Machine
 from icr.work.resident import Resident
 from tests.helpers.judging import InlinePool, Steps
@@ -34,18 +32,7 @@ def run_inline(patch: pytest.MonkeyPatch) -> list[str]:
 
 def ask_inline(patch: pytest.MonkeyPatch) -> None:
     """So is the one that asks beside them, in its thread."""
-
-    class Asker(InlinePool):
-        def __init__(self, folder: Path, ended: Event) -> None:
-            super().__init__(Resident(), Steps())
-            self.ended = ended
-
-        def collect(self, timeout: float) -> list[Any]:
-            if self.ended.is_set():
-                raise Ended
-            return super().collect(timeout)
-
-    patch.setattr("icr.work.beside.Asker", Asker)
+    patch.setattr("icr.work.beside.LocalPool", lambda folder, lanes: InlinePool(Resident(), Steps()))
 
 
 def _events(folder: Path) -> EventFile:
