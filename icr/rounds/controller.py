@@ -58,6 +58,7 @@ class Controller:
         borrow: Borrow | None = None,
         measured: Path | None = None,
         date: str | None = None,
+        alone: bool = True,
         after_stage: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the lock and compare the run's records with the config and the files that it names.
@@ -67,6 +68,7 @@ class Controller:
             borrow: takes over steps that another run has done from the same inputs.
             measured: folder of what several runs measure of the same responses.
             after_stage: called when a stage of this command has ended.
+            alone: whether no other run goes on in this process at the same time. Trackers serve one at a time.
             date: YYYY-MM-DD, when several runs were started; chat templates may write it. Default: the run's own.
 
         Raises:
@@ -87,9 +89,9 @@ class Controller:
             self._lock.release()
             raise
         self._models = RunModels(run, config, inputs, self.plan.contents, self.machine)
-        self._prepared = False
+        self._warmed = False
         self._borrow, self._measured, self._after_stage = borrow, measured, after_stage
-        self._tracker = Tracker(run, config, self.machine.note)
+        self._tracker = Tracker(run, config, self.machine.note, live=alone)
         self._asked: Future[None] | None = None
 
     def close(self) -> None:
@@ -100,34 +102,36 @@ class Controller:
     def _resolve(self, precision: object) -> str:
         return self.machine.precision(precision)  # type: ignore[arg-type]
 
-    def prepare(self) -> None:
-        """Check what config and machine have to agree on, and have workers import what they need. Once a command."""
-        if self._prepared:
-            return
-        self._prepared = True
+    def _check(self) -> None:
         check_batch(self.config, self.machine.processes(self.config.train) * self.config.train.nodes)
         check_count(self.config.sampling.tensor_parallel, self.machine.gpus)
         for note in self.inputs.notes:
             self.machine.note_once(note)
-        if not self.is_done():
+
+    def prepare(self) -> None:
+        """Check what config and machine have to agree on, and have workers import what they need. Once a command."""
+        self._check()
+        if not self._warmed and not self.is_done():
+            self._warmed = True
             if self.machine.gpus:
                 check_memory(self.config.sampling, find_gpus())
             self.machine.warm(self.config.sampling.backend)
 
-    def iterate(self, asking: Asking | None = None, then: str = "") -> None:
+    def iterate(self, asking: Asking | None = None, then: str = "", first: int | None = None) -> None:
         """Run everything that is not done yet. Where endpoints judge, verdicts come while the next round goes on.
 
         Args:
             asking: the caller's, in which another run may ask as well.
             then: what the caller goes on with when this returns, in words: verdicts on the last round may come
                 meanwhile, and `finish` waits for them. Without it they are there.
+            first: stages, from the beginning of the plan; None: all.
         """
-        self.prepare()
+        self.prepare() if first is None else self._check()
         if asking is None:
             with Asking() as own:
                 self.iterate(own)
             return
-        for number, stage in self.plan.stages():
+        for number, stage in self.plan.stages()[:first]:
             if stage == "judge" or (self._asked and self._asked.done()):
                 self.finish()
             if stage == "sample" and self._stops(number):
@@ -186,15 +190,15 @@ class Controller:
             context = replace(self._context(number, step), parts=record.parts, save=save)
             borrowed = self._borrow(step, at) if self._borrow else None
             if asking and borrowed is None and stage == "judge" and asks_endpoints(self.config, number):
-                asking.wait()  # one asks at a time, and what is asked about another run may be taken over
-                borrowed = self._borrow(step, at) if self._borrow else None
-                if borrowed is None and (follows := self._find_next(number, then)):
+                if follows := self._find_next(number, then):
                     answer(context)
                     self.console.print(f"  the judge is asked while {follows} goes on", style="dim")
                     title = f"round {number}" if judges_beside(self.config, number) else self.run.path.name
                     ask = partial(self._ask, context, record, work.pop_all(), title)
                     self._asked = asking.start(self.machine, title, ask)
                     return
+                asking.wait()  # one asks at a time, and what is asked about another run may be taken over
+                borrowed = self._borrow(step, at) if self._borrow else None
             record.counts = find_stage(stage)(context) if borrowed is None else borrowed
         tidy(at, stage)
         self._show_done(record)
@@ -211,7 +215,10 @@ class Controller:
         name = f"{title} · judge"
         try:
             with work:
-                record.counts = judge(replace(context, machine=machine), answered=True)
+                borrowed = self._borrow(context.step, context.round) if self._borrow else None  # asked meanwhile
+                if borrowed is None:
+                    borrowed = judge(replace(context, machine=machine), answered=True)
+                record.counts = borrowed
         except IcrError:
             ends = "; this command ends after the stage that it is at"
             self.machine.note(f"{name} failed{ends if context.round.number < self.config.rounds else ''}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import Event
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -36,9 +36,10 @@ class Threads:
         self._given.append(self._threads.submit(work))
         return self._given[-1]
 
-    def wait(self) -> None:
-        """Wait until all work has ended that was given. Raises nothing of it."""
-        wait(list(self._given))
+    def finish(self) -> None:
+        """Wait for all work that was given. Raises what a piece of it fails with, at once."""
+        for given in wait(self._given, return_when=FIRST_EXCEPTION).done:
+            given.result()
 
 
 class Asking(Threads):
@@ -58,3 +59,7 @@ class Asking(Threads):
                 asker.stop()
 
         return self.give(ask)
+
+    def wait(self) -> None:
+        """Wait until all work has ended that was begun. Raises nothing of it."""
+        wait(list(self._given))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 PLAIN_SECONDS = 15.0
 """Without a terminal, a line of progress at most this often."""
@@ -23,6 +25,22 @@ PLAIN_SECONDS = 15.0
 
 class Ended(Exception):
     """The work was asked to end; what it had finished is kept."""
+
+
+class NamedConsole(Console):
+    """A console on which each line begins with a name: of one of several runs that go on at the same time."""
+
+    def __init__(self, console: Console, name: str, bars: Bars) -> None:
+        """`bars`: of the console, for all runs."""
+        super().__init__(file=console.file)
+        self.console, self.name, self.bars = console, name, bars
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.console.is_terminal
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        self.console.print(Text(f"{self.name}:", style="bold"), *objects, **how)
 
 
 class Bars:
@@ -89,7 +107,8 @@ class StageDisplay:
         self._bar: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> StageDisplay:
-        self._bar = self._bars.add(self._label)
+        name = f"{self._console.name}: " if isinstance(self._console, NamedConsole) else ""
+        self._bar = self._bars.add(f"{name}{self._label}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from threading import Event, RLock
 from typing import Any
 
 import pytest
@@ -12,7 +15,9 @@ from rich.console import Console
 
 from icr.base.progress import EventFile
 from icr.work.machine import Machine
+from icr.work.ray_cluster import Nodes
 from icr.work.resident import Resident
+from icr.work.shares import Share
 from tests.helpers.judging import InlinePool, Steps
 
 
@@ -28,6 +33,39 @@ def run_inline(patch: pytest.MonkeyPatch) -> list[str]:
     patch.setattr(Machine, "pool", pool)
     patch.setattr(Machine, "train", train)
     return pool.tasks
+
+
+def share_inline(patch: pytest.MonkeyPatch, nodes: int) -> None:
+    """After `run_inline`: variants go on side by side as on a cluster of so many nodes. One computes at a time, as they
+    have the process in common."""
+    lock, train = RLock(), Machine.train
+
+    class Pool(InlinePool):
+        def collect(self, timeout: float) -> list[Any]:
+            with lock:
+                return super().collect(timeout)
+
+    def pool(self: Machine) -> Pool:
+        made: Pool = vars(self).setdefault("inline", Pool(Resident(), Steps()))
+        return made
+
+    def train_alone(self: Machine, *of: Any) -> Any:
+        with lock, self._display("train") as display:
+            display.progress(0, 0)
+            return train(self, *of)
+
+    def confine(self: Machine, share: Share, ended: Event) -> None:
+        self._ended = ended
+
+    @contextmanager
+    def reserve(parts: Sequence[Nodes], gpus_each: int) -> Iterator[list[Share]]:
+        yield [Share(None, part) for part in parts]
+
+    patch.setattr(Machine, "pool", property(pool))
+    patch.setattr(Machine, "train", train_alone)
+    patch.setattr(Machine, "confine", confine)
+    patch.setattr("icr.experiments.variants.reserve", reserve)
+    patch.setattr("icr.experiments.variants.find_nodes", lambda variants: Nodes([0] * nodes, [1] * nodes))
 
 
 def ask_inline(patch: pytest.MonkeyPatch) -> None:
