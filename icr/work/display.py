@@ -32,12 +32,8 @@ class NamedConsole(Console):
 
     def __init__(self, console: Console, name: str, bars: Bars) -> None:
         """`bars`: of the console, for all runs."""
-        super().__init__(file=console.file)
+        super().__init__(file=console.file, force_terminal=console.is_terminal)
         self.console, self.name, self.bars = console, name, bars
-
-    @property
-    def is_terminal(self) -> bool:
-        return self.console.is_terminal
 
     def print(self, *objects: Any, **how: Any) -> None:
         self.console.print(Text(f"{self.name}:", style="bold"), *objects, **how)

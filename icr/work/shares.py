@@ -6,6 +6,7 @@ puts the share's engines and trainings there and nothing else. The bundle of a l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,9 +79,9 @@ def reserve(parts: Sequence[Nodes], gpus_each: int) -> Iterator[list[Share]]:
                 for hosts, gpus, cpus in zip(part.hosts_each(gpus_each), part.gpus, part.cpus, strict=True)
             ]
             shares.append(Share(placement_group(bundles, strategy="STRICT_SPREAD"), part))
-        refs = [share.group.ready() for share in shares]
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=PLACE_SECONDS) if refs else ([], [])
-        yield shares if len(ready) == len(shares) else []
+        deadline = time.monotonic() + PLACE_SECONDS
+        placed = [share.group.wait(max(0.1, deadline - time.monotonic())) for share in shares]
+        yield shares if all(placed) else []
     finally:
         for share in shares:
             ray.util.remove_placement_group(share.group)

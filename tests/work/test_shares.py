@@ -22,6 +22,7 @@ from tests.helpers.dummy_training import DummySpec
 from tests.helpers.dummy_worker import Echo
 from tests.helpers.ray_nodes import ROOT
 from tests.helpers.watching import Run
+from tests.work.test_driver_killed import wait_for
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,13 @@ def test_there_are_no_shares_while_a_node_is_taken(
         assert len(taken) == 1 and shares == []
     with reserve(parts, 0) as shares:
         assert len(shares) == 2
+
+
+@pytest.mark.timeout(300)
+def test_the_place_of_a_lost_node_moves_to_one_that_is_free(nodes: ray_nodes.Nodes) -> None:
+    parts = split_nodes(connect(Cluster(address="auto")), 0, None, 2, 1)
+    with reserve(parts, 0) as shares:
+        nodes.kill()
+        wait_for(lambda: sorted(share.find_alive() for share in shares) == [[], [0]], 60)
+        nodes.add()
+        wait_for(lambda: [share.find_alive() for share in shares] == [[0], [0]], 60)
