@@ -77,7 +77,7 @@ def test_variants_go_on_side_by_side_and_each_is_the_run_alone(
     assert "length_penalty=none: round 1 · train" in lines
     monkeypatch.undo()
     run_inline(monkeypatch)
-    for variant, value in zip(variants, ("fit", "none", 0.1), strict=True):
+    for variant, value in zip(variants[1:], ("none", 0.1), strict=True):
         one, other = variant.run.round(1), do_alone(tmp_path, f"alone-{value}", reward_length_penalty=value).round(1)
         assert rows(one.pairs) == rows(other.pairs) != []
         assert (one.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()
