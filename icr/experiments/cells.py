@@ -20,7 +20,6 @@ from icr.rounds.facts import find_versions
 from icr.work.steps import Step, recorded, stale
 
 if TYPE_CHECKING:
-    from icr.work.beside import Ask
     from icr.work.machine import Machine
 
 CONFIG, TABLES = "experiment.yaml", "tables"
@@ -28,6 +27,8 @@ CONFIG, TABLES = "experiment.yaml", "tables"
 RECORD = "step.json"
 DO = "restore the old values and files, or use another --run"
 Note = Callable[[str], None]
+Ask = Callable[[str, "Callable[[Machine], None]"], Future[None]]
+"""(title, work) → how the work ends; as `icr.work.beside.Asking.start`."""
 
 
 class Cell(Protocol):

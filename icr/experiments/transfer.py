@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -32,7 +33,7 @@ from icr.experiments.transfer_rl import Reinforcement, describe_policies
 from icr.experiments.transfer_sft import FineTuning, check_fine_tuning
 from icr.experiments.transfer_trained import METHODS
 from icr.experiments.transfer_translate import Translations
-from icr.work.beside import ask_beside
+from icr.work.beside import Asking
 from icr.work.machine import Machine
 from prompts.preferences.make import Rows
 
@@ -137,8 +138,8 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
         def begin(name: str) -> None:
             console.print(f"[bold]{name}[/bold]", highlight=False)
 
-        with ask_beside(machine) as ask:
-            outcome = run_cells(plan.cells, only, begin, machine.note, ask)
+        with Asking() as asking:
+            outcome = run_cells(plan.cells, only, begin, machine.note, partial(asking.start, machine))
         ready = [model for model in plan.models if model.name in outcome.done]
         begin("accuracy")
         measured = _measure(plan.inputs, ready, machine, outcome)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,35 +13,33 @@ from rich.console import Console
 
 from eval.folders import verdicts_folder
 from eval.judges.asking import has_failed
-from icr.base.errors import IcrError, UserError
+from icr.base.errors import IcrError
 from icr.base.files import sweep, write_json
 from icr.base.lock import RunLock
 from icr.base.rundir import RoundDir, RunDir, Stage, StageRecord, start_date
-from icr.config.load import load_config
 from icr.config.schema import Config
 from icr.engines.open import EngineSettings
 from icr.engines.templates import Template
-from icr.rounds.benchmarks import follow_benchmarks, with_benchmarks
 from icr.rounds.best import is_worse
 from icr.rounds.contents import identify_inputs
 from icr.rounds.context import Context, Inputs
 from icr.rounds.facts import find_versions, summarise
-from icr.rounds.leftovers import forget, tidy
+from icr.rounds.leftovers import tidy
 from icr.rounds.models import RunModels
 from icr.rounds.order import require_earlier
-from icr.rounds.plan import RunPlan, asks_endpoints, judges_beside, step_name
+from icr.rounds.plan import RunPlan, asks_endpoints, judges_beside
 from icr.rounds.preflight import check_batch
 from icr.rounds.registry import find_stage
+from icr.rounds.settle import settle
 from icr.rounds.stages.judge import answer, judge
 from icr.rounds.story import explain_stage
 from icr.rounds.tracker import Tracker
 from icr.rounds.window import bound_window
-from icr.work.beside import Beside
+from icr.work.beside import Asking
 from icr.work.devices import check_count, check_memory, find_gpus
 from icr.work.machine import Machine
 from icr.work.runner import Counts
-from icr.work.settings import append_history
-from icr.work.steps import Step, adopt, check_finished, recorded, stale, stamp
+from icr.work.steps import Step, recorded, stamp
 
 Borrow = Callable[[Step, RoundDir], Counts | None]
 """Takes over the files of a step that another run has done: its counts, or None where there is none."""
@@ -60,6 +58,7 @@ class Controller:
         borrow: Borrow | None = None,
         measured: Path | None = None,
         date: str | None = None,
+        alone: bool = True,
         after_stage: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the lock and compare the run's records with the config and the files that it names.
@@ -69,6 +68,7 @@ class Controller:
             borrow: takes over steps that another run has done from the same inputs.
             measured: folder of what several runs measure of the same responses.
             after_stage: called when a stage of this command has ended.
+            alone: whether no other run goes on in this process at the same time. Trackers serve one at a time.
             date: YYYY-MM-DD, when several runs were started; chat templates may write it. Default: the run's own.
 
         Raises:
@@ -82,16 +82,17 @@ class Controller:
             parallel, memory = config.sampling.tensor_parallel, config.sampling.gpu_memory
             self.machine = Machine(run.path, console, [self._lock.fd], parallel, memory, config.cluster)
             self.plan = RunPlan(config, identify_inputs(config, inputs), self._resolve)
-            self._settle()
+            settle(run, self.plan, inputs, console)
             models, day = config.models, start_date(run.path, date)
             self._template = Template(file=models.chat_template, arguments=models.template_arguments, date=day)
         except BaseException:
             self._lock.release()
             raise
         self._models = RunModels(run, config, inputs, self.plan.contents, self.machine)
-        self._prepared = False
+        self._warmed = False
         self._borrow, self._measured, self._after_stage = borrow, measured, after_stage
-        self._tracker = Tracker(run, config, self.machine.note)
+        self._tracker = Tracker(run, config, self.machine.note, live=alone)
+        self._asked: Future[None] | None = None
 
     def close(self) -> None:
         self._tracker.close()
@@ -101,96 +102,55 @@ class Controller:
     def _resolve(self, precision: object) -> str:
         return self.machine.precision(precision)  # type: ignore[arg-type]
 
-    def _settle(self) -> None:
-        """Refuse settings and files that do not match finished steps; remove unfinished work that no longer matches."""
-        old = self._read_config()
-        if self.config.rounds < max((r.number for r in self.run.rounds()), default=0):
-            raise UserError(
-                f"this run already has {self.run.rounds()[-1].number} rounds, more than {self.config.rounds}",
-                where="rounds",
-                do="set rounds to that number or more, or use another --run folder",
-            )
-        steps = {step.name: step for step in self.plan.steps()}
-        records: dict[str, StageRecord] = {}
-        for at in self.run.rounds():
-            for stage, record in at.record.stages.items():
-                step = steps.get(step_name(at.number, stage))
-                if step is not None:
-                    records[step.name] = self._identify(at.number, stage, step, record, old)
-        check_finished(steps.values(), records, self.run.config)
-        for (number, stage), step in zip(self.plan.stages(), steps.values(), strict=True):
-            if (known := records.get(step.name)) is not None:
-                self._settle_step(self.run.round(number), stage, step, known)
-        append_history(self.run.config, old, self.config, time.strftime("%Y-%m-%d %H:%M:%S"))
-
-    def _identify(self, number: int, stage: Stage, step: Step, record: StageRecord, old: Config) -> StageRecord:
-        """The record with a key, a judge's under the benchmarks of now.
-
-        Args:
-            old: the config that the run was last used with.
-        """
-
-        def earlier(config: Config) -> Step:
-            return RunPlan(config, identify_inputs(config, self.inputs), self._resolve).step(number, "judge")
-
-        settings = self.plan.settings(number, stage, old)
-        if stage != "judge":
-            return adopt(step, record, settings)
-        if not record.key:  # its inputs are those of the benchmarks that were judged
-            record = adopt(earlier(with_benchmarks(self.config, old.judge.benchmarks)), record, settings)
-        return follow_benchmarks(self.config, step, record, earlier)
-
-    def _settle_step(self, at: RoundDir, stage: Stage, step: Step, record: StageRecord) -> None:
-        if record.state != "done" and (changes := stale(step, record)):
-            self.console.print(f"{step.title} starts over: {'; '.join(changes)}", highlight=False, markup=False)
-            forget(at, stage)
-            record = stamp(step, record.model_copy(update={"parts": {}}))
-        if at.record.stages[stage].key != record.key:  # of an older run, or of other benchmarks
-            at.write_stage(stage, record)
-
-    def _read_config(self) -> Config:
-        """The config that the run was last used with; this command's own, when it is new."""
-        if not self.run.config.exists():
-            return self.config
-        try:
-            return load_config(self.run.config)
-        except UserError as error:
-            raise UserError(
-                f"this run's config cannot be read by this version of icr: {error}",
-                where=str(self.run.config),
-                do="fix the file, or start a new run from a finished round's model with --from",
-            ) from error
-
-    def prepare(self) -> None:
-        """Check what config and machine have to agree on, and have workers import what they need. Once a command."""
-        if self._prepared:
-            return
-        self._prepared = True
+    def _check(self) -> None:
         check_batch(self.config, self.machine.processes(self.config.train) * self.config.train.nodes)
         check_count(self.config.sampling.tensor_parallel, self.machine.gpus)
         for note in self.inputs.notes:
             self.machine.note_once(note)
-        if not self.is_done():
+
+    def prepare(self) -> None:
+        """Check what config and machine have to agree on, and have workers import what they need. Once a command."""
+        self._check()
+        if not self._warmed and not self.is_done():
+            self._warmed = True
             if self.machine.gpus:
                 check_memory(self.config.sampling, find_gpus())
             self.machine.warm(self.config.sampling.backend)
 
-    def iterate(self, beside: Beside | None = None) -> None:
+    def iterate(self, asking: Asking | None = None, then: str = "", first: int | None = None) -> None:
         """Run everything that is not done yet. Where endpoints judge, verdicts come while the next round goes on.
 
         Args:
-            beside: the caller's, who may wait for the verdicts on the last round later.
+            asking: the caller's, in which another run may ask as well.
+            then: what the caller goes on with when this returns, in words: verdicts on the last round may come
+                meanwhile, and `finish` waits for them. Without it they are there.
+            first: stages, from the beginning of the plan; None: all.
         """
-        self.prepare()
-        if beside is None:
-            with Beside(self.machine, self.tell) as own:
+        self.prepare() if first is None else self._check()
+        if asking is None:
+            with Asking() as own:
                 self.iterate(own)
             return
-        for number, stage in self.plan.stages():
-            beside.wait() if stage == "judge" else beside.look()
+        for number, stage in self.plan.stages()[:first]:
+            if stage == "judge" or (self._asked and self._asked.done()):
+                self.finish()
             if stage == "sample" and self._stops(number):
-                return
-            self.stage(number, stage, beside)
+                break
+            self.stage(number, stage, asking, then)
+        if not then:
+            self.finish()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether verdicts still come."""
+        return self._asked is not None
+
+    def finish(self) -> None:
+        """Wait for verdicts that still come. Raises what asking for them has failed with."""
+        if self._asked:
+            asked, self._asked = self._asked, None
+            asked.result()
+            self.tell()
 
     def is_done(self) -> bool:
         """Whether every stage of the plan is done."""
@@ -204,11 +164,12 @@ class Controller:
             self.machine.note(f"stopped before round {number} (stop_when: worse): {step.explain()}")
         return step is not None
 
-    def stage(self, number: int, stage: Stage, beside: Beside | None = None) -> None:
+    def stage(self, number: int, stage: Stage, asking: Asking | None = None, then: str = "") -> None:
         """Run one stage, unless it is done.
 
         Args:
-            beside: may do what needs no worker but one that asks, if the next round does not depend on it.
+            asking: may do what needs no worker but one that asks, if what comes next does not depend on it.
+            then: as of `iterate`.
 
         Raises:
             UserError: an earlier stage is not done.
@@ -228,32 +189,36 @@ class Controller:
             work.enter_context(recorded(record, save))
             context = replace(self._context(number, step), parts=record.parts, save=save)
             borrowed = self._borrow(step, at) if self._borrow else None
-            if beside and borrowed is None and stage == "judge" and asks_endpoints(self.config, number):
-                beside.clear()
-                borrowed = self._borrow(step, at) if self._borrow else None
-                if borrowed is None and (follows := self._find_next(number, beside)):
+            if asking and borrowed is None and stage == "judge" and asks_endpoints(self.config, number):
+                if follows := self._find_next(number, then):
                     answer(context)
                     self.console.print(f"  the judge is asked while {follows} goes on", style="dim")
                     title = f"round {number}" if judges_beside(self.config, number) else self.run.path.name
-                    beside.start(title, partial(self._ask, context, record, work.pop_all(), title))
+                    ask = partial(self._ask, context, record, work.pop_all(), title)
+                    self._asked = asking.start(self.machine, title, ask)
                     return
+                asking.wait()  # one asks at a time, and what is asked about another run may be taken over
+                borrowed = self._borrow(step, at) if self._borrow else None
             record.counts = find_stage(stage)(context) if borrowed is None else borrowed
         tidy(at, stage)
         self._show_done(record)
         self.tell()
 
-    def _find_next(self, number: int, beside: Beside) -> str:
+    def _find_next(self, number: int, then: str) -> str:
         """What goes on while an endpoint is asked about a round; nothing, where its verdicts have to come first."""
         if judges_beside(self.config, number):
             return f"round {number + 1}"
-        return "the next variant" if beside.outlasts and number == self.config.rounds else ""
+        return then if number == self.config.rounds else ""
 
     def _ask(self, context: Context, record: StageRecord, work: ExitStack, title: str, machine: Machine) -> None:
         """What is left of a judge stage, in a thread of its own. `work` records how it ends."""
         name = f"{title} · judge"
         try:
             with work:
-                record.counts = judge(replace(context, machine=machine), answered=True)
+                borrowed = self._borrow(context.step, context.round) if self._borrow else None  # asked meanwhile
+                if borrowed is None:
+                    borrowed = judge(replace(context, machine=machine), answered=True)
+                record.counts = borrowed
         except IcrError:
             ends = "; this command ends after the stage that it is at"
             self.machine.note(f"{name} failed{ends if context.round.number < self.config.rounds else ''}")

@@ -33,9 +33,13 @@ STAGES: tuple[Stage, ...] = ("sample", "score", "pair", "train", "judge")
 class Tracker:
     """Sends what is new in a run folder. What was sent is in RUN/tracker.json, so a resumed run sends nothing twice."""
 
-    def __init__(self, run: RunDir, config: Config, note: Callable[[str], None]) -> None:
-        """Nothing is opened before the first value, and nothing at all if `train.report_to` is none."""
-        self._run, self._config, self._note = run, config, note
+    def __init__(self, run: RunDir, config: Config, note: Callable[[str], None], *, live: bool = True) -> None:
+        """Nothing is opened before the first value, and nothing at all if `train.report_to` is none.
+
+        Args:
+            live: whether values are sent as they come; otherwise all are sent by `close`.
+        """
+        self._run, self._config, self._note, self._live = run, config, note, live
         names = [name.strip() for name in config.train.report_to.split(",")]
         self._names = [name for name in names if name not in ("", "none")]
         self._callbacks: list[TrainerCallback] = []
@@ -44,12 +48,13 @@ class Tracker:
         if self._names:
             self._file = run.path / "tracker.json"
             self._sent: Fields = read_json(self._file) if self._file.exists() else {"id": uuid.uuid4().hex[:8]}
-            self._watcher.start()
+            if live:
+                self._watcher.start()
 
     def update(self) -> None:
         """Send what the stages have written since the last call. A tracker that fails never ends a run."""
         with self._lock:
-            if not self._names:
+            if not self._names or not self._live:
                 return
             try:
                 self._send_new()
@@ -60,6 +65,7 @@ class Tracker:
     def close(self) -> None:
         """Send the rest, and end the tracker's run."""
         self._ended.set()
+        self._live = True
         self.update()
         try:
             for callback in self._callbacks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,9 +17,26 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 PLAIN_SECONDS = 15.0
 """Without a terminal, a line of progress at most this often."""
+
+
+class Ended(Exception):
+    """The work was asked to end; what it had finished is kept."""
+
+
+class NamedConsole(Console):
+    """A console on which each line begins with a name: of one of several runs that go on at the same time."""
+
+    def __init__(self, console: Console, name: str, bars: Bars) -> None:
+        """`bars`: of the console, for all runs."""
+        super().__init__(file=console.file, force_terminal=console.is_terminal)
+        self.console, self.name, self.bars = console, name, bars
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        self.console.print(Text(f"{self.name}:", style="bold"), *objects, **how)
 
 
 class Bars:
@@ -62,22 +80,31 @@ class Bars:
 class StageDisplay:
     """Progress of one piece of work: done/total, tokens a second, time left."""
 
-    def __init__(self, console: Console, label: str, noted: set[str] | None = None, bars: Bars | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        label: str,
+        noted: set[str] | None = None,
+        bars: Bars | None = None,
+        ended: threading.Event | None = None,
+    ) -> None:
         """
         Args:
             noted: what was said in this run already, and is not said again.
             bars: of the terminal, where other work may have one as well.
+            ended: set once the work is to end.
         """
         self._console, self._label, self._noted = console, label, set() if noted is None else noted
         self._last = time.monotonic()
         self._first: tuple[float, int, int] | None = None
         """When the first report came, and the pieces and tokens that were done by then."""
         self._status = ""
-        self._bars = bars or Bars(console)
+        self._bars, self._ended = bars or Bars(console), ended
         self._bar: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> StageDisplay:
-        self._bar = self._bars.add(self._label)
+        name = f"{self._console.name}: " if isinstance(self._console, NamedConsole) else ""
+        self._bar = self._bars.add(f"{name}{self._label}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -85,6 +112,9 @@ class StageDisplay:
             self._bars.remove(self._bar[1])
 
     def progress(self, done: int, total: int, tokens: int = 0) -> None:
+        """Whoever waits for workers calls this again and again. Raises Ended."""
+        if self._ended and self._ended.is_set():
+            raise Ended
         now = time.monotonic()
         if not total:
             return

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -19,7 +20,8 @@ from icr.engines.folders import fetch, is_ready
 from icr.engines.open import slow_imports
 from icr.engines.precision import Precision, resolve_precision
 from icr.work.crew import Limits
-from icr.work.display import Bars, StageDisplay
+from icr.work.display import Bars, NamedConsole, StageDisplay
+from icr.work.lanes import list_lanes
 from icr.work.launch import Worker, run_workers
 from icr.work.local_pool import Lane, LocalPool
 from icr.work.pool import Pool, Shard, Task
@@ -31,7 +33,8 @@ from icr.work.ray_pool import RayPool
 from icr.work.ray_training import RayTraining, trains_on_cluster
 from icr.work.shard_queue import Tally, run_shards
 from icr.work.shards import ShardFolder, cut_table
-from icr.work.torchrun import start_command
+from icr.work.shares import Share
+from icr.work.torchrun import ON_CPU, start_command
 from icr.work.translating import run_translation
 
 if TYPE_CHECKING:
@@ -40,13 +43,6 @@ if TYPE_CHECKING:
     from icr.work.runner import Counts
     from loops.spec import TrainSpec
     from prompts.translator import TranslatorJob
-
-ON_CPU = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-"""Environment of a training on a CPU: the C library keeps the memory of large tensors for the next step's. To give it
-back and take it again was a sixth of the time."""
-GPU_DEPTH = 2
-"""Shards in flight per engine on a GPU, so that the longest answers of one do not leave it idle. On a CPU there is one:
-what is batched together is then the same in every run, and so are the bits."""
 
 
 class Machine:
@@ -72,9 +68,11 @@ class Machine:
         self.folder, self._console, self._keep_fds = folder, console, keep_fds
         self._tensor_parallel, self.gpu_memory = tensor_parallel, gpu_memory
         self._cluster = cluster or Cluster()
+        self._share: Share | None = None
         self._awake: str | None = None
         self._started = False
-        self._bars, self._title = Bars(console), ""
+        self._bars, self._title = console.bars if isinstance(console, NamedConsole) else Bars(console), ""
+        self._ended: Event | None = None
         self._noted: set[str] = set()
         """What was said already. Workers say the same in every round; the user reads it once."""
         self._served: set[str] = set()
@@ -97,7 +95,18 @@ class Machine:
         """The cluster's nodes, if workers are on one. Raises UserError as `icr.work.ray_cluster.connect`."""
         if self._cluster.address is None:
             return None
-        return connect(self._cluster)
+        return self._share.nodes if self._share else connect(self._cluster)
+
+    def confine(self, share: Share, ended: Event) -> None:
+        """Use these nodes of the cluster alone from now on, also for trainings on one node.
+
+        Args:
+            ended: as of `beside`.
+        """
+        self.stop()
+        self._share, self._ended, self._awake = share, ended, None
+        for name in ("nodes", "gpus", "pool"):
+            self.__dict__.pop(name, None)
 
     def processes(self, train: Train) -> int:
         """Training processes on each node: `train.processes`, or one per GPU.
@@ -105,13 +114,11 @@ class Machine:
         Raises:
             UserError: this machine is to train, and the GPUs are all elsewhere.
         """
-        on_cluster = trains_on_cluster(self._cluster, train)
+        on_cluster = trains_on_cluster(self._cluster, train, self._share)
         if self.gpus and not self.own_gpus and not on_cluster:
-            raise UserError(
-                "the cluster has GPUs, but this machine, which trains, has none",
-                where=f"cluster.address: {self._cluster.address}",
-                do="run this command on a node with GPUs, or train on several nodes of the cluster (train.nodes)",
-            )
+            where = f"cluster.address: {self._cluster.address}"
+            do = "run this command on a node with GPUs, or train on several nodes of the cluster (train.nodes)"
+            raise UserError("the cluster has GPUs, but this machine, which trains, has none", where=where, do=do)
         return max(1, self.gpus if on_cluster else self.own_gpus) if train.processes == "auto" else train.processes
 
     def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Precision:
@@ -126,23 +133,14 @@ class Machine:
         nodes, here = self.nodes, {"single": Lane(1), "asker": Lane(1)}
         self._started = True
         if nodes is None:
-            return LocalPool(self.folder, self._lanes(self.gpus, each) | here)
+            return LocalPool(self.folder, list_lanes(self.gpus, each) | here)
         fits, asked = nodes.count_hosts(each), self._cluster.workers
-        count = max(1, fits) if asked == "all" else asked
+        count = max(1, fits) if asked == "all" or self._share else asked
         if count > fits:
             self.note(f"the cluster has room for {fits} of {count} workers now; the others start when it grows")
-        lanes, rest = self._lanes(each, each), LocalPool(self.folder, here)
+        lanes, rest = list_lanes(each, each), LocalPool(self.folder, here)
         models = Published(self._cluster.models, self.note) if self._cluster.models else None
-        return RayPool(self.folder, lanes, rest, count, each, models=models)
-
-    def _lanes(self, gpus: int, each: int) -> dict[str, Lane]:
-        """Of workers that share `gpus` GPUs; an engine has `each` of them."""
-        engines = max(1, gpus // max(1, each))
-        return {
-            "engine": Lane(engines, each, GPU_DEPTH if gpus else 1),
-            "scorer": Lane(max(1, gpus), 1 if gpus else 0),
-            "nlp": Lane(engines, each),
-        }
+        return RayPool(self.folder, lanes, rest, count, each, models=models, share=self._share)
 
     def _limits(self, asked: Limits | None) -> Limits | None:
         """On a cluster a shard is tried again as often as the config says, and no failure at one node ends the work."""
@@ -283,24 +281,28 @@ class Machine:
         write_text(path, spec.model_dump_json(indent=1))
         env, processes = {} if self.gpus else ON_CPU, self.processes(spec.train)
         with self._display(label) as display:
-            if self.nodes and trains_on_cluster(self._cluster, spec.train):
-                return RayTraining(self.folder, spec, name, processes, gpus=self.gpus > 0, env=env).run(display)
+            if self.nodes and trains_on_cluster(self._cluster, spec.train, self._share):
+                training = RayTraining(
+                    self.folder, spec, name, processes, gpus=self.gpus > 0, env=env, share=self._share
+                )
+                return training.run(display)
             argv = [*start_command(spec.train, processes), "-m", spec.program, str(path)]
             worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", env)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]
 
-    def beside(self, pool: Pool, title: str) -> Machine:
+    def beside(self, pool: Pool, title: str, ended: Event) -> Machine:
         """This machine for a thread of its own, with another pool, as each serves one caller at a time.
 
         Args:
             title: of the work, before the label of each of its displays.
+            ended: set once the work is to end; waiting for a worker then raises Ended.
         """
         other = copy(self)
-        other.pool, other._awake, other._title = pool, None, f"{title} "
+        other.pool, other._awake, other._title, other._ended = pool, None, f"{title} ", ended
         return other
 
     def _display(self, label: str) -> StageDisplay:
-        return StageDisplay(self._console, f"{self._title}{label}", self._noted, self._bars)
+        return StageDisplay(self._console, f"{self._title}{label}", self._noted, self._bars, self._ended)
 
     def note(self, text: str) -> None:
         """One line for the user."""

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -94,7 +95,7 @@ class Agent:
             os.environ.pop(name, None)
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                [*torchrun(launch.processes, meet(launch)), "-m", launch.program, str(spec)],
+                [*begin_command(launch), "-m", launch.program, str(spec)],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -136,6 +137,13 @@ class Agent:
             if file:
                 file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def begin_command(launch: Launch) -> list[str]:
+    """What is before the program: for a single process the same as on one machine."""
+    if launch.nodes == launch.processes == 1:
+        return [sys.executable]
+    return torchrun(launch.processes, meet(launch))
 
 
 def meet(launch: Launch) -> list[str]:

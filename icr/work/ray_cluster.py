@@ -22,18 +22,27 @@ PASSED_TO_TRAININGS = ("NCCL_", "GLOO_", "TORCH_", "WANDB_")
 
 @dataclass(frozen=True)
 class Nodes:
-    """The nodes of a cluster that are alive: GPUs of each, of those that have at least one CPU."""
+    """The nodes of a cluster that are alive and have at least one CPU: GPUs and CPUs of each."""
 
     gpus: Sequence[int]
+    cpus: Sequence[int] = ()
 
     @property
     def most(self) -> int:
         """GPUs of the node that has most of them."""
         return max(self.gpus, default=0)
 
+    def hosts_each(self, gpus_each: int) -> list[int]:
+        """Engines that each node has room for; without GPUs one."""
+        return [gpus // gpus_each if gpus_each else 1 for gpus in self.gpus]
+
     def count_hosts(self, gpus_each: int) -> int:
-        """Engines that all nodes together have room for; without GPUs one a node."""
-        return sum(gpus // gpus_each for gpus in self.gpus) if gpus_each else len(self.gpus)
+        """Engines that all nodes together have room for."""
+        return sum(self.hosts_each(gpus_each))
+
+    def only(self, places: Sequence[int]) -> Nodes:
+        """Some of the nodes."""
+        return Nodes([self.gpus[at] for at in places], [self.cpus[at] for at in places])
 
 
 def connect(cluster: Cluster) -> Nodes:
@@ -67,7 +76,8 @@ def connect(cluster: Cluster) -> Nodes:
                 "(docs/cluster.md)",
             ) from error
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Nodes(tuple(int(have.get("GPU", 0)) for have in alive if have.get("CPU", 0) >= 1))
+    alive = [have for have in alive if have.get("CPU", 0) >= 1]
+    return Nodes([int(have.get("GPU", 0)) for have in alive], [int(have["CPU"]) for have in alive])
 
 
 def pass_on(more: tuple[str, ...] = ()) -> dict[str, str]:

@@ -13,6 +13,7 @@ from icr.base.errors import StageFailed, UserError
 from icr.work.pool import Event
 from icr.work.ray_cluster import describe_difference
 from icr.work.ray_host import Facts, Host, Order, find_versions
+from icr.work.shares import Share
 
 LISTEN_SECONDS = 1.0
 """How long a host may gather news of no weight; it answers at once where something is done or has failed."""
@@ -60,16 +61,17 @@ class Lost:
 class Hosts:
     """All of a pool's. `ray_cluster.connect` comes first."""
 
-    def __init__(self, run: Path, count: int, gpus_each: int) -> None:
+    def __init__(self, run: Path, count: int, gpus_each: int, share: Share | None = None) -> None:
         """
         Args:
             run: its hosts are named by it, so that two commands cannot have them at a time.
             gpus_each: GPUs of a host. They are of one node, as all that an actor has.
+            share: where they are; None: anywhere in the cluster.
         """
         import ray
 
         self._ray, self._run, self._count = ray, run, count
-        self._gpus_each = gpus_each
+        self._gpus_each, self._share = gpus_each, share
         self._groups: list[Any] = []
         self._all: list[HostActor] = []
         self._lost: list[tuple[HostActor, Lost]] = []
@@ -90,14 +92,17 @@ class Hosts:
         if self._all:
             return
         for index in range(self._count):
-            kind = self._ray.remote(max_restarts=-1, max_task_retries=0, **self._reserve())(Host)
+            kind = self._ray.remote(max_restarts=-1, max_task_retries=0, **self._reserve(index))(Host)
             self._all.append(HostActor(index, create_named(kind, self._run, str(index))))
             self._ask(self._all[-1], order)
 
-    def _reserve(self) -> dict[str, object]:
+    def _reserve(self, index: int) -> dict[str, object]:
         """Ray's options for a host's place. An engine of several GPUs has them reserved, on one node: they stay its own
         while it is started again, and no half of them goes to another program meanwhile."""
         asked = {"num_cpus": 1, "num_gpus": self._gpus_each}
+        if self._share:
+            place = self._share.list_places(self._gpus_each)[index]
+            return {**asked, "scheduling_strategy": self._share.at(place)}
         if self._gpus_each < 2:
             return {**asked, "scheduling_strategy": "SPREAD"}
         from ray.util.placement_group import placement_group

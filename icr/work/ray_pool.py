@@ -23,6 +23,7 @@ from icr.work.published import Published
 from icr.work.ray_cluster import pass_on
 from icr.work.ray_host import Order
 from icr.work.ray_hosts import HostActor, Hosts, Lost, News
+from icr.work.shares import Share
 
 KILL_SECONDS = 10.0
 """How long a host may take to end a worker. After that the host itself is ended."""
@@ -58,6 +59,7 @@ class RayPool:
         module: str = "icr.commands.worker",
         env: Mapping[str, str] | None = None,
         models: Published | None = None,
+        share: Share | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -70,12 +72,13 @@ class RayPool:
             module: as of `LocalPool`.
             env: added to the workers' environment.
             models: where hosts have models from; None: they see the driver's folders.
+            share: where hosts are; None: anywhere in the cluster.
         """
         self._folder, self._lanes, self._here, self._models = folder, lanes, here, models
         self._order = Order(
             lanes, module, {**pass_on(), **(env or {})}, os.getcwd(), bucket=models.uri if models else None
         )
-        self._hosts = Hosts(folder, count, gpus_each)
+        self._hosts = Hosts(folder, count, gpus_each, share)
         self._places: dict[HostActor, _Places] = defaultdict(_Places)
         self._generations: Counter[tuple[str, int]] = Counter()
         self._events: list[Event] = []

@@ -17,6 +17,7 @@ from icr.work.ray_agent import Agent, Launch, Place, Report
 from icr.work.ray_cluster import PASSED_TO_TRAININGS, describe_difference, pass_on
 from icr.work.ray_host import find_versions
 from icr.work.ray_hosts import SILENCE_SECONDS, cannot_run, create_named
+from icr.work.shares import Share
 
 if TYPE_CHECKING:
     from icr.config.schema import Cluster, Train
@@ -63,7 +64,15 @@ class RayTraining:
     """One training. `ray_cluster.connect` comes first."""
 
     def __init__(
-        self, run: Path, spec: TrainSpec, name: str, processes: int, *, gpus: bool, env: dict[str, str]
+        self,
+        run: Path,
+        spec: TrainSpec,
+        name: str,
+        processes: int,
+        *,
+        gpus: bool,
+        env: dict[str, str],
+        share: Share | None = None,
     ) -> None:
         """
         Args:
@@ -71,12 +80,13 @@ class RayTraining:
             name: of its logs: RUN/logs/NAME.log, and NAME-node1.log and so on for the other nodes.
             processes: on each node; with `gpus` only nodes that have as many GPUs take part.
             env: added to the processes' environment.
+            share: of whose nodes it takes the first ones; None: of the whole cluster's, this machine first.
         """
         import ray
 
         self._ray, self._run, self._spec, self._name = ray, run, spec, name
         self._processes, self._gpus = processes, gpus
-        self._env = {**pass_on(PASSED_TO_TRAININGS), **env}
+        self._env, self._share = {**pass_on(PASSED_TO_TRAININGS), **env}, share
         self._group: Any = None
         self._nodes: list[_Node] = []
 
@@ -90,7 +100,7 @@ class RayTraining:
         asked, patience = self._spec.train.nodes, GATHER_SECONDS
         for launch in range(RELAUNCHES + 1):
             try:
-                self._gather(patience)
+                self._gather(patience, watcher)
                 if len(self._nodes) < asked:
                     watcher.note(f"the training runs on {len(self._nodes)} of {asked} nodes; the cluster has no more")
                 if (counts := self._train(watcher)) is not None:
@@ -105,12 +115,13 @@ class RayTraining:
 
     # -- nodes
 
-    def _gather(self, patience: float) -> None:
+    def _gather(self, patience: float, watcher: Watcher) -> None:
         """Reserve nodes and start an agent on each."""
         deadline = time.monotonic() + patience
         given_up = time.monotonic() + GIVEN_UP_SECONDS
         while True:
-            found = self._find_addresses()
+            watcher.progress(0, 0, 0)  # a look at whether the work is to end
+            found = self._find_places()
             count = fit_nodes(len(found), self._spec.train, self._processes)
             if count and (len(found) >= self._spec.train.nodes or time.monotonic() >= deadline):
                 if self._place(found[:count]):
@@ -123,8 +134,12 @@ class RayTraining:
                 )
             time.sleep(0.5)
 
-    def _find_addresses(self) -> list[str]:
-        """Of each node that can take part, this machine's first."""
+    def _find_places(self) -> Sequence[str | int]:
+        """Nodes that can take part: addresses, this machine's first, or bundles of the share."""
+        if self._share:
+            return [
+                at for at in self._share.find_alive() if not self._gpus or self._share.nodes.gpus[at] >= self._processes
+            ]
         here = self._ray.get_runtime_context().get_node_id()
         able = [
             node
@@ -135,23 +150,32 @@ class RayTraining:
         ]
         return [node["NodeManagerAddress"] for node in sorted(able, key=lambda node: node["NodeID"] != here)]
 
-    def _place(self, addresses: Sequence[str]) -> bool:
-        """An agent on each of these nodes; False where one of them is gone.
+    def _reserve(self, places: Sequence[str | int]) -> list[object]:
+        """Ray's scheduling strategy for an agent on each; [] where one of them is gone.
 
         The engines have the nodes' GPUs and CPUs in Ray's books, and sleep meanwhile. So an agent asks for a trace of
         what each node has of itself alone, and takes the GPUs that torchrun finds.
         """
+        if self._share:
+            return [self._share.at(int(bundle)) for bundle in places]
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        self._group = placement_group([{f"node:{address}": 0.001} for address in addresses], strategy="STRICT_SPREAD")
+        self._group = placement_group([{f"node:{address}": 0.001} for address in places], strategy="STRICT_SPREAD")
         if not self._group.wait(PLACE_SECONDS):
+            return []
+        return [PlacementGroupSchedulingStrategy(self._group, index) for index in range(len(places))]
+
+    def _place(self, places: Sequence[str | int]) -> bool:
+        """An agent on each of these nodes; False where one of them is gone."""
+        strategies = self._reserve(places)
+        if not strategies:
             return False
-        for index in range(len(addresses)):
+        for index, strategy in enumerate(strategies):
             kind = self._ray.remote(
                 num_cpus=0,
                 max_restarts=0,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, index),
+                scheduling_strategy=strategy,
                 runtime_env={"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}},
             )(Agent)
             log = self._run / "logs" / (f"{self._name}.log" if index == 0 else f"{self._name}-node{index}.log")
@@ -198,6 +222,8 @@ class RayTraining:
         deadline = None
         while not all(node.lost or node.code is not None for node in self._nodes):
             self._listen(watcher)
+            heard = max((node.heard for node in self._nodes), key=lambda heard: heard.done)
+            watcher.progress(heard.done, heard.total, heard.tokens)
             if any(node.failed for node in self._nodes):
                 deadline = deadline or time.monotonic() + LAST_WORDS_SECONDS
             if deadline and time.monotonic() > deadline:
@@ -234,8 +260,6 @@ class RayTraining:
             node.log.parent.mkdir(parents=True, exist_ok=True)
             with open(node.log, "ab") as file:
                 file.write(report.log)
-        if report.events and node.heard.total:
-            watcher.progress(node.heard.done, node.heard.total, node.heard.tokens)
 
     def _explain(self) -> tuple[str, Path, str]:
         """Why it failed, by the node that most likely is the cause: the reason, its log, the end of that."""
@@ -262,6 +286,7 @@ def fit_nodes(there: int, train: Train, processes: int) -> int:
     return next((n for n in range(there, 0, -1) if train.batch_size % (micro * n * processes) == 0), there)
 
 
-def trains_on_cluster(cluster: Cluster, train: Train) -> bool:
-    """Whether a training runs on nodes of the cluster: where it is to have several and no other launcher."""
-    return cluster.address is not None and train.nodes > 1 and not train.launcher
+def trains_on_cluster(cluster: Cluster, train: Train, share: Share | None = None) -> bool:
+    """Whether a training runs on nodes of the cluster: where it is to have several and no other launcher, or where its
+    run has a share of them."""
+    return cluster.address is not None and (train.nodes > 1 or share is not None) and not train.launcher

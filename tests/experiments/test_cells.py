@@ -12,8 +12,8 @@ import pytest
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.experiments.cells import Outcome, Recorded, read_record, run_cells
-from icr.work.beside import Ask, Asker
+from icr.experiments.cells import Ask, Outcome, Recorded, read_record, run_cells
+from icr.work.beside import Asking
 from icr.work.local_pool import Lane, LocalPool
 from icr.work.machine import Machine
 from icr.work.steps import Step
@@ -121,8 +121,19 @@ def test_who_asks_beside_has_a_log_of_its_own(tmp_path: Path, monkeypatch: pytes
         logs.append(log)
         raise OSError
 
+    class Own:
+        """The machine's own asker, and the one that works beside."""
+
+        folder = tmp_path
+
+        def beside(self, pool: LocalPool, title: str, ended: Event) -> LocalPool:
+            return pool
+
     monkeypatch.setattr("icr.work.local_pool.WorkerProcess", start)
-    for pool in (Asker(tmp_path, Event()), LocalPool(tmp_path, {"asker": Lane(1)})):
+    with Asking() as asking:
+        asked = asking.start(cast("Machine", Own()), "", lambda pool: cast("LocalPool", pool).workers("asker"))
         with pytest.raises(OSError):
-            pool.workers("asker")
+            asked.result()
+    with pytest.raises(OSError):
+        LocalPool(tmp_path, {"asker": Lane(1)}).workers("asker")
     assert [log.name for log in logs] == ["beside-asker-0.log", "asker-0.log"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from icr.base.files import read_json
 from icr.config.load import load_section
 from icr.config.transfer import TransferConfig
 from icr.experiments import transfer_candidates
+from icr.experiments.cells import Outcome, run_cells
 from icr.experiments.transfer import run_transfer
-from icr.work.machine import Machine
 from tests.conftest import write_prompts
 from tests.helpers.inline import ask_inline, run_inline, silent
 from tests.helpers.reward_models import make_encoder, make_folder, pair_rows
@@ -60,9 +59,8 @@ def load(tiny_pair: tuple[Path, Path], tmp_path: Path) -> Callable[[Path, Stub],
     return make
 
 
-@contextmanager
-def one_after_the_other(machine: Machine) -> Iterator[None]:
-    yield None
+def one_after_the_other(cells: Any, only: str, begin: Any, note: Any, ask: Any) -> Outcome:
+    return run_cells(cells, only, begin, note)
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:
@@ -117,7 +115,7 @@ def test_verdicts_come_beside_the_next_cells_and_an_interrupted_experiment_ends_
         assert not failed and result["waiting"] == {} and met == [True]
         asked = Counter(stub.asked)
         with monkeypatch.context() as patch:
-            patch.setattr("icr.experiments.transfer.ask_beside", one_after_the_other)
+            patch.setattr("icr.experiments.transfer.run_cells", one_after_the_other)
             other, failed = run(load(apart, stub))
         assert not failed
         alone = stub.asked - asked

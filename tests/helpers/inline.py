@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from threading import Event
+from threading import Event, RLock
 from typing import Any, get_type_hints
 
 import pytest
@@ -16,10 +16,11 @@ from rich.console import Console
 
 from icr.base.errors import StageFailed
 from icr.base.progress import EventFile
-from icr.work.beside import Ended
 from icr.work.launch import Heard, Watcher, Worker, by_user
 from icr.work.machine import Machine
+from icr.work.ray_cluster import Nodes
 from icr.work.resident import Resident
+from icr.work.shares import Share
 from prompts.translator import serve
 from tests.helpers.judging import InlinePool, Steps
 
@@ -64,20 +65,42 @@ def translate_inline(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("icr.work.translating.run_workers", work)
 
 
+def share_inline(patch: pytest.MonkeyPatch, nodes: int) -> None:
+    """After `run_inline`: variants go on side by side as on a cluster of so many nodes. One computes at a time, as they
+    have the process in common."""
+    lock, train = RLock(), Machine.train
+
+    class Pool(InlinePool):
+        def collect(self, timeout: float) -> list[Any]:
+            with lock:
+                return super().collect(timeout)
+
+    def pool(self: Machine) -> Pool:
+        made: Pool = vars(self).setdefault("inline", Pool(Resident(), Steps()))
+        return made
+
+    def train_alone(self: Machine, *of: Any) -> Any:
+        with lock, self._display("train") as display:
+            display.progress(0, 0)
+            return train(self, *of)
+
+    def confine(self: Machine, share: Share, ended: Event) -> None:
+        self._ended = ended
+
+    @contextmanager
+    def reserve(parts: Sequence[Nodes], gpus_each: int) -> Iterator[list[Share]]:
+        yield [Share(None, part) for part in parts]
+
+    patch.setattr(Machine, "pool", property(pool))
+    patch.setattr(Machine, "train", train_alone)
+    patch.setattr(Machine, "confine", confine)
+    patch.setattr("icr.experiments.variants.reserve", reserve)
+    patch.setattr("icr.experiments.variants.find_nodes", lambda variants: Nodes([0] * nodes, [1] * nodes))
+
+
 def ask_inline(patch: pytest.MonkeyPatch) -> None:
     """So is the one that asks beside them, in its thread."""
-
-    class Asker(InlinePool):
-        def __init__(self, folder: Path, ended: Event) -> None:
-            super().__init__(Resident(), Steps())
-            self.ended = ended
-
-        def collect(self, timeout: float) -> list[Any]:
-            if self.ended.is_set():
-                raise Ended
-            return super().collect(timeout)
-
-    patch.setattr("icr.work.beside.Asker", Asker)
+    patch.setattr("icr.work.beside.LocalPool", lambda folder, lanes: InlinePool(Resident(), Steps()))
 
 
 def _events(folder: Path) -> EventFile:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,13 +16,16 @@ from icr.base.errors import UserError
 from icr.config.schema import Cluster, Train
 from icr.work import machine as machines
 from icr.work.crew import Limits
+from icr.work.display import Ended
 from icr.work.local_pool import LocalPool
 from icr.work.machine import Machine
 from icr.work.pool import Alive, Done, Event, Note, Progress, WorkerId
-from icr.work.ray_agent import Launch, meet
+from icr.work.ray_agent import Launch, begin_command, meet
 from icr.work.ray_cluster import Nodes, connect, describe_difference
 from icr.work.ray_host import condense
 from icr.work.ray_training import fit_nodes, trains_on_cluster
+from icr.work.shares import Share
+from icr.work.torchrun import start_command
 from loops.spec import TrainSpec
 from tests.helpers.inline import silent
 
@@ -86,6 +91,37 @@ def test_a_driver_that_cannot_train_on_what_the_cluster_has_is_refused(
     assert machine.processes(Train(nodes=2)) == 8  # which the cluster trains on
 
 
+def test_a_machine_with_a_share_has_its_nodes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for trainings on one node, which need no GPU of this machine then."""
+    pools, trained = [], []
+    monkeypatch.setattr(machines, "RayPool", lambda *given, **more: pools.append((given[3:5], more["share"])))
+    monkeypatch.setattr(machines, "connect", lambda cluster: Nodes([8, 8, 8], [16, 16, 16]))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+
+    class Training:
+        def __init__(self, run: Path, spec: TrainSpec, name: str, processes: int, **more: object) -> None:
+            trained.append((processes, more["share"]))
+
+        def run(self, watcher: object) -> dict[str, object]:
+            return {}
+
+    monkeypatch.setattr(machines, "RayTraining", Training)
+    machine, share, ended = Machine(tmp_path, silent(), cluster=AUTO), Share(None, Nodes([8], [16])), threading.Event()
+    _ = machine.pool
+    machine._started = False  # its workers have ended
+    machine.confine(share, ended)
+    _ = machine.pool
+    assert pools == [((24, 1), None), ((8, 1), share)]
+    machine._started = False
+    at = tmp_path / "round-1"
+    spec = TrainSpec(model="m", data=at, output=at, work=at / "train", events=at, train=Train(precision="fp32"))
+    machine.train(spec, "train")
+    assert trained == [(8, share)]
+    ended.set()
+    with pytest.raises(Ended), machine._display("train") as display:
+        display.progress(0, 0)
+
+
 def test_other_packages_are_named() -> None:
     here = {"torch": "2.13.0", "vllm": "0.32.0"}
     assert describe_difference(here, here, "n1") is None
@@ -118,6 +154,7 @@ def test_a_launcher_goes_before_the_cluster_and_one_node_trains_where_the_comman
     assert trains_on_cluster(AUTO, Train(nodes=2))
     for cluster, train in ((AUTO, Train(nodes=2, launcher="srun")), (AUTO, Train()), (Cluster(), Train(nodes=2))):
         assert not trains_on_cluster(cluster, train)
+    assert trains_on_cluster(AUTO, Train(), Share(None, Nodes([8], [16])))
 
 
 @pytest.mark.parametrize("launcher", ["", "true"])
@@ -127,7 +164,9 @@ def test_a_training_on_several_nodes_goes_to_the_cluster_after_engines_rest(
     done: list[object] = []
 
     class Training:
-        def __init__(self, run: Path, spec: TrainSpec, name: str, processes: int, *, gpus: bool, env: object) -> None:
+        def __init__(
+            self, run: Path, spec: TrainSpec, name: str, processes: int, *, gpus: bool, env: object, share: None
+        ) -> None:
             done.append((run, spec.train.nodes, name, processes, gpus, env))
 
         def run(self, watcher: object) -> dict[str, object]:
@@ -165,3 +204,11 @@ def test_ranks_are_numbered_by_node() -> None:
     launch = Launch("loops.train", "{}", 1, 2, 8, "10.0.0.1", 4711, {}, "/")
     assert meet(launch) == ["--nnodes=2", "--node-rank=1", "--master-addr=10.0.0.1", "--master-port=4711"]
     assert meet(Launch("loops.train", "{}", 0, 1, 8, "10.0.0.1", 4711, {}, "/")) == ["--standalone"]
+
+
+def test_a_single_process_starts_as_on_one_machine() -> None:
+    """So its weights are the same, bit for bit."""
+    alone = Launch("loops.train", "{}", 0, 1, 1, "10.0.0.1", 4711, {}, "/")
+    assert begin_command(alone) == start_command(Train(), 1) == [sys.executable]
+    assert begin_command(replace(alone, processes=8)) == start_command(Train(), 8)
+    assert "--node-rank=0" in begin_command(replace(alone, nodes=2))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from contextlib import ExitStack
+from threading import Event
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from icr.work import display
-from icr.work.display import Bars, StageDisplay
+from icr.work.display import Bars, Ended, NamedConsole, StageDisplay
 
 
 def test_rate_and_time_left_count_what_was_done_since_the_first_report(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +70,26 @@ def test_two_pieces_of_work_have_a_bar_each_whichever_ends_first() -> None:
     with StageDisplay(console, "translations", bars=bars):
         assert len(console._live_stack) == 1
     assert not console._live_stack
+
+
+def test_lines_and_bars_of_runs_side_by_side_begin_with_their_names() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100)
+    bars = Bars(console)
+    one, two = (NamedConsole(console, name, bars) for name in ("beta=0.1", "beta=0.2"))
+    with StageDisplay(one, "train", bars=one.bars) as shown, StageDisplay(two, "train", bars=two.bars):
+        two.print("[bold]round 1 · train[/bold]")
+        shown.note("it is [slow]")
+        assert len(console._live_stack) == 1
+    lines = [Text.from_ansi(line).plain.rstrip() for line in out.getvalue().replace("\r", "\n").splitlines()]
+    assert "beta=0.2: round 1 · train" in lines and "beta=0.1:   note: it is [slow]" in lines
+    assert any("beta=0.1: train" in line for line in lines) and any("beta=0.2: train" in line for line in lines)
+
+
+def test_whoever_waits_for_workers_ends_once_the_work_is_to_end() -> None:
+    ended = Event()
+    shown = StageDisplay(Console(file=io.StringIO()), "responses", ended=ended)
+    shown.progress(0, 0)
+    ended.set()
+    with pytest.raises(Ended):
+        shown.progress(0, 0)
