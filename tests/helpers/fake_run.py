@@ -67,7 +67,7 @@ def config_of(rounds: int = 2, judge: str = "local", objective: str = "dpo") -> 
             "length_unit": "characters",
             "precision": "bf16",
             "reject_wrong_language": True,
-        },  # fmt: skip
+        },
         "objective": objective,
         "train": {"learning_rate": 5e-6, "batch_size": 8, "deepspeed": "zero2"},
         "judge": {"kind": judge, "model": "SmolLM2-135M-Instruct" if judge != "none" else None, "baseline": "round-0"},
