@@ -155,8 +155,8 @@ def best() -> Iterator[Case]:
     line = "best-of-n|MODEL|--reward|DIR/none|--prompts|HELDOUT|--languages|en|--out|DIR/o"
     yield said("best of n: no reward model", line, "none not found", "--reward")
     yield said("best of n: k above n", f"{line}|--n|8|--k|9", "k is 9", "has 8 candidates", "--k")
-    said_ = "`sampling.n`", "none not found", "two judges are called m"
-    yield said("best of n: one candidate", f"{line}|--n|1|--judge|openai:m|--judge|openai:m", *said_)
+    said_ = "`sampling.n`", "none not found", "the key for the endpoint is missing"
+    yield said("best of n: one candidate", f"{line}|--n|1|--judge|openai:m", *said_)
     yield said("best of n: beta", f"{line}|--set|reward.beta=-1", "`reward.beta`", "-1")
     yield said("best of n: a language", line.replace("|en|", "|de|"), "no prompts in de", "--prompts")
     yield said("best of n: no language", line.replace("|en|", "|,|"), "no language is given", "--languages")
