@@ -282,10 +282,8 @@ class Machine:
         env, processes = {} if self.gpus else ON_CPU, self.processes(spec.train)
         with self._display(label) as display:
             if self.nodes and trains_on_cluster(self._cluster, spec.train, self._share):
-                training = RayTraining(
-                    self.folder, spec, name, processes, gpus=self.gpus > 0, env=env, share=self._share
-                )
-                return training.run(display)
+                gpus, share = self.gpus > 0, self._share
+                return RayTraining(self.folder, spec, name, processes, gpus=gpus, env=env, share=share).run(display)
             argv = [*start_command(spec.train, processes), "-m", spec.program, str(path)]
             worker = Worker(argv, spec.events, self.folder / "logs" / f"{name}.log", env)
             return run_workers([worker], display, keep_fds=self._keep_fds)[0]
