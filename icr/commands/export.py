@@ -25,6 +25,10 @@ def export(
     license_: Annotated[
         str | None, typer.Option("--license", metavar="LICENCE", help="hub: licence for the card, such as apache-2.0.")
     ] = None,
+    data_license: Annotated[
+        str | None,
+        typer.Option("--data-license", metavar="LICENCE", help="hub: licence of the prompts and pairs, for the card."),
+    ] = None,
     push: Annotated[
         str | None, typer.Option("--push", metavar="REPOSITORY", help="hub: upload to this repository, org/name.")
     ] = None,
@@ -42,8 +46,10 @@ def export(
     if not (round_ / "round.json").is_file() or not round_.resolve().name.startswith("round-"):
         do = f"name one of its rounds: {round_}/round-N" if (round_ / "round-0").is_dir() else AS
         raise UserError(f"{round_} is not a round of a run", do=do)
-    if to != "hub" and (license_ or push or public):
-        raise UserError("--license, --push and --public belong to --to hub", where="--to", do="leave them out")
+    if to != "hub" and (license_ or data_license or push or public):
+        raise UserError(
+            "--license, --data-license, --push and --public belong to --to hub", where="--to", do="leave them out"
+        )
     if out.exists():
         raise UserError(f"{out} exists", where="--out", do="choose another folder")
     at = RoundDir(round_.resolve(), int(round_.resolve().name.removeprefix("round-")))
@@ -59,9 +65,10 @@ def export(
         )
     if to != "hub":
         raise UserError(f"unknown form {to}", where="--to", do=f"choose one of hub, {', '.join(FORMS)}")
-    missing = export_model(at, out, license_=license_)
+    missing = export_model(at, out, license_=license_, data_license=data_license)
     for key in missing:
-        print(f"note: the card has no {key}{' (add --license)' if key == 'license' else ''}", file=sys.stderr)
+        option = f" (add --{key.replace(' ', '-')})" if key.endswith("license") else ""
+        print(f"note: the card has no {key}{option}", file=sys.stderr)
     if not json_:
         print(f"wrote {out}")
     url = _push(out, push, private=not public) if push else None

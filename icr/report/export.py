@@ -84,11 +84,12 @@ def export_alpaca_eval(at: RoundDir, out: Path) -> int:
     return len(files)
 
 
-def export_model(at: RoundDir, out: Path, *, license_: str | None) -> list[str]:
+def export_model(at: RoundDir, out: Path, *, license_: str | None, data_license: str | None) -> list[str]:
     """The model's folder with the whole card: base model, licence, languages, results with intervals.
 
     Args:
         license_: the card's `license`, an identifier of the hub such as apache-2.0.
+        data_license: that of the prompts, and of the English pairs if there are any.
 
     Returns:
         What the card does not know.
@@ -99,14 +100,15 @@ def export_model(at: RoundDir, out: Path, *, license_: str | None) -> list[str]:
     names = dict.fromkeys(run.first_models().values())
     bases = [name for name in names if read_hub_id(name) and not (run.path / name).is_dir()]  # not round-0/model
     facts: Fields = {"base_model": [base.partition("@")[0] for base in bases], "license": license_}
-    unknown = [key for key, value in facts.items() if not value]
+    unknown = [key for key, value in {**facts, "data license": data_license}.items() if not value]
+    data = f"\nLicence of the prompts and pairs: {data_license}\n" if data_license else ""
     with atomic_folder(out) as tmp:
         shutil.copytree(at.model, tmp, dirs_exist_ok=True)
         card = (at.model / "README.md").read_text(encoding="utf-8")
         _, head, body = card.split("---\n", 2)
         known = {key: value for key, value in facts.items() if value}
         metadata = yaml.safe_dump({**yaml.safe_load(head), **known, "pipeline_tag": "text-generation"}, sort_keys=False)
-        (tmp / "README.md").write_text(f"---\n{metadata}---\n{body}{_results(at)}", encoding="utf-8")
+        (tmp / "README.md").write_text(f"---\n{metadata}---\n{body}{data}{_results(at)}", encoding="utf-8")
     return unknown
 
 

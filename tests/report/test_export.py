@@ -56,7 +56,7 @@ def test_a_model_for_the_hub(run: RunDir, tmp_path: Path) -> None:
     names = run.round(0).path / "model.json"
     write_json(names, {"policy": "org/chat@0123456", "reference": str(tmp_path / "base")})
     said = export(run, tmp_path / "o", "--to", "hub")
-    assert "no license (add --license)" in said
+    assert "no license (add --license)" in said and "no data license (add --data-license)" in said
     text = (tmp_path / "o" / "README.md").read_text(encoding="utf-8")
     head = yaml.safe_load(text.split("---\n")[1])
     assert head["base_model"] == ["org/chat"] and head["pipeline_tag"] == "text-generation"
@@ -64,8 +64,10 @@ def test_a_model_for_the_hub(run: RunDir, tmp_path: Path) -> None:
     row = read_json(run.round(1).summary)["languages"]["es"]
     assert f"| es | {row['n']} | {row['win_rate']:.1f} [" in text and str(tmp_path) not in text
     assert all(f"| {lang} |" in text for lang in (*LANGUAGES, "average"))
-    export(run, tmp_path / "p", "--to", "hub", "--license", "apache-2.0")
-    assert "license: apache-2.0" in (tmp_path / "p" / "README.md").read_text(encoding="utf-8")
+    said = export(run, tmp_path / "p", "--to", "hub", "--license", "apache-2.0", "--data-license", "cc-by-4.0")
+    card = (tmp_path / "p" / "README.md").read_text(encoding="utf-8")
+    assert "license: apache-2.0" in card and "Licence of the prompts and pairs: cc-by-4.0" in card
+    assert "license" not in said
 
 
 def test_a_push_is_private_and_has_the_whole_card(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
