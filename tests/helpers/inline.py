@@ -100,7 +100,7 @@ def share_inline(patch: pytest.MonkeyPatch, nodes: int) -> None:
 
 def ask_inline(patch: pytest.MonkeyPatch) -> None:
     """So is the one that asks beside them, in its thread."""
-    patch.setattr("icr.work.beside.LocalPool", lambda folder, lanes: InlinePool(Resident(), Steps()))
+    patch.setattr("icr.work.beside.LocalPool", lambda *given, **named: InlinePool(Resident(), Steps()))
 
 
 def _events(folder: Path) -> EventFile:
