@@ -16,6 +16,7 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 KINDS = {"bf16": {}, "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
@@ -43,25 +44,22 @@ def collect(kind: str, seeds: list[int], out: Path) -> list[dict[str, object]]:
 
 
 def read(run: Path) -> dict[str, object]:
-    """Win rates of the last round over all languages, plain and length-controlled, with intervals; and the language
-    whose share of answers in the right language has fallen most, or risen least."""
+    """Win rates of the last round over all languages, plain and length-controlled, with intervals; and the share of
+    answers in the right language of each, before and after."""
     judged = [json.loads(file.read_text()) for file in sorted(run.glob("round-*/judge/summary.json"))]
     first, last = judged[0]["languages"], judged[-1]["languages"]
     average = judged[-1]["average"]
-    changes = {lang: last[lang]["right_language"] - first[lang]["right_language"] for lang in first}
-    fallen = min(changes, key=lambda lang: changes[lang])
     return {
         **{key: average[key] for name in ("win_rate", "lc_win_rate") for key in (name, f"{name}_interval")},
-        "least_change": changes[fallen],
-        "language": fallen,
+        "right_language": {lang: [of[lang]["right_language"] for of in (first, last)] for lang in first},
     }
 
 
-def show(row: dict[str, object]) -> str:
-    """One line of the table; the change in the right language is in points."""
+def show(row: dict[str, Any]) -> str:
+    """One line of the table; shares in percent."""
     rates = "  ".join(_show_rate(row[name], row[f"{name}_interval"]) for name in ("win_rate", "lc_win_rate"))
-    change = f"{100 * float(str(row['least_change'])):+.0f} ({row['language']})"
-    return f"{row['cpu']:<5} {row['seed']:>4}  {row['variant']:<14} {rates}  {change}"
+    shares = (f"{lang} {100 * was:.0f} → {100 * now:.0f}" for lang, (was, now) in row["right_language"].items())
+    return f"{row['cpu']:<5} {row['seed']:>4}  {row['variant']:<14} {rates}  {', '.join(shares)}"
 
 
 def _show_rate(rate: object, interval: object) -> str:
