@@ -119,9 +119,13 @@ def test_what_ends_the_command_ends_all_variants_and_a_second_command_is_refused
         context.machine._ended.wait(SOON)  # type: ignore[union-attr]
         return pair(context)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("icr.rounds.stages.pair.pair", interrupt)
-        run_variants(variants, tmp_path / "out", silent())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a command in the background ignores it
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("icr.rounds.stages.pair.pair", interrupt)
+            run_variants(variants, tmp_path / "out", silent())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not any(variant.run.round(1).done("train") for variant in variants)
     assert not run_variants(variants, tmp_path / "out", silent())
     assert all(variant.run.round(1).done("judge") for variant in variants)

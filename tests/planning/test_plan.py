@@ -27,7 +27,7 @@ from icr.rounds.leftovers import undone_if_refused
 from icr.rounds.preflight import load_checked
 from loops.disk import folder_size
 from tests.conftest import Config
-from tests.helpers.command import icr
+from tests.helpers.command import ICR, icr
 from tests.helpers.inline import run_inline
 from tests.helpers.stub_server import Answer, Stub, completion
 
@@ -56,9 +56,10 @@ def run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Any:
         }
         (folder / "p.yaml").write_text("m: {input: 2, output: 8}\n")
         config = tiny_config(folder, rounds=1, judge=judge)
-        with pytest.MonkeyPatch.context() as patch:
-            run_inline(patch)
-            done = icr("iterate", "--config", config, env={"ICR_RATES": str(rates)})
+        # in processes of its own, whose starts are a part of what is planned
+        env = {**os.environ, "ICR_RATES": str(rates)}
+        done = subprocess.run([*ICR, "iterate", "--config", str(config)], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
         yield config, folder / "run", rates, done.stderr
 
 
