@@ -70,7 +70,10 @@ def init(
         raise UserError(f"{out} exists", where="--out", do="choose another file, or remove this one")
     if out.suffix not in (".yaml", ".yml"):
         raise UserError(f"{out} is not a .yaml file", where="--out", do=f"write -o {out.with_suffix('.yaml')}")
-    text = _copy(recipe, CONFIGS) if recipe else _fill(out, CONFIGS, asks=sys.stdin.isatty() and not yes)
+    terminal = sys.stdin.isatty()
+    if not (recipe or terminal or yes):
+        print("note: there is no terminal to ask on, so every answer is its default; edit the file", file=sys.stderr)
+    text = _copy(recipe, CONFIGS) if recipe else _fill(out, CONFIGS, asks=terminal and not yes)
     schema = CONFIGS / "icr.schema.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, f"{SCHEMA_LINE}{schema}\n{text}")

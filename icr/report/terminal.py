@@ -93,13 +93,17 @@ def _too_few(prompts: int) -> str:
 
 def _without_lc(judged: dict[int, Fields]) -> str:
     """Why a length-controlled rate is missing, each reason once."""
-    places: dict[str, list[str]] = {}
+    places: dict[str, dict[int, list[str]]] = {}
     for at_round, summary in judged.items():
         for code, row in [*summary["languages"].items(), ("average", summary["average"])]:
             reason = row.get("why", {}).get("lc_win_rate")
             if reason:
-                places.setdefault(reason, []).append(f"{code} in round {at_round}")
-    return "".join(f"\nNo LC for {', '.join(at)}: {reason}." for reason, at in places.items())
+                places.setdefault(reason, {}).setdefault(at_round, []).append(code)
+    lines = (
+        (reason, "; ".join(f"{', '.join(codes)} in round {number}" for number, codes in at.items()))
+        for reason, at in places.items()
+    )
+    return "".join(f"\nNo LC for {where}: {reason}." for reason, where in lines)
 
 
 def print_summary(run: RunDir, console: Console) -> None:
