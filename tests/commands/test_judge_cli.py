@@ -21,7 +21,7 @@ SHARED = ROOT.parent / "shared" / "data" / "x_alpacaeval"
 
 
 def icr(*words: Any, key: str | None = None) -> subprocess.CompletedProcess[str]:
-    """The command with this key and no other address, however it ends. Judges and engines are in this process as well."""
+    """The command with this key and no other address, however it ends. Judges and engines are in this process."""
     with pytest.MonkeyPatch.context() as patch:
         run_inline(patch)
         return command.icr(*words, code=None, env={"OPENAI_API_KEY": key, "OPENAI_BASE_URL": None})
