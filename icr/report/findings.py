@@ -104,7 +104,7 @@ def _sureness(bounds: Bounds | None) -> str:
         return "there is no interval, because there are too few prompts"
     between = f"95 % interval over prompts: {number(bounds[0])} to {number(bounds[1])}"
     says = {
-        "above": "all above 50: better than chance",
+        "above": "all above 50: better than before",
         "below": "all below 50: worse than before",
         "both": "with 50 in it: no difference is shown",
     }

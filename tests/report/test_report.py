@@ -199,7 +199,7 @@ def test_findings_take_sides_only_where_the_interval_does(short: RunDir) -> None
 @pytest.mark.parametrize(
     ("bounds", "says"),
     [
-        ([51.0, 69.0], "51.0 to 69.0, all above 50: better than chance"),
+        ([51.0, 69.0], "51.0 to 69.0, all above 50: better than before"),
         ([31.0, 49.0], "all below 50: worse than before"),
         ([45.0, 55.0], "with 50 in it: no difference is shown"),
         (None, "there is no interval, because there are too few prompts"),
