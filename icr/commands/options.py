@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +14,9 @@ from icr.base.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from icr.config.values import Section
+
+S = TypeVar("S", bound="Section")
 
 OUTPUT = "Output"
 """The group of options that say where results go and what is shown; it is the last one (icr/commands/help.py)."""
@@ -97,3 +101,20 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, quiet=_QUIET)
+
+
+def load_checked(
+    kind: type[S], name: str, overrides: Sequence[str] | None, run: Path | None, check: Callable[[S], object]
+) -> S:
+    """The settings of a command that has a file of its own: `name` is the file or a recipe, `run` is --run.
+
+    Raises:
+        UserError: as `find_config` and `load_section`.
+        ConfigError: all that is wrong with the file, and then also what `check` finds.
+    """
+    from icr.base.problems import load_and_check
+    from icr.config.load import find_config, load_section
+    from icr.config.reward_model import RECIPES
+
+    file, changes = find_config(name, RECIPES), {} if run is None else {"run": str(run)}
+    return load_and_check(lambda: load_section(kind, file, overrides or [], changes), check)

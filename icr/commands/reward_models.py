@@ -17,6 +17,7 @@ from icr.commands.options import (
     OutRunOption,
     QuietOption,
     SetOption,
+    load_checked,
     print_json,
     stderr,
     stdout,
@@ -122,14 +123,11 @@ def train(
 
     Rerun the same command to resume.
     """
-    from icr.base.problems import load_and_check
-    from icr.config.load import find_config, load_section
-    from icr.config.reward_model import RECIPES, RewardModelConfig
+    from icr.config.reward_model import RewardModelConfig
     from icr.experiments.reward_inputs import check_inputs
     from icr.experiments.reward_model import train_reward_model
 
-    file, changes = find_config(config, RECIPES), {} if run is None else {"run": str(run)}
-    found = load_and_check(lambda: load_section(RewardModelConfig, file, set_ or [], changes), check_inputs)
+    found = load_checked(RewardModelConfig, config, set_, run, check_inputs)
     result = train_reward_model(found, stderr())
     if json_:
         print_json(result)

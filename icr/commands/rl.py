@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import (
+    JsonOption,
+    OutRunOption,
+    QuietOption,
+    SetOption,
+    load_checked,
+    print_json,
+    stderr,
+    stdout,
+)
 
 
 def rl(
@@ -21,17 +30,13 @@ def rl(
 
     Rerun the same command to resume.
     """
-    from icr.base.problems import load_and_check
-    from icr.config.load import find_config, load_section
-    from icr.config.reward_model import RECIPES
     from icr.config.rl import RLConfig
     from icr.experiments.rl import train_rl
     from icr.experiments.rl_heldout import read_measurements
     from icr.experiments.rl_inputs import check_rl
     from icr.report.rl import describe_rl, rl_table
 
-    file, changes = find_config(config, RECIPES), {} if run is None else {"run": str(run)}
-    found = load_and_check(lambda: load_section(RLConfig, file, set_ or [], changes), check_rl)
+    found = load_checked(RLConfig, config, set_, run, check_rl)
     result = train_rl(found, stderr())
     if json_:
         print_json(result)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOption, print_json, stderr
+from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOption, load_checked, print_json, stderr
 
 
 def sft(
@@ -21,14 +21,10 @@ def sft(
 
     Rerun the same command to resume.
     """
-    from icr.base.problems import load_and_check
-    from icr.config.load import find_config, load_section
-    from icr.config.reward_model import RECIPES
     from icr.config.sft import SftConfig
     from icr.experiments.sft import check_sft, train_sft
 
-    file, changes = find_config(config, RECIPES), {} if run is None else {"run": str(run)}
-    found = load_and_check(lambda: load_section(SftConfig, file, set_ or [], changes), check_sft)
+    found = load_checked(SftConfig, config, set_, run, check_sft)
     result = train_sft(found, stderr())
     if json_:
         print_json(result)

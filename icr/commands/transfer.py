@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import (
+    JsonOption,
+    OutRunOption,
+    QuietOption,
+    SetOption,
+    load_checked,
+    print_json,
+    stderr,
+    stdout,
+)
 
 
 def transfer(
@@ -28,16 +37,12 @@ def transfer(
 
     Rerun the same command to resume. Languages and judges may be added to the file: only their cells are run.
     """
-    from icr.base.problems import load_and_check
-    from icr.config.load import find_config, load_section
-    from icr.config.reward_model import RECIPES
     from icr.config.transfer import TransferConfig
     from icr.experiments.transfer import check_transfer, list_transfer, run_transfer
     from icr.report.transfer import transfer_tables, write_transfer_page
     from icr.report.transfer_align import describe_work
 
-    file, changes = find_config(experiment, RECIPES), {} if run is None else {"run": str(run)}
-    config = load_and_check(lambda: load_section(TransferConfig, file, set_ or [], changes), check_transfer)
+    config = load_checked(TransferConfig, experiment, set_, run, check_transfer)
     if config.run is None:
         raise UserError("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
     if dry_run:
