@@ -85,14 +85,12 @@ def build_pairs(
     dropped["empty"] = sum(is_empty(row) and (row["prompt_id"], row["sample"]) in untouched for row in responses)
     losers = find_losers(responses, rewards) if reject_wrong_language else {}
     picked: list[tuple[Candidate, Candidate]] = []
-    rejected_language = 0
     for prompt_id, group in groups.items():
         lost = losers.get(prompt_id, [])
         if reason := find_reason(group, lost):
             dropped[reason] += 1
         else:
             picked.append(pick_pair(group, lost))
-            rejected_language += bool(lost)
     counts: PairCounts = {
         "prompts": len(groups),
         "pairs": len(picked),
@@ -102,7 +100,7 @@ def build_pairs(
         "rejected_length": average([rejected.length for _, rejected in picked]),
     }
     if reject_wrong_language:
-        counts["rejected_language"] = rejected_language
+        counts["rejected_language"] = sum(chosen.response["prompt_id"] in losers for chosen, _ in picked)
     return PairResult([_make_pair(*pair) for pair in picked], counts)
 
 

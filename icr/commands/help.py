@@ -125,7 +125,7 @@ def _write_parameters(command: AnyCommand, ctx: Context, formatter: HelpFormatte
         if record is not None:
             groups.setdefault(_group(parameter), []).append(record)
     last = groups.pop(LAST, [])
-    groups.setdefault(LAST if len(last) > 1 else OTHER, []).extend(last)  # --help alone is no group
+    groups.setdefault(LAST if len(last) > 1 else OTHER, []).extend(last)  # --help alone is not a group
     column = min(max((len(name) for records in groups.values() for name, _ in records), default=0), 30)
     for group, records in groups.items():
         if records:

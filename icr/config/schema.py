@@ -140,8 +140,9 @@ class Reward(Section):
     drop_wrong_language: bool = False
     """Exclude responses that are not in the prompt's language before fitting α."""
     reject_wrong_language: bool = False
-    """Exclude them as well, and reject one: where a prompt has such a response, the worst of them is the rejected one
-    of its pair. For a policy that falls back to English. Kind `lidr` excludes them only."""
+    """Exclude responses that are not in the prompt's language before fitting α, and reject one: where a prompt has such
+    a response, the worst of them is the rejected one of its pair. For a policy that falls back to English. Kind `lidr`
+    excludes them only."""
 
 
 class Lora(Section):

@@ -75,7 +75,7 @@ def test_groups() -> None:
     assert "[OPTIONS] SOURCE...\n" in shown("rm data") and "[OPTIONS] [MODEL]...\n" in shown("rm look")
     translate = shown("prompts translate")
     assert translate.index("\nEndpoint:\n") < translate.index("--budget USD") < translate.index("\nOutput:\n")
-    assert "\nOutput:\n" not in shown("") + shown("human"), "--help alone is no group"
+    assert "\nOutput:\n" not in shown("") + shown("human"), "--help alone is not a group"
     listed = [name for names in COMMANDS.values() for name in names]
     assert set(listed) >= KEEPS_NOTHING
     assert set(find("").command.commands) <= set(listed) and len(set(listed)) == len(listed)

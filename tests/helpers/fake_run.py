@@ -51,6 +51,7 @@ QUESTIONS = {
     "ar": "كيف أخطط لوجبات رخيصة لمدة أسبوع؟",
 }
 VERSIONS = {"python": "3.11.7", "icr": "0.1.0", "torch": "2.13.0", "transformers": "5.19.0"}
+REJECTS = {"reject_wrong_language": True}
 
 
 def config_of(rounds: int = 2, judge: str = "local", objective: str = "dpo") -> dict[str, Any]:
@@ -61,13 +62,7 @@ def config_of(rounds: int = 2, judge: str = "local", objective: str = "dpo") -> 
         "alignment": {"pairs": "prompts/english-pairs.jsonl", "learning_rate": 5e-6},
         "prompts": {"path": "prompts/quickstart", "languages": list(LANGUAGES), "limit": PROMPTS},
         "sampling": {"backend": "vllm", "n": SAMPLES, "temperature": 0.9},
-        "reward": {
-            "kind": "cross-lingual",
-            "beta": 0.1,
-            "length_unit": "characters",
-            "precision": "bf16",
-            "reject_wrong_language": True,
-        },
+        "reward": {"kind": "cross-lingual", "beta": 0.1, "length_unit": "characters", "precision": "bf16"} | REJECTS,
         "objective": objective,
         "train": {"learning_rate": 5e-6, "batch_size": 8, "deepspeed": "zero2"},
         "judge": {"kind": judge, "model": "SmolLM2-135M-Instruct" if judge != "none" else None, "baseline": "round-0"},
@@ -77,10 +72,6 @@ def config_of(rounds: int = 2, judge: str = "local", objective: str = "dpo") -> 
 def _text(lang: str, rng: np.random.Generator) -> str:
     sentences = SENTENCES[lang].split(". ")
     return ". ".join(sentences[i].rstrip(".") for i in rng.integers(0, len(sentences), rng.integers(1, 16))) + "."
-
-
-def _align(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
-    return _train(at, rng)
 
 
 def _sample(at: RoundDir, rng: np.random.Generator) -> dict[str, Any]:
@@ -301,7 +292,7 @@ def _other_benchmarks(at: RoundDir, rng: np.random.Generator) -> None:
         write_json(at.judge / "accuracy" / "summary.json", {"judge": "j", "languages": {"de": row}, "average": average})
 
 
-WORK = {"align": _align, "sample": _sample, "score": _score, "pair": _pair, "train": _train, "judge": _judge}
+WORK = {"align": _train, "sample": _sample, "score": _score, "pair": _pair, "train": _train, "judge": _judge}
 SECONDS = {"align": 21.4, "sample": 58.0, "score": 31.2, "pair": 0.4, "train": 44.9, "judge": 39.5}
 
 

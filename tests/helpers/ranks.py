@@ -92,7 +92,7 @@ def _serve() -> NoReturn:
     from loops.process import prepare_process
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print is not an answer
     os.environ["RANK"] = "0"  # that none is made up
     prepare_process(Train(deepspeed="zero2"))
     del os.environ["RANK"]

@@ -18,7 +18,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icr.config.load import dump_config, load_config
 from tests.conftest import TEXTS, Config
 from tests.helpers.command import ICR, icr
 from tests.helpers.independent import NAMES, PREFIX, Model, best_gap, gap, rows
@@ -292,32 +291,3 @@ def test_two_commands_cannot_meet(tiny_config: Config, tmp_path: Path) -> None:
     finally:
         first.kill()
         first.wait()
-
-
-def test_a_full_disk_is_said_plainly_and_the_run_goes_on(
-    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        config = small(tiny_config, tmp_path, run=str(disk / "run"))
-        refused = icr("iterate", "--config", config, code=2)
-        assert "but a training needs about" in refused.stderr and "name a run folder on a larger disk" in refused.stderr
-        # a run that has begun finds out when it writes
-        (disk / "run").mkdir(exist_ok=True)
-        (disk / "run" / "config.yaml").write_text(dump_config(load_config(Path(config))))
-        full = icr("iterate", "--config", config, code=2)
-        assert "the disk is full" in full.stderr and "free some space" in full.stderr
-        subprocess.run(["mount", "-o", "remount,size=512m", str(disk)], check=True)
-        run_inline(monkeypatch)
-        icr("iterate", "--config", config)
-        assert record(disk / "run", 1)["train"]["state"] == "done"
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
