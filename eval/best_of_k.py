@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from eval.clusters import PERCENT, Bounds, Part, estimate
-from eval.rates import explained, no_rate, rate_fields
+from eval.rates import explained, missing_for, no_rate, rate_fields
 from icr.base.fields import Fields
 from icr.best_of_n import expected_known, expected_scored, kl_bound
 
@@ -59,9 +59,7 @@ def summarise_wins(scores: Scores, wins: Scores, n: int, k: int) -> list[Fields]
 def _row(k: int, parts: Parts, name: str, missing: str, bounds: Bounds | None = None) -> Fields:
     without = [lang for lang, part in parts.items() if part is None]
     known = [part for part in parts.values() if part is not None]
-    average = (
-        no_rate(name, f"missing for {', '.join(without)}") if without else rate_fields(name, estimate(known, bounds))
-    )
+    average = no_rate(name, missing_for(without)) if without else rate_fields(name, estimate(known, bounds))
     return {
         "k": k,
         "kl_bound": kl_bound(k),

@@ -13,6 +13,7 @@ from icr.base.fields import Fields
 
 RATES = ("win_rate", "lc_win_rate", "discrete_win_rate", "style_win_rate")
 """Names in a summary; the error of each ends with _se, its 95 % interval with _interval."""
+MISSING_FOR = "missing for "
 LANGUAGE_FALL = 0.05
 """A share of answers in the right language that is lower by more than this has fallen."""
 
@@ -45,8 +46,13 @@ def average_rate(name: str, parts: Mapping[str, Part | None]) -> Fields:
     """
     missing = [lang for lang, part in parts.items() if part is None]
     if missing:
-        return no_rate(name, f"missing for {', '.join(missing)}")
+        return no_rate(name, missing_for(missing))
     return rate_fields(name, estimate([part for part in parts.values() if part], PERCENT))
+
+
+def missing_for(langs: Sequence[str]) -> str:
+    """The reason why there is no average: the languages without a value, by their codes as in the rest of a summary."""
+    return f"{MISSING_FOR}{', '.join(langs)}"
 
 
 def join(rows: Sequence[Fields]) -> Fields:

@@ -53,8 +53,8 @@ def english_name(code: str) -> str:
     """
     if not (re.fullmatch("[a-z]{2}", code) and langcodes.tag_is_valid(code)):
         near = _nearest(code)
-        hint = f"did you mean {near} ({english_name(near)})?" if near else "such as en, es or zh"
-        raise UserError(f"{code!r} is not an ISO 639-1 language code", do=f"write a two-letter code: {hint}")
+        hint = f": did you mean {near} ({english_name(near)})?" if near else ", such as en, es or zh"
+        raise UserError(f"{code!r} is not an ISO 639-1 language code", do=f"write a two-letter code{hint}")
     return NAMES.get(code) or langcodes.Language.get(code, normalize=False).display_name("en")
 
 

@@ -97,7 +97,9 @@ def _check_precision(config: Mapping[str, object], train: Train, where: str) -> 
         enabled = section.get("enabled", False) if isinstance(section, dict) else None
         if enabled is None:
             yield UserError(f"{key} is not a section", where=where, do=f'write "{key}": {{"enabled": …}}')
-        elif enabled not in ("auto", wanted) and (enabled or key in config) and train.precision != "auto":
+        elif key == "bf16" and train.precision == "auto":
+            continue  # the machine decides
+        elif enabled not in ("auto", wanted) and (enabled or key in config):
             do = f'write "{key}": {{"enabled": "auto"}}, and set train.precision'
             yield UserError(f"{key} does not go with train.precision: {train.precision}", where=where, do=do)
 

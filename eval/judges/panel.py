@@ -17,6 +17,7 @@ from eval.folders import verdicts_folder
 from eval.judges.open import find_address, name_judge
 from eval.judges.prompts import find_prompts
 from eval.krippendorff import nominal_alpha
+from eval.rates import missing_for
 from eval.xalpaca.items import discrete_preference, read_items
 from icr.base.fields import Fields
 from icr.base.files import read_rows, write_rows
@@ -159,7 +160,7 @@ def _rates(values: Mapping[str, Values], scale: float) -> Fields:
     rows = {lang: _row([part]) if part else {"value": None, "why": NO_VALUE} for lang, part in parts.items()}
     whole = [part for part in parts.values() if part]
     missing = [lang for lang, part in parts.items() if part is None]
-    average = {"value": None, "why": f"missing for {', '.join(missing)}"} if missing else _row(whole)
+    average = {"value": None, "why": missing_for(missing)} if missing else _row(whole)
     return {"languages": rows, "average": average}
 
 

@@ -13,7 +13,7 @@ from eval.judges.wording import Prompts
 from eval.mtbench.grade import BENCHMARK, Grade, points_of
 from eval.mtbench.questions import REFERENCED, TEMPERATURES
 from eval.mtbench.sampling import NO_ROOM
-from eval.rates import explained
+from eval.rates import explained, missing_for
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_rows, write_json
@@ -130,7 +130,7 @@ def _mean_row(verdicts: Mapping[str, Sequence[Grade]], scale: Scale) -> Fields:
     missing = [lang for lang, grades in groups.items() if not grades]
     names = ("average", "average_se", "low", "high")
     if missing:
-        reason = NO_GRADE if len(groups) == 1 else f"missing for {', '.join(missing)}"
+        reason = NO_GRADE if len(groups) == 1 else missing_for(missing)
         return dict.fromkeys(names) | {"why": dict.fromkeys(names, reason)}
     found = estimate([Part.of(grades) for grades in groups.values()], scale)
     row: Fields = dict(zip(names, (found.value, found.se, found.low, found.high), strict=True))

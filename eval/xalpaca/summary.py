@@ -12,7 +12,7 @@ import numpy as np
 from eval.clusters import Part
 from eval.judges.prompts import built_in
 from eval.judges.wording import Prompts
-from eval.rates import RATES, average_rate, explained, join, language_rate, no_rate, percent
+from eval.rates import RATES, average_rate, explained, join, language_rate, missing_for, no_rate, percent
 from eval.xalpaca.answers import Answer, Baseline, read_answers
 from eval.xalpaca.fidelity import measure_fidelity
 from eval.xalpaca.items import discrete_preference, position_bias, read_items
@@ -123,7 +123,7 @@ def _summary(
     missing = [lang for lang, length in lengths.items() if length is None]
     length: Fields = {"mean_length": None if missing else _mean(list(lengths.values())), "why": {}}
     if missing:
-        length["why"] = {"mean_length": f"missing for {', '.join(missing)}"}
+        length["why"] = {"mean_length": missing_for(missing)}
     return {
         "judge": judge,
         "baseline": baseline,

@@ -51,5 +51,12 @@ def env(json_: JsonOption = False) -> None:
         print_json(found)
         return
     for name, value in found.items():
-        text = " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"{name:<18}{', '.join(text) or 'none' if isinstance(text, list) else text}")
+        print(f"{name:<18}{_in_words(value)}")
+
+
+def _in_words(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{name} {version}" for name, version in value.items())
+    return (", ".join(value) or "none") if isinstance(value, list) else value

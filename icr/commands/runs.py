@@ -94,7 +94,7 @@ def iterate(
         controller.iterate()
         results = collect(controller.run)
         report = write_report(controller.run, results=results)
-        lines = conclude(results, _typed(controller.run.path))
+        lines = conclude(results, _typed(controller.run.path), demo=run is None and config in (None, "quickstart"))
         if json_:
             judged = summaries(controller.run)
             print_json({"run": controller.run.path, "report": report, "judged": judged, "conclusion": lines})
@@ -244,7 +244,8 @@ def run_stage(name: str, run: Path, number: int) -> None:
             raise UserError(
                 f"this run has no stage {name} in round {number}",
                 where=f"rounds: {controller.config.rounds}, judge.kind: {controller.config.judge.kind}",
-                do="choose another round or stage, or add rounds: icr iterate --rounds N",
+                do="choose another round or stage, or add rounds: "
+                f"icr iterate --run {shlex.quote(str(run))} --rounds N",
             )
         controller.stage(number, name)  # type: ignore[arg-type]
 

@@ -188,7 +188,7 @@ class Train(Section):
     launcher: str = ""
     """For several nodes: the command that starts a program once on each node, such as `srun --ntasks-per-node=1`. With
     it a `cluster` is not used for training."""
-    precision: Literal["auto", "bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto`: bf16 if the hardware supports it, else fp32."""
     gradient_checkpointing: bool = True
     lora: Lora | None = None

@@ -101,8 +101,10 @@ def read_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     """A tokenizer, with or without a chat template. Raises UserError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
+    path = Path(spec)
+    folder, options = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (spec, {})
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # the tokenizers library raises plain Exception for a file that it cannot read
         raise _cannot_load("tokenizer", spec, error) from error
     return tokenizer

@@ -13,6 +13,7 @@ from icr.report.audit_table import WITH_WHOM, reasons_of
 from icr.report.glance import glance_at_judge
 from icr.report.page import environment
 from icr.report.shown import Shown
+from icr.report.transfer_choice import in_words
 
 MOST = 400
 """Prompts of a language on the page; a browser shows some thousand of them well."""
@@ -49,7 +50,7 @@ def render_audit(evaluated: Evaluated, result: Fields, labels: Labels | None = N
         .render(
             result=result,
             tiles=glance_at_judge(result),
-            reasons=[*reasons_of(result), *_identical(result)],
+            reasons=[*reasons_of(result, in_words), *_identical(result)],
             languages=languages,
             shown=shown,
             filters=[(name, FILTERS[name], count) for name, count in there.items() if count],
@@ -67,7 +68,11 @@ def render_audit(evaluated: Evaluated, result: Fields, labels: Labels | None = N
 
 def _identical(result: Fields) -> list[str]:
     text = "answers are identical to the baseline's: not asked, not here"
-    return [f"{code}: {row['identical']} {text}" for code, row in result["languages"].items() if row.get("identical")]
+    return [
+        f"{in_words(code)}: {row['identical']} {text}"
+        for code, row in result["languages"].items()
+        if row.get("identical")
+    ]
 
 
 def write_audit_page(path: Path, evaluated: Evaluated, result: Fields, labels: Labels | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -89,19 +89,23 @@ def _legend(result: Fields) -> list[str]:
     return ["each value has its 95 % interval below it, over prompts; bold: it excludes 0", *lines]
 
 
-def reasons_of(result: Fields) -> list[str]:
-    """Why a value or an interval is missing, and over which languages an average is."""
+def reasons_of(result: Fields, named: Callable[[str], str] = str) -> list[str]:
+    """Why a value or an interval is missing, and over which languages an average is.
+
+    Args:
+        named: from a language's code to what it is called here; the tables on the terminal have codes.
+    """
     found: dict[str, list[str]] = {}
     for code, row in result["languages"].items():
         for name, value in row.items():
             if isinstance(value, dict) and value.get("why"):
                 missing = "95 % interval of the " if value.get("value") is not None else ""
-                found.setdefault(f"no {missing}{in_words(name)}: {value['why']}", []).append(code)
+                found.setdefault(f"no {missing}{in_words(name)}: {value['why']}", []).append(named(code))
     lines = [f"{', '.join(codes)}: {reason}" for reason, codes in found.items()]
     some: dict[str, list[str]] = {}
     for name, value in result["average"].items():
         if value["languages"] and len(value["languages"]) < len(result["languages"]):
-            some.setdefault(", ".join(value["languages"]), []).append(in_words(name))
+            some.setdefault(", ".join(map(named, value["languages"])), []).append(in_words(name))
     return lines + [f"averaged over {langs} alone: {', '.join(names)}" for langs, names in some.items()]
 
 

@@ -19,6 +19,7 @@ from icr.base.hub import read_hub_id
 from icr.base.rundir import RoundDir, RunDir
 from icr.report.numbers import number, share
 from icr.report.results import interval
+from icr.report.status import continue_command
 from icr.rows import Pair
 
 ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -95,7 +96,8 @@ def export_model(at: RoundDir, out: Path, *, license_: str | None, data_license:
         What the card does not know.
     """
     if not at.model.is_dir():
-        raise UserError(f"{at.path} has no trained model", do="finish its training first: icr iterate")
+        do = f"finish its training first: {continue_command(str(at.path.parent))}"
+        raise UserError(f"{at.path} has no trained model", do=do)
     run = RunDir(at.path.parent)
     names = dict.fromkeys(run.first_models().values())
     bases = [name for name in names if read_hub_id(name) and not (run.path / name).is_dir()]  # not round-0/model
@@ -138,7 +140,7 @@ def _rate(row: Fields, name: str) -> str:
 
 def _pairs(at: RoundDir) -> Iterator[Pair]:
     if not at.pairs.is_file():
-        raise UserError(f"{at.path} has no pairs", do="run its pair stage first: icr iterate")
+        raise UserError(f"{at.path} has no pairs", do=f"make them first: {continue_command(str(at.path.parent))}")
     yield from read_rows(at.pairs)
 
 

@@ -74,11 +74,12 @@ def baseline_name(summary: Fields) -> str:
     return "round 0's own answers" if baseline == "round-0" else f"the answers of {Path(baseline).name}"
 
 
-def conclude(results: Results, run: str) -> list[str]:
+def conclude(results: Results, run: str, *, demo: bool = False) -> list[str]:
     """Three lines for the end of a run: what was shown, how sure it is, what to do next. Empty before a comparison.
 
     Args:
         run: the run folder, as the user can type it.
+        demo: it is the quickstart; a user's own model comes next.
     """
     if not results.compared:
         return []
@@ -92,10 +93,11 @@ def conclude(results: Results, run: str) -> list[str]:
         f"round {last.number} wins {number(average['win_rate'])} % of comparisons with "
         f"{baseline_name(last.summary)}, on average over {languages} languages"
     )
+    then = "icr init writes a config for your own model" if demo else f"icr chat {run} talks to the last one"
     return [
         f"shown: {shown}",
         f"how sure: {_sureness(bounds)}{_language_falls(results, baseline, last)}",
-        f"next: icr best {run} says which round to take; icr init writes a config for your own model",
+        f"next: icr best {run} says which round to take; {then}",
     ]
 
 

@@ -16,12 +16,14 @@ from icr.base.fields import Fields
 from icr.base.files import write_text
 from icr.report.numbers import between, number, share
 from icr.report.page import environment
+from icr.report.transfer_choice import in_words
 
 
 def write_vote_page(path: Path, pairs: Sequence[Shown]) -> None:
     """One file that works without a network: it knows the pairs, and not whose answers they are."""
     rows = [{"pair": p.pair, "lang": p.lang, "prompt": p.prompt, "A": p.first, "B": p.second} for p in pairs]
-    data = json.dumps(rows, ensure_ascii=False).replace("<", "\\u003c")  # nothing in a text ends the script
+    shown = [{**row, "language": in_words(row["lang"])} for row in rows]
+    data = json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c")  # nothing in a text ends the script
     template = environment().get_template("human.html.j2")
     page = template.render(data=Markup(data), store=hash_value(rows)[:16], count=len(rows))
     write_text(path, page)

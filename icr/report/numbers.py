@@ -51,3 +51,8 @@ def between(interval: Sequence[float] | None) -> str:
 def listed(names: list[str]) -> str:
     """Names in a sentence: "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def together(text: str) -> str:
+    """A sentence in which no line ends between a number and its %."""
+    return text.replace(" %", "\u00a0%")

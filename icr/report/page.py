@@ -9,15 +9,13 @@ import base64
 import functools
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from eval.rates import reasons
 from eval.terms import describe_judge
 from icr.base.fields import Fields
 from icr.base.files import write_text
@@ -28,7 +26,8 @@ from icr.report.evaluation_tables import panel_lines
 from icr.report.findings import baseline_name, findings
 from icr.report.glance import glance
 from icr.report.measured import Measured, measure
-from icr.report.numbers import duration, listed, number, share, significant
+from icr.report.numbers import duration, listed, number, share, significant, together
+from icr.report.remarks import remarks, words
 from icr.report.results import Language, Results, Round, collect, interval, reward_name, scale_words
 from icr.report.samples import Article, choices_of, read_articles
 from icr.report.status import BEAT, SILENCE, continue_command
@@ -58,13 +57,6 @@ CURVES = (
     ("KL estimate (nats)", ("kl",), "KTO's estimate of how far the policy has moved from the training reference."),
 )
 """Training figures: axis label, the columns of metrics.jsonl drawn as far as they are there, and the caption."""
-WORDS = {
-    "win_rate": "win rate",
-    "lc_win_rate": "length-controlled win rate",
-    "mean_length": "mean length",
-    "position_bias": "measure of position bias",
-}
-"""Fields of summary.json in words; others are read as they are spelt."""
 
 
 def _clean(value: object) -> object:
@@ -169,35 +161,6 @@ def _figures(results: Results, unit: str) -> dict[str, object]:
     }
 
 
-def _remarks(results: Results) -> list[str]:
-    """Remarks in the judge's summaries: why a value is missing, what a fit had to do. Each remark once."""
-    remarks: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for code, name in [*((x.code, x.name) for x in results.languages), ("average", "Average")]:
-        for r in results.compared:
-            row, said = r.judged(code), []
-            said += [f"no {_words(key)}; {reason}." for key, reason in reasons(row)]
-            if row.get("one_order"):
-                said.append(f"{row['one_order']} prompts were judged in one order only and count in no rate.")
-            if row.get("lc_note"):
-                said.append(f"{row['lc_note']}.")
-            if row.get("shortened"):
-                said.append(f"in {row['shortened']} comparisons the answers were shortened for the judge.")
-            for remark in said:
-                remarks[remark][name].append(str(r.number))
-    return [f"{_places(of)}: {remark}" for remark, of in remarks.items()]
-
-
-def _places(of: Mapping[str, list[str]]) -> str:
-    """Languages with their rounds, in words."""
-    return "; ".join(f"{name}, round{'s' if len(at) > 1 else ''} {listed(at)}" for name, at in of.items())
-
-
-def _words(key: str) -> str:
-    if key.endswith("_se"):
-        return f"standard error of the {_words(key.removesuffix('_se'))}"
-    return WORDS.get(key, key.replace("_", " "))
-
-
 @functools.cache
 def read_script(name: str) -> tuple[Markup, str]:
     """A script of ours, and its hash for the page's policy: no other script runs, whatever a text contains."""
@@ -227,10 +190,11 @@ def environment() -> Environment:
         "duration": duration,
         "share": share,
         "cut": _text,
-        "words": _words,
+        "words": words,
         "judged_by": describe_judge,
         "panel": panel_lines,
         "listed": listed,
+        "together": together,
         "in_words": in_words,
     }
     return environment
@@ -287,7 +251,7 @@ def render(results: Results, measured: Measured | None = None, articles: Sequenc
             pair_drops=_columns(paired),
             bad_steps=bad_steps,
             unscored=unscored,
-            remarks=_remarks(results),
+            remarks=remarks(results),
             stages=[stage for stage in STAGES if any(s.stage == stage for s in results.status.stages)],
             long_training=any(len(r.metrics) > plots.MOST_POINTS for r in results.rounds),
             most_points=plots.MOST_POINTS,

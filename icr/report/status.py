@@ -13,7 +13,8 @@ from rich.text import Text
 from icr.base.fields import Fields
 from icr.base.rundir import RunDir, Stage
 from icr.config.plain import read_config, section
-from icr.report.numbers import duration
+from icr.planning.words import minutes
+from icr.report.numbers import NOTHING
 from icr.rounds.plan import STAGES, list_stages
 
 BEAT = 30
@@ -101,10 +102,10 @@ def status_table(run: RunDir, held: bool | None = None) -> Table:
     shown = [stage for stage in STAGES if any(s.stage == stage for s in status.stages)]
     title = Text(f"{status.run}: {status.rounds_done} of {status.rounds} rounds done")
     table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    table.add_column("round", justify="right")
+    table.add_column("round", justify="right", no_wrap=True)
     for stage in shown:
-        table.add_column(stage, justify="right")
-    table.add_column("total", justify="right")
+        table.add_column(stage, justify="right", no_wrap=True)
+    table.add_column("total", justify="right", no_wrap=True)
     for n in sorted({s.round for s in status.stages}):
         cells = {s.stage: s for s in status.stages if s.round == n}
         row = [Text(str(n))]
@@ -115,9 +116,11 @@ def status_table(run: RunDir, held: bool | None = None) -> Table:
             word, style = look[cells[stage].state]
             if cells[stage] == status.next and cells[stage].state == "waiting":
                 word, style = "next", "bold"
-            spent = f" {duration(cells[stage].seconds)}" if cells[stage].seconds else ""
-            row.append(Text(word + spent, style=style))
-        row.append(Text(duration(sum(s.seconds for s in cells.values()) or None)))
+            told = cells[stage].seconds and cells[stage].state != "interrupted"  # its word is long, and total has it
+            took = f" {minutes(cells[stage].seconds)}" if told else ""
+            row.append(Text(word + took, style=style))
+        spent = sum(s.seconds for s in cells.values())
+        row.append(Text(minutes(spent) if spent else NOTHING))
         table.add_row(*row)
     coming = status.next
     table.caption = f"next: {coming.stage} of round {coming.round}" if coming else "all rounds are done"

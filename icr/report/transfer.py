@@ -16,15 +16,7 @@ from icr.report.look import inside, look_tables, write_look_page
 from icr.report.numbers import between, number
 from icr.report.page import environment
 from icr.report.transfer_align import conclude_gains, curves, gain_tables, say_order
-from icr.report.transfer_choice import (
-    choose,
-    describe,
-    heat_bounds,
-    heat_step,
-    in_words,
-    scale_of,
-    summarise,
-)
+from icr.report.transfer_choice import choose, describe, heat_bounds, heat_step, scale_of, summarise
 from icr.report.transfer_variants import DIFFERENCES, side_rows, side_tables, variant_rows, variant_tables
 
 NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "waiting": {}, "failed": {}}
@@ -104,7 +96,6 @@ def write_transfer_page(result: Fields, run: Path) -> Path:
         places=result.get("places", list(result["targets"])),
         own=[row for row in result.get("increase", []) if row["source"] == row["scored_by"]],
         describe=describe,
-        in_words=in_words,
         heat_step=heat_step,
         heat_bounds=heat_bounds,
         inside=inside(result["look"]) if "look" in result else [],

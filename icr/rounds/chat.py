@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,8 @@ def open_speakers(run: RunDir, number: int | None, max_tokens: int) -> list[Spea
     """
     trained = [at.number for at in run.rounds() if at.number and at.model.is_dir()]
     if not trained:
-        raise UserError("this run has no trained model yet", where=str(run.path), do="finish a round first")
+        do = f"finish a round first: icr iterate --run {shlex.quote(str(run.path))}"
+        raise UserError("this run has no trained model yet", where=str(run.path), do=do)
     number = trained[-1] if number is None else number
     if number and number not in trained:
         known = ", ".join(map(str, trained))

@@ -51,7 +51,8 @@ def preflight(config: Config) -> Inputs:
         found.add(
             "policy and reference are the same model, so every reward would be 0",
             where="models",
-            do="name π_I in models.reference and the model aligned from it in English in models.policy",
+            do="name π_I in models.reference and the model aligned from it in English in models.policy; "
+            "without such a model leave policy out, and name English pairs in alignment.pairs",
         )
     trained = policy or reference
     found.problems.extend(find_faults(config))

@@ -91,13 +91,15 @@ def show_prompts(config: Config, inputs: Inputs) -> Iterator[str]:
     Raises:
         UserError: the tokenizer cannot be loaded, or its template refuses the prompts.
     """
+    from icr.engines.folders import find_dequantised
     from icr.engines.models import find_tokenizer, load_tokenizer
     from icr.engines.stops import find_stops, trained_end
     from icr.engines.templates import Template, prompt_token_ids
     from icr.engines.tokens import show_tokens
 
     name = inputs.policy or inputs.reference
-    model = find_tokenizer(name) or name
+    made = find_dequantised(Path(name), config.models.chat_template) if name.endswith(".gguf") else None
+    model = str(made) if made else find_tokenizer(name) or name
     template = Template(file=config.models.chat_template, arguments=config.models.template_arguments)
     tokenizer = load_tokenizer(model, template)
     kind = config.reward.kind

@@ -100,6 +100,8 @@ def test_the_defaults_are_the_papers() -> None:
     assert (s.n, s.temperature, s.top_p, s.max_tokens, s.seed) == (10, 0.9, 1.0, 2400, 42)
     assert (t.learning_rate, t.batch_size, t.epochs, t.beta, t.nll_weight) == (5e-7, 16, 1, 0.1, 1.0)
     assert (t.warmup_ratio, t.scheduler, t.deepspeed) == (0.03, "cosine", "zero2")
+    # bf16 on a GPU, as in the paper; a processor without bf16 instructions would take a hundred times as long in it
+    assert s.precision == r.precision == t.precision == "auto"
     assert (r.beta, r.kind, r.reference, r.length_penalty, r.length_unit) == (
         0.1,
         "cross-lingual",

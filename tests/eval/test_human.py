@@ -73,6 +73,7 @@ def test_pairs_tell_nothing(folders: tuple[Path, Path], tmp_path: Path, capsys: 
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
     assert data is not None
     assert [pair["A"] for pair in json.loads(data[1])] == [row["A"] for row in rows]
+    assert {pair["language"] for pair in json.loads(data[1])} == {"German", "Spanish"}
     assert not re.search(r"https?://|src=|\bours\.|model", data[1]) and "https://" not in html and "src=" not in html
     with pytest.raises(UserError, match="has pairs already"):
         export_pairs(ours, theirs, LANGUAGES, out, 6, 42)

@@ -47,6 +47,7 @@ def test_hostile_texts_of_models_judges_and_users_are_texts(page: Page) -> None:
     assert "default-src 'none'" in page.html
     assert page.text.count(TAKEN_APART) >= 8 * 4 + 2, "prompt, two answers and the judge's words, of every prompt"
     assert f"unscored: {TAKEN_APART}" in page.text
+    assert "Spanish: no" in page.text and "de:" not in page.text, "reasons name languages as the tables do"
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", page.html)
     assert "49" not in re.findall(r"</table> (\S+) ", page.text), "a text was run as a template"
 

@@ -69,6 +69,8 @@ def test_the_page_begins_with_what_to_take(tmp_path: Path) -> None:
     ):
         assert words in head, words
     labels = [attributes["aria-label"] for name, attributes in page.elements if name == "svg"]
+    table = page.text[page.text.index("Framed: source") : page.text.index("Beside length")]
+    assert "Trained on German Turkish English 80.0" in table, "tables have names, too"
     assert labels[0] == "German: 90.0, 95 % interval 85.0 to 95.0; length alone 50.0"
 
 
@@ -76,7 +78,7 @@ def test_what_is_missing_is_said_at_the_top_of_a_page(tmp_path: Path) -> None:
     result = made(missing=["fr"], failed={"rm-fr": "out of memory"}, waiting={"best-fr-de": "rm-fr"})
     page = Page(write_transfer_page(result, tmp_path).read_text(encoding="utf-8"))
     assert_sound(page)
-    assert "Not complete. fr: no model yet; it failed." in page.text[: page.text.index("Which source")]
+    assert "Not complete. French: no model yet; it failed." in page.text[: page.text.index("Which source")]
     assert "rm-fr failed: out of memory" in page.text and "best-fr-de waits for rm-fr" in page.text
 
 

@@ -38,6 +38,13 @@ def test_pairs_for_trl(run: RunDir, tmp_path: Path) -> None:
     assert rows[0]["chosen"] == [{"role": "assistant", "content": pairs[0]["chosen"]}]
 
 
+def test_what_is_missing_is_made_by_the_command_that_is_shown(run: RunDir, tmp_path: Path) -> None:
+    run.round(1).pairs.unlink()
+    with pytest.raises(UserError, match="has no pairs") as caught:
+        export(run, tmp_path / "o", "--to", "trl")
+    assert caught.value.do.endswith(f"icr iterate --run {run.path}"), "without --run it would be the quickstart"
+
+
 def test_pairs_for_llama_factory(run: RunDir, tmp_path: Path) -> None:
     export(run, tmp_path / "o", "--to", "llama-factory")
     info = read_json(tmp_path / "o" / "dataset_info.json")["icr"]

@@ -58,9 +58,10 @@ def test_page_says_who_judged_what_and_how_well(report: Page) -> None:
         "English 40, Spanish 39, Russian 38, German 37, Arabic 36.",
         "only as good as that judge",
         "2 of 2",
+        "Languages English, Spanish, Russian, German, Arabic",
         "the reference, aligned on English pairs",
         "Arabic, round 1: no length-controlled win rate; all lengths are equal.",
-        "Average, round 1: no length-controlled win rate; missing for ar.",
+        "Average, round 1: no length-controlled win rate; missing for Arabic.",
         "no label in the answer",
     ):
         assert fact in report.text, fact
@@ -89,7 +90,7 @@ def test_page_holds_alphas_counts_flips_times_and_settings(finished: RunDir, rep
             assert number(row["chosen_length"], 0) in report.text
             assert number(row["rejected_language"], 0) in report.text
     assert "would differ on 3 of 32 prompts (9 %)" in report.text
-    assert "2 pairs dropped too long" in report.text
+    assert "Training of round 0: 2 pairs were left out: too long." in report.text
     assert "31 s" in report.text and "2 min 54 s" in report.text
     assert "transformers 5.19.0" in report.text
     assert "length_unit: characters" in report.text
@@ -218,7 +219,13 @@ def test_a_run_ends_with_what_was_shown_how_sure_and_what_next(
     shown, sure, following = conclude(collect(short), "runs/short")
     assert shown.startswith("shown: round 1 wins 60.0 % of comparisons with round 0's own answers, on average over 5")
     assert says in sure and sure.endswith("but fewer answers are in the right language in Spanish (90 % → 40 %)")
-    assert "icr best runs/short" in following
+    assert following == "next: icr best runs/short says which round to take; icr chat runs/short talks to the last one"
+    assert "icr init writes a config for your own model" in conclude(collect(short), "runs/short", demo=True)[2]
+
+
+def test_no_line_of_the_tiles_ends_before_a_percent_sign(report: Page) -> None:
+    tiles = re.findall(r"<dd[^>]*>(.*?)</dd>", report.html[: report.html.index('class="facts"')])
+    assert any("%" in line for line in tiles) and not any(" %" in line for line in tiles)
 
 
 def test_nothing_is_concluded_before_a_comparison(short: RunDir) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_1samp
 
-from icr.base.files import read_rows
+from icr.base.files import read_json, read_rows, write_json
 from icr.base.rundir import RunDir
 from icr.report.numbers import duration, number, significant
 from icr.report.status import continue_command, run_status, status_json, status_table
@@ -93,7 +93,7 @@ def test_status_of_an_interrupted_run(tmp_path: Path) -> None:
     assert held is not None and held.state == "running"
     out = io.StringIO()
     Console(file=out, width=80).print(status_table(run, held=False))
-    assert "1 of 2 rounds done" in out.getvalue() and "interrupted 12 s" in out.getvalue()
+    assert "1 of 2 rounds done" in out.getvalue() and "interrupted" in out.getvalue()
     assert "next: score of round 2" in out.getvalue()
     command = continue_command(str(run.path))
     assert status["running"] is False and "no command is using this run; to continue:" in out.getvalue()
@@ -101,6 +101,19 @@ def test_status_of_an_interrupted_run(tmp_path: Path) -> None:
     out = io.StringIO()
     Console(file=out, width=100).print(status_table(run, held=True))
     assert "to continue" not in out.getvalue()
+
+
+def test_status_fits_a_terminal_of_80_columns_however_long_the_stages_took(tmp_path: Path) -> None:
+    run = build(tmp_path / "long", rounds=2, until=(2, "score"), running=True)
+    for at in run.rounds():
+        record = read_json(at.path / "round.json")
+        for stage in record["stages"].values():
+            stage["seconds"] = 5000.0  # 83 min
+        write_json(at.path / "round.json", record)
+    for held, word in ((False, " interrupted "), (True, " running 83 min ")):
+        out = io.StringIO()
+        Console(file=out, width=80).print(status_table(run, held=held))
+        assert out.getvalue().count("✓ 83 min") == 8 and word in out.getvalue() and "6.9 h" in out.getvalue()
 
 
 def test_status_of_a_finished_run(finished: RunDir) -> None:
