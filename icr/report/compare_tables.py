@@ -170,7 +170,7 @@ def _agreement(result: Comparison) -> Table:
 
 def _short(variant: str) -> str:
     """The value alone, where one setting varies."""
-    return variant if ", " in variant else variant.partition("=")[2]
+    return variant if ", " in variant else variant.partition("=")[2] or variant
 
 
 def _table(*columns: str) -> Table:
@@ -187,6 +187,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 def write_page(result: Comparison, out: Path) -> Path:
     """`out`/compare.html."""
     template = environment().get_template("compare.html.j2")
-    page = template.render(result=result, rows=rows(result), conclusions=conclude(result), title=out.resolve().name)
+    title = out.resolve().name
+    page = template.render(result=result, rows=rows(result), conclusions=conclude(result), title=title, short=_short)
     write_text(out / "compare.html", page)
     return out / "compare.html"

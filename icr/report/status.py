@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -89,7 +90,7 @@ def status_json(run: RunDir, held: bool | None = None) -> dict[str, object]:
     return asdict(run_status(run, held))
 
 
-def status_table(run: RunDir, held: bool | None = None) -> Table:
+def status_table(run: RunDir, held: bool | None = None) -> RenderableType:
     """Rounds × stages with state and seconds; the line below says what is next."""
     status = run_status(run, held)
     look = {
@@ -123,10 +124,10 @@ def status_table(run: RunDir, held: bool | None = None) -> Table:
         row.append(Text(minutes(spent) if spent else NOTHING))
         table.add_row(*row)
     coming = status.next
-    table.caption = f"next: {coming.stage} of round {coming.round}" if coming else "all rounds are done"
+    below = f"next: {coming.stage} of round {coming.round}" if coming else "all rounds are done"
     if coming and status.running is False:
-        table.caption += f"\nno command is using this run; to continue: {continue_command(str(run.path))}"
-    return table
+        below += f"\nno command is using this run; to continue:\n  {continue_command(str(run.path))}"
+    return Group(table, Text(below))
 
 
 def continue_command(run: str) -> str:

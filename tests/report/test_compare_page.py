@@ -43,4 +43,5 @@ def test_a_difference_is_said_only_where_its_interval_excludes_0(tmp_path: Path)
     page = Page(write_page(made(), tmp_path).read_text(encoding="utf-8"))
     assert_sound(page)
     assert "kind=random is 10.0 points below" in page.text[: page.text.index("Win rates and lengths")]
+    assert "Spanish cross-lingual 60.0 ± 3.0" in page.text, "where one setting varies, a row has its value alone"
     assert "in Spanish and Thai." in page.text and "Shared work" not in page.text, "nothing was shared"
