@@ -53,14 +53,14 @@ def describe_room(config: Config, inputs: Inputs) -> Iterator[str]:
     for gpu in gpus:
         yield f"GPU {gpu.number}: {gpu.name}, {gpu.free / GIB:.1f} of {gpu.total / GIB:.1f} GiB free"
     if not gpus:
-        yield "GPUs: none found on this machine; what the config asks of them was not compared"
+        yield "GPUs: none found on this machine, so sampling.tensor_parallel and sampling.gpu_memory were not checked"
     try:
         check_memory(config.sampling, gpus)
     except ConfigError as error:
         yield from (f"note: {problem}" for problem in error.problems)
     size = measure_checkpoint(inputs.policy or inputs.reference)
     if size is None:
-        yield "disk: the model is not on this machine as safetensors, so the size of its checkpoints is not known yet"
+        yield "disk: the model is not here as safetensors; icr plan estimates the size of its checkpoints"
         return
     needs = estimate_disk(config.train, size)
     rounds = config.rounds + (1 if inputs.policy is None else 0)
