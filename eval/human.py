@@ -15,12 +15,13 @@ from typing import Literal
 from eval.audit.verdicts import read_evaluation
 from eval.krippendorff import nominal_alpha
 from eval.rates import average_rate, explained, language_rate, no_rate, percent
-from eval.xalpaca.answers import load_baseline, read_outputs
+from eval.xalpaca.answers import Answer, load_baseline, read_outputs
 from eval.xalpaca.items import discrete_preference
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_object, write_json, write_text
-from icr.base.problems import Collector
+from icr.base.problems import Collector, key_elsewhere
+from icr.languages import check_languages
 
 PAIRS, KEY, LABELS, RESULT = "pairs.csv", "key.json", "labels.csv", "people.json"
 COLUMNS = ("pair", "lang", "prompt", "A", "B", "vote")
@@ -59,17 +60,23 @@ def draw_pairs(
         The pairs, and by language how many prompts were left out for identical answers.
 
     Raises:
-        UserError: answers that cannot be read, or a prompt that the baseline does not answer; nothing to ask.
+        ConfigError: every language that is none, answers that cannot be read, and prompts that the baseline does not
+            answer.
+        UserError: nothing to ask.
     """
-    answers = {lang: read_outputs(model, lang) for lang in languages}
-    others = load_baseline(baseline, answers)
+    found = Collector()
+    found.attempt(None, check_languages, languages, "--languages")
+    read = {lang: found.attempt(None, _read_both, model, baseline, lang) for lang in languages}
+    found.raise_any()
     rng = random.Random(seed)
     drawn, same = [], {}
-    for lang, of in answers.items():
-        differ = [a for a in of if a.text != others[lang][a.id]]
-        same[lang] = len(of) - len(differ)
+    for lang, both in read.items():
+        assert both is not None
+        answers, others = both
+        differ = [a for a in answers if a.text != others[a.id]]
+        same[lang] = len(answers) - len(differ)
         picked = differ if limit is None or limit >= len(differ) else rng.sample(differ, limit)
-        drawn += [(lang, a, others[lang][a.id]) for a in picked]
+        drawn += [(lang, a, others[a.id]) for a in picked]
     if not drawn:
         raise UserError("all answers are identical", where=f"{model}, {baseline}", do="name answers of two models")
     rng.shuffle(drawn)
@@ -81,19 +88,32 @@ def draw_pairs(
     return pairs, same
 
 
+def _read_both(model: Path, baseline: Path, lang: str) -> tuple[list[Answer], dict[str, str]]:
+    """The model's answers in a language, and the baseline's by id. Raises ConfigError: what is wrong with either."""
+    check_languages([lang], "--languages")
+    found = Collector()
+    answers: list[Answer] = found.attempt([], read_outputs, model, lang)
+    load = key_elsewhere("judge.baseline", "--baseline", load_baseline)
+    others = found.attempt({}, load, baseline, {lang: answers})
+    found.raise_any()
+    return answers, others[lang]
+
+
 def export_pairs(
     model: Path, baseline: Path, languages: Sequence[str], out: Path, limit: int | None, seed: int
 ) -> tuple[list[Shown], dict[str, int]]:
     """OUT/pairs.csv for people, and OUT/key.json, which says whose answers they are. Returns as `draw_pairs`.
 
     Raises:
-        UserError: as `draw_pairs`; OUT has pairs already.
+        ConfigError, UserError: as `draw_pairs`; OUT has pairs already.
     """
+    found = Collector()
     if (out / KEY).exists():
-        raise UserError(
-            "the folder has pairs already", where=f"--out: {out}", do="name a new one: votes belong to them"
-        )
-    pairs, same = draw_pairs(model, baseline, languages, limit, seed)
+        found.add("the folder has pairs already", where=f"--out: {out}", do="name a new one: votes belong to them")
+    drawn = found.attempt(None, draw_pairs, model, baseline, languages, limit, seed)
+    found.raise_any()
+    assert drawn is not None
+    pairs, same = drawn
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)

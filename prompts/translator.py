@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from icr.base.conversation import wrap_text
 from icr.base.process import die_with_parent
-from icr.base.progress import EventFile, Reporter, Silent
+from icr.base.progress import EventFile, Reporter, Silent, Sum
 from icr.config.schema import Endpoint as Settings
 from icr.config.schema import Sampling
 from icr.config.transfer import TransferTranslator
@@ -157,9 +157,6 @@ class LocalTranslator:
             return NoAnswer("longer than the translator's context", answer["text"])
         return Reply(choices=[Choice(message=Message(content=answer["text"]), finish_reason=answer["finish_reason"])])
 
-    def _keep(self, key: str, text: str, finish_reason: str) -> None:
-        self._cache.put(key, json.dumps({"text": text, "finish_reason": finish_reason}))
-
     def _sample(self, todo: dict[str, Ask]) -> None:
         import torch
 
@@ -180,7 +177,7 @@ class LocalTranslator:
         for key, ask in todo.items():
             ids = prompt_token_ids(tokenizer, wrap_text(ask.messages[0][1]))
             if 2 * len(ids) > context:
-                self._keep(key, f"{len(ids)} tokens, context {context}", TOO_LONG)
+                self._cache.put(key, _dump(f"{len(ids)} tokens, context {context}", TOO_LONG))
             else:
                 # with half of the context for each, what one prompt gets does not depend on its neighbours
                 prompts.append((key, ids, min(ask.max_tokens, context // 2)))
@@ -191,19 +188,24 @@ class LocalTranslator:
         longest = max(len(ids) + max_tokens for _, ids, max_tokens in prompts)
         window = min(context, longest)
         settings = EngineSettings.of(Sampling(backend=self._backend), window, gpu=torch.cuda.is_available())
-        engine = open_engine(folder, settings)
-        tokens = 0
-        self._reporter.progress(0, len(prompts))
-        for start in range(0, len(prompts), SHARD[backend]):
-            shard = prompts[start : start + SHARD[backend]]
-            decoding = Decoding(0.0, 1.0, max(max_tokens for _, _, max_tokens in shard), stops)
-            sampled = engine.generate([Request(ids, seed=0) for _, ids, _ in shard], decoding)
-            completions = [_cut(c, max_tokens) for c, (_, _, max_tokens) in zip(sampled, shard, strict=True)]
-            texts = [read_answer(tokenizer, completion, stops) for completion in completions]
-            for (key, _, _), completion, text in zip(shard, completions, texts, strict=True):
-                self._keep(key, text, completion.finish_reason)
-            tokens += sum(len(c.token_ids) for c in completions)
-            self._reporter.progress(start + len(shard), len(prompts), tokens)
+        engine, progress = open_engine(folder, settings), Sum(self._reporter, len(prompts))
+        try:
+            for start in range(0, len(prompts), SHARD[backend]):
+                shard = prompts[start : start + SHARD[backend]]
+                decoding = Decoding(0.0, 1.0, max(max_tokens for _, _, max_tokens in shard), stops)
+                sampled = engine.generate([Request(ids, seed=0) for _, ids, _ in shard], decoding, progress)
+                completions = [_cut(c, max_tokens) for c, (_, _, max_tokens) in zip(sampled, shard, strict=True)]
+                texts = [read_answer(tokenizer, completion, stops) for completion in completions]
+                # all or none: what is sampled together after a kill is what would have been without it
+                answers = map(_dump, texts, (completion.finish_reason for completion in completions))
+                self._cache.put_all(list(zip([key for key, _, _ in shard], answers, strict=True)))
+        finally:
+            engine.close()  # on the way back there is another one, and a GPU has no room for two
+
+
+def _dump(text: str, finish_reason: str) -> str:
+    """An answer as the cache holds it."""
+    return json.dumps({"text": text, "finish_reason": finish_reason})
 
 
 def _stamp(model: str) -> int:

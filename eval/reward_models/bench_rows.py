@@ -10,6 +10,7 @@ from icr.base.errors import ConfigError, UserError
 from icr.languages import language_code
 from prompts.load import read_source
 from prompts.messages import check_order, read_messages
+from prompts.preferences.reading import named_language
 from prompts.tables import capped
 
 KEY = "--on"
@@ -68,10 +69,10 @@ def _read(row: Mapping[str, object], where: str, number: int, lang: str) -> Benc
     if not isinstance(subset, str):
         what = "a benchmark row without `subset`"
         raise UserError(what, where=where, do="add the subset (in Multilingual RewardBench, `source`)")
-    language = row.get("language") or row.get("lang")
-    code = language_code(language) if isinstance(language, str) else lang
+    named = named_language(row, "language", "lang")
+    code = lang if named is None else language_code(named)
     if code is None:
-        raise UserError(f"the language {language!r} is unknown", where=where, do="write an ISO code, such as es")
+        raise UserError(f"the language {named!r} is unknown", where=where, do="write an ISO code, such as es")
     id = row.get("id")
     return BenchRow(
         id=str(number if id is None else id),

@@ -39,12 +39,9 @@ def export(
     People vote on the page or in pairs.csv. Keep key.json from them.
     """
     from eval.human import KEY, PAIRS, export_pairs
-    from icr.languages import check_languages
     from icr.report.human import write_vote_page
 
-    codes = split_codes(languages)
-    check_languages(codes, "--languages")
-    pairs, same = export_pairs(answers, baseline, codes, out, limit, seed)
+    pairs, same = export_pairs(answers, baseline, split_codes(languages), out, limit, seed)
     write_vote_page(out / "vote.html", pairs)
     left = ", ".join(f"{lang} {count}" for lang, count in same.items() if count)
     print(f"{len(pairs)} pairs: {out / 'vote.html'} or {out / PAIRS}")

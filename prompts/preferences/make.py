@@ -185,7 +185,7 @@ def describe_data(
     documents = any(row["prompt"] for row in every)
     notes = [note for reading in readings for note in reading.notes]
     bare = sum(not row["prompt"] for row in every)
-    if not documents:
+    if every and not documents:
         notes.append("the responses have no prompts or documents: a reward model sees them alone")
     elif bare:
         notes.append(f"{bare} of {len(every)} rows have no prompt: a reward model sees their responses alone")

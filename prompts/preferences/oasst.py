@@ -14,7 +14,6 @@ from itertools import combinations
 
 from icr.base.conversation import Conversation, Role, dump_conversation
 from icr.base.errors import UserError
-from icr.languages import language_code
 from prompts.preferences.reading import NO_LANGUAGE, Fields, LeftOut, Reading, read_number, read_text
 from prompts.tables import Rows
 
@@ -123,8 +122,7 @@ def _add(reading: Reading, prompts: _Prompts, one: Message, other: Message) -> N
 
 def _language(reading: Reading, row: Fields) -> str:
     """The message's language, which it is counted under; `?` where it is unknown."""
-    code = row.get("lang")
-    lang = (language_code(code) if isinstance(code, str) else None) or reading.lang or "?"
+    lang = reading.language(row, "lang") or "?"
     reading.rows[lang] += 1
     return lang
 

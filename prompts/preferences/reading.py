@@ -69,12 +69,10 @@ class Reading:
         self.left_out[lang][reason] += 1
 
     def language(self, row: Fields, *names: str) -> str | None:
-        """The language of a row, under the first of these names that it has; else `lang`."""
-        for name in names:
-            value = row.get(name)
-            if isinstance(value, str) and value.strip() and (code := language_code(value)):
-                return code
-        return self.lang
+        """The language of a row, as it names it; else `lang`. None: unknown, also where the row names one that is not
+        a language ("python"), which `lang` does not override."""
+        named = named_language(row, *names)
+        return self.lang if named is None else language_code(named)
 
     def each(self, rows: Rows, *names: str) -> Iterator[tuple[str, Fields, str]]:
         """(place, row, language) of the rows, counted; those without a language are left out.
@@ -136,6 +134,12 @@ class Reading:
                 "margin": found.margin,
             }
         )
+
+
+def named_language(row: Fields, *names: str) -> str | None:
+    """What a row calls its language, under the first of these names that it fills; None where it fills none."""
+    values = (row.get(name) for name in names)
+    return next((value for value in values if isinstance(value, str) and value.strip()), None)
 
 
 def digest(*texts: str) -> str:

@@ -81,6 +81,27 @@ def test_pairs_tell_nothing(folders: tuple[Path, Path], tmp_path: Path, capsys: 
         draw_pairs(ours, ours, LANGUAGES, None, 42)
 
 
+def test_everything_wrong_with_an_export_is_said_at_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Folders, languages and the output, and no problem twice: nobody can have answers in a language that is none."""
+    ours, theirs = folders
+    export_pairs(ours, theirs, LANGUAGES, tmp_path / "out", None, 42)
+    (theirs / "es.parquet").unlink()
+    with pytest.raises(ConfigError) as raised:
+        export_pairs(ours, theirs, ["xx", "de", "de", "es", "fr"], tmp_path / "out", None, 42)
+    assert [(problem.what, problem.where) for problem in raised.value.problems] == [
+        ("the folder has pairs already", f"--out: {tmp_path / 'out'}"),
+        ("'xx' is not an ISO 639-1 language code", "--languages"),
+        ("listed twice: de", "--languages"),
+        ("the baseline has no answers in es", str(theirs)),
+        ("there are no answers in fr", str(ours)),
+        ("the baseline has no answers in fr", str(theirs)),
+    ]
+    with pytest.raises(ConfigError) as raised:
+        export_pairs(tmp_path / "none", tmp_path / "nor", ["xx", "de"], tmp_path / "new", None, 42)
+    wheres = [problem.where for problem in raised.value.problems]
+    assert wheres == ["--languages", str(tmp_path / "none"), "--baseline"] and not (tmp_path / "new").exists()
+
+
 def test_votes_become_rates_and_agreement(folders: tuple[Path, Path], tmp_path: Path) -> None:
     ours, theirs = folders
     out = tmp_path / "out"

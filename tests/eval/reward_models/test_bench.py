@@ -92,6 +92,9 @@ def test_multilingual_rows(tmp_path: Path) -> None:
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     read = read_bench(str(file))
     assert {row.lang for row in read} == {"es"}
+    blank = tmp_path / "blank.jsonl"
+    blank.write_text(json.dumps({**rows[0], "language": "", "lang": " "}), encoding="utf-8")
+    assert [row.lang for row in read_bench(str(blank), "th")] == ["th"]
     found = summarise(read, [([1.0], [0.0])] * 3 + [([0.0], [1.0])])["es"]
     assert found["sections"]["Chat"] == pytest.approx(100 * 100 / 128)
     assert found["sections_by_rows"]["Chat"] == pytest.approx(75.0)

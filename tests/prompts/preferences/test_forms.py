@@ -73,6 +73,21 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_language_that_a_row_names_is_not_overridden(tmp_path: Path) -> None:
+    """`--lang` is for rows that name none: of HelpSteer3, those about code have `python` there."""
+    named = [None, "", " ", "german", "python", "xx", 7]
+    rows = [{**FORMS["texts"], "id": n, "language": name} for n, name in enumerate(named)]
+    rows.append({**FORMS["texts"], "id": 9, "lang": "", "language": "es-ES"})
+    for lang, expected, unknown in (("en", "en", 2), (None, None, 6)):
+        found = read(tmp_path, rows, lang=lang)
+        unnamed = [] if expected is None else [(str(n), expected) for n in (0, 1, 2, 6)]
+        assert {(row["id"], row["lang"]) for row in found.pairs} == {*unnamed, ("3", "de"), ("9", "es")}
+        assert found.left_out["?"] == {"language unknown": unknown} and found.rows["?"] == unknown
+    said = read(tmp_path, [{**row, "lang": "klingonish"} for row in messages()])
+    assert not said.pairs and said.left_out["?"] == {"language unknown": 4}
+    assert [row["lang"] for row in read(tmp_path, [{**row, "lang": ""} for row in messages()]).pairs] == ["en"] * 3
+
+
 def messages(*changes: dict[str, Any]) -> list[dict[str, Any]]:
     """A question with three ranked answers, and changes to the answers."""
     ready = {"lang": "en", "deleted": False, "review_result": True, "tree_state": "ready_for_export"}
