@@ -202,21 +202,21 @@ def run_side_by_side(
         lanes: how many of them it is given at a time.
     """
     run, looked, busy = _Run(only, begin_cell, note, ask, before or Outcome()), set[str](), set[str]()
-    left = [cell for cell in cells if not run.found.knows(cell.name)]
+    left = {cell.name: cell for cell in cells if not run.found.knows(cell.name)}
     while left or run.started:
-        for cell in list(left):
-            if any(need in run.started or any(need == other.name for other in left) for need in cell.needs):
+        for name, cell in list(left.items()):
+            if any(need in left or need in run.started for need in cell.needs):
                 continue
-            if cell.name not in looked and not run.look(cell):
-                left.remove(cell)
+            if name not in looked and not run.look(cell):
+                del left[name]
                 continue
-            looked.add(cell.name)
+            looked.add(name)
             if cell.asks:
-                left.remove(cell)
+                del left[name]
                 run.start(cell, ask, " (while the next steps are done)")
             elif len(busy & run.started.keys()) < lanes:
-                left.remove(cell)
-                busy.add(cell.name)
+                del left[name]
+                busy.add(name)
                 run.start(cell, start)
         ended = wait(run.started.values(), return_when=FIRST_COMPLETED).done
         run.settle([name for name, work in run.started.items() if work in ended])
