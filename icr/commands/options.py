@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -46,6 +46,14 @@ OutOption = Annotated[
         file_okay=False,
         help="Output folder. Rerun the same command to resume.",
         rich_help_panel=OUTPUT,
+    ),
+]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Use the workers of a Ray cluster: auto for the one this machine belongs to, or HOST:PORT.",
     ),
 ]
 JsonOption = Annotated[
@@ -104,9 +112,17 @@ def stderr() -> Console:
 
 
 def load_checked(
-    kind: type[S], name: str, overrides: Sequence[str] | None, run: Path | None, check: Callable[[S], object]
+    kind: type[S],
+    name: str,
+    overrides: Sequence[str] | None,
+    run: Path | None,
+    check: Callable[[S], object],
+    changes: Mapping[str, object] | None = None,
 ) -> S:
     """The settings of a command that has a file of its own: `name` is the file or a recipe, `run` is --run.
+
+    Args:
+        changes: key → value of further options.
 
     Raises:
         UserError: as `find_config` and `load_section`.
@@ -116,5 +132,5 @@ def load_checked(
     from icr.config.load import find_config, load_section
     from icr.config.reward_model import RECIPES
 
-    file, changes = find_config(name, RECIPES), {} if run is None else {"run": str(run)}
-    return load_and_check(lambda: load_section(kind, file, overrides or [], changes), check)
+    file, given = find_config(name, RECIPES), {**(changes or {}), **({} if run is None else {"run": str(run)})}
+    return load_and_check(lambda: load_section(kind, file, overrides or [], given), check)

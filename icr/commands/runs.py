@@ -13,6 +13,7 @@ import typer
 
 from icr.base.errors import IcrError, UserError
 from icr.commands.options import (
+    ClusterOption,
     JsonOption,
     OfRunOption,
     QuietOption,
@@ -59,13 +60,7 @@ def iterate(
     objective: Annotated[
         str | None, typer.Option(metavar="OBJECTIVE", help="dpo, kto, or a custom module:Class.")
     ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Use the workers of a Ray cluster: auto for the one this machine belongs to, or HOST:PORT.",
-        ),
-    ] = None,
+    cluster: ClusterOption = None,
     mirror: Annotated[
         str | None,
         typer.Option(

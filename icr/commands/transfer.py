@@ -9,6 +9,7 @@ import typer
 
 from icr.base.errors import UserError
 from icr.commands.options import (
+    ClusterOption,
     JsonOption,
     OutRunOption,
     QuietOption,
@@ -26,6 +27,7 @@ def transfer(
     only: Annotated[
         str, typer.Option("--only", metavar="PATTERN", help="Run only the steps whose names match, such as 'rm-e*'.")
     ] = "*",
+    cluster: ClusterOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done. Run nothing.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -42,7 +44,8 @@ def transfer(
     from icr.report.transfer import transfer_tables, write_transfer_page
     from icr.report.transfer_align import describe_work
 
-    config = load_checked(TransferConfig, experiment, set_, run, check_transfer)
+    changes = {} if cluster is None else {"cluster.address": cluster}
+    config = load_checked(TransferConfig, experiment, set_, run, check_transfer, changes)
     if config.run is None:
         raise UserError("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
     if dry_run:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from icr.config.reward_model import RewardTrain
-from icr.config.schema import Endpoint, Judge
+from icr.config.schema import Cluster, Endpoint, Judge, Train
 from icr.config.sft import SftBest, SftTrain
 from icr.config.transfer_align import TrainedPrompts, TransferAlign
 from icr.config.values import Count, NonNegative, Section, TemplateArguments, Text, Tokens
@@ -176,6 +176,19 @@ class TransferConfig(Section):
     """Who compares the best answers with the policy's own, each with the keys of a run's `judge`."""
     look: TransferLook | None = None
     """Look inside the reward models."""
+    cluster: Cluster = Cluster()
+    """A Ray cluster that the steps use, several side by side, with the keys of a run's `cluster`."""
+
+    @property
+    def clustered(self) -> bool:
+        """Whether workers are on a Ray cluster."""
+        return self.cluster.address is not None
+
+    @property
+    def trainings(self) -> list[Train]:
+        """The settings of all kinds of trainings that there are."""
+        sections = self.reward_model, self.sft, *((self.align.dpo, self.align.rl) if self.align else ())
+        return [section.train for section in sections if section is not None]
 
     @property
     def pools(self) -> list[list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, cast
 
 from icr.engines.weights import Stored
@@ -13,6 +14,9 @@ from icr.engines.weights import Stored
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+LOADING = RLock()
+"""While transformers loads a model, torch's functions are others for all threads: one at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,12 @@ def load_skeleton(
 
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **(changes or {}))
-    with torch.device("meta"):
+    with LOADING, torch.device("meta"):
         kind = type(getattr(transformers, auto_class).from_config(config))
     empty: dict[str, torch.Tensor] = {
         name: torch.empty(stored.shape, dtype=stored.torch_dtype, device="meta") for name, stored in tensors.items()
     }
-    with _without_report():
+    with LOADING, _without_report():
         model, info = kind.from_pretrained(
             None, config=config, state_dict=empty, device_map={"": "meta"}, output_loading_info=True,
             ignore_mismatched_sizes=True,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial
@@ -27,8 +28,8 @@ CONFIG, TABLES = "experiment.yaml", "tables"
 RECORD = "step.json"
 DO = "restore the old values and files, or use another --run"
 Note = Callable[[str], None]
-Ask = Callable[[str, "Callable[[Machine], None]"], Future[None]]
-"""(title, work) → how the work ends; as `icr.work.beside.Asking.start`."""
+Start = Callable[[str, "Callable[[Machine], None]"], Future[None]]
+"""(name, work) → how the work ends, to which a thread gives a machine; as `icr.work.beside.Asking.start`."""
 
 
 class Cell(Protocol):
@@ -42,11 +43,22 @@ class Cell(Protocol):
     def needs(self) -> tuple[str, ...]:
         """Names of cells that have to be done before."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether it asks an endpoint and needs no other worker: it may be done while other cells are."""
+
+    @property
+    def here(self) -> bool:
+        """Whether processes of this machine do it, wherever the workers are."""
+
     def done(self) -> bool:
         """Whether its result is there, from what there is now. Asked when all that it needs is done."""
 
     def do(self, note: Note) -> None:
         """Do it, or go on with it. Raises IcrError where it fails."""
+
+    def start(self, start: Start, note: Note) -> Future[None]:
+        """`do`, beside other cells. What it is made from is looked at now, by this thread alone."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +68,11 @@ class Recorded:
     name: str
     folder: Path
     needs: tuple[str, ...]
+    machine: Machine
     step: Callable[[], Step]
     """What it is made from; called when all that it needs is done."""
-    work: Callable[[Step], Fields]
-    """Does it, and returns its counts."""
+    work: Callable[[Step, Machine], Fields]
+    """Does it on a machine, which is its own or one that goes on beside others, and returns its counts."""
     files: tuple[str, ...]
     """What there is when it is done."""
     holds: str
@@ -68,8 +81,8 @@ class Recorded:
     """Whether something in a finished cell is worth another try."""
     leaves: tuple[str, ...] | None = None
     """What unfinished work leaves in the folder, where the folder has other things as well."""
-    beside: Callable[[Step, Machine], Fields] | None = None
-    """`work` with a machine that only asks, where no other is needed: it may be done while other cells are."""
+    asks: bool = False
+    here: bool = False
 
     def done(self) -> bool:
         record = read_record(self.folder)
@@ -78,15 +91,13 @@ class Recorded:
         return not stale(self.step(), record) and not self.again()
 
     def do(self, note: Note) -> None:
-        self._do(self.step(), self.work, note)
+        self._do(self.step(), self.machine, note)
 
-    def start(self, ask: Ask, note: Note) -> Future[None]:
-        """`do`, beside other cells. What it is made from is looked at now, by this thread alone."""
-        assert self.beside is not None
-        step, work = self.step(), self.beside
-        return ask(self.name, lambda machine: self._do(step, lambda step: work(step, machine), note))
+    def start(self, start: Start, note: Note) -> Future[None]:
+        step = self.step()
+        return start(self.name, lambda machine: self._do(step, machine, note))
 
-    def _do(self, step: Step, work: Callable[[Step], Fields], note: Note) -> None:
+    def _do(self, step: Step, machine: Machine, note: Note) -> None:
         before = settle_step(
             step,
             read_record(self.folder),
@@ -101,7 +112,7 @@ class Recorded:
         record.versions = find_versions()
         self._write(record)
         with recorded(record, partial(self._write, record)):
-            record.counts = work(step)
+            record.counts = self.work(step, machine)
 
     def _remove(self) -> None:
         names = [""] if self.leaves is None else self.leaves
@@ -135,8 +146,28 @@ class Outcome:
     left: list[str] = field(default_factory=list)
     """Not asked for."""
 
+    def knows(self, name: str) -> bool:
+        return any(name in of for of in (self.done, self.failed, self.waiting, self.left))
 
-def run_cells(cells: Sequence[Cell], only: str, begin_cell: Note, note: Note, ask: Ask | None = None) -> Outcome:
+    def sorted_as(self, cells: Sequence[Cell]) -> Outcome:
+        """Each of them in the order of the cells."""
+        names = [cell.name for cell in cells]
+        return Outcome(
+            [name for name in names if name in self.done],
+            {name: self.failed[name] for name in names if name in self.failed},
+            {name: self.waiting[name] for name in names if name in self.waiting},
+            [name for name in names if name in self.left],
+        )
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    only: str,
+    begin_cell: Note,
+    note: Note,
+    ask: Start | None = None,
+    before: Outcome | None = None,
+) -> Outcome:
     """Do what is not done, in the order of the cells.
 
     Args:
@@ -144,15 +175,52 @@ def run_cells(cells: Sequence[Cell], only: str, begin_cell: Note, note: Note, as
         begin_cell: gets the name of each that is worked on, and whether that is beside the next ones.
         note: gets lines for the user.
         ask: takes the cells that may be done beside the next ones; None: one cell at a time.
+        before: what became of some of the cells already.
     """
-    run = _Run(only, begin_cell, note, ask)
+    run = _Run(only, begin_cell, note, ask, before or Outcome())
     for cell in cells:
-        run.take(cell)
-    run.settle(list(run.asked))
-    found, places = run.found, {cell.name: place for place, cell in enumerate(cells)}
-    found.done.sort(key=places.__getitem__)
-    found.failed = {name: found.failed[name] for name in sorted(found.failed, key=places.__getitem__)}
-    return found
+        if not run.found.knows(cell.name):
+            run.take(cell)
+    run.settle(list(run.started))
+    return run.found.sorted_as(cells)
+
+
+def run_side_by_side(
+    cells: Sequence[Cell],
+    only: str,
+    begin_cell: Note,
+    note: Note,
+    ask: Start,
+    start: Start,
+    lanes: int,
+    before: Outcome | None = None,
+) -> Outcome:
+    """As `run_cells`, with several cells at a time, each as soon as all that it needs is done.
+
+    Args:
+        start: takes all cells that do not only ask.
+        lanes: how many of them it is given at a time.
+    """
+    run, looked, busy = _Run(only, begin_cell, note, ask, before or Outcome()), set[str](), set[str]()
+    left = {cell.name: cell for cell in cells if not run.found.knows(cell.name)}
+    while left or run.started:
+        for name, cell in list(left.items()):
+            if any(need in left or need in run.started for need in cell.needs):
+                continue
+            if name not in looked and not run.look(cell):
+                del left[name]
+                continue
+            looked.add(name)
+            if cell.asks:
+                del left[name]
+                run.start(cell, ask, " (while the next steps are done)")
+            elif len(busy & run.started.keys()) < lanes:
+                del left[name]
+                busy.add(name)
+                run.start(cell, start)
+        ended = wait(run.started.values(), return_when=FIRST_COMPLETED).done
+        run.settle([name for name, work in run.started.items() if work in ended])
+    return run.found.sorted_as(cells)
 
 
 @dataclass
@@ -162,44 +230,62 @@ class _Run:
     only: str
     begin_cell: Note
     note: Note
-    ask: Ask | None
+    ask: Start | None
     found: Outcome = field(default_factory=Outcome)
-    asked: dict[str, Future[None]] = field(default_factory=dict)
+    started: dict[str, Future[None]] = field(default_factory=dict)
     """Cells that are done beside others, until they are settled."""
 
     def take(self, cell: Cell) -> None:
         """Do a cell, or have it done beside the next ones."""
-        found = self.found
-        self.settle([name for name, work in self.asked.items() if work.done() or name in cell.needs])
-        missing = [name for name in cell.needs if name not in found.done]
-        if missing:
-            found.waiting[cell.name] = missing[0]
+        self.settle([name for name, work in self.started.items() if work.done() or name in cell.needs])
+        if not self.look(cell):
             return
-        try:
-            if not cell.done():
-                if not fnmatch(cell.name, self.only):
-                    found.left.append(cell.name)
-                    return
-                if self.ask and isinstance(cell, Recorded) and cell.beside:
-                    self.begin_cell(f"{cell.name} (while the next steps are done)")
-                    self.asked[cell.name] = cell.start(self.ask, self.note)
-                    self.asked[cell.name].add_done_callback(partial(self._tell_failure, cell.name))
-                    return
-                self.begin_cell(cell.name)
-                cell.do(self.note)
-            found.done.append(cell.name)
-        except IcrError as error:
-            found.failed[cell.name] = error
-            self.note(f"{cell.name} failed: {error}")
+        if self.ask and cell.asks:
+            self.start(cell, self.ask, " (while the next steps are done)")
+            return
+        self.begin_cell(cell.name)
+        with self._catch(cell):
+            cell.do(self.note)
+            self.found.done.append(cell.name)
+
+    def look(self, cell: Cell) -> bool:
+        """Whether a cell is to be done now; if it is not, the outcome has it."""
+        missing = [name for name in cell.needs if name not in self.found.done]
+        if missing:
+            self.found.waiting[cell.name] = missing[0]
+            return False
+        with self._catch(cell):
+            if cell.done():
+                self.found.done.append(cell.name)
+            elif fnmatch(cell.name, self.only):
+                return True
+            else:
+                self.found.left.append(cell.name)
+        return False
+
+    def start(self, cell: Cell, start: Start, how: str = "") -> None:
+        """Have a cell done beside others."""
+        self.begin_cell(f"{cell.name}{how}")
+        with self._catch(cell):
+            self.started[cell.name] = cell.start(start, self.note)
+            self.started[cell.name].add_done_callback(partial(self._tell_failure, cell.name))
 
     def settle(self, names: Sequence[str]) -> None:
         """Wait for cells that are done beside others. Raises what no cell should end with."""
         for name in names:
             try:
-                self.asked.pop(name).result()
+                self.started.pop(name).result()
                 self.found.done.append(name)
             except IcrError as error:
                 self.found.failed[name] = error
+
+    @contextmanager
+    def _catch(self, cell: Cell) -> Iterator[None]:
+        try:
+            yield
+        except IcrError as error:
+            self.found.failed[cell.name] = error
+            self.note(f"{cell.name} failed: {error}")
 
     def _tell_failure(self, name: str, work: Future[None]) -> None:
         """As soon as it has failed, while others go on."""

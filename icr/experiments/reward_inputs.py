@@ -69,11 +69,14 @@ def plain_train(config: RewardModelConfig) -> Train:
     return Train.model_validate(settings | {"validation": 1})
 
 
-def check_inputs(config: RewardModelConfig, data: PreferenceData | None = None) -> RewardInputs:
+def check_inputs(
+    config: RewardModelConfig, data: PreferenceData | None = None, *, clustered: bool = False
+) -> RewardInputs:
     """Check everything that needs no base model in a folder.
 
     Args:
         data: of the config's folder, if it was read before.
+        clustered: as of `check_batch`.
 
     Raises:
         ConfigError: every problem of the config and of the data.
@@ -83,7 +86,7 @@ def check_inputs(config: RewardModelConfig, data: PreferenceData | None = None) 
         found.add("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
     base = found.attempt("", _locate_base, config.base)
     found.attempt(None, check_train, plain_train(config))
-    found.attempt(None, check_batch, config.train, config.train.batch_size)
+    found.attempt(None, check_batch, config.train, config.train.batch_size, clustered=clustered)
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
     data = data or found.attempt(None, load_data, Path(config.data.path), "data.path")

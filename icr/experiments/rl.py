@@ -19,6 +19,7 @@ from icr.base.files import read_json, write_json, write_text
 from icr.base.shown import show_path
 from icr.config.load import dump_config
 from icr.config.rl import UNUSED, RLConfig
+from icr.config.schema import Train
 from icr.engines.check import check_located, find_folder
 from icr.engines.classifier import check_classifier
 from icr.engines.context import context_length
@@ -141,7 +142,7 @@ def _train(run: Path, config: RLConfig, inputs: RLInputs, machine: Machine) -> F
         beta=config.reward.beta,
         n=config.sampling.n,
         max_tokens=config.sampling.max_tokens,
-        backend=_choose_backend(config.sampling.backend, machine),
+        backend=_choose_backend(config.sampling.backend, machine, train),
         gpu_memory=config.sampling.gpu_memory,
         rewards=rewards,
         reward_precision=machine.precision(config.reward.precision),
@@ -169,15 +170,15 @@ def _describe(run: Path, config: RLConfig, inputs: RLInputs) -> CardFacts:
     )
 
 
-def _choose_backend(asked: str, machine: Machine) -> Literal["vllm", "transformers"]:
+def _choose_backend(asked: str, machine: Machine, train: Train) -> Literal["vllm", "transformers"]:
     """`auto` is vLLM on a GPU, where it is installed. Raises UserError for vLLM without a GPU."""
-    there = importlib.util.find_spec("vllm") is not None
-    if asked == "vllm" and not (machine.own_gpus and there):
-        what = "vLLM is not installed" if machine.own_gpus else "vLLM beside a training needs a GPU"
+    there, gpus = importlib.util.find_spec("vllm") is not None, machine.training_gpus(train)
+    if asked == "vllm" and not (gpus and there):
+        what = "vLLM is not installed" if gpus else "vLLM beside a training needs a GPU"
         raise UserError(what, where="sampling.backend: vllm", do="set sampling.backend to auto or transformers")
-    if asked == "auto" and machine.own_gpus and not there:
+    if asked == "auto" and gpus and not there:
         machine.note_once("vLLM is not installed: sampling with transformers' generate, which is several times slower")
-    return "vllm" if asked != "transformers" and machine.own_gpus and there else "transformers"
+    return "vllm" if asked != "transformers" and gpus and there else "transformers"
 
 
 def _write_data(

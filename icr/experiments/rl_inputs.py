@@ -82,15 +82,16 @@ def check_rl(config: RLConfig) -> RLInputs:
     return RLInputs(policy, rewards, train, heldout)
 
 
-def check_training(train: RLTrain, n: int) -> None:
+def check_training(train: RLTrain, n: int, *, clustered: bool = False) -> None:
     """Whether the settings of a training go together. Raises ConfigError with every problem.
 
     Args:
         n: samples a prompt.
+        clustered: as of `check_batch`.
     """
     found = Collector()
     found.attempt(None, check_train, plain_train(train))
-    found.attempt(None, check_batch, train, train.batch_size * n)
+    found.attempt(None, check_batch, train, train.batch_size * n, clustered=clustered)
     found.raise_any()
 
 

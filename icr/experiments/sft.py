@@ -106,8 +106,11 @@ def _demonstrated(row: PairRow | RatingRow) -> Demonstration | None:
     return Demonstration(row["lang"], row["group"], row["prompt"], row["chosen"])
 
 
-def check_sft(config: SftConfig) -> SftInputs:
+def check_sft(config: SftConfig, *, clustered: bool = False) -> SftInputs:
     """Check everything that needs no loaded model.
+
+    Args:
+        clustered: as of `check_batch`.
 
     Raises:
         ConfigError: every problem of the config, the data and the base.
@@ -125,7 +128,7 @@ def check_sft(config: SftConfig) -> SftInputs:
     found.attempt(None, check_train, plain_train(config))
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
-    found.attempt(None, check_batch, config.train, config.train.batch_size)
+    found.attempt(None, check_batch, config.train, config.train.batch_size, clustered=clustered)
     data = found.attempt(None, load_data, Path(config.data.path), "data.path")
     languages: list[str] = config.data.languages or (sorted({row["lang"] for row in data.train}) if data else [])
     found.attempt(None, check_languages, languages, "data.languages")

@@ -56,10 +56,10 @@ def train_once(
     sweep(run)
     machine = Machine(run, console, [lock.fd])
 
-    def do(step: Step) -> Fields:
+    def do(step: Step, machine: Machine) -> Fields:
         return work(machine)
 
-    cell = Recorded(run.name, run, (), describe, do, ("model", result), "a training", leaves=leaves)
+    cell = Recorded(run.name, run, (), machine, describe, do, ("model", result), "a training", leaves=leaves)
     try:
         if not cell.done():
             cell.do(machine.note)
@@ -86,10 +86,14 @@ def may_change(key: str) -> bool:
     return USES.get(key) == (OPERATIONAL,) if key.startswith("train.") else False
 
 
-def check_batch(train: Train, rows: int) -> None:
+def check_batch(train: Train, rows: int, *, clustered: bool = False) -> None:
     """Raises UserError where a batch of so many rows is not a whole number of micro-batches on the processes, as far as
-    their number is known, and for several nodes without a launcher."""
-    if train.nodes > 1 and not train.launcher:
+    their number is known, and for several nodes without a launcher.
+
+    Args:
+        clustered: whether the nodes are those of a Ray cluster, which needs no launcher.
+    """
+    if train.nodes > 1 and not train.launcher and not clustered:
         raise UserError(
             f"the command that starts the training on {train.nodes} nodes is missing",
             where="train.launcher",

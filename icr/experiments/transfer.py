@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,13 +15,15 @@ from icr.base.fields import Fields
 from icr.base.files import sweep, write_json, write_text
 from icr.base.lock import RunLock
 from icr.base.problems import Collector
+from icr.base.rundir import start_date
 from icr.config.load import dump_config
 from icr.config.transfer import SIDE, TransferConfig, language_of, side_of
-from icr.experiments.cells import CONFIG, TABLES, Cell, Outcome, list_states, run_cells
+from icr.experiments.cells import CONFIG, TABLES, Cell, Outcome, list_states
 from icr.experiments.reward_model import SCORES
 from icr.experiments.transfer_align import Alignment
 from icr.experiments.transfer_amounts import count_work
 from icr.experiments.transfer_checks import check_experiment
+from icr.experiments.transfer_cluster import Work, count_side_by_side, engine_gpus, find_room
 from icr.experiments.transfer_dpo import Preference
 from icr.experiments.transfer_gains import compare_with_accuracy, describe_gains
 from icr.experiments.transfer_look import FOLDER as LOOK
@@ -33,7 +34,6 @@ from icr.experiments.transfer_rl import Reinforcement, describe_policies
 from icr.experiments.transfer_sft import FineTuning, check_fine_tuning
 from icr.experiments.transfer_trained import METHODS
 from icr.experiments.transfer_translate import Translations
-from icr.work.beside import Asking
 from icr.work.machine import Machine
 from prompts.preferences.make import Rows
 
@@ -58,7 +58,9 @@ def plan_transfer(config: TransferConfig, machine: Machine) -> Planned:
     """All cells, in an order in which they can be done. Raises ConfigError: everything that is wrong."""
     assert config.run is not None
     models, inputs = plan_models(config), check_transfer(config)
-    cells: list[Cell] = [model_cell(model, inputs.models.get(model.name), machine) for model in models]
+    cells: list[Cell] = [
+        model_cell(model, inputs.models.get(model.name), machine, clustered=config.clustered) for model in models
+    ]
     plain = len(config.languages.sources) + len(config.pools)
     cells[plain:plain] = Translations(config, machine).cells()
     if inputs.align is not None:
@@ -89,7 +91,8 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
     Returns:
         Name → state, and counts: `translations` that are still to be requested, with `translation_tokens` (at most)
         and `translation_usd`; `trainings` by DPO, and by RLOO `rl_trainings` with `rl_samples` (at most);
-        `candidates`, `tokens` (of them, at most) and `questions` to judges (at most).
+        `candidates`, `tokens` (of them, at most) and `questions` to judges (at most); on a cluster its `nodes`, and
+        how many steps go on `side_by_side`.
 
     Raises:
         ConfigError: everything that is wrong.
@@ -98,13 +101,17 @@ def list_transfer(config: TransferConfig, console: Console) -> tuple[dict[str, s
     plan = plan_transfer(config, machine)
     states = list_states(plan.cells)
     todo = [name for name, state in states.items() if state != "done"]
-    return states, count_work(config, plan.models, plan.inputs.align, todo, machine)
+    counts = count_work(config, plan.models, plan.inputs.align, todo, machine)
+    if machine.nodes is not None:
+        room = find_room(config)
+        sides = len(room.split(count_side_by_side(plan.cells))) if room else 0
+        counts |= {"nodes": len(machine.nodes.gpus), "side_by_side": max(1, sides)}
+    return states, counts
 
 
 def make_machine(config: TransferConfig, run: Path, console: Console, keep_fds: Sequence[int]) -> Machine:
     """One for all cells: workers start once."""
-    parallel = config.align.best_of_n.tensor_parallel if config.align else 1
-    return Machine(run, console, keep_fds, parallel)
+    return Machine(run, console, keep_fds, engine_gpus(config), cluster=config.cluster)
 
 
 def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[Fields, dict[str, IcrError]]:
@@ -135,17 +142,15 @@ def run_transfer(config: TransferConfig, only: str, console: Console) -> tuple[F
             raise refuse_pattern(only, names)
         write_text(run / CONFIG, dump_config(config, run))
 
-        def begin(name: str) -> None:
-            console.print(f"[bold]{name}[/bold]", highlight=False)
-
-        with Asking() as asking:
-            outcome = run_cells(plan.cells, only, begin, machine.note, partial(asking.start, machine))
+        start_date(run)  # once for all cells
+        work = Work(config, run, plan.cells, only, machine, console, [lock.fd])
+        outcome = work.do()
         ready = [model for model in plan.models if model.name in outcome.done]
-        begin("accuracy")
+        work.begin("accuracy")
         measured = _measure(plan.inputs, ready, machine, outcome)
         looked: Fields = {}
         if plan.inputs.look is not None:
-            begin(LOOK)
+            work.begin(LOOK)
             looked = look_inside(config, run, plan.inputs.look, ready, machine, outcome)
         result = _describe(config, run, plan, measured, outcome) | ({"look": looked} if looked else {})
         _write_tables(result, run / TABLES)

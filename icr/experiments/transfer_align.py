@@ -73,7 +73,7 @@ class Alignment:
         of, target = self.candidates, language_of(place)
         folder, scores = of.folder(f"best-{model.source}-{place}"), of.scores_name(model, place)
 
-        def work(step: Step) -> Fields:
+        def work(step: Step, machine: Machine) -> Fields:
             samples, scored = of.folder(of.samples_name(place)), of.folder(scores)
             found = write_best(folder, samples, scored, of.plan(place), of.reward(model), self.k)
             counts: Fields = found["languages"][target]
@@ -84,7 +84,9 @@ class Alignment:
 
         files = (f"{target}.json", "answers.parquet", RESULT)
         holds = f"best answers in {target}"
-        return Recorded(folder.name, folder, (scores,), lambda: self._choosing(model, place), work, files, holds)
+        return Recorded(
+            folder.name, folder, (scores,), self.machine, lambda: self._choosing(model, place), work, files, holds
+        )
 
     def _judges_of_all(self) -> Sequence[Judging]:
         """Who compares every candidate."""
@@ -105,7 +107,7 @@ class Alignment:
             made |= {"baseline": of.sampling(target).key} if organic != samples else {}
             return Step("wins", made, {"judge.orders": judge.config.orders}, elsewhere={"judge": "judges"})
 
-        def work(step: Step, machine: Machine = self.machine) -> Fields:
+        def work(step: Step, machine: Machine) -> Fields:
             model = judge.models.get(judge.config.local_model or "")
             located = machine.folders({model}, None)[model] if model else None
             date = start_date(self.run)
@@ -119,5 +121,6 @@ class Alignment:
         again = lambda: has_failed(verdicts_folder(folder, XALPACA))  # noqa: E731
         holds = f"verdicts on candidates in {target}"
         needs = tuple(dict.fromkeys((samples.name, organic.name)))
-        beside = work if judge.is_endpoint else None
-        return Recorded(folder.name, folder, needs, describe, work, (WINS,), holds, again, beside=beside)
+        return Recorded(
+            folder.name, folder, needs, self.machine, describe, work, (WINS,), holds, again, asks=judge.is_endpoint
+        )

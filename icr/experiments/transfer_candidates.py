@@ -85,10 +85,10 @@ class TargetCandidates:
         """The cell that samples."""
         folder, target = self.folder(self.samples_name(place)), language_of(place)
 
-        def work(step: Step) -> Fields:
+        def work(step: Step, machine: Machine) -> Fields:
             config, template, policy = self.plan(place), self.template(place), self.policy_of(place)
             asked = instruct(self.config, self.prompts[target])
-            counts = sample_candidates(folder, config, policy, asked, template, step.key, self.machine)
+            counts = sample_candidates(folder, config, policy, asked, template, step.key, machine)
             keep_inputs(self.config, folder / f"{target}.parquet", self.prompts[target])
             write_first(folder / FIRST / f"{target}.json", folder / f"{target}.parquet", config)
             return counts
@@ -96,7 +96,7 @@ class TargetCandidates:
         files = (f"{target}.parquet", f"{FIRST}/{target}.json")
         holds = f"candidates in {target}"
         needs = policy_cells(self.config, place)
-        return Recorded(folder.name, folder, needs, lambda: self.sampling(place), work, files, holds)
+        return Recorded(folder.name, folder, needs, self.machine, lambda: self.sampling(place), work, files, holds)
 
     def reward(self, model: ModelPlan) -> ClassifierReward:
         place = str(model.folder / "model")
@@ -109,19 +109,18 @@ class TargetCandidates:
         """The cell in which a reward model scores."""
         folder, target = self.folder(self.scores_name(model, place)), language_of(place)
 
-        def work(step: Step) -> Fields:
+        def work(step: Step, machine: Machine) -> Fields:
             of = Candidates(
-                self.machine, self.sampling(place).key, self.policy_of(place), self.template(place),
-                self.machine.precision("auto"), self.plan(place).chat_template,
+                machine, self.sampling(place).key, self.policy_of(place), self.template(place),
+                machine.precision("auto"), self.plan(place).chat_template,
             )  # fmt: skip
             samples = self.folder(self.samples_name(place))
             return score_candidates(folder, samples, [target], self.reward(model), of, step.key)
 
         needs = (model.name, self.samples_name(place))
         holds = f"scores of candidates in {target}"
-        return Recorded(
-            folder.name, folder, needs, lambda: self.scoring(model, place), work, (f"{target}.parquet",), holds
-        )
+        step, files = lambda: self.scoring(model, place), (f"{target}.parquet",)
+        return Recorded(folder.name, folder, needs, self.machine, step, work, files, holds)
 
     def verdicts(
         self, judge: Judging, answers: str, label: str, target: str, generator: str, inside: str = ""
@@ -141,7 +140,7 @@ class TargetCandidates:
             step = describe_evaluation(config, None, judge.models, self.machine.precision)
             return replace(step, elsewhere={"judge": "judges"})
 
-        def work(step: Step, machine: Machine = self.machine) -> Fields:
+        def work(step: Step, machine: Machine) -> Fields:
             write_answers(given_answers(given, [target], config.judge.limit), folder / "answers")
             folders = machine.folders(set(judge.models.values()), None)
             evaluation = Evaluation(
@@ -164,8 +163,8 @@ class TargetCandidates:
         holds = f"verdicts on answers in {target}"
         again = lambda: has_failed(verdicts_folder(folder, "xalpaca"))  # noqa: E731
         needs = answers, f"samples-{target}"
-        files, beside = ("summary.json",), work if judge.is_endpoint else None
-        return Recorded(folder.name, folder, needs, describe, work, files, holds, again, beside=beside)
+        files, asks = ("summary.json",), judge.is_endpoint
+        return Recorded(folder.name, folder, needs, self.machine, describe, work, files, holds, again, asks=asks)
 
     def _evaluation(self, judge: Judging, answers: Path, target: str) -> EvaluationConfig:
         """Answers against the policy's own, which are those of best of n."""

@@ -24,6 +24,7 @@ from icr.experiments.transfer_task import with_task
 from icr.experiments.transfer_texts import read_texts
 from icr.experiments.transfer_translate import check_translator
 from icr.languages import check_languages
+from icr.work.ray_cluster import connect
 from loops.checks import check_train
 from prompts.load import Prompt, load_prompts
 from prompts.overlap import find_overlap
@@ -39,12 +40,18 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
         ConfigError: every problem once.
     """
     found, targets = Collector(), config.languages.targets
+    if config.clustered:
+        found.attempt(None, connect, config.cluster)
     found.attempt(None, check_languages, targets, "languages.targets")
     data = found.attempt(None, load_data, Path(config.data.preferences), "data.path")
     rows: Rows = []
     if data is not None:
         rows = found.attempt(rows, select_rows, data, "validation", targets, "languages.targets")
-    inputs = {m.name: found.attempt(None, _check_model, m, data) for m in models if m.target is None}
+    inputs = {
+        model.name: found.attempt(None, _check_model, model, data, config.clustered)
+        for model in models
+        if model.target is None
+    }
     if config.translated:
         found.attempt(None, check_translator, config)
     look = found.attempt(None, read_texts, config, data) if config.look is not None and data is not None else None
@@ -55,11 +62,11 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
     return Inputs(data, rows, known, align, look)
 
 
-def _check_model(model: ModelPlan, data: PreferenceData | None) -> RewardInputs:
+def _check_model(model: ModelPlan, data: PreferenceData | None, clustered: bool) -> RewardInputs:
     """As `check_inputs`, with the keys of the experiment. Raises ConfigError: every problem."""
     languages = "languages.sources" if len(model.languages) == 1 else "languages.pooled"
     check = keys_behind("reward_model.", tuple(MODEL_KEYS), check_inputs)
-    return key_elsewhere("data.languages", languages, check)(model.config, data)
+    return key_elsewhere("data.languages", languages, check)(model.config, data, clustered=clustered)
 
 
 def _check_align(config: TransferConfig) -> AlignInputs:
@@ -108,7 +115,8 @@ def _check_dpo(config: TransferConfig, judged: Mapping[str, Sequence[Prompt]]) -
     found, dpo = Collector(), config.align.dpo
     prompts = _load_trained(config, dpo, "align.dpo", judged, found)
     found.attempt(None, keys_behind("align.dpo.", ("train",), check_train), dpo.train)
-    found.attempt(None, keys_behind("align.dpo.", ("train",), check_batch), dpo.train, dpo.train.batch_size)
+    check, train = keys_behind("align.dpo.", ("train",), check_batch), dpo.train
+    found.attempt(None, check, train, train.batch_size, clustered=config.clustered)
     found.raise_any()
     return prompts
 
@@ -119,7 +127,8 @@ def _check_rl(
     """By target, the prompts that are trained on and those that are held out. Raises ConfigError with every problem."""
     assert config.align is not None and config.align.rl is not None
     found, rl = Collector(), config.align.rl
-    found.attempt(None, keys_behind("align.rl.", ("train",), check_training), rl.train, rl.sampling.n)
+    check = keys_behind("align.rl.", ("train",), check_training)
+    found.attempt(None, check, rl.train, rl.sampling.n, clustered=config.clustered)
     parts: dict[str, tuple[list[Prompt], list[Prompt]]] = {}
     trained = _load_trained(config, rl, "align.rl", judged, found)
     key, path = "align.rl.heldout.path", rl.heldout.path

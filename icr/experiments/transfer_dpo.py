@@ -91,7 +91,7 @@ class Preference:
         of, target = self.candidates, language_of(place)
         folder, scores = of.folder(f"dpo-{model.source}-{place}"), of.scores_name(model, place)
 
-        def work(step: Step) -> Fields:
+        def work(step: Step, machine: Machine) -> Fields:
             made, dropped = self._pair(model, place)
             write_rows(folder / "pairs.parquet", made.pairs, PAIRS)
             config, policy = of.plan(place), of.policy_of(place)
@@ -106,7 +106,7 @@ class Preference:
             job = PairTraining(
                 objective="dpo",
                 train=self.dpo.train,
-                model=self.machine.folders({policy}, config.chat_template)[policy],
+                model=machine.folders({policy}, config.chat_template)[policy],
                 pairs=folder / "pairs.parquet",
                 output=folder / "model",
                 work=folder,
@@ -118,13 +118,13 @@ class Preference:
                 facts=facts,
                 name=folder.name,
             )
-            counts = train_on_pairs(self.machine, job)
+            counts = train_on_pairs(machine, job)
             shutil.rmtree(folder / "reference", ignore_errors=True)
             return {**made.counts, "left_out": dropped, "training": counts}
 
         holds = f"a policy aligned in {target}"
         step = lambda: self._step(model, place)  # noqa: E731
-        return Recorded(folder.name, folder, (scores,), step, work, ("pairs.parquet", "model"), holds)
+        return Recorded(folder.name, folder, (scores,), self.machine, step, work, ("pairs.parquet", "model"), holds)
 
     def _pair(self, model: ModelPlan, place: str) -> tuple[PairResult, Fields]:
         """Best and worst answer of every prompt, and how many answers were left out for which reason."""

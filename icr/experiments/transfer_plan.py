@@ -157,25 +157,26 @@ def plan_candidates(config: TransferConfig, place: str, *, training: bool = Fals
     )
 
 
-def model_cell(plan: ModelPlan, inputs: RewardInputs | None, machine: Machine) -> Recorded:
+def model_cell(plan: ModelPlan, inputs: RewardInputs | None, machine: Machine, *, clustered: bool) -> Recorded:
     """The cell that trains a reward model.
 
     Args:
         inputs: None: of rows that are translated first.
+        clustered: whether it may train on the nodes of a Ray cluster.
     """
 
     def checked() -> RewardInputs:
-        return inputs or check_inputs(plan.config)
+        return inputs or check_inputs(plan.config, clustered=clustered)
 
     def describe() -> Step:
         return replace(describe_training(plan.config, checked().base), elsewhere=MODEL_KEYS)
 
-    def work(step: Step) -> Fields:
+    def work(step: Step, machine: Machine) -> Fields:
         return do_reward_model(plan.folder, plan.config, checked(), machine)
 
     needs = (f"translate-{plan.languages[0]}-{plan.target}",) if plan.target else ()
     files, holds = ("model", RESULT), "a reward model"
-    return Recorded(plan.name, plan.folder, needs, describe, work, files, holds, leaves=LEAVES)
+    return Recorded(plan.name, plan.folder, needs, machine, describe, work, files, holds, leaves=LEAVES)
 
 
 def refuse_pattern(only: str, names: Sequence[str]) -> UserError:

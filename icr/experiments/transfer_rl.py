@@ -66,11 +66,12 @@ class Reinforcement:
             settings: Fields = {ELSEWHERE.get(key, f"align.rl.{key}"): value for key, value in step.settings.items()}
             return Step(step.name, step.inputs, settings | task_setting(self.config))
 
-        def work(step: Step) -> Fields:
-            return do_rl(folder, *planned(), self.machine)
+        def work(step: Step, machine: Machine) -> Fields:
+            return do_rl(folder, *planned(), machine)
 
         needs = (model.name, *(() if scorer is None else (scorer.name,)), *policy_cells(self.config, place))
-        return Recorded(folder.name, folder, needs, describe, work, ("model", RESULT), f"a policy aligned in {target}")
+        files, holds = ("model", RESULT), f"a policy aligned in {target}"
+        return Recorded(folder.name, folder, needs, self.machine, describe, work, files, holds)
 
     def _plan(self, folder: Path, place: str, reward: str, others: Mapping[str, str]) -> tuple[RLConfig, RLInputs]:
         """The training as `icr rl` has it.

@@ -76,12 +76,14 @@ class FineTuning:
             settings: Fields = {f"sft.{key}": value for key, value in step.settings.items()}
             return Step("sft", step.inputs, settings | task_setting(self.config), elsewhere=ELSEWHERE)
 
-        def work(step: Step) -> Fields:
-            return do_sft(folder, config, instruct_demonstrations(self.config, check_sft(config)), self.machine)
+        def work(step: Step, machine: Machine) -> Fields:
+            inputs = check_sft(config, clustered=self.config.clustered)
+            return do_sft(folder, config, instruct_demonstrations(self.config, inputs), machine)
 
         needs = () if job is None else (Path(job.out).parent.name,)
         holds = f"a policy fine-tuned in {language_of(place)}"
-        return Recorded(folder.name, folder, needs, describe, work, ("model", RESULT), holds)
+        files = "model", RESULT
+        return Recorded(folder.name, folder, needs, self.machine, describe, work, files, holds)
 
 
 def plan_demonstrations(config: TransferConfig, place: str) -> DataJob | None:
@@ -127,7 +129,7 @@ def check_fine_tuning(config: TransferConfig) -> None:
     for place in config.places:
         job = plan_demonstrations(config, place)
         if job is None:
-            found.attempt(None, check, plan_sft(config, place))
+            found.attempt(None, check, plan_sft(config, place), clustered=config.clustered)
         else:
             found.attempt(None, job.checked)
     found.raise_any()

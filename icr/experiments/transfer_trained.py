@@ -85,10 +85,10 @@ class TrainedPolicies:
             step = describe_sampling(*self._answering(model, place), asked, self.machine)
             return replace(step, elsewhere=SAMPLING_KEYS)
 
-        def work(step: Step) -> Fields:
+        def work(step: Step, machine: Machine) -> Fields:
             config, policy = self._answering(model, place)
             template = of.template(place)
-            counts = sample_candidates(folder, config, policy, asked, template, step.key, self.machine)
+            counts = sample_candidates(folder, config, policy, asked, template, step.key, machine)
             keep_inputs(self.config, folder / f"{target}.parquet", prompts)
             named = config.model_copy(update={"model": self._generator(model)})
             write_first(folder / ANSWERS / f"{target}.json", folder / f"{target}.parquet", named)
@@ -96,4 +96,5 @@ class TrainedPolicies:
 
         needs = f"{self.method}-{model.source}-{place}", f"samples-{target}"
         files = f"{target}.parquet", f"{ANSWERS}/{target}.json"
-        return Recorded(folder.name, folder, needs, describe, work, files, f"answers of a policy aligned in {target}")
+        holds = f"answers of a policy aligned in {target}"
+        return Recorded(folder.name, folder, needs, self.machine, describe, work, files, holds)

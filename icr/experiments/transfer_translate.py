@@ -73,7 +73,7 @@ def translation_cell(job: DataJob, trained: str, machine: Machine, describe: Cal
     lang = (job.source if job.back else None) or job.targets[0]
     """That the rows end in."""
 
-    def work(step: Step) -> Fields:
+    def work(step: Step, machine: Machine) -> Fields:
         machine.translate(job, WORKER)
         report = read_object(rows / REPORT)
         of, cost = report["languages"][lang], report["translation"]["cost"]
@@ -88,7 +88,8 @@ def translation_cell(job: DataJob, trained: str, machine: Machine, describe: Cal
 
     files = tuple(f"data/{name}" for name in (TRAIN, VALIDATION, REPORT))
     again = lambda: not model.exists() and _lacks_answers(rows)  # noqa: E731
-    return Recorded(rows.parent.name, rows.parent, (), describe, work, files, f"translations into {lang}", again)
+    name, holds = rows.parent.name, f"translations into {lang}"
+    return Recorded(name, rows.parent, (), machine, describe, work, files, holds, again, here=True)
 
 
 def _lacks_answers(rows: Path) -> bool:

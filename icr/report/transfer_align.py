@@ -43,6 +43,9 @@ def describe_work(config: TransferConfig, counts: Fields) -> str:
         lines.append(f"{number(counts['candidates'], 0)} candidates of at most {number(counts['tokens'], 0)} tokens")
         if counts["questions"]:
             lines.append(f"at most {number(counts['questions'], 0)} questions to judges (icr judge prices one)")
+    if "nodes" in counts:
+        lines.append(f"{_count(counts['nodes'], 'node')} of a cluster, up to {_count(counts['side_by_side'], 'step')}"
+                     " at a time")  # fmt: skip
     return "\n".join(lines)
 
 

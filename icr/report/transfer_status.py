@@ -13,12 +13,15 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.files import read_json
 from icr.config.load import load_section
+from icr.config.schema import Cluster
 from icr.config.transfer import TransferConfig
 from icr.experiments.cells import CONFIG, TABLES, read_record
 from icr.report.numbers import duration
+from icr.work.ray_cluster import connect
 
 State = Literal["done", "running", "interrupted", "failed", "to do", "waits"]
 SHOWN: tuple[State, ...] = ("done", "running", "interrupted", "failed", "to do", "waits")
@@ -70,7 +73,7 @@ def transfer_status(run: Path, held: bool) -> TransferStatus:
     """
     from icr.experiments.transfer import list_transfer  # brings torch, which the status of a run does not need
 
-    config = load_section(TransferConfig, run / CONFIG, [], {"run": str(run)})
+    config = _reach(load_section(TransferConfig, run / CONFIG, [], {"run": str(run)}))
     states, _ = list_transfer(config, Console(quiet=True))
     said = _read_failures(run)
     cells = [_status(run, name, state, held, said) for name, state in states.items()]
@@ -78,6 +81,16 @@ def transfer_status(run: Path, held: bool) -> TransferStatus:
     failed = [cell.cell for cell in cells if cell.state == "failed"]
     done = sum(cell.state == "done" for cell in cells)
     return TransferStatus(run.resolve().name, cells, done, failed, following)
+
+
+def _reach(config: TransferConfig) -> TransferConfig:
+    """Without its cluster, if that is gone: what was done is known without it."""
+    try:
+        if config.clustered:
+            connect(config.cluster)
+        return config
+    except UserError:
+        return config.model_copy(update={"cluster": Cluster()})
 
 
 def _status(run: Path, name: str, state: str, held: bool, said: Fields) -> CellStatus:

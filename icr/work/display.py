@@ -32,7 +32,7 @@ class NamedConsole(Console):
 
     def __init__(self, console: Console, name: str, bars: Bars) -> None:
         """`bars`: of the console, for all runs."""
-        super().__init__(file=console.file, force_terminal=console.is_terminal)
+        super().__init__(file=console.file, force_terminal=console.is_terminal, quiet=console.quiet)
         self.console, self.name, self.bars = console, name, bars
 
     def print(self, *objects: Any, **how: Any) -> None:

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from loops.spec import TrainSpec
     from prompts.translator import TranslatorJob
 
+_preparing = Lock()
+"""Runs that go on side by side may need the same model: the second one finds what the first has made."""
+
 
 class Machine:
     """Owns the workers of one command. They start when they are needed and stay until `stop`."""
@@ -71,7 +74,7 @@ class Machine:
         self._share: Share | None = None
         self._awake: str | None = None
         self._started = False
-        self._bars, self._title = console.bars if isinstance(console, NamedConsole) else Bars(console), ""
+        self.bars, self._title = console.bars if isinstance(console, NamedConsole) else Bars(console), ""
         self._ended: Event | None = None
         self._noted: set[str] = set()
         """What was said already. Workers say the same in every round; the user reads it once."""
@@ -104,9 +107,13 @@ class Machine:
             ended: as of `beside`.
         """
         self.stop()
-        self._share, self._ended, self._awake = share, ended, None
+        self._share, self._ended = share, ended
         for name in ("nodes", "gpus", "pool"):
             self.__dict__.pop(name, None)
+
+    def training_gpus(self, train: Train) -> int:
+        """GPUs of each machine that a training runs on."""
+        return self.gpus if trains_on_cluster(self._cluster, train, self._share) else self.own_gpus
 
     def processes(self, train: Train) -> int:
         """Training processes on each node: `train.processes`, or one per GPU.
@@ -114,12 +121,12 @@ class Machine:
         Raises:
             UserError: this machine is to train, and the GPUs are all elsewhere.
         """
-        on_cluster = trains_on_cluster(self._cluster, train, self._share)
-        if self.gpus and not self.own_gpus and not on_cluster:
+        gpus = self.training_gpus(train)
+        if self.gpus and not gpus:
             where = f"cluster.address: {self._cluster.address}"
             do = "run this command on a node with GPUs, or train on several nodes of the cluster (train.nodes)"
             raise UserError("the cluster has GPUs, but this machine, which trains, has none", where=where, do=do)
-        return max(1, self.gpus if on_cluster else self.own_gpus) if train.processes == "auto" else train.processes
+        return max(1, gpus) if train.processes == "auto" else train.processes
 
     def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Precision:
         """`auto` resolved by what this machine computes well in."""
@@ -217,11 +224,8 @@ class Machine:
 
     def compare(self, task: EngineTask, precision: Precision) -> Agreement | None:
         """What the engine that did `task`, and a scorer in this precision, say of one text; None where no engine of
-        this command has served the task's model. The scorer stays in memory.
-
-        Raises:
-            UserError: they cannot be of one model.
-        """
+        this command has served the task's model. The scorer stays in memory. Raises UserError where they cannot be of
+        one model."""
         if task.model not in self._served:
             return None
         shared = {"model": task.model, "template": task.template, "tokens": task.engine.window - 1}
@@ -241,17 +245,15 @@ class Machine:
         self._awake = lane
 
     def folders(self, models: Collection[str], chat_template: str | None) -> dict[str, str]:
-        """Every model (hub id, folder or .gguf) → the folder that transformers and vLLM load.
-
-        Raises:
-            UserError: as `icr.engines.folders.materialise`.
-        """
+        """Every model (hub id, folder or .gguf) → the folder that transformers and vLLM load. Raises UserError as
+        `icr.engines.folders.materialise`."""
         fetched = {model: fetch(model) for model in models}  # here: a download may take longer than a worker's deadline
         names = sorted({name for name in fetched.values() if not is_ready(name)})
         if not names:
             return fetched
         table = pa.table({"model": names})
-        made = self.run(PrepareTask(chat_template=chat_template), table, "preparing models")
+        with _preparing:
+            made = self.run(PrepareTask(chat_template=chat_template), table, "preparing models")
         self.pool.stop("single")  # it has loaded weights that nobody needs any more
         folders = dict(zip(names, made["folder"].to_pylist(), strict=True))
         return {model: folders.get(name, name) for model, name in fetched.items()}
@@ -270,10 +272,7 @@ class Machine:
 
     def train(self, spec: TrainSpec, label: str, name: str | None = None) -> Counts:
         """Run a training; on several processes or nodes under torchrun, on several nodes of a cluster by its agents.
-
-        Args:
-            name: of its log and specification; None: that of the folder around its own.
-        """
+        `name` is that of its log and specification; None: that of the folder around its own."""
         self._rest()
         name = f"{name or spec.work.parent.name}-train"
         spec = spec.model_copy(update={"events": self.folder / "jobs" / f"{name}.events"})
@@ -300,7 +299,7 @@ class Machine:
         return other
 
     def _display(self, label: str) -> StageDisplay:
-        return StageDisplay(self._console, f"{self._title}{label}", self._noted, self._bars, self._ended)
+        return StageDisplay(self._console, f"{self._title}{label}", self._noted, self.bars, self._ended)
 
     def note(self, text: str) -> None:
         """One line for the user."""
@@ -313,7 +312,8 @@ class Machine:
             self.note(text)
 
     def stop(self) -> None:
-        """End all workers."""
+        """End all workers. Others start where there is more work."""
         if self._started:
             self.pool.stop()
-            self._started = False
+            self.__dict__.pop("pool", None)
+            self._started, self._awake = False, None

@@ -31,6 +31,7 @@ GATHER_SECONDS = 60.0
 PLACE_SECONDS = 20.0
 """How long Ray may take to reserve the nodes: one of them may have ended just now."""
 READY_SECONDS = 120.0
+START_SECONDS = 60.0
 GIVEN_UP_SECONDS = 600.0
 """How long there may be no node at all, or none that an agent starts on."""
 STOP_SECONDS = 15.0
@@ -217,8 +218,7 @@ class RayTraining:
         assert first is not None
         spec = self._spec.model_copy(update={"events": Path("EVENTS")}).model_dump_json()
         shape = len(self._nodes), self._processes, first.address, first.port
-        for index, node in enumerate(self._nodes):
-            node.actor.start.remote(Launch(self._spec.program, spec, index, *shape, self._env, os.getcwd()))
+        self._start([Launch(self._spec.program, spec, n, *shape, self._env, os.getcwd()) for n in range(shape[0])])
         deadline = None
         while not all(node.lost or node.code is not None for node in self._nodes):
             self._listen(watcher)
@@ -233,6 +233,21 @@ class RayTraining:
                 raise error
         results = [node.heard.result for node in self._nodes if node.heard.result is not None]
         return results[0] if results and not any(node.failed for node in self._nodes) else None
+
+    def _start(self, launches: Sequence[Launch]) -> None:
+        """Start torchrun on every node. An asynchronous actor takes its calls in any order, so that it could be asked
+        about a training that has not begun: each says first that it has."""
+        asked = [node.actor.start.remote(launch) for node, launch in zip(self._nodes, launches, strict=True)]
+        self._ray.wait(asked, num_returns=len(asked), timeout=START_SECONDS)
+        for node, answer in zip(self._nodes, asked, strict=True):
+            try:
+                self._ray.get(answer, timeout=0)
+            except self._ray.exceptions.RayTaskError as error:
+                node.lost = f"torchrun could not be started: {error.cause}"
+            except self._ray.exceptions.GetTimeoutError:
+                node.lost = f"torchrun did not start in {START_SECONDS:.0f} s"
+            except self._ray.exceptions.RayError:
+                node.lost = "its agent ended"
 
     def _listen(self, watcher: Watcher) -> None:
         now = time.monotonic()

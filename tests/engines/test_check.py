@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from icr.base.errors import ConfigError
 from icr.engines.check import check_model
@@ -128,6 +130,24 @@ def test_more_tokens_than_embeddings(whole: Path, tmp_path: Path) -> None:
         shutil.copyfile(whole / name, small / name)
     with pytest.raises(ConfigError, match=r"token ids up to \d+, but the model has 300 embeddings"):
         check_model(small, "models.policy")
+
+
+def test_threads_look_at_models_one_at_a_time(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers exchanges functions of torch's meanwhile: two at a time would leave each other's behind."""
+    load, now, most = PreTrainedModel.from_pretrained.__func__, list[None](), list[int]()  # type: ignore[attr-defined]
+
+    def load_slowly(kind: type, *given: object, **named: object) -> object:
+        now.append(None)
+        most.append(len(now))
+        time.sleep(0.3)
+        found: object = load(kind, *given, **named)
+        now.pop()
+        return found
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(load_slowly))
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: check_model(whole, "models.policy"), range(2)))
+    assert most == [1, 1]
 
 
 def test_good_ones(whole: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.experiments.cells import Ask, Outcome, Recorded, read_record, run_cells
+from icr.experiments.cells import Outcome, Recorded, Start, read_record, run_cells
 from icr.work.beside import Asking
 from icr.work.local_pool import Lane, LocalPool
 from icr.work.machine import Machine
@@ -22,27 +22,26 @@ SOON = 60.0
 
 
 @pytest.fixture
-def ask() -> Iterator[Ask]:
+def ask() -> Iterator[Start]:
     with ThreadPoolExecutor(1) as thread:
         yield lambda title, work: thread.submit(work, cast(Machine, None))
 
 
 def make(folder: Path, name: str, work: Callable[[], None], *needs: str, asks: bool = False) -> Recorded:
-    def do(step: Step, *machine: Any) -> Fields:
+    def do(step: Step, machine: Any) -> Fields:
         work()
         (folder / name / "made").touch()
         return {}
 
-    beside = do if asks else None
-    return Recorded(name, folder / name, needs, lambda: Step(name), do, ("made",), name, beside=beside)
+    return Recorded(name, folder / name, needs, cast(Machine, None), lambda: Step(name), do, ("made",), name, asks=asks)
 
 
-def run(cells: list[Recorded], ask: Ask | None, only: str = "*") -> tuple[Outcome, list[str], list[str]]:
+def run(cells: list[Recorded], ask: Start | None, only: str = "*") -> tuple[Outcome, list[str], list[str]]:
     begun, said = list[str](), list[str]()
     return run_cells(cells, only, begun.append, said.append, ask), begun, said
 
 
-def test_a_cell_that_asks_goes_on_beside_the_next_ones_and_what_needs_it_waits(tmp_path: Path, ask: Ask) -> None:
+def test_a_cell_that_asks_goes_on_beside_the_next_ones_and_what_needs_it_waits(tmp_path: Path, ask: Start) -> None:
     trained, asked = Event(), Event()
 
     def question() -> None:
@@ -68,7 +67,7 @@ def test_a_cell_that_asks_goes_on_beside_the_next_ones_and_what_needs_it_waits(t
     assert again == found and begun == []  # nothing is done twice
 
 
-def test_the_outcome_is_the_same_where_cells_fail_or_are_not_asked_for(tmp_path: Path, ask: Ask) -> None:
+def test_the_outcome_is_the_same_where_cells_fail_or_are_not_asked_for(tmp_path: Path, ask: Start) -> None:
     failed = Event()
 
     def refuse() -> None:
@@ -103,7 +102,7 @@ def test_the_outcome_is_the_same_where_cells_fail_or_are_not_asked_for(tmp_path:
     assert names[0] == names[1]
 
 
-def test_what_no_cell_should_end_with_ends_the_command(tmp_path: Path, ask: Ask) -> None:
+def test_what_no_cell_should_end_with_ends_the_command(tmp_path: Path, ask: Start) -> None:
     def break_down() -> None:
         raise ZeroDivisionError
 

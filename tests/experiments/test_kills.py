@@ -27,7 +27,7 @@ TRAIN = {
 def killed(
     tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, list[Start]]]:
-    """Two jobs, done in peace and with kills: the folder of their runs, and the starts of each."""
+    """Jobs, done in peace and with kills: the folder of their runs, and the starts of each."""
     folder = tmp_path_factory.mktemp("kills")
     data = make_folder(folder / "more", pair_rows(32))
     training = write_config(folder / "rm", make_encoder(folder / "base"), data, train=TRAIN)
@@ -35,6 +35,8 @@ def killed(
     jobs = {
         "x": Job(command=["transfer", str(transfer)], calm=str(folder / "x-calm"), killed=str(folder / "x"), kills=10,
                  training=4, longest=2.5, inline=True),
+        "sides": Job(command=["transfer", str(transfer)], calm=str(folder / "x-calm"), killed=str(folder / "sides"),
+                     kills=6, training=3, longest=2.5, inline=True, nodes=2),
         "rm": Job(command=["rm", "train", str(training)], calm=str(folder / "rm-calm"), killed=str(folder / "rm-run"),
                   kills=1, training=1, longest=1.0, inline=False),
     }  # fmt: skip
@@ -91,10 +93,14 @@ def same_weights(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_experiment_that_is_killed_ends_with_the_same_tables(killed: tuple[Path, dict[str, list[Start]]]) -> None:
+@pytest.mark.parametrize("job", ["x", "sides"])
+def test_an_experiment_that_is_killed_ends_with_the_same_tables(
+    job: str, killed: tuple[Path, dict[str, list[Start]]]
+) -> None:
+    """Also one whose steps go on side by side on a cluster, as those of one step after the other."""
     folder, starts = killed
-    check_starts(starts["x"], 3)
-    one, other = folder / "x-calm", folder / "x"
+    check_starts(starts[job], 3)
+    one, other = folder / "x-calm", folder / job
     tables = sorted(file.name for file in (one / "tables").iterdir())
     assert "win_rates.csv" in tables and tables == sorted(file.name for file in (other / "tables").iterdir())
     for name in tables:

@@ -59,7 +59,7 @@ def load(tiny_pair: tuple[Path, Path], tmp_path: Path) -> Callable[[Path, Stub],
     return make
 
 
-def one_after_the_other(cells: Any, only: str, begin: Any, note: Any, ask: Any) -> Outcome:
+def one_after_the_other(cells: Any, only: str, begin: Any, note: Any, ask: Any, before: Any) -> Outcome:
     return run_cells(cells, only, begin, note)
 
 
@@ -115,7 +115,7 @@ def test_verdicts_come_beside_the_next_cells_and_an_interrupted_experiment_ends_
         assert not failed and result["waiting"] == {} and met == [True]
         asked = Counter(stub.asked)
         with monkeypatch.context() as patch:
-            patch.setattr("icr.experiments.transfer.run_cells", one_after_the_other)
+            patch.setattr("icr.experiments.transfer_cluster.run_cells", one_after_the_other)
             other, failed = run(load(apart, stub))
         assert not failed
         alone = stub.asked - asked

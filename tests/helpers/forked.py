@@ -40,6 +40,8 @@ class Job(TypedDict):
     """Seconds until any other kill, at most."""
     inline: bool
     """Workers and trainings of the killed command are in the fork itself; else they are processes of their own."""
+    nodes: NotRequired[int]
+    """How many nodes of a cluster the killed command has. They are only pretended."""
     again: NotRequired[bool]
     """Whether a run that ends before all kills is kept as `killed`-NUMBER and followed by another."""
     asked: NotRequired[str]
@@ -74,7 +76,7 @@ def _run(job: Job) -> list[Start]:
     import pytest
     from accelerate.state import AcceleratorState
 
-    from tests.helpers.inline import run_inline
+    from tests.helpers.inline import run_inline, share_inline
 
     patch = pytest.MonkeyPatch()
     run_inline(patch)
@@ -82,6 +84,8 @@ def _run(job: Job) -> list[Start]:
     AcceleratorState._reset_state(reset_partial_state=True)
     if not job["inline"]:
         patch.undo()
+    if "nodes" in job:
+        share_inline(patch, job["nodes"])
     starts = _kill(job)
     patch.undo()
     return starts
@@ -163,7 +167,7 @@ def _be(job: Job) -> None:
     os.dup2(log, 2)
     code = 1
     try:
-        _command(job["command"], job["killed"])
+        _command([*job["command"], *(["--cluster", "auto"] if "nodes" in job else [])], job["killed"])
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from threading import Event, RLock
+from threading import Event
 from typing import Any, get_type_hints
 
 import pytest
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from icr.base.errors import StageFailed
 from icr.base.progress import EventFile
+from icr.engines.skeleton import LOADING
 from icr.work.launch import Heard, Watcher, Worker, by_user
 from icr.work.machine import Machine
 from icr.work.ray_cluster import Nodes
@@ -66,9 +67,9 @@ def translate_inline(patch: pytest.MonkeyPatch) -> None:
 
 
 def share_inline(patch: pytest.MonkeyPatch, nodes: int) -> None:
-    """After `run_inline`: variants go on side by side as on a cluster of so many nodes. One computes at a time, as they
-    have the process in common."""
-    lock, train = RLock(), Machine.train
+    """After `run_inline`: variants, and cells of an experiment with a cluster, go on side by side as on so many nodes.
+    One computes at a time, as they have the process in common."""
+    lock, train = LOADING, Machine.train
 
     class Pool(InlinePool):
         def collect(self, timeout: float) -> list[Any]:
@@ -94,8 +95,12 @@ def share_inline(patch: pytest.MonkeyPatch, nodes: int) -> None:
     patch.setattr(Machine, "pool", property(pool))
     patch.setattr(Machine, "train", train_alone)
     patch.setattr(Machine, "confine", confine)
-    patch.setattr("icr.experiments.variants.reserve", reserve)
+    patch.setattr(Share, "find_alive", lambda self: [0])
+    for module in ("variants", "transfer_cluster"):
+        patch.setattr(f"icr.experiments.{module}.reserve", reserve)
     patch.setattr("icr.experiments.variants.find_nodes", lambda variants: Nodes([0] * nodes, [1] * nodes))
+    for place in ("icr.work.machine", "icr.experiments.transfer_checks", "icr.experiments.transfer_cluster"):
+        patch.setattr(f"{place}.connect", lambda cluster: Nodes([0] * nodes, [1] * nodes))
 
 
 def ask_inline(patch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,9 @@ def test_one_machine_keeps_the_local_pool_and_its_limits(tmp_path: Path) -> None
     machine = Machine(tmp_path, silent())
     assert isinstance(machine.pool, LocalPool) and machine.nodes is None
     assert machine._limits(None) is None
+    first = machine.pool
+    machine.stop()
+    assert machine.pool is not first and machine._started  # so that what starts later also ends
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,8 @@ def test_a_machine_with_a_share_has_its_nodes_alone(tmp_path: Path, monkeypatch:
     at = tmp_path / "round-1"
     spec = TrainSpec(model="m", data=at, output=at, work=at / "train", events=at, train=Train(precision="fp32"))
     machine.train(spec, "train")
-    assert trained == [(8, share)]
+    assert trained == [(8, share)] and machine.training_gpus(spec.train) == 8
+    assert Machine(tmp_path, silent(), cluster=AUTO).training_gpus(spec.train) == 0
     ended.set()
     with pytest.raises(Ended), machine._display("train") as display:
         display.progress(0, 0)

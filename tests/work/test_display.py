@@ -86,6 +86,13 @@ def test_lines_and_bars_of_runs_side_by_side_begin_with_their_names() -> None:
     assert any("beta=0.1: train" in line for line in lines) and any("beta=0.2: train" in line for line in lines)
 
 
+def test_a_run_of_a_quiet_command_is_quiet() -> None:
+    out = io.StringIO()
+    quiet = Console(file=out, quiet=True)
+    NamedConsole(quiet, "beta=0.1", Bars(quiet)).print("round 1 · train")
+    assert out.getvalue() == ""
+
+
 def test_whoever_waits_for_workers_ends_once_the_work_is_to_end() -> None:
     ended = Event()
     shown = StageDisplay(Console(file=io.StringIO()), "responses", ended=ended)

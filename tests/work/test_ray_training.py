@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 from icr.base.errors import StageFailed, UserError
 from icr.config.schema import Cluster, Train
+from icr.work.ray_agent import Agent, Launch
 from icr.work.ray_cluster import connect
 from icr.work.ray_training import RayTraining
 from loops.checkpoints import MARKER
@@ -111,19 +113,45 @@ def test_a_training_that_loses_an_agent_goes_on_and_one_that_loses_a_node_starts
     assert largest_difference(spec.output, undisturbed.output) < 1e-5  # sums in another order
 
 
-def test_what_the_user_has_to_fix_is_not_tried_again_and_other_failures_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watched = Run()
-    spec = DummySpec(
+def describe_dummy(folder: Path) -> DummySpec:
+    return DummySpec(
         model="m",
-        data=tmp_path / "data",
-        output=tmp_path / "model",
-        work=tmp_path / "work",
-        events=tmp_path / "events",
+        data=folder / "data",
+        output=folder / "model",
+        work=folder / "work",
+        events=folder / "events",
         objective="user",
         train=Train(precision="fp32", nodes=1),
     )
+
+
+class LateAgent(Agent):
+    """Ray gives it its calls in another order: an asynchronous actor has no other right."""
+
+    async def start(self, launch: Launch) -> None:
+        await asyncio.sleep(1.0)
+        await super().start(launch)
+
+
+class BrokenAgent(Agent):
+    async def start(self, launch: Launch) -> None:
+        raise OSError("no space for the specification")
+
+
+def test_a_training_is_not_asked_before_it_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icr.work.ray_training.RELAUNCHES", 0)
+    monkeypatch.setattr("icr.work.ray_training.Agent", LateAgent)
+    with pytest.raises(UserError, match="no such scheduler: nonsense"):
+        open_training(tmp_path, describe_dummy(tmp_path)).run(Run())
+    monkeypatch.setattr("icr.work.ray_training.Agent", BrokenAgent)
+    with pytest.raises(StageFailed, match="torchrun could not be started: no space for the specification"):
+        open_training(tmp_path, describe_dummy(tmp_path)).run(Run())
+
+
+def test_what_the_user_has_to_fix_is_not_tried_again_and_other_failures_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, spec = Run(), describe_dummy(tmp_path)
     with pytest.raises(UserError, match="no such scheduler: nonsense"):
         open_training(tmp_path, spec).run(watched)
     assert not watched.notes
