@@ -67,8 +67,8 @@ def export(
         raise UserError(f"unknown form {to}", where="--to", do=f"choose one of hub, {', '.join(FORMS)}")
     missing = export_model(at, out, license_=license_, data_license=data_license)
     for key in missing:
-        option = f" (add --{key.replace(' ', '-')})" if key.endswith("license") else ""
-        print(f"note: the card has no {key}{option}", file=sys.stderr)
+        why = f"add --{key.replace(' ', '-')}" if key.endswith("license") else "no model of this run is of the hub"
+        print(f"note: the card has no {key} ({why})", file=sys.stderr)
     if not json_:
         print(f"wrote {out}")
     url = _push(out, push, private=not public) if push else None

@@ -17,6 +17,7 @@ from icr.base.fields import Fields
 from icr.base.files import atomic_folder, read_rows
 from icr.base.hub import read_hub_id
 from icr.base.rundir import RoundDir, RunDir
+from icr.report.findings import baseline_name
 from icr.report.numbers import number, share
 from icr.report.results import interval
 from icr.report.status import continue_command
@@ -73,6 +74,12 @@ def export_llama_factory(at: RoundDir, out: Path) -> int:
 def export_alpaca_eval(at: RoundDir, out: Path) -> int:
     """`LANG.json`, the answers to the held-out prompts in AlpacaEval's form; how many languages."""
     files = sorted((at.judge / "alpaca_eval").glob("*/model_outputs.json"))
+    if at.number == 0:
+        raise UserError(
+            "round 0 is what the others are compared with, and was not compared itself",
+            where=str(at.path),
+            do=f"name a later round, such as {at.path.parent}/round-1",
+        )
     if not files:
         raise UserError(
             "this round has no answers to held-out prompts",
@@ -122,7 +129,7 @@ def _results(at: RoundDir) -> str:
     if str(summary.get("judge", "")).startswith("none"):
         return ""
     lines = [
-        f"\n## Results\n\nWin rates in percent against {Path(str(summary['baseline'])).name}, judged by "
+        f"\n## Results\n\nWin rates in percent against {baseline_name(summary)}, judged by "
         f"{summary['judge']}, with 95 % intervals over prompts.\n",
         "| language | prompts | win rate | length-controlled | right language |",
         "|---|---|---|---|---|",

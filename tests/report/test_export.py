@@ -71,6 +71,7 @@ def test_a_model_for_the_hub(run: RunDir, tmp_path: Path) -> None:
     row = read_json(run.round(1).summary)["languages"]["es"]
     assert f"| es | {row['n']} | {row['win_rate']:.1f} [" in text and str(tmp_path) not in text
     assert all(f"| {lang} |" in text for lang in (*LANGUAGES, "average"))
+    assert "Win rates in percent against round 0's own answers, judged by" in text
     said = export(run, tmp_path / "p", "--to", "hub", "--license", "apache-2.0", "--data-license", "cc-by-4.0")
     card = (tmp_path / "p" / "README.md").read_text(encoding="utf-8")
     assert "license: apache-2.0" in card and "Licence of the prompts and pairs: cc-by-4.0" in card
@@ -94,6 +95,12 @@ def test_a_push_is_private_and_has_the_whole_card(run: RunDir, tmp_path: Path, m
         head = yaml.safe_load(text.split("---\n")[1])
         assert (head["base_model"], head["license"], head["language"]) == (["org/base"], "apache-2.0", ["en"])
         assert "## Results" in text
+
+
+def test_round_0_has_no_comparison_to_export(run: RunDir, tmp_path: Path) -> None:
+    arguments = ["export", str(run.round(0).path), "--to", "alpaca-eval", "-o", str(tmp_path / "o")]
+    refused = CliRunner().invoke(app, arguments).exception
+    assert isinstance(refused, UserError) and refused.do == f"name a later round, such as {run.path}/round-1"
 
 
 def test_what_is_refused(run: RunDir, tmp_path: Path) -> None:
