@@ -1,8 +1,9 @@
-"""The endpoint judge on a real vLLM OpenAI server on loopback, against the local judge on the same model."""
+"""A judge and a translator on a real vLLM OpenAI server on loopback, against the same model on this machine."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -19,9 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eval.judges.endpoint import EndpointJudge
 from eval.xalpaca.pairwise import Comparison
 from icr.base.conversation import wrap_text
+from icr.base.files import read_json, read_rows
 from icr.config.schema import Endpoint as Settings
 from icr.config.schema import Judge as JudgeConfig
 from icr.endpoint.cache import Cache
+from tests.helpers.command import ICR, icr
 from tests.helpers.endpoints import Endpoint, shares
 from tests.helpers.judging import Steps, load_local
 from tests.helpers.tiny_models import END, make_tiny_model
@@ -135,3 +138,41 @@ def test_the_servers_verdicts_are_those_of_the_local_judge(server: str, folder: 
     endpoint = Endpoint("labels", tmp_path / "c.sqlite", Settings(base_url=server))
     again = EndpointJudge(endpoint, JudgeConfig(preference="logprobs"))
     assert again.ask(QUESTIONS, lambda more: None) == verdicts and again.endpoint.cost.calls == 0
+
+
+def rate_animals(folder: Path) -> Path:
+    """A folder of `icr rm data`: short answers without prompts, which may stay as they are in any language."""
+    rows = [
+        {"id": f"r{n}", "lang": "en", "group": f"g{n // 2}", "prompt": "", "response": f"A {word}.", "label": n % 2}
+        for n, word in enumerate(("whale", "shark", "river", "story", "otter", "eagle", "horse", "tiger"))
+    ]
+    folder.with_suffix(".jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    icr("rm", "data", folder.with_suffix(".jsonl"), "--out", folder, "--validation", 2)
+    return folder
+
+
+def test_preferences_go_there_and_back_by_vllm_and_by_its_server(server: str, folder: Path, tmp_path: Path) -> None:
+    """The model says A or B to everything, and a killed command ends as one that was not."""
+    data = rate_animals(tmp_path / "data")
+    command = ["rm", "translate", str(data), "--to", "es", "--back"]
+    local = ["--translator", f"local:{folder}", "--backend", "vllm"]
+    out, answers = tmp_path / "out", tmp_path / "out" / "translator" / "answers.sqlite"
+    running = subprocess.Popen([*ICR, *command, "--out", str(out), *local], stderr=subprocess.DEVNULL)
+    started = time.monotonic()
+    while not (answers.is_file() and len(Cache(answers)) >= 8):  # all of the way there
+        assert running.poll() is None and time.monotonic() - started < READY_SECONDS
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    assert not (out / "report.json").exists()
+    icr(*command, "--out", out, *local)
+    icr(*command, "--out", tmp_path / "calm", *local)
+    for name in ("train.parquet", "validation.parquet", "translation_dropped.jsonl", "report.json"):
+        assert (out / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+    icr(*command, "--out", tmp_path / "served", "--translator", "openai:labels", "--base-url", server)
+    for made in (out, tmp_path / "served"):
+        train, held = (read_rows(made / f"{split}.parquet") for split in ("train", "validation"))
+        assert {row["id"] for row in [*train, *held]} == {f"r{n}:en>es>en" for n in range(8)} and len(held) == 2
+        assert {row["response"] for row in [*train, *held]} <= {"A", "B"}
+    cost = read_json(tmp_path / "served" / "report.json")["translation"]["cost"]
+    assert 8 < cost["calls"] <= 8 + 2 and cost["completion_tokens"] == 2 * cost["calls"]  # label and end

@@ -20,9 +20,10 @@ from icr.experiments.reward_model import refuse_equal, train_reward_model
 from icr.experiments.reward_rows import texts, write_data
 from icr.work.machine import Machine
 from loops.checks import check_train
-from prompts.preferences.make import load_data
+from prompts.preferences.forms import Options
+from prompts.preferences.make import load_data, make_data
 from tests.helpers.inline import run_inline, silent
-from tests.helpers.reward_models import make_decoder, make_encoder, make_folder, pair_rows, write_config
+from tests.helpers.reward_models import make_decoder, make_encoder, make_folder, pair_rows, rating_rows, write_config
 from tests.helpers.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.timeout(600)
@@ -65,7 +66,7 @@ def test_recipes_are_trainings(recipe: Path) -> None:
     [
         ({"run": None}, ["no output folder is named"]),
         ({"base": "x.gguf"}, ["a .gguf file cannot be trained as a reward model"]),
-        ({"data": {"languages": ["de"]}}, ["the data has no training rows in de", "the data has no validation rows"]),
+        ({"data": {"languages": ["de", "fr"]}}, ["the data has no training rows in de", "no training rows in fr"]),
         ({"loss": "pointwise"}, ["the data has pairs, which the pointwise loss cannot use"]),
         ({"data": {"path": "nowhere"}}, ["not a folder of preference data"]),
         ({"chat_template": "no.jinja"}, ["file "]),
@@ -82,8 +83,34 @@ def test_what_cannot_be_trained(made: dict[str, Path], tmp_path: Path, changes: 
     with pytest.raises((ConfigError, UserError)) as raised:
         train(config)
     text = str(raised.value)
-    for what in whats[:1]:
+    for what in whats:
         assert what in text, text
+
+
+def test_languages_that_cannot_be_trained_or_validated(made: dict[str, Path], tmp_path: Path) -> None:
+    """A language is in the training alone, all its validation rows are of one label, or all its training rows."""
+    rows = rating_rows()
+    train = [row for row in rows if row["lang"] == "en" or row["label"] == 1]
+    held = [{**row, "id": f"h{n}", "group": f"h{n}"} for n, row in enumerate(rows) if row["lang"] == "es"]
+
+    def refused(name: str, train: list[dict[str, Any]], held: list[dict[str, Any]]) -> list[str]:
+        for part, of in (("train", train), ("held", held)):
+            (tmp_path / f"{name}-{part}.jsonl").write_text("\n".join(map(json.dumps, of)), encoding="utf-8")
+        sources = [str(tmp_path / f"{name}-{part}.jsonl") for part in ("train", "held")]
+        make_data(sources[:1], tmp_path / name, Options(), given=sources[1:])
+        config = load_section(RewardModelConfig, write_config(tmp_path, made["decoder"], tmp_path / name))
+        with pytest.raises(ConfigError) as raised:
+            check_inputs(config)
+        return [problem.what for problem in raised.value.problems]
+
+    assert refused("one", train, held) == [
+        "the data has no validation rows in en",
+        "all training rows in es have the label 1",
+    ]
+    bad = [row for row in held if row["label"] == 0]
+    assert refused("two", [row for row in rows if row["lang"] == "es"], bad) == [
+        "all validation rows in es have the label 0"
+    ]
 
 
 def test_bases_that_cannot_be_trained(made: dict[str, Path], tmp_path: Path) -> None:
@@ -107,6 +134,8 @@ def test_bases_that_cannot_be_trained(made: dict[str, Path], tmp_path: Path) -> 
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"is_encoder_decoder": True, "model_type": "mt5"}))
     fails(base, "mt5 is an encoder–decoder model")
+    (base / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
+    fails(base, "models of the type vit are not a sequence classifier")
     plain = make_tiny_model(tmp_path / "plain")
     (plain / "chat_template.jinja").unlink()
     fails(plain, "the base has no chat template")
