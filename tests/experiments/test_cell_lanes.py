@@ -66,14 +66,14 @@ class Sides:
         self.machines.append(Side(number, console))
         return cast(Machine, self.machines[-1])
 
-    def run(self, cells: list[Recorded], only: str = "*") -> Outcome:
+    def run(self, cells: list[Recorded], only: str = "*", before: Outcome | None = None) -> Outcome:
         """By two lanes, and one that asks."""
         console, shares = Console(file=self.said, width=200), [Numbered(self, number) for number in (1, 2)]
         self.machines, self.begun = [], []
         with Asking() as asking:
             ask: Start = lambda title, work: asking.start(cast(Machine, Side(0, console)), title, work)  # noqa: E731
             with Lanes(shares, console, Bars(console), self.open) as lanes:
-                return run_side_by_side(cells, only, self.begun.append, console.print, ask, lanes.start, 2)
+                return run_side_by_side(cells, only, self.begun.append, console.print, ask, lanes.start, 2, before)
 
 
 class Numbered(Share):
@@ -97,14 +97,21 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sides:
 Does = Callable[[Side], None]
 
 
-def make(folder: Path, name: str, *needs: str, does: Does = lambda machine: None, asks: bool = False) -> Recorded:
+def make(
+    folder: Path,
+    name: str,
+    *needs: str,
+    does: Does = lambda machine: None,
+    asks: bool = False,
+    here: bool = False,
+) -> Recorded:
     def work(step: Step, machine: Machine) -> dict[str, Any]:
         does(cast(Side, machine))
         (folder / name / "made").touch()
         return {}
 
     own, describe = cast(Machine, Side(0, Console(file=io.StringIO()))), lambda: Step(name)
-    return Recorded(name, folder / name, needs, own, describe, work, ("made",), name, asks=asks)
+    return Recorded(name, folder / name, needs, own, describe, work, ("made",), name, asks=asks, here=here)
 
 
 def test_cells_meet_on_two_shares_and_what_needs_them_waits(sides: Sides) -> None:
@@ -169,6 +176,28 @@ def test_the_outcome_is_that_of_one_cell_after_the_other(sides: Sides) -> None:
     assert found.waiting == serial.waiting == {"of-a": "a", "of-both": "of-a", "of-other": "other", "last": "of-b"}
     assert found.done == ["b"] and found.left == ["of-b", "other"]
     assert sides.said.getvalue().count("a failed: out of memory") == 1
+
+
+def test_what_became_of_cells_before_is_not_tried_again(sides: Sides) -> None:
+    """Translations by a local model come before nodes are reserved."""
+    tried = list[int]()
+
+    def fail(machine: Side) -> None:
+        tried.append(machine.number)
+        raise UserError("out of memory")
+
+    cells = [
+        make(sides.folder, "a", does=fail, here=True),
+        make(sides.folder, "b", here=True),
+        make(sides.folder, "of-a", "a"),
+        make(sides.folder, "of-b", "b"),
+    ]
+    assert count_side_by_side(cells) == 2
+    said = list[str]()
+    before = run_cells([cell for cell in cells if cell.here], "*", said.append, said.append)
+    found = sides.run(cells, before=before)
+    assert tried == [0] and list(found.failed) == ["a"] and found.waiting == {"of-a": "a"}
+    assert found.done == ["b", "of-b"] and sides.begun == ["of-b"]
 
 
 def test_a_cell_whose_nodes_are_lost_is_done_on_others(sides: Sides) -> None:
