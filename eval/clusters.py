@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 FEWEST = 6
 """Prompts of a language. With fewer the interval would say more about the method than about the model."""
 SINGLE = "a single item has no standard error"
-EQUAL = "all values are equal, which gives no interval"
+EQUAL = "all values are equal"
 
 
 @dataclass(frozen=True)

@@ -96,14 +96,19 @@ def conclude(results: Results, run: str, *, demo: bool = False) -> list[str]:
     then = "icr init writes a config for your own model" if demo else f"icr chat {run} talks to the last one"
     return [
         f"shown: {shown}",
-        f"how sure: {_sureness(bounds)}{_language_falls(results, baseline, last)}",
+        f"how sure: {_sureness(bounds, why_no_interval(average))}{_language_falls(results, baseline, last)}",
         f"next: icr best {run} says which round to take; {then}",
     ]
 
 
-def _sureness(bounds: Bounds | None) -> str:
+def why_no_interval(average: Fields) -> str:
+    """Of a row of a summary without an interval; one of an older icr does not say why."""
+    return str(average.get("why", {}).get("win_rate_interval", "the summary has none"))
+
+
+def _sureness(bounds: Bounds | None, why: str) -> str:
     if bounds is None:
-        return "there is no interval, because there are too few prompts"
+        return f"there is no interval: {why}"
     between = f"95 % interval over prompts: {number(bounds[0])} to {number(bounds[1])}"
     says = {
         "above": "all above 50: better than before",

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from eval.clusters import FEWEST, excludes
+from eval.clusters import excludes
 from eval.terms import describe_judge
 from icr.base.fields import Fields
-from icr.report.findings import baseline_name, group_by_side, has_fallen, right_languages, side_of
+from icr.report.findings import baseline_name, group_by_side, has_fallen, right_languages, side_of, why_no_interval
 from icr.report.measured import Measured
 from icr.report.numbers import listed, number, share
 from icr.report.results import Results, Round, interval
@@ -55,7 +55,7 @@ def _better(last: Round, summary: Fields) -> Tile:
         "50 would be no change."
     ]
     if bounds is None:
-        return Tile(question, "Not shown", [*lines, f"Fewer than {FEWEST} prompts: no interval."])
+        return Tile(question, "Not shown", [*lines, f"No interval: {why_no_interval(average)}."])
     lines.append(f"95 % interval: {number(bounds[0])} to {number(bounds[1])}.")
     answers = {"above": ("Yes", "good"), "below": ("No, it got worse", "bad"), "both": ("Not shown", "")}
     answer, tone = answers[side_of(bounds)]

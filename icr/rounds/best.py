@@ -16,7 +16,7 @@ from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.rundir import RoundDir, RunDir
 
-Verdict = Literal["better", "worse", "no difference", "wrong language", "too few prompts"]
+Verdict = Literal["better", "worse", "no difference", "wrong language", "no interval"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Change:
     right_language: float | None
     """Change of the share of answers in the right language, averaged over languages."""
     verdict: Verdict
+    why: str | None = None
+    """Why there is no interval."""
 
     def explain(self) -> str:
         size = f"{self.difference:+.1f} points of win rate"
@@ -41,7 +43,7 @@ class Change:
             "better": "better",
             "worse": "worse",
             "no difference": "the interval includes 0",
-            "too few prompts": "too few prompts for an interval",
+            "no interval": f"no interval: {self.why}",
             "wrong language": f"{100 * (self.right_language or 0):+.0f} points of answers in the right language",
         }[self.verdict]
         return f"round {self.number} against round {self.against}: {size}: {reason}"
@@ -95,12 +97,12 @@ def _compare(before: RoundDir, after: RoundDir) -> Change:
     change = _right_language(read_summary(before.summary), read_summary(after.summary))
     verdict: Verdict = "no difference"
     if low is None or high is None:
-        verdict = "too few prompts"
+        verdict = "no interval"
     elif change is not None and change < -LANGUAGE_FALL:
         verdict = "wrong language"
     elif excludes(0, low, high):
         verdict = "better" if average["difference"] > 0 else "worse"
-    return Change(after.number, before.number, average["difference"], low, high, change, verdict)
+    return Change(after.number, before.number, average["difference"], low, high, change, verdict, average.get("why"))
 
 
 def _right_language(before: Fields, after: Fields) -> float | None:

@@ -203,7 +203,7 @@ def test_findings_take_sides_only_where_the_interval_does(short: RunDir) -> None
         ([51.0, 69.0], "51.0 to 69.0, all above 50: better than before"),
         ([31.0, 49.0], "all below 50: worse than before"),
         ([45.0, 55.0], "with 50 in it: no difference is shown"),
-        (None, "there is no interval, because there are too few prompts"),
+        (None, "there is no interval: all items have the same value"),
     ],
 )
 def test_a_run_ends_with_what_was_shown_how_sure_and_what_next(
@@ -212,6 +212,7 @@ def test_a_run_ends_with_what_was_shown_how_sure_and_what_next(
     for at in (short.round(0), short.round(1)):
         summary = read_json(at.summary)
         summary["average"] |= {"win_rate": 60.0, "win_rate_se": None, "win_rate_interval": bounds}
+        summary["average"]["why"] = {} if bounds else {"win_rate_interval": "all items have the same value"}
         for lang in LANGUAGES:
             summary["languages"][lang]["right_language"] = 0.9
         summary["languages"]["es"]["right_language"] = 0.9 if at.number == 0 else 0.4

@@ -48,6 +48,16 @@ def test_a_round_has_to_be_better_beyond_chance(compared) -> None:  # type: igno
     assert "-40 points of answers in the right language" in found.steps[2].explain()
 
 
+def test_why_there_is_no_interval_is_said(compared, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    run, _ = compared
+    for number in (0, 1):
+        judged(run, number, 0.9)
+    equal = {"average": {"difference": 0.0, "low": None, "high": None, "why": "all values are equal"}}
+    monkeypatch.setattr(module, "compare", lambda before, after, benchmark: equal)
+    [step] = find_best(run).steps
+    assert step.explain() == "round 1 against round 0: +0.0 points of win rate: no interval: all values are equal"
+
+
 def test_the_first_round_stays_where_none_is_better(compared) -> None:  # type: ignore[no-untyped-def]
     run, intervals = compared
     judged(run, 0, 0.9)
