@@ -18,6 +18,7 @@ from pathlib import Path
 from icr.base.content import canonical_json, hash_value
 from icr.base.errors import UserError
 from icr.base.rundir import StageRecord
+from icr.work.display import Ended
 
 DONE_WORDS = {
     "align": "aligned",
@@ -141,12 +142,15 @@ def stamp(step: Step, record: StageRecord) -> Record:
 
 @contextmanager
 def recorded(record: StageRecord, save: Callable[[], None]) -> Iterator[None]:
-    """Keep in a step's record how the work ends that is done meanwhile, and how long it took."""
+    """Keep in a step's record how the work ends that is done meanwhile, and how long it took. Work that is interrupted
+    has not failed: it stays `running`, as where the process is killed."""
     began = time.monotonic()
     try:
         yield
         record.state = "done"
-    except BaseException:
+    except Ended:
+        raise
+    except Exception:
         record.state = "failed"
         raise
     finally:
