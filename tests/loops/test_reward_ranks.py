@@ -1,5 +1,5 @@
-"""Two processes: ranks that share out the weights of a reward model begin with one head, and those of a supervised
-fine-tuning train what one process does, and answer validation rows together."""
+"""Two processes: ranks that share out the weights of a reward model begin with one head. They train what one process
+does; so do those of a supervised fine-tuning, which answer validation rows together."""
 
 from __future__ import annotations
 
@@ -51,6 +51,27 @@ def test_zero3_draws_one_head_for_all_ranks(base: Path, tmp_path: Path) -> None:
         for p in pairs
     ]
     assert metrics(spec)[0]["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "more"),
+    [("loops.reward:Pointwise", {}), ("loops.reward:Pairwise", {"lora": {"rank": 2, "alpha": 8}})],
+    ids=["pointwise", "pairwise with LoRA"],
+)
+def test_two_ranks_with_zero2_train_what_one_does(
+    base: Path, tmp_path: Path, objective: str, more: dict[str, object]
+) -> None:
+    settings = {"batch_size": 8, "micro_batch_size": 2, "epochs": 2, **more}
+    two = make_spec(tmp_path / "two", base, random_pairs(16), objective, deepspeed="zero2", **settings)
+    finish(fork(two, 2), two)
+    one = make_spec(tmp_path / "one", base, random_pairs(16), objective, **settings)
+    run_here(one)
+    found, expected = metrics(two), metrics(one)
+    assert [row["step"] for row in found] == [row["step"] for row in expected] and len(found) >= 4
+    for key in ("loss", "rewards/accuracies"):
+        assert [row[key] for row in found] == pytest.approx([row[key] for row in expected], rel=1e-4)
+    assert largest_difference(one.output, two.output) < 1e-4
+    assert weights(two.output)["score.weight"].shape[0] == 1
 
 
 def demonstrations(folder: Path, base: Path, **settings: object) -> TrainSpec:
