@@ -12,7 +12,7 @@ from icr.base.errors import ConfigError, UserError
 from icr.base.fields import Fields
 from icr.base.files import atomic_folder, read_object, read_rows, write_json, write_rows
 from prompts.preferences.forms import Options, read_preferences
-from prompts.preferences.reading import SAME, Reading
+from prompts.preferences.reading import NO_LANGUAGE, SAME, Reading
 from prompts.preferences.rows import PAIRS, RATINGS, Kind, PairRow, RatingRow
 from prompts.preferences.splits import check_groups, count_overlap, split_rows
 from prompts.tables import capped
@@ -132,7 +132,8 @@ def _kind(readings: Sequence[Reading]) -> Kind:
         for reading in readings:
             reasons.update(*[dict(found) for found in reading.left_out.values()])
         shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        raise UserError(f"no row is left: {shown or 'there are none'}", where="SOURCE", do="name another source")
+        do = "name the language with --lang, or another source" if NO_LANGUAGE in reasons else "name another source"
+        raise UserError(f"no row is left: {shown or 'there are none'}", where="SOURCE", do=do)
     return "pairs" if pairs else "ratings"
 
 

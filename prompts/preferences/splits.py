@@ -59,7 +59,7 @@ def check_groups(train: Sequence[R], validation: Sequence[R], *, drop: bool) -> 
         rows = {row["group"]: row["id"] for row in validation}
         shown = some(f"{group} (rows {id} and {rows[group]})" for group, id in sorted(both.items()))
         raise UserError(
-            f"{len(both)} groups are in the training and in the validation: {shown}",
+            f"groups are in the training and in the validation: {shown}",
             where="--validation-source",
             do="take them out of one, or set --drop-overlap to leave them out of the training",
         )

@@ -75,7 +75,7 @@ def preferences() -> Iterator[Case]:
     yield preferred("equal sides", pair + pair.replace('"B"', '"A"'), "the same text", "s.jsonl:2")
     yield preferred("an unknown form", '{"question": "Q"}', "no known form", "question", "s.jsonl:1")
     yield preferred("an unknown format", pair, "unknown format csv", "--format", options="--lang|en|--format|csv")
-    yield preferred("no language", pair, "no row is left", "1 language unknown", options="")
+    yield preferred("no language", pair, "no row is left", "1 language unknown", "--lang", options="")
     yield preferred("not a language", pair, "'xx'", "--lang", options="--lang|xx")
     yield preferred("half a row held back", pair, "neither a share nor", options="--lang|en|--validation|1.5")
     yield preferred("all held back", pair, "leave none to train on", options="--lang|en|--validation|1")
