@@ -23,9 +23,7 @@ from icr.experiments.transfer_cluster import SHARES, find_room
 from icr.report.transfer_align import describe_work
 from icr.report.transfer_status import transfer_status
 from tests.conftest import write_prompts
-from tests.helpers import ray_nodes
 from tests.helpers.inline import run_inline, share_inline, silent
-from tests.helpers.ray_nodes import open_nodes
 from tests.helpers.reward_models import make_encoder, make_folder, pair_rows
 
 pytestmark = pytest.mark.timeout(900)
@@ -38,10 +36,8 @@ GONE = "127.0.0.1:1"
 """Where no cluster is."""
 
 
-@pytest.fixture(scope="module")
-def made(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The content of an experiment: two sources, one target, a tiny encoder, a tiny policy."""
-    folder = tmp_path_factory.mktemp("made")
+def make_content(folder: Path, policy: Path) -> dict[str, Any]:
+    """Of an experiment: two sources, one target, a tiny encoder, a tiny policy."""
     return {
         "base": str(make_encoder(folder / "encoder")),
         "languages": {"sources": ["en", "es"], "targets": ["es"]},
@@ -51,10 +47,15 @@ def made(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
         },
         "reward_model": {"train": TRAIN},
         "align": {
-            "policy": str(tiny_pair[0]),
+            "policy": str(policy),
             "best_of_n": {"n": 2, "backend": "transformers", "precision": "fp32", "max_tokens": 8, "shard_size": 2},
         },
     }
+
+
+@pytest.fixture(scope="module")
+def made(tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return make_content(tmp_path_factory.mktemp("made"), tiny_pair[0])
 
 
 def write(folder: Path, made: dict[str, Any], run: str = "run", **changes: Any) -> Path:
@@ -178,20 +179,3 @@ def test_a_status_needs_no_cluster(made: dict[str, Any], serial: Path, tmp_path:
     assert load_section(TransferConfig, file).cluster.address == GONE
     status = transfer_status(serial, held=False)
     assert status.next is None and status.done == len(status.cells)
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_nodes.Nodes]:
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'icr-align[ray]'")
-    with open_nodes(tmp_path_factory.mktemp("ray")) as opened:
-        yield opened
-
-
-def test_on_two_nodes_of_a_cluster_by_real_workers_and_trainings(
-    nodes: ray_nodes.Nodes, made: dict[str, Any], serial: Path, tmp_path: Path
-) -> None:
-    do(load(tmp_path, made, **on()))
-    assert count_overlaps(tmp_path / "run")
-    check_tables(serial, tmp_path / "run")
-    logs = {file.name for number in "12" for file in (tmp_path / "run" / SHARES / number / "logs").iterdir()}
-    assert {"rm-en-train.log", "rm-es-train.log"} < logs
