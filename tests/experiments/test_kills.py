@@ -16,7 +16,7 @@ from tests.experiments.test_transfer_align import JUDGES
 from tests.helpers.forked import Job, Start, kill_forks
 from tests.helpers.reward_models import make_encoder, make_folder, pair_rows, write_config
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 TRAIN = {
     "learning_rate": 3e-3, "batch_size": 8, "micro_batch_size": 8, "epochs": 4, "precision": "fp32", "save_steps": 2,
     "deepspeed": "none", "gradient_checkpointing": False, "validation_steps": 4,
@@ -40,7 +40,7 @@ def killed(
         "rm": Job(command=["rm", "train", str(training)], calm=str(folder / "rm-calm"), killed=str(folder / "rm-run"),
                   kills=1, training=1, longest=1.0, inline=False),
     }  # fmt: skip
-    return folder, dict(zip(jobs, kill_forks(folder, list(jobs.values())), strict=True))
+    return folder, dict(zip(jobs, kill_forks(folder, list(jobs.values()), 600), strict=True))
 
 
 def experiment(folder: Path, policy: Path) -> Path:
