@@ -117,8 +117,9 @@ def status_table(run: RunDir, held: bool | None = None) -> RenderableType:
             word, style = look[cells[stage].state]
             if cells[stage] == status.next and cells[stage].state == "waiting":
                 word, style = "next", "bold"
-            told = cells[stage].seconds and cells[stage].state != "interrupted"  # its word is long, and total has it
-            took = f" {minutes(cells[stage].seconds)}" if told else ""
+            # "interrupted" is a long word, and the total has its time
+            timed = cells[stage].seconds and cells[stage].state != "interrupted"
+            took = f" {minutes(cells[stage].seconds)}" if timed else ""
             row.append(Text(word + took, style=style))
         spent = sum(s.seconds for s in cells.values())
         row.append(Text(minutes(spent) if spent else NOTHING))
