@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,22 @@ def test_slurm_asks_for_what_its_steps_need() -> None:
     asked = dict(re.findall(r"^#SBATCH --([a-z-]+)=(\S+)$", script, re.MULTILINE))
     assert asked["ntasks-per-node"] == "1" and int(asked["cpus-per-task"]) > int(asked["gpus-per-node"])
     assert '--cpus-per-task="$SLURM_CPUS_PER_TASK"' in script  # srun does not have it from sbatch
+    assert "#SBATCH --exclusive" in script  # symmetric-run stops all Ray processes in the end
+
+
+def test_slurms_and_skypilots_recipes_name_their_ray_cluster() -> None:
+    """Another Ray may be on the same machine: SkyPilot's own, or that of another job. In a pod there is one."""
+    found = scripts()
+    assert all('--cluster "$head:6379"' in found[name] for name in ("slurm", "skypilot run"))
+    assert "--cluster auto" in found["rayjob"]
+
+
+def test_slurm_itself_takes_its_recipe() -> None:
+    """Where there is a controller with two nodes of 8 GPUs and 64 processors; these may be invented."""
+    if not shutil.which("sbatch") or subprocess.run(["scontrol", "ping"], capture_output=True).returncode:
+        pytest.skip("there is no Slurm controller here")
+    taken = subprocess.run(["sbatch", "--test-only", FOLDER / "slurm.sbatch"], capture_output=True, text=True)
+    assert taken.returncode == 0 and "using 128 processors" in taken.stderr, taken.stderr
 
 
 def test_the_rayjob_is_of_one_version_of_ray_and_has_one_volume() -> None:
