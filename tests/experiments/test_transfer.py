@@ -197,7 +197,7 @@ def test_conclusions_say_what_cannot_be_told_apart(tmp_path: Path) -> None:
     )
     assert result["missing"] == ["vi"] and result["targets"]["ru"]["ranks"] == {"en": 1, "es": 2, "de": 3}
     page = Page(write_transfer_page(result, tmp_path).read_text(encoding="utf-8"))  # of --only: missing, not failed
-    assert "vi: no model yet." in page.text
+    assert "Vietnamese: no model yet." in page.text
     [line] = conclude(result)
     assert line.startswith("ru: en is first (best with probability 0.") and line.endswith("es cannot be told from it.")
     for cell in result["cells"]:
