@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from icr.experiments.transfer_cluster import SHARES
 from tests.experiments.test_transfer_cluster import check_tables, count_overlaps, do, load, make_content, on
-from tests.helpers.inline import run_inline
 from tests.helpers.ray_nodes import Nodes
 
 
@@ -19,12 +17,7 @@ def test_steps_on_two_nodes(nodes: Nodes, tiny_pair: tuple[Path, Path], tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         do(load(tmp_path, made, **on()))
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        torch.set_num_threads(1)  # sums in another order would differ in their last bits
-        run_inline(patch)
-        do(load(tmp_path, made, "serial"))
-    torch.set_num_threads(threads)
+        do(load(tmp_path, made, "serial"))  # in processes as well: sums in another order differ in their last bits
     assert count_overlaps(tmp_path / "run")
     check_tables(tmp_path / "serial", tmp_path / "run")
     logs = {file.name for number in "12" for file in (tmp_path / "run" / SHARES / number / "logs").iterdir()}
