@@ -77,7 +77,7 @@ def test_each_run_has_its_nodes_for_engines_and_trainings(nodes: ray_nodes.Nodes
                 run = Run().run(pools[-1], Echo(), [Shard("a", table)])
                 assert run.results["a"].equals(table)
             assert find_nodes(pools[0]).isdisjoint(find_nodes(pools[1])) and find_nodes(pools[1])
-            train = Train(nodes=1)
+            train = Train(nodes=1, precision="fp32")
             spec = DummySpec(model="m", data=tmp_path, output=tmp_path, work=tmp_path, events=tmp_path, train=train,
                              objective="user")  # fmt: skip
             env = {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"}
