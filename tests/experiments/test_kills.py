@@ -27,7 +27,7 @@ TRAIN = {
 def killed(
     tiny_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, list[Start]]]:
-    """Jobs, done in peace and with kills: the folder of their runs, and the starts of each."""
+    """Jobs, done without kills and with them: the folder of their runs, and the starts of each."""
     folder = tmp_path_factory.mktemp("kills")
     data = make_folder(folder / "more", pair_rows(32))
     training = write_config(folder / "rm", make_encoder(folder / "base"), data, train=TRAIN)

@@ -70,7 +70,7 @@ def test_the_page_begins_with_what_to_take(tmp_path: Path) -> None:
         assert words in head, words
     labels = [attributes["aria-label"] for name, attributes in page.elements if name == "svg"]
     table = page.text[page.text.index("Framed: source") : page.text.index("Beside length")]
-    assert "Trained on German Turkish English 80.0" in table, "tables have names, too"
+    assert "Trained on German Turkish English 80.0" in table, "tables have names as well"
     assert labels[0] == "German: 90.0, 95 % interval 85.0 to 95.0; length alone 50.0"
 
 
