@@ -109,7 +109,11 @@ def export_pairs(
     """
     found = Collector()
     if (out / KEY).exists():
-        found.add("the folder has pairs already", where=f"--out: {out}", do="name a new one: votes belong to them")
+        found.add(
+            "the folder has pairs already",
+            where=f"--out: {out}",
+            do="name a new folder: votes on these pairs need its key.json",
+        )
     drawn = found.attempt(None, draw_pairs, model, baseline, languages, limit, seed)
     found.raise_any()
     assert drawn is not None

@@ -154,8 +154,8 @@ def find_candidates(responses: Sequence[Response], rewards: Sequence[Reward]) ->
     given = _index(responses, "responses")
     if alone := sorted(given.keys() ^ scored.keys()):
         key = alone[0]
-        missing, there = ("reward", "response") if key in given else ("response", "reward")
-        raise UserError(f"found a {there}, but not its {missing}", where=_where(key), do=RESCORE)
+        what = "this response has no reward" if key in given else "this reward has no response"
+        raise UserError(what, where=_where(key), do=RESCORE)
     rows = [scored[key] for key in given]  # in the order of the responses
     scores = [Score(row["reward"], row["policy_logp"], row["reference_logp"], row["dropped"]) for row in rows]
     return {

@@ -55,7 +55,9 @@ def read_deepspeed(name: str) -> dict[str, object] | None:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"the DeepSpeed config cannot be read: {error}", where=str(path), do=do) from error
     if not isinstance(config, dict):
-        raise UserError("the DeepSpeed config is not a JSON object", where=str(path), do="see configs/deepspeed/")
+        raise UserError(
+            "the DeepSpeed config is not a JSON object", where=str(path), do="configs/deepspeed/ has examples"
+        )
     return config
 
 

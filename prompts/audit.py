@@ -149,7 +149,7 @@ def _rows(folder: Path, lang: str, problems: list[UserError]) -> Iterator[_Row]:
         try:
             id = read_id(fields, where)
             if id is None:
-                raise UserError("no prompt", where=where, do='write {"id": …, "instruction": …}')
+                raise UserError("the row has no id", where=where, do='write {"id": …, "instruction": …}')
             yield _Row(id, read_prompt(fields, where), where)
         except UserError as error:
             problems.append(error)

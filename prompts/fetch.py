@@ -118,12 +118,14 @@ def _check_same(folder: Path, wanted: PublicSet) -> None:
     """Raises UserError unless the folder has this set, from the same commits and unchanged."""
     do = "rename or remove the folder, or choose another one with --out"
     if not (folder / CHECKSUMS).is_file():
-        raise UserError("the folder has other data, which are not replaced", where=str(folder), do=do)
+        raise UserError("the folder has other data, and icr does not replace them", where=str(folder), do=do)
     lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     if [line for line in lines if line.startswith("#")] != [f"# {_source(source)}" for source in wanted.paths]:
-        raise UserError("the folder has the data of another commit, which are not replaced", where=str(folder), do=do)
+        raise UserError(
+            "the folder has the data of another commit, and icr does not replace them", where=str(folder), do=do
+        )
     given = [(line[:64], line[66:]) for line in lines if not line.startswith("#")]
     changed = [path for sha, path in given if not (folder / path).is_file() or _hash(folder / path) != sha]
     if changed:
-        what = f"{len(changed)} files were changed or removed ({some(changed)}), and are not replaced"
+        what = f"{len(changed)} files were changed or removed ({some(changed)}), and icr does not replace them"
         raise UserError(what, where=str(folder), do=do)

@@ -197,7 +197,7 @@ def _read_cells(file: Path, reader: CellReader, kind: str, wrong: str, broken: s
         for cells in reader:
             where, begins = f"{file}:{begins}", reader.line_num + 1
             if cells and len(cells) != len(header):
-                what = f"{len(cells)} cells under {len(header)} column names"
+                what = f"the row has {len(cells)} cells, but there are {len(header)} columns"
                 problems.append(UserError(what, where=where, do=wrong))
             elif cells:
                 yield where, dict(zip(header, cells, strict=True))

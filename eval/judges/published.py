@@ -103,7 +103,7 @@ def _read_fastchat(path: Path, name: str) -> dict[str, Prompts]:
         grades = next((f"; {other} grades MT-Bench" for other in choice if rows[other][1]["type"] == "single"), "")
         raise _why_not(name, row["prompt_template"], where, f"choose one of {', '.join(choice)}{grades}")
     if name not in choice or row["output_format"] != FORMATS.get(row["type"]):
-        what = f"icr cannot use {name} as the judge's prompt (type  {row['type']}, answered as {row['output_format']})"
+        what = f"icr cannot use {name} as the judge's prompt (type {row['type']}, answered as {row['output_format']})"
         raise UserError(what, where=where, do=f"choose one of {', '.join(choice)}")
     source = f"{path.name}#{name}"
     if row["type"] == "pairwise":

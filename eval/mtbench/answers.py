@@ -150,7 +150,7 @@ def _answer_file(source: Path, lang: str) -> Path:
     found = [own] if own else sorted((source / lang).glob("*.jsonl"))
     if len(found) == 1:
         return found[0]
-    what = f"{source / lang} holds the answers of {len(found)} models" if found else f"no answers in {lang} found"
+    what = f"{source / lang} has the answers of {len(found)} models" if found else f"no answers in {lang} found"
     raise UserError(what, where=str(source), do=f"put one model's answers in {lang}.jsonl, in FastChat's format")
 
 

@@ -154,7 +154,7 @@ class Catalogue:
             hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists all tasks."
             raise UserError("task not found", where=where, do=f"{hint} Custom tasks: judge.nlp.include_path")
         if name not in found.all_subtasks:
-            raise UserError("this is the name of a group of tasks", where=where, do="name the single tasks")
+            raise UserError("this is the name of a group of tasks", where=where, do="name its tasks one by one")
 
     def load(self, task: NlpTask) -> Task:
         """The task with its data and its few-shot examples, tried on its first item.

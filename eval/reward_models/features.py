@@ -48,7 +48,7 @@ def read_features(path: str) -> Features:
             found.add(f"{lang} has no value for {', '.join(empty)}", where=f"{path}:{number}", do=do)
         table[lang] = {name: (value or "").strip() for name, value in row.items()}
     if rows and not any(table.values()):
-        found.add("no feature", where=path, do="add a column for each feature, such as script or family")
+        found.add("the file has no features", where=path, do="add a column for each feature, such as script or family")
     found.raise_any()
     return table
 
@@ -113,7 +113,7 @@ def compare_features(rates: Sequence[Rate], features: Features) -> list[Fields]:
     there = {lang for rate in across for lang in (rate.source, rate.target)}
     if absent := sorted(there - features.keys()):
         do = "add a row for each language"
-        raise UserError(f"no features of {', '.join(absent)}", where="--features", do=do)
+        raise UserError(f"no features for {', '.join(absent)}", where="--features", do=do)
     rows = []
     for name in next(iter(features.values()), {}):
         of = {lang: features[lang][name] for lang in there}

@@ -93,7 +93,7 @@ def check_look(look: Look) -> LookInputs:
     if not look.models and (look.data or look.parallel):
         found.add("texts are named, but no model", where="--data, --parallel", do="name a model")
     if (look.rates is None) != (look.features is None):
-        found.add("rates and features go together", where="--rates, --features", do="name both")
+        found.add("--rates and --features need each other", where="--rates, --features", do="name both")
     codes = list(look.languages or [])
     found.attempt(None, check_languages, codes, "--languages") if codes else None
     data = found.attempt(None, load_data, look.data, "--data") if look.data is not None else None

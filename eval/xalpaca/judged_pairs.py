@@ -161,7 +161,7 @@ def _indices(rows: Iterable[Row]) -> tuple[str, ...]:
             raise _bad_cell(row, "index", "is empty", "give every row the index of its instruction")
         index = re.sub(r"^(\d+)\.0+$", r"\1", str(cells["index"]).strip())
         if index in seen:
-            raise _bad_cell(row, "index", f"{index} is already at {seen[index]}", "keep one row per instruction")
+            raise _bad_cell(row, "index", f"{index} is already in {seen[index]}", "keep one row per instruction")
         seen[index] = place
     return tuple(seen)
 

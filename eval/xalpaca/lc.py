@@ -84,7 +84,7 @@ def length_controlled(
     unscored = len(table.preference) - len(pairs.preference)
     rate, error = win_rate(pairs.preference)
     if gamed and difficulty is None:
-        raise UserError("gamed pairs need difficulties", do="give difficulties, or no gamed pairs")
+        raise UserError("gamed pairs need difficulties", do="add --difficulty, or leave out --gamed")
 
     raw = LCResult(len(pairs.preference), rate, error, rate, error, NOT_CONTROLLED, unscored)
     reason = _why_not(pairs, parameters=2 if difficulty is None else 3)
@@ -142,7 +142,8 @@ def _design(pairs: JudgedPairs, difficulty: Mapping[str, float] | None, gamed: S
     for group in gamed:
         if np.ptp(group.len_model - group.len_baseline) == 0:
             raise UserError(
-                f"the length difference is the same in every pair of {group.model}", do="fix the gamed pairs"
+                f"the length difference is the same in every pair of {group.model}",
+                do="check len_model and len_baseline in its rows",
             )
     groups = [pairs, *gamed]
     sizes = [len(group.preference) for group in groups]

@@ -56,7 +56,7 @@ def read_difficulties(config: JudgeConfig, ids: Sequence[str]) -> Difficulty | N
     if config.difficulty is None:
         if config.gamed is not None:
             raise UserError("gamed pairs need difficulties", where="judge.gamed",
-                            do="give judge.difficulty, or no gamed pairs")  # fmt: skip
+                            do="set judge.difficulty, or remove judge.gamed")  # fmt: skip
         return None
     index = {id: str(number) for number, id in enumerate(ids)}
     return Difficulty(read_difficulty(Path(config.difficulty)), index,

@@ -119,7 +119,7 @@ class RunDir:
         file = self.round(0).path / "model.json"
         if not file.is_file():
             raise UserError("this run has not begun: the names of its models are missing", where=str(file),
-                            do=f"continue it: icr iterate --run {self.path}")  # fmt: skip
+                            do=f"start it: icr iterate --run {self.path}")  # fmt: skip
         return {str(role): str(name) for role, name in read_json(file).items()}
 
 

@@ -97,7 +97,7 @@ def parse_yaml(text: str, where: str, *, numbered: bool = True) -> Document:
     """
     if len(text) > LARGEST_FILE:
         raise UserError(
-            f"{len(text):,} characters are too many for a settings file",
+            f"the text has {len(text):,} characters, too many for a settings file",
             where=where,
             do=f"name the right file; at most {LARGEST_FILE:,} characters are read",
         )
@@ -285,7 +285,7 @@ def _hint(error: yaml.YAMLError) -> str:
     if "'\\t'" in reason:
         return "indent with spaces, not with tabs"
     if reason == TOO_DEEP:
-        return "remove the inner ones"
+        return "remove the innermost lists and mappings"
     if "second document" in reason:
         return "keep one document: remove the second `---`"
     return "fix the line; check indentation, colons and brackets"

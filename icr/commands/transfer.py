@@ -70,5 +70,5 @@ def transfer(
         raise UserError(
             f"{len(failed)} steps failed: {', '.join(failed)}\n  {name}: {error}",
             where=config.run,
-            do="rerun the same command to try them again; the others are above",
+            do="rerun the same command to try them again; the results of the others are above",
         )

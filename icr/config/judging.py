@@ -124,9 +124,9 @@ def _check_judges(judges: list[dict[str, object]]) -> list[dict[str, object]]:
         if unknown:
             raise ValueError(f"judge {number} has the unknown key {unknown[0]}; known keys: {', '.join(MEMBER)}")
         if not judge.get("model") and ":" not in str(judge.get("kind", "")):
-            raise ValueError(f"judge {number} has no model")
+            raise ValueError(f"judge {number} has no model: add model: …")
         if judge.get("kind") == "none":
-            raise ValueError(f"judge {number} has the kind none")
+            raise ValueError(f"judge {number} has the kind none: write openai, local or module:Class, or remove it")
         names.append(_name_member(judge))
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -107,7 +107,9 @@ def load_section(
     document = read_yaml(path, "the config")
     data = {} if document.data is None else document.data
     if not isinstance(data, dict):
-        raise UserError("the config is not a mapping of keys", where=str(path), do="see configs/ for examples")
+        raise UserError(
+            "the config is not a mapping of keys", where=str(path), do="write it as KEY: VALUE; configs/ has examples"
+        )
     resolve_paths(data, path.resolve().parent)
     return make_section(kind, data, overrides, changes, path, document)
 

@@ -102,7 +102,7 @@ class TransferSft(Section):
         if len(set(self.demonstrations)) < len(self.demonstrations):
             raise ValueError("demonstrations lists a kind twice; list each once")
         if "organic" not in self.demonstrations:
-            raise ValueError("the others are compared with organic: add it to demonstrations")
+            raise ValueError("the other demonstrations are compared with organic: add it to demonstrations")
         if self.demonstrations != ["organic"] and self.pivot is None:
             raise ValueError(
                 "translated demonstrations need the language that they are translated from: add pivot: LANG"
@@ -242,7 +242,7 @@ class TransferConfig(Section):
         if silver and self.translator is None:
             raise ValueError("translated demonstrations need a translator: add translator: {kind: …, model: …}")
         if self.translator is not None and "translate-train" not in variants and not silver:
-            raise ValueError("translator is for translate-train: add it to variants, or remove translator")
+            raise ValueError("translator is not used: add translate-train to variants, or remove translator")
         if self.sft is not None and self.align is None:
             raise ValueError("sft makes the policies of align: add align, or remove sft")
         if self.task != "none" and self.align is None:

@@ -113,7 +113,7 @@ def check_config(folder: Path, where: str, auto_class: str = CAUSAL) -> PreTrain
     version = f"transformers {transformers.__version__}"
     if kind not in transformers.CONFIG_MAPPING and "auto_map" in config:
         raise UserError(
-            "the model needs code that comes with it (auto_map in config.json), and icr executes no such code: "
+            "the model needs code that comes with it (auto_map in config.json), and icr does not run such code: "
             f"{version} does not know models of the type {kind}",
             where=at,
             do="name a model that transformers supports itself",
@@ -133,8 +133,8 @@ def check_config(folder: Path, where: str, auto_class: str = CAUSAL) -> PreTrain
         raise _refuse_config(error, at) from error
     known = type(made) in getattr(transformers, auto_class)._model_mapping
     if (not known and not isinstance(config.get("text_config"), Mapping)) or (auto_class == CAUSAL and _reads(made)):
-        task = "a causal language model" if auto_class == CAUSAL else "a sequence classifier"
-        raise UserError(f"models of the type {kind} are not {task}", where=at, do="name one that is")
+        task = "causal language models" if auto_class == CAUSAL else "sequence classifiers"
+        raise UserError(f"models of the type {kind} are not {task}", where=at, do="name another model")
     return made
 
 

@@ -56,7 +56,7 @@ def find_language_part(folder: Path, where: str) -> tuple[PreTrainedConfig, dict
     tied = set(getattr(model, "all_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
     if missing := sorted(set(wanted) - set(names) - tied):
         what = (
-            f"the language part of this multimodal checkpoint cannot be taken out: {len(missing)} of its "
+            f"the language part of this multimodal checkpoint cannot be extracted: {len(missing)} of its "
             f"{len(wanted)} tensors are not found under their names, the first: {missing[0]}"
         )
         raise UserError(what, where=f"{where}: {folder}", do=do)

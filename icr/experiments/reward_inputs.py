@@ -210,5 +210,5 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, decoder: bool, where: st
         part = "a part of a long answer" if MARK in text or END in text else "the answer"
         raise UserError(f"the chat template drops {part}", where=where, do="name another one in chat_template")
     if decoder and not text.partition(END)[2].strip():
-        what = "the chat template does not end an answer, so a decoder has no place to read its reward at"
+        what = "the chat template does not end an answer, so a decoder has no token to read its reward from"
         raise UserError(what, where=where, do="name one in chat_template that writes the end of turn")

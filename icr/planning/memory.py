@@ -148,7 +148,7 @@ def find_misfits(setup: Setup, lengths: Lengths) -> Iterator[Misfit]:
     yield from _misfit_training(setup, lengths)
     if setup.gpu and setup.processes < setup.asked_processes:
         batch, asked = setup.config.train.batch_size, setup.asked_processes
-        what = f"a batch of {batch} pairs cannot be shared out to {asked} processes; the plan is for {setup.processes}"
+        what = f"a batch of {batch} pairs cannot be split over {asked} processes; the plan is for {setup.processes}"
         nodes = setup.config.train.nodes
         change = {"train.processes": setup.processes // nodes} if setup.processes % nodes == 0 else {}
         yield Misfit("train", what, change, _say(change))

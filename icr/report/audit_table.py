@@ -38,7 +38,7 @@ WORDS = {
 }
 LINES = {
     "position": "position: points that the answer shown first gets above half",
-    "language": "wrong language: points that an answer gets for it, beside one in the right language",
+    "language": "wrong language: points that an answer gets for it, against one in the right language",
     "corrected": "corrected: the judge's win rate, corrected by people's labels (prediction-powered inference)",
 }
 

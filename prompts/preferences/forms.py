@@ -105,7 +105,7 @@ def read_preferences(source: str, options: Options) -> Reading:
     first = next(rows, None)
     if first is None:
         if not reading.problems:
-            raise UserError("the source has no rows", where=source, do="name another one")
+            raise UserError("the source has no rows", where=source, do="name a source with rows")
         return reading
     name = options.format or _guess(first[1], first[0])
     if name not in FORMS:

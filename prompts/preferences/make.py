@@ -240,5 +240,5 @@ def load_data(folder: Path, key: str) -> PreferenceData:
     except (OSError, ValueError) as error:
         raise UserError("not a folder of preference data", where=f"{key}: {folder}", do=do) from error
     if report.get("kind") not in ("pairs", "ratings"):
-        raise UserError("the folder's report names no kind of data", where=str(folder / REPORT), do=do)
+        raise UserError("the folder's report does not name a kind of data", where=str(folder / REPORT), do=do)
     return PreferenceData(report["kind"], train, validation, report)

@@ -169,7 +169,7 @@ class _Prompts:
         problem."""
         where = answer.where
         if answer.parent is None:
-            what = f"message {answer.id} of the assistant answers nothing"
+            what = f"message {answer.id} of the assistant does not answer a message"
             self._reading.problems.append(UserError(what, where=where, do="give it a parent_id"))
             return None
         talk = self._talk(answer.parent, answer)

@@ -61,7 +61,7 @@ def check_groups(train: Sequence[R], validation: Sequence[R], *, drop: bool) -> 
         raise UserError(
             f"groups are in the training and in the validation: {shown}",
             where="--validation-source",
-            do="take them out of one, or set --drop-overlap to leave them out of the training",
+            do="take them out of one, or add --drop-overlap to leave them out of the training",
         )
     taken = Counter(row["lang"] for row in train if row["group"] in held)
     return [row for row in train if row["group"] not in held], taken

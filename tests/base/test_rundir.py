@@ -15,6 +15,6 @@ def test_the_first_models_of_a_run_that_has_not_begun_are_said_to_be_missing(tmp
     run = RunDir(tmp_path / "run")
     with pytest.raises(UserError, match="has not begun") as caught:
         run.first_models()
-    assert caught.value.do == f"continue it: icr iterate --run {run.path}"
+    assert caught.value.do == f"start it: icr iterate --run {run.path}"
     write_json(run.round(0).path / "model.json", {"policy": "org/a", "reference": "org/b"})
     assert run.first_models() == {"policy": "org/a", "reference": "org/b"}

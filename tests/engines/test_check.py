@@ -87,7 +87,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         r"needs code that comes with it \(auto_map",
     ),
     "an unknown type": (edit_json("config.json", model_type="own"), "does not know models of the type own"),
-    "an encoder": (edit_json("config.json", model_type="siglip_vision_model"), "are not a causal language model"),
+    "an encoder": (edit_json("config.json", model_type="siglip_vision_model"), "are not causal language models"),
     "quantised": (edit_json("config.json", quantization_config={"quant_method": "gptq"}), "weights are quantised"),
     "the tokenizer is no JSON": (write("tokenizer.json", "{"), "the tokenizer cannot be loaded"),
     "the tokenizer is empty": (write("tokenizer.json", "{}"), "the tokenizer cannot be loaded"),

@@ -232,7 +232,7 @@ def test_a_language_part_under_other_names(tmp_path: Path) -> None:
     renamed = {name.replace("self_attn", "attention"): tensor for name, tensor in tensors.items()}
     save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        UserError, match="the language part of this multimodal checkpoint cannot be taken out"
+        UserError, match="the language part of this multimodal checkpoint cannot be extracted"
     ) as caught:
         check_model(folder, "models.policy")
     assert "text-only" in str(caught.value)

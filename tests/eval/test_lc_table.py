@@ -67,7 +67,7 @@ def test_an_index_without_a_difficulty_is_named_by_file_and_line(tmp_path: Path)
         (HEADER + "0,1,2,3,4\n", "line 2 has more cells than the header"),
         (
             HEADER + "0,1,2,3\n1,1,2,3\n0,1,2,3\n",
-            r"index 0 is already at .*bad\.csv:2\n  where: .*bad\.csv:4, column index",
+            r"index 0 is already in .*bad\.csv:2\n  where: .*bad\.csv:4, column index",
         ),
         (HEADER + ",1,2,3\n", "index is empty"),
         ("model,preference,len_model,len_baseline\na,1,2,3\nb,1,2,3\n", r"2 models \(a, b\)"),

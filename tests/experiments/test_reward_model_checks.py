@@ -135,7 +135,7 @@ def test_bases_that_cannot_be_trained(made: dict[str, Path], tmp_path: Path) -> 
     (base / "config.json").write_text(json.dumps(config | {"is_encoder_decoder": True, "model_type": "mt5"}))
     fails(base, "mt5 is an encoder–decoder model")
     (base / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
-    fails(base, "models of the type vit are not a sequence classifier")
+    fails(base, "models of the type vit are not sequence classifiers")
     plain = make_tiny_model(tmp_path / "plain")
     (plain / "chat_template.jinja").unlink()
     fails(plain, "the base has no chat template")

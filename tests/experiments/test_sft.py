@@ -194,7 +194,7 @@ def test_everything_wrong_is_said_at_once(base: Path, data: Path, tmp_path: Path
     with pytest.raises(ConfigError) as caught:
         train(load(tmp_path, encoder, data, data={"languages": ["en", "fr"]}, chat_template="none.jinja"))
     text = str(caught.value)
-    assert "bert are not a causal language model" in text and "demonstrations in fr" in text and "none.jinja" in text
+    assert "bert are not causal language models" in text and "demonstrations in fr" in text and "none.jinja" in text
     (tmp_path / "bad.jinja").write_text("{{ messages }")
     with pytest.raises(ConfigError) as caught:
         train(load(tmp_path, base, data, data={"languages": ["fr"]}, chat_template=str(tmp_path / "bad.jinja")))

@@ -110,7 +110,7 @@ def test_what_is_wrong_with_variants_is_said(base: Path, data: Path, tmp_path: P
         return str(caught.value)
 
     assert "translate-train needs a translator" in refused(translator=None)
-    assert "translator is for translate-train" in refused(variants=["transfer"])
+    assert "translator is not used" in refused(variants=["transfer"])
     assert "compared with transfer" in refused(variants=["translate-train"])
     text = refused(translator={"kind": "openai", "model": "m", "base_url": "nowhere"}, base="./none")
     assert "translator.base_url" in text and "none" in text

@@ -132,7 +132,7 @@ def rewards() -> Iterator[Case]:
     yield said("a look: at nothing", "rm|look|--out|DIR/o", "nothing to measure", "--data")
     yield said("a look: no languages", "rm|look|x|--parallel|HELDOUT|--out|DIR/o", "needs the languages", "--languages")
     yield said("a look: a state", "rm|look|x|--parallel|HELDOUT|--states|first|--out|DIR/o", "unknown state first")
-    yield said("a look: rates alone", "rm|look|--rates|DIR/r.csv|--out|DIR/o", "rates and features go together")
+    yield said("a look: rates alone", "rm|look|--rates|DIR/r.csv|--out|DIR/o", "--rates and --features need each other")
     yield said("reward benchmark: a language", "rm|bench|--on|x|--out|DIR/o|--lang|xx", "'xx'", "--lang")
 
 

@@ -97,9 +97,9 @@ def test_prompts_keep_the_order_of_the_responses() -> None:
 
 def test_rows_are_joined_by_id_and_not_by_position() -> None:
     responses, rewards = one_prompt(("a", 1.0), ("b", 2.0))
-    with pytest.raises(UserError, match=r"found a response, but not its reward\n.*prompt_id p, sample 1"):
+    with pytest.raises(UserError, match=r"this response has no reward\n.*prompt_id p, sample 1"):
         build_pairs(responses, rewards[:1])
-    with pytest.raises(UserError, match=r"found a reward, but not its response\n.*prompt_id p, sample 0"):
+    with pytest.raises(UserError, match=r"this reward has no response\n.*prompt_id p, sample 0"):
         build_pairs(responses[1:], rewards)
     with pytest.raises(UserError, match=r"twice among the rewards\n.*prompt_id p, sample 1"):
         build_pairs(responses, [*rewards, rewards[1]])

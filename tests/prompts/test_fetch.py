@@ -100,14 +100,14 @@ def test_data_that_are_there_are_kept(public: Public, tmp_path: Path) -> None:
     assert not again.new and again.rows == first.rows
     subprocess.run(["sha256sum", "--check", "--quiet", CHECKSUMS], cwd=first.folder, check=True)
     (first.folder / "sw.jsonl").write_text("mine\n")
-    with pytest.raises(UserError, match=r"1 files were changed or removed \(sw.jsonl\), and are not replaced"):
+    with pytest.raises(UserError, match=r"1 files were changed or removed \(sw.jsonl\), and icr does not replace them"):
         fetch("ultrafeedback", tmp_path, public.clones, silent)
     assert {k: v for k, v in tree(first.folder).items() if k != "sw.jsonl"} == {
         k: v for k, v in before.items() if k != "sw.jsonl"
     }
     (tmp_path / "mt_bench").mkdir()
     (tmp_path / "mt_bench" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="other data, which are not replaced"):
+    with pytest.raises(UserError, match="other data, and icr does not replace them"):
         fetch("mt_bench", tmp_path, public.clones, silent)
     (tmp_path / "x_alpacaeval").mkdir()  # an empty folder is no data
     assert fetch("x_alpacaeval", tmp_path, public.clones, silent).new

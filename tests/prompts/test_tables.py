@@ -135,7 +135,7 @@ def test_control_characters_and_other_line_separators_are_text(tmp_path: Path) -
         ("a.json", b"", "not JSON", "a.json:1"),
         ("a.json", b"[" * 100_000, "nested too deeply", "a.json"),
         ("a.csv", b"id,id\n1,2\n", "two columns are named id", "a.csv:1"),
-        ("a.csv", b'id,text\n1,"a\nb"\n2,x,y\n', "3 cells under 2 column names", "a.csv:4"),
+        ("a.csv", b'id,text\n1,"a\nb"\n2,x,y\n', "the row has 3 cells, but there are 2 columns", "a.csv:4"),
         ("a.csv", b'id,text\n1,"a\n\nb', "not csv: unexpected end of data", "a.csv:4"),
         ("a.parquet", b"PAR1", "not a parquet file", "a.parquet"),
         ("a.parquet", b"", "not a parquet file", "a.parquet"),

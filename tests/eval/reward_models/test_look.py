@@ -178,7 +178,7 @@ def test_everything_wrong_is_said_at_once(model: Path, parallel: Path, tmp_path:
     text = str(caught.value)
     for what in (
         "two models are called rm", "not a folder of preference data", "needs the languages", "./nowhere",
-        "rates and features go together",
+        "--rates and --features need each other",
     ):  # fmt: skip
         assert what in text, text
     with pytest.raises(ConfigError, match="nothing to measure"):

@@ -144,7 +144,7 @@ def test_groups_of_rates_by_features() -> None:
     assert latin["p"] == pytest.approx(1 - cyrillic["p"])
     few = compare_features(rates[:1], features)[0]
     assert few["p"] is None and few["p_bonferroni"] is None and few["why"]["p"] == "each group needs two rates"
-    with pytest.raises(UserError, match="no features of ru"):
+    with pytest.raises(UserError, match="no features for ru"):
         compare_features(rates, {lang: features[lang] for lang in ("de", "en")})
 
 

@@ -123,7 +123,7 @@ def test_oasst_rules(tmp_path: Path) -> None:
         ([{"role": "bot"}], "message a0 has the role 'bot'"),
         ([{"text": ""}], "`text` is empty"),
         ([{"parent_id": "a1"}], "answers a message of the assistant, not of the user"),
-        ([{"parent_id": None}], "answers nothing"),
+        ([{"parent_id": None}], "does not answer a message"),
     ],
 )
 def test_bad_messages(tmp_path: Path, changes: list[dict[str, Any]], what: str) -> None:
@@ -167,7 +167,7 @@ def test_seahorse_rules(tmp_path: Path) -> None:
     bad = seahorse(tmp_path, f"d1\tde\tText\tt5{rest}\tPerhaps", f"d1\tde\tText\tt5{rest}\tYes\tmore")
     first, second = sorted(read_preferences(str(bad), Options()).problems, key=lambda p: p.where)
     assert first.what == "`question6` is 'Perhaps'" and first.where.endswith("t.tsv:2")
-    assert second.what == "11 cells under 10 column names" and second.where.endswith("t.tsv:3")
+    assert second.what == "the row has 11 cells, but there are 10 columns" and second.where.endswith("t.tsv:3")
 
 
 def test_two_texts_without_a_prompt_are_responses_alone(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ MISSING: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "oasst": (
         messages()[1],
         {"message_id": "`message_id` is missing", "role": "has the role None", "text": "`text` is missing",
-         "parent_id": "message a9 of the assistant answers nothing"},
+         "parent_id": "message a9 of the assistant does not answer a message"},
     ),
 }  # fmt: skip
 """Form → a row, and what is said where a column is missing. Other columns may be."""
