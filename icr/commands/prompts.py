@@ -153,7 +153,7 @@ def split(
             metavar="FOLDER", file_okay=False, help="Output folder; gets train/ and heldout/.", rich_help_panel=OUTPUT
         ),
     ],
-    seed: Annotated[int, typer.Option(help="Another seed holds out other prompts.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of held-out prompts.")] = 42,
     json_: JsonOption = False,
 ) -> None:
     """Keep some prompts for judging, the same ones in all languages. Nothing is overwritten."""
