@@ -81,7 +81,7 @@ def data(
     documents: Annotated[
         str | None, typer.Option("--documents", metavar="TABLE", help="Table of gem_id and document for Seahorse.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the choice of held-back groups.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the choice of held-out groups.")] = 42,
     json_: JsonOption = False,
 ) -> None:
     """Convert preference data to one table, split by prompt."""
