@@ -129,7 +129,7 @@ def check(
     folder: PromptsArgument,
     json_: JsonOption = False,
 ) -> None:
-    """Check every prompt against its English original. Nothing is changed; the exit status is 0."""
+    """Check every prompt against its English original. Nothing is changed, and the exit code is 0 whatever it finds."""
     from prompts.audit import audit
 
     result = audit(folder)
