@@ -31,7 +31,7 @@ def options(
 
 
 def env(json_: JsonOption = False) -> None:
-    """Print versions and hardware for a bug report. It has no paths, names or keys."""
+    """Print versions and hardware for a bug report. Paths, names and keys are left out."""
     from icr.engines.precision import has_bf16
     from icr.engines.sizes import GIB
     from icr.rounds.facts import find_versions

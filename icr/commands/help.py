@@ -1,13 +1,18 @@
-"""How `--help` reads: words as metavars, options in groups, examples. Plain text of up to 120 columns."""
+"""How `--help` reads: words as metavars, options in groups, examples. Plain text of up to 120 columns.
+
+Also what is said of an argument that should be an option.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from typer import Typer
 from typer._click import Context, HelpFormatter
+from typer._click.exceptions import NoSuchOption
 from typer.core import TyperCommand, TyperGroup
 
 from icr.commands.examples import EXAMPLES
@@ -59,6 +64,20 @@ class HelpContext(Context):
 class Command(TyperCommand):
     context_class = HelpContext
 
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """As click's, but the error says so if an option was left out (`icr iterate my.yaml`), or is not needed."""
+        ctx.allow_extra_args = True  # they are refused below
+        try:
+            extra = super().parse_args(ctx, args)
+        except NoSuchOption as error:
+            metavar = error.option_name.removeprefix("--").upper()
+            if metavar in (parameter.metavar for parameter in self.params if parameter.param_type_name == "argument"):
+                error.message += f". Leave it out: {ctx.command_path} {metavar}"
+            raise
+        if extra and not ctx.resilient_parsing:
+            ctx.fail(f"Unexpected argument {extra[0]}.{_find_option(self, ctx, extra[0])}")
+        return extra
+
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Typer writes an argument that must be there as {CONFIG}."""
         _name_parameters(self, ctx)
@@ -105,6 +124,13 @@ def command_name(ctx: Context) -> str:
         parts.insert(0, at.info_name or "")
         at = at.parent
     return " ".join(parts)
+
+
+def _find_option(command: AnyCommand, ctx: Context, argument: str) -> str:
+    """The option that an argument was probably meant for: `--run` for a folder, else `--config`."""
+    asked = "--run" if os.path.isdir(argument) else "--config"
+    free = [p for p in command.params if asked in p.opts and not ctx.params.get(p.name)]
+    return f" Did you mean {asked} {argument}?" if free else ""
 
 
 def _name_parameters(command: AnyCommand, ctx: Context) -> None:

@@ -32,7 +32,7 @@ def export(
         typer.Option("--out", metavar="FOLDER", file_okay=False, help="Output folder.", rich_help_panel=OUTPUT),
     ],
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Draw N prompts of each language.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed draws and shuffles in another way.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw and of the shuffling.")] = 42,
 ) -> None:
     """Write blinded, shuffled pairs of answers.
 

@@ -72,7 +72,10 @@ def xalpaca(
     model: ModelArgument,
     judge: JudgeOption,
     baseline: Annotated[
-        Path, typer.Option("--baseline", metavar="ANSWERS", help="Folder of LANG.json or LANG.jsonl answers.")
+        Path,
+        typer.Option(
+            "--baseline", metavar="ANSWERS", help="Folder of the baseline's answers: LANG.json or LANG.jsonl."
+        ),
     ],
     languages: LanguagesOption,
     out: OutOption,
@@ -92,7 +95,7 @@ def xalpaca(
 ) -> None:
     """Measure win rates against a baseline's answers.
 
-    These are raw and length-controlled, per language.
+    Win rates are raw and length-controlled, per language.
     """
     section = {"baseline": _path(baseline), "prompts": prompts, "limit": limit}
     data = {"languages": split_codes(languages), "judge": section}
@@ -111,7 +114,7 @@ def accuracy(
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure how often judge and reward agree (Table 1)."""
+    """Measure how often judge and reward agree (Table 1 of the paper)."""
     from eval.evaluate import agreement
 
     summary = agreement(run, round_, judge, pairs, set_ or [], stderr())
@@ -121,7 +124,14 @@ def accuracy(
 @judge_app.command()
 def mtbench(
     model: ModelArgument,
-    judge: JudgeOption,
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--judge",
+            metavar="JUDGE",
+            help="local:MODEL or openai:MODEL (key from OPENAI_API_KEY). A custom class cannot grade.",
+        ),
+    ],
     questions: Annotated[
         Path, typer.Option("--questions", metavar="FOLDER", help="Folder of LANG.jsonl in FastChat's format.")
     ],
@@ -132,7 +142,7 @@ def mtbench(
         typer.Option(
             "--references",
             metavar="FOLDER",
-            help="Folder of LANG.jsonl, or the word judge: the judge writes what is missing.",
+            help="Folder of LANG.jsonl with reference answers, or the word judge: the judge writes missing ones.",
         ),
     ] = None,
     limit: Annotated[
@@ -167,7 +177,7 @@ def nlp(
 ) -> None:
     """Run NLP tasks with lm-eval.
 
-    These are ARC, HellaSwag, MMLU and TruthfulQA (Table 4), or custom tasks.
+    These are ARC, HellaSwag, MMLU and TruthfulQA (Table 4 of the paper), or custom tasks.
     """
     names = "paper" if tasks == "paper" else [name.strip() for name in tasks.split(",") if name.strip()]
     section = {"tasks": names, "include_path": _path(include_path), "limit": limit}

@@ -24,7 +24,9 @@ def look(
     parallel: Annotated[
         str | None,
         typer.Option(
-            "--parallel", metavar="PROMPTS", help="Texts with one id in all languages, in any form of prompts."
+            "--parallel",
+            metavar="PROMPTS",
+            help="Parallel texts, joined by id, in any form of prompts: compares hidden states.",
         ),
     ] = None,
     languages: Annotated[
@@ -33,7 +35,7 @@ def look(
     base: Annotated[
         str | None,
         typer.Option(
-            "--base", metavar="MODEL", help="The model that they were trained from; distances are measured to it."
+            "--base", metavar="MODEL", help="The model that MODEL was trained from; distances are measured from it."
         ),
     ] = None,
     place: Annotated[
@@ -44,16 +46,21 @@ def look(
     ] = "last",
     limit: Annotated[int, typer.Option("--limit", min=2, help="Use only the first N parallel texts.")] = 500,
     rates: Annotated[
-        str | None, typer.Option("--rates", metavar="CSV", help="A csv with source, target and win_rate.")
+        str | None,
+        typer.Option(
+            "--rates", metavar="CSV", help="Win rates to explain by --features: columns source, target, win_rate."
+        ),
     ] = None,
-    column: Annotated[str, typer.Option("--column", help="Column of --rates to compare.")] = "win_rate",
+    column: Annotated[str, typer.Option("--column", help="The column of --rates to explain.")] = "win_rate",
     features: Annotated[
         str | None,
-        typer.Option("--features", metavar="CSV", help="A csv with language and a column for each feature."),
+        typer.Option(
+            "--features", metavar="CSV", help="Features of the languages: a column language, and one for each feature."
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show what scores depend on: words, spaces, norms, features.
+    """Show what scores depend on: words, hidden states, features.
 
     The page with all figures is OUT/report.html.
     """

@@ -38,6 +38,12 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set judge.budget=5. May be repeated."
     ),
 ]
+TrainSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set train.epochs=2. May be repeated."
+    ),
+]
 OutOption = Annotated[
     Path,
     typer.Option(

@@ -129,7 +129,7 @@ def check(
     folder: PromptsArgument,
     json_: JsonOption = False,
 ) -> None:
-    """Check every prompt against its English original. Nothing is changed; the exit status is 0."""
+    """Check every prompt against its English original. Nothing is changed, and the exit code is 0 whatever it finds."""
     from prompts.audit import audit
 
     result = audit(folder)
@@ -153,7 +153,7 @@ def split(
             metavar="FOLDER", file_okay=False, help="Output folder; gets train/ and heldout/.", rich_help_panel=OUTPUT
         ),
     ],
-    seed: Annotated[int, typer.Option(help="Another seed holds out other prompts.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of held-out prompts.")] = 42,
     json_: JsonOption = False,
 ) -> None:
     """Keep some prompts for judging, the same ones in all languages. Nothing is overwritten."""

@@ -16,7 +16,7 @@ from icr.commands.options import (
     JsonOption,
     OutRunOption,
     QuietOption,
-    SetOption,
+    TrainSetOption,
     load_checked,
     print_json,
     stderr,
@@ -54,7 +54,11 @@ def data(
     ],
     format_: Annotated[
         str | None,
-        typer.Option("--format", metavar="FORM", help="Form of the sources. Default: found by their columns."),
+        typer.Option(
+            "--format",
+            metavar="FORM",
+            help="Form of the sources, e.g. oasst (docs/reward-models.md). Default: found by their columns.",
+        ),
     ] = None,
     lang: Annotated[
         str | None, typer.Option("--lang", help="ISO 639-1 code of rows that do not name their language.")
@@ -77,7 +81,7 @@ def data(
     documents: Annotated[
         str | None, typer.Option("--documents", metavar="TABLE", help="Table of gem_id and document for Seahorse.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed holds back other groups.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the choice of held-out groups.")] = 42,
     json_: JsonOption = False,
 ) -> None:
     """Convert preference data to one table, split by prompt."""
@@ -115,7 +119,7 @@ def train(
         str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a recipe (docs/reward-models.md).")
     ],
     run: OutRunOption = None,
-    set_: SetOption = None,
+    set_: TrainSetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

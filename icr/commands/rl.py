@@ -11,7 +11,7 @@ from icr.commands.options import (
     JsonOption,
     OutRunOption,
     QuietOption,
-    SetOption,
+    TrainSetOption,
     load_checked,
     print_json,
     stderr,
@@ -22,7 +22,7 @@ from icr.commands.options import (
 def rl(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file (docs/rl.md), or the name of a recipe.")],
     run: OutRunOption = None,
-    set_: SetOption = None,
+    set_: TrainSetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from icr.commands.options import JsonOption, OutRunOption, QuietOption, SetOption, load_checked, print_json, stderr
+from icr.commands.options import JsonOption, OutRunOption, QuietOption, TrainSetOption, load_checked, print_json, stderr
 
 
 def sft(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file (docs/sft.md), or a recipe's name.")],
     run: OutRunOption = None,
-    set_: SetOption = None,
+    set_: TrainSetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

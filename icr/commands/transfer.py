@@ -13,7 +13,6 @@ from icr.commands.options import (
     JsonOption,
     OutRunOption,
     QuietOption,
-    SetOption,
     load_checked,
     print_json,
     stderr,
@@ -29,7 +28,12 @@ def transfer(
     ] = "*",
     cluster: ClusterOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done. Run nothing.")] = False,
-    set_: SetOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set data.limit=600. May be repeated."
+        ),
+    ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -37,7 +41,7 @@ def transfer(
 
     Trains a reward model on each source and measures all of them in every target language.
 
-    Rerun the same command to resume. Languages and judges may be added to the file: only their cells are run.
+    Rerun the same command to resume. Languages and judges may be added to the file: only their steps are run.
     """
     from icr.config.transfer import TransferConfig
     from icr.experiments.transfer import check_transfer, list_transfer, run_transfer

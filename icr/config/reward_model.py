@@ -35,7 +35,7 @@ class RewardTrain(Train):
     warmup_ratio: Share = REWARD_WARMUP
     """Share of the optimiser steps used for warm-up from 0, rounded down to whole steps."""
     validation_steps: Count | None = 100
-    """Optimiser steps between validations on the held-back groups. The last step is always validated. The exported
+    """Optimiser steps between validations on the held-out groups. The last step is always validated. The exported
     model is the one with the lowest loss."""
     patience: Count | None = None
     """Stop after this number of validations in a row without a lower loss."""

@@ -20,7 +20,7 @@ class SftTrain(Train):
     warmup_ratio: Share = REWARD_WARMUP
     """Share of the optimiser steps used for warm-up from 0, rounded down to whole steps."""
     validation_steps: Count | None = 100
-    """Optimiser steps between validations on the held-back groups. The last step is always validated. `best` says
+    """Optimiser steps between validations on the held-out groups. The last step is always validated. `best` says
     which of the validated models is exported."""
     patience: Count | None = None
     """Stop after this number of validations in a row that are not better than the best one before, by `best`."""
@@ -38,9 +38,9 @@ class SftBest(Section):
 
     by: Literal["loss", "rouge-l"] = "loss"
     """`loss`: the one with the lowest validation loss. `rouge-l`: the one whose greedy answers are nearest to the
-    held-back demonstrations, by their mean ROUGE-L over the words of any script."""
+    held-out demonstrations, by their mean ROUGE-L over the words of any script."""
     limit: Count | None = None
-    """rouge-l: answer only the first N held-back demonstrations of each language."""
+    """rouge-l: answer only the first N held-out demonstrations of each language."""
     max_tokens: Tokens = 256
     """rouge-l: longest answer."""
 

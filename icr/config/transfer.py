@@ -26,7 +26,7 @@ class TransferLanguages(Section):
     sources: Languages
     """One reward model each, trained on the rows of this language alone."""
     targets: Languages
-    """Where every reward model is measured, on the held-back rows."""
+    """Where every reward model is measured, on the held-out rows."""
     pooled: list[Annotated[list[Text], Field(min_length=2)]] = []
     """One reward model each, trained on the rows of several languages together."""
 

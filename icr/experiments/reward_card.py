@@ -36,7 +36,7 @@ def write_reward_card(
         f"- rows trained on: {training['rows']}, in {training['steps']} optimiser steps",
         f"- too long, left out: {sum(sum(of.values()) for of in training['too_long'].values())}",
         "",
-        "## Accuracy on held-back groups (percent)",
+        "## Accuracy on held-out groups (percent)",
         "",
         HEAD,
         "|---|---|---|---|---|---|---|",

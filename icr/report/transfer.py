@@ -24,7 +24,7 @@ NOTHING: Fields = {"judges": {}, "rl": [], "orders": [], "same_order": [], "wait
 
 
 def conclude(result: Fields) -> list[str]:
-    """A sentence for each target: the source to take, and which others cannot be told from it."""
+    """A sentence for each target: the source to take, and which others may be as good."""
     lines = []
     for target, of in result["targets"].items():
         line = say_order(of, target, "take")

@@ -54,7 +54,7 @@ def _count(count: int, what: str) -> str:
 
 
 def say_order(of: Fields, target: str, better: str) -> str:
-    """Which source is first in a target, and which cannot be told from it.
+    """Which source is first in a target, and which may be as good.
 
     Args:
         of: of `icr.experiments.transfer_matrix.rank_targets`.
@@ -69,7 +69,7 @@ def say_order(of: Fields, target: str, better: str) -> str:
     chance = "" if of["chances"] is None else f" (best with probability {of['chances'][best]:.2f})"
     if not alike:
         return f"{target}: {better} {best}{chance}; it is better than every other source."
-    return f"{target}: {best} is first{chance}, but {listed(alike)} cannot be told from it."
+    return f"{target}: {best} is first{chance}, but {listed(alike)} may be as good."
 
 
 def is_behind(ahead: Fields) -> bool:

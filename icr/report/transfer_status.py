@@ -124,7 +124,7 @@ def transfer_status_table(run: Path, held: bool) -> RenderableType:
     """Kinds of cells × states, the cells that failed or are at work, and what is next."""
     status = transfer_status(run, held)
     states = [state for state in SHOWN if any(cell.state == state for cell in status.cells)]
-    title = Text(f"{status.run}: {status.done} of {len(status.cells)} cells done")
+    title = Text(f"{status.run}: {status.done} of {len(status.cells)} steps done")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("", *states, "time"):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
@@ -142,4 +142,4 @@ def _lines(status: TransferStatus) -> Sequence[str]:
     if status.next:
         return [*lines, f"next: {status.next}"]
     busy = any(cell.state == "running" for cell in status.cells)
-    return lines if busy else [*lines, "all cells are done"]
+    return lines if busy else [*lines, "all steps are done"]

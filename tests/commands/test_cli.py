@@ -38,6 +38,14 @@ def test_usage_errors_end_with_2() -> None:
     assert "is not a run folder" in icr("status", "nowhere", code=2).stderr
 
 
+def test_an_argument_that_should_be_an_option(tmp_path: Path) -> None:
+    assert "Did you mean --config my.yaml?" in icr("iterate", "my.yaml", code=2).stderr
+    assert f"Did you mean --run {tmp_path}?" in icr("iterate", tmp_path, code=2).stderr
+    assert "Did you mean" not in icr("iterate", "--config", "my.yaml", "other.yaml", code=2).stderr
+    assert "Did you mean" not in icr("validate", "my.yaml", "other.yaml", code=2).stderr
+    assert "icr validate CONFIG" in icr("validate", "--config", "my.yaml", code=2).stderr
+
+
 def test_validate(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
     good = icr("validate", tiny_config(tmp_path))
     assert "18 prompts in en, es, ru, 12 held out" in good.stdout

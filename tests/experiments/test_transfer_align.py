@@ -202,7 +202,7 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(
     assert of["scores-en-on-ru"].why == "the worker ended" and of["rm-en"].state == "done" and of["rm-en"].seconds > 0
     assert of["judge-Longer-en-ru"].waits_for == "best-en-ru"
     printed = CliRunner().invoke(app, ["status", str(folder)]).stdout
-    assert "13 of 16 cells done" in printed and "scores-en-on-ru: failed: the worker ended" in printed
+    assert "13 of 16 steps done" in printed and "scores-en-on-ru: failed: the worker ended" in printed
     assert "next: scores-en-on-ru" in printed and len(inline) == before
     record = folder / "steps/samples-es/step.json"
     whole = record.read_text()
