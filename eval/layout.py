@@ -10,9 +10,17 @@ def is_laid_out(response: str) -> bool:
     return "\n" in response.strip()
 
 
-class OneParagraph:
-    """A judge (`judge.kind: eval.layout:OneParagraph`) that prefers one paragraph to several lines."""
+class SeveralLines:
+    """A judge (`judge.kind: eval.layout:SeveralLines`) that prefers several lines to one paragraph."""
 
     def preferences(self, rows: Sequence[Mapping[str, str]]) -> list[float]:
         """Of the first answer, a number a row: 1, 0.5 or 0."""
-        return [0.5 + 0.5 * (is_laid_out(row["second"]) - is_laid_out(row["first"])) for row in rows]
+        return [0.5 + 0.5 * (is_laid_out(row["first"]) - is_laid_out(row["second"])) for row in rows]
+
+
+class OneParagraph:
+    """The opposite judge (`judge.kind: eval.layout:OneParagraph`)."""
+
+    def preferences(self, rows: Sequence[Mapping[str, str]]) -> list[float]:
+        """Of the first answer, a number a row: 1, 0.5 or 0."""
+        return [1 - preference for preference in SeveralLines().preferences(rows)]

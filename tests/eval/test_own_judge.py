@@ -11,7 +11,7 @@ import pytest
 
 from eval.accuracy import run_agreement
 from eval.judges.own import OwnJudge
-from eval.layout import OneParagraph
+from eval.layout import OneParagraph, SeveralLines
 from eval.xalpaca.answers import read_answers
 from eval.xalpaca.pairwise import run_verdicts
 from icr.base.conversation import wrap_text
@@ -107,10 +107,11 @@ def test_accuracy_takes_an_undecided_judge_for_a_tie(tmp_path: Path) -> None:
     assert found == {"p1": (1.0, 0.0), "p2": (0.0, 0.0), "p3": (0.5, 1.0)}
 
 
-def test_the_quickstarts_judge_prefers_one_paragraph() -> None:
+def test_judges_of_layout() -> None:
     block, lines = "One. Two.", "One.\nTwo."
     rows = [{"first": a, "second": b} for a in (block, lines) for b in (block, lines)]
     assert OneParagraph().preferences(rows) == [0.5, 1.0, 0.0, 0.5]
+    assert SeveralLines().preferences(rows) == [0.5, 0.0, 1.0, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def test_vllm_gives_the_same_responses_to_the_same_requests(
 ) -> None:
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
+    from vllm import SamplingParams
+
     from icr.engines.vllm_engine import VllmEngine
 
     engine = VllmEngine(str(tiny_pair[0]), max_model_len=256, tensor_parallel=1, gpu_memory=0.5, precision="fp32")
@@ -69,6 +71,9 @@ def test_vllm_gives_the_same_responses_to_the_same_requests(
     # more prompt tokens than one step takes: a prompt cut in two would end the engine on a CPU
     many = [Request([4 + (7 * i + k) % 200 for k in range(240)], i) for i in range(12)]
     assert all(1 <= len(c.token_ids) <= 10 for c in engine.generate(many, DECODING))
+    # samples of one prompt share its whole blocks of 32 tokens
+    outputs = engine._run([many[0].prompt_ids] * 3, [SamplingParams(temperature=0.0, max_tokens=2)] * 3)
+    assert [o.num_cached_tokens for o in outputs] == [0, 224, 224]
     end = load_tokenizer(str(tiny_pair[0])).eos_token_id
     for completion in first:
         assert (completion.finish_reason == "stop") == (completion.token_ids[-1] == end)
