@@ -2,9 +2,9 @@
 
     python -m benchmarks.quickstart_seeds [--seeds 10] [--kinds bf16,avx2] [--out FOLDER] [--read] [--json]
 
-A kind of CPU is one `icr compare` from one aligned model: every seed with the cross-lingual reward, then every seed
-with random pairs. A seed changes the samples of both rounds and the held-out answers. `avx2` switches the other
-instructions off in PyTorch and oneDNN. Killed, the same command goes on; --read shows what is finished.
+A kind of CPU is one `icr compare` from one aligned model: each seed with the cross-lingual reward, then with random
+pairs. A seed changes the samples of both rounds and the held-out answers. `avx2` switches the other instructions off in
+PyTorch and oneDNN. Killed, the same command continues, also with more seeds; --read shows what is finished.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ ROUNDS = 2
 def measure(kind: str, seeds: list[int], out: Path) -> None:
     """Run or continue every seed with every kind of pairs."""
     command = [sys.executable, "-m", "icr", "compare", "quickstart", "--out", str(out / kind)]
-    command += ["--vary", f"reward.kind={','.join(VARIANTS)}", "--vary", f"sampling.seed={','.join(map(str, seeds))}"]
+    command += ["--vary", f"sampling.seed={','.join(map(str, seeds))}", "--vary", f"reward.kind={','.join(VARIANTS)}"]
     if code := subprocess.run(command, env={**os.environ, **KINDS[kind]}, cwd=ROOT, stdout=sys.stderr).returncode:
-        sys.exit(f"the comparison of {kind} ended with {code}; the same command goes on")
+        sys.exit(f"the comparison of {kind} ended with {code}; the same command continues")
 
 
 def collect(kind: str, seeds: list[int], out: Path) -> list[dict[str, object]]:
     """One row a seed and kind of pairs, of the runs that are finished."""
     rows = []
-    for variant, seed in product(VARIANTS, seeds):
-        run = out / kind / "variants" / f"kind={variant}_seed={seed}"
+    for seed, variant in product(seeds, VARIANTS):
+        run = out / kind / "variants" / f"seed={seed}_kind={variant}"
         if (run / f"round-{ROUNDS}/judge/summary.json").is_file():
             rows.append({"cpu": kind, "seed": seed, "variant": variant, **read(run)})
     return rows
