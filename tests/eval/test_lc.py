@@ -268,7 +268,7 @@ def test_unscored_pairs_are_counted_and_left_out() -> None:
 
 def test_what_the_difficulties_need() -> None:
     pairs, difficulty = synthetic(20)
-    with pytest.raises(UserError, match="give difficulties, or no gamed pairs"):
+    with pytest.raises(UserError, match="add --difficulty, or leave out --gamed"):
         length_controlled(pairs, gamed=[pairs])
     with pytest.raises(UserError, match="no column index"):
         length_controlled(JudgedPairs(pairs.preference, pairs.len_model, pairs.len_baseline), difficulty)
