@@ -4,7 +4,7 @@
 
 A kind of CPU is one `icr compare` from one aligned model: each seed with the cross-lingual reward, then with random
 pairs. A seed changes the samples of both rounds and the held-out answers. `avx2` switches the other instructions off in
-PyTorch and oneDNN. Killed, the same command continues, also with more seeds; --read shows what is finished.
+PyTorch and oneDNN. The same command continues after a kill, also with more seeds; --read shows what is finished.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -32,18 +32,17 @@ OutRunOption = Annotated[
     typer.Option("--run", metavar="FOLDER", help="Output folder; overrides the config's.", rich_help_panel=OUTPUT),
 ]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Print estimated calls, tokens and cost; send nothing.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set judge.budget=5. May be repeated."
-    ),
-]
-TrainSetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set train.epochs=2. May be repeated."
-    ),
-]
+
+
+def _set(example: str) -> Any:
+    """`--set`, with a key that the command's config has."""
+    words = f"Override a config key, e.g. --set {example}. May be repeated."
+    return typer.Option("--set", metavar="KEY=VALUE", help=words)
+
+
+SetOption = Annotated[list[str] | None, _set("judge.budget=5")]
+TrainSetOption = Annotated[list[str] | None, _set("train.epochs=2")]
+TransferSetOption = Annotated[list[str] | None, _set("data.limit=600")]
 OutOption = Annotated[
     Path,
     typer.Option(

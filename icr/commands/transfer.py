@@ -13,6 +13,7 @@ from icr.commands.options import (
     JsonOption,
     OutRunOption,
     QuietOption,
+    TransferSetOption,
     load_checked,
     print_json,
     stderr,
@@ -28,12 +29,7 @@ def transfer(
     ] = "*",
     cluster: ClusterOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps and what is done. Run nothing.")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set data.limit=600. May be repeated."
-        ),
-    ] = None,
+    set_: TransferSetOption = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -25,7 +25,7 @@ _CPU = {
     # A prompt split over two steps makes vLLM rewind the request's own generator, which fails on a CPU
     # ("CPU Generator does not use offset").
     "enable_chunked_prefill": False,
-    # Samples of one prompt share its whole blocks; of vLLM's 128 tokens a block, most prompts have none on a CPU.
+    # Answers to one prompt share the cache's full blocks. vLLM's blocks have 128 tokens on a CPU: few prompts fill one.
     "block_size": 32,
 }
 

@@ -103,9 +103,9 @@ def test_the_language_detector_agrees(lang: str) -> None:
     assert len(wrong) <= 0.05 * len(texts), wrong
 
 
-def test_the_quickstarts_pairs_are_the_first_ones_turned_round() -> None:
-    turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in read_lines(PAIRS)[:12]]
-    assert read_lines(LAID_OUT) == turned
+def test_the_quickstarts_pairs_are_the_first_ones_reversed() -> None:
+    swapped = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in read_lines(PAIRS)[:12]]
+    assert read_lines(LAID_OUT) == swapped
 
 
 def test_every_pair_differs_in_layout_alone() -> None:

@@ -71,7 +71,7 @@ def test_vllm_gives_the_same_responses_to_the_same_requests(
     # more prompt tokens than one step takes: a prompt cut in two would end the engine on a CPU
     many = [Request([4 + (7 * i + k) % 200 for k in range(240)], i) for i in range(12)]
     assert all(1 <= len(c.token_ids) <= 10 for c in engine.generate(many, DECODING))
-    # samples of one prompt share its whole blocks of 32 tokens
+    # answers to one prompt share its full blocks of 32 tokens
     outputs = engine._run([many[0].prompt_ids] * 3, [SamplingParams(temperature=0.0, max_tokens=2)] * 3)
     assert [o.num_cached_tokens for o in outputs] == [0, 224, 224]
     end = load_tokenizer(str(tiny_pair[0])).eos_token_id
