@@ -236,10 +236,13 @@ def test_what_ends_the_command_ends_all_cells_and_the_same_command_goes_on(sides
         met.wait(SOON)
         os.kill(os.getpid(), signal.SIGINT)
 
-    def work_on(machine: Side) -> None:
-        met.wait(SOON)
+    def wait_for_the_end(machine: Side) -> None:
         assert machine.ended is not None and machine.ended.wait(SOON)
         raise Ended
+
+    def work_on(machine: Side) -> None:
+        met.wait(SOON)
+        wait_for_the_end(machine)
 
     def cells(first: Does, second: Does) -> list[Recorded]:
         return [make(sides.folder, name, does=does) for name, does in (("a", first), ("b", second), ("c", second))]
@@ -258,7 +261,7 @@ def test_what_ends_the_command_ends_all_cells_and_the_same_command_goes_on(sides
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        sides.run([make(sides.folder, "z", does=break_down), make(sides.folder, "y", does=work_on)])
+        sides.run([make(sides.folder, "z", does=break_down), make(sides.folder, "y", does=wait_for_the_end)])
 
 
 def test_lines_begin_with_the_name_of_the_cell(sides: Sides) -> None:

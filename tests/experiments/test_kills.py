@@ -33,10 +33,10 @@ def killed(
     training = write_config(folder / "rm", make_encoder(folder / "base"), data, train=TRAIN)
     transfer = experiment(folder, tiny_pair[0])
     jobs = {
-        "x": Job(command=["transfer", str(transfer)], calm=str(folder / "x-calm"), killed=str(folder / "x"), kills=10,
-                 training=4, longest=2.5, inline=True),
+        "x": Job(command=["transfer", str(transfer)], calm=str(folder / "x-calm"), killed=str(folder / "x"), kills=6,
+                 training=3, longest=2.5, inline=True),
         "sides": Job(command=["transfer", str(transfer)], calm=str(folder / "x-calm"), killed=str(folder / "sides"),
-                     kills=6, training=3, longest=2.5, inline=True, nodes=2),
+                     kills=4, training=2, longest=2.5, inline=True, nodes=2),
         "rm": Job(command=["rm", "train", str(training)], calm=str(folder / "rm-calm"), killed=str(folder / "rm-run"),
                   kills=1, training=1, longest=1.0, inline=False),
     }  # fmt: skip

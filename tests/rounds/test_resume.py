@@ -60,7 +60,7 @@ def test_kills_of_the_driver_and_its_workers_change_nothing(
     killed: tuple[Path, list[Start]], tiny_config: Config, tmp_path: Path
 ) -> None:
     """In processes of their own, which import for much of the time until a kill."""
-    for run in run_with_kills(tiny_config(tmp_path, **SETTINGS), tmp_path / "runs", kills=5, seed=7, longest=16):
+    for run in run_with_kills(tiny_config(tmp_path, **SETTINGS), tmp_path / "runs", kills=3, seed=7, longest=16):
         assert_same(killed[0] / "calm", run)
 
 
