@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from typer import Typer
 from typer._click import Context, HelpFormatter
-from typer._click.exceptions import NoSuchOption
+from typer._click.exceptions import MissingParameter, NoSuchOption, UsageError
 from typer.core import TyperCommand, TyperGroup
 
 from icr.commands.examples import EXAMPLES
@@ -67,8 +67,12 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """As click's, but the error says so if an option was left out (`icr iterate my.yaml`), or is not needed."""
         ctx.allow_extra_args = True  # they are refused below
+        given = list(args)
         try:
             extra = super().parse_args(ctx, args)
+        except MissingParameter as error:
+            error.message = self._explain_missing(ctx, error, given)
+            raise
         except NoSuchOption as error:
             metavar = error.option_name.removeprefix("--").upper()
             if metavar in (parameter.metavar for parameter in self.params if parameter.param_type_name == "argument"):
@@ -77,6 +81,13 @@ class Command(TyperCommand):
         if extra and not ctx.resilient_parsing:
             ctx.fail(f"Unexpected argument {extra[0]}.{_find_option(self, ctx, extra[0])}")
         return extra
+
+    def _explain_missing(self, ctx: Context, error: MissingParameter, args: list[str]) -> str:
+        """The option with the argument that was probably meant for it, else what the parameter is."""
+        _, extra, _ = self.make_parser(ctx).parse_args(args)
+        if extra and error.param is not None and error.param.param_type_name == "option":
+            return f"Did you mean {error.param.opts[-1]} {extra[0]}?"
+        return str(getattr(error.param, "help", None) or error.message)
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Typer writes an argument that must be there as {CONFIG}."""
@@ -93,6 +104,17 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     context_class = HelpContext
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, AnyCommand | None, list[str]]:
+        """As typer's, but for `icr my.yaml` and `icr runs/a` the error names the command to use."""
+        try:
+            return super().resolve_command(ctx, args)
+        except UsageError as error:
+            if ctx.parent is None and args[0].endswith((".yaml", ".yml")):
+                error.message += f" Did you mean {ctx.command_path} iterate --config {args[0]}?"
+            elif ctx.parent is None and os.path.isdir(args[0]):
+                error.message += f" Did you mean {ctx.command_path} status {args[0]}?"
+            raise
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         _write_parameters(self, ctx, formatter)

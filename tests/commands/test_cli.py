@@ -44,6 +44,22 @@ def test_an_argument_that_should_be_an_option(tmp_path: Path) -> None:
     assert "Did you mean" not in icr("iterate", "--config", "my.yaml", "other.yaml", code=2).stderr
     assert "Did you mean" not in icr("validate", "my.yaml", "other.yaml", code=2).stderr
     assert "icr validate CONFIG" in icr("validate", "--config", "my.yaml", code=2).stderr
+    assert "Missing option '--run'. Did you mean --run runs/a?" in icr("score", "runs/a", "--round", 1, code=2).stderr
+    assert "Did you mean --to hub?" in icr("export", "runs/a/round-1", "hub", "--out", "x", code=2).stderr
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    assert "Missing option '--run'. The run folder." in icr("score", "--round", 1, code=2).stderr
+    assert "Missing argument 'RUN'. " in icr("status", code=2).stderr
+    said = icr("export", "runs/a/round-1", "--out", "x", code=2).stderr
+    assert "Missing option '--to'. hub, trl, llama-factory or alpaca-eval." in said
+
+
+def test_a_config_or_a_run_without_a_command(tmp_path: Path) -> None:
+    said = icr("my.yaml", code=2).stderr
+    assert "No such command 'my.yaml'. Did you mean " in said and "icr iterate --config my.yaml?" in said
+    assert f"icr status {tmp_path}?" in icr(tmp_path, code=2).stderr
+    assert "Did you mean" not in icr("judge", "my.yaml", code=2).stderr
 
 
 def test_validate(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
