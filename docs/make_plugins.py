@@ -110,7 +110,8 @@ def _judge() -> str:
             _doc(Preferences.preferences),
             "A row of `rows`:",
             _fields(Row),
-            "The class is created without arguments. MT-Bench needs grades, so it takes no custom judge.",
+            "The class is created without arguments. If it has a text `rule`, results show it behind the class's name. "
+            "MT-Bench needs grades, so it takes no custom judge.",
             _example("right_language.py"),
             _errors("eval/judges/own.py", "and those of a reward"),
         ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eval.folders import benchmark_folder, cache_path, summary_path
 from eval.judges.asking import Judging
-from eval.judges.open import count_cost, find_address, name_judge, sum_costs
+from eval.judges.open import count_cost, find_terms, name_judge, sum_costs
 from eval.judges.panel import describe_panel, join_verdicts, member_folder
 from eval.judges.prompts import find_prompts
 from icr.base.fields import Fields
@@ -78,7 +78,7 @@ class Evaluation:
             judging.close()
         if not panel:
             cost = count_cost(self.judge, cache_path(self.out, benchmark))
-            return {"address": find_address(self.judge), "cost": cost}
+            return {**find_terms(self.judge), "cost": cost}
         join_verdicts(self.judge, self.out, benchmark)
         caches = [(judge, cache_path(member_folder(self.out, name), benchmark)) for name, judge in panel.items()]
         written = cache_path(self.out, benchmark)  # references, by the first of them

@@ -13,6 +13,8 @@ def is_laid_out(response: str) -> bool:
 class SeveralLines:
     """A judge (`judge.kind: eval.layout:SeveralLines`) that prefers several lines to one paragraph."""
 
+    rule = "several lines beat one paragraph"
+
     def preferences(self, rows: Sequence[Mapping[str, str]]) -> list[float]:
         """Of the first answer, a number a row: 1, 0.5 or 0."""
         return [0.5 + 0.5 * (is_laid_out(row["first"]) - is_laid_out(row["second"])) for row in rows]
@@ -20,6 +22,8 @@ class SeveralLines:
 
 class OneParagraph:
     """The opposite judge (`judge.kind: eval.layout:OneParagraph`)."""
+
+    rule = "one paragraph beats several lines"
 
     def preferences(self, rows: Sequence[Mapping[str, str]]) -> list[float]:
         """Of the first answer, a number a row: 1, 0.5 or 0."""

@@ -66,8 +66,9 @@ def read_summary_of(folder: Path, benchmark: str) -> Fields:
 
 
 def describe_judge(summary: Fields) -> str:
-    """Who judged, where, and with which prompt if it is not icr's own."""
+    """Who judged, where or by which rule, and with which prompt if it is not icr's own."""
     at = f" at {summary['address']}" if summary.get("address") else ""
+    at += f" ({summary['rule']})" if summary.get("rule") else ""
     source = summary.get("template_source", BUILT_IN)
     prompt = f" with the prompt {source} ({summary['template']})" if source != BUILT_IN else ""
     return f"{summary.get('judge') or 'unknown'}{at}{prompt}"

@@ -146,7 +146,20 @@ def open_judge(state: Resident, examiner: Examiner, reporter: Reporter) -> Judge
     return judge
 
 
-def find_address(config: JudgeConfig) -> str | None:
+def find_terms(config: JudgeConfig) -> dict[str, str | None]:
+    """What a summary says of a judge beside its name: the address of an endpoint, the rule of a custom class."""
+    return {"address": _find_address(config), "rule": _find_rule(config)}
+
+
+def _find_rule(config: JudgeConfig) -> str | None:
+    if not config.own:
+        return None
+    from eval.judges.own import find_rule
+
+    return find_rule(config.own)
+
+
+def _find_address(config: JudgeConfig) -> str | None:
     """The address of a judge that is an endpoint, without its secrets; None of any other judge."""
     if config.kind != "openai" or config.judges:
         return None

@@ -33,7 +33,10 @@ class Row(TypedDict):
 
 
 class Preferences(Protocol):
-    """What a custom class must have. It is created without arguments, once in the worker that judges."""
+    """What a custom class must have. It is created without arguments, once in the worker that judges.
+
+    It may also have `rule: str`, which says what it prefers: results show it behind the class's name.
+    """
 
     def preferences(self, rows: list[Row]) -> Sequence[float]:
         """How much the first answer is preferred, per row: 1 the first is better, 0 the second is better, 0.5 neither.
@@ -52,6 +55,12 @@ def check_own_judge(name: str, benchmarks: Sequence[str]) -> None:
             do=f"use judge.kind local or openai for {', '.join(others)}",
         )
     OWN.load(name)
+
+
+def find_rule(name: str) -> str | None:
+    """What a custom class says that it prefers, if it says it."""
+    rule = getattr(OWN.load(name), "rule", None)
+    return rule if isinstance(rule, str) else None
 
 
 class OwnJudge:

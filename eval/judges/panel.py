@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from eval.clusters import Part, estimate
 from eval.folders import verdicts_folder
-from eval.judges.open import find_address, name_judge
+from eval.judges.open import find_terms, name_judge
 from eval.judges.prompts import find_prompts
 from eval.krippendorff import nominal_alpha
 from eval.rates import missing_for
@@ -113,7 +113,7 @@ def describe_panel(config: JudgeConfig, out: Path, benchmark: str) -> Fields:
     judges = {
         name: {
             "judge": name_judge(config.members[name]),
-            "address": find_address(config.members[name]),
+            **find_terms(config.members[name]),
             **find_prompts(config.members[name], benchmark).summary(),
             **_rates(of, kind.scale),
         }

@@ -21,7 +21,7 @@ from eval.accuracy import points_of
 from eval.evaluate import evaluation_config, key_of_judge
 from eval.folders import cache_path
 from eval.judges.asking import Judging, Sheet
-from eval.judges.open import check_judge, count_cost, find_address, locate_judges, name_judge
+from eval.judges.open import check_judge, count_cost, find_terms, locate_judges, name_judge
 from eval.judges.panel import member_folder
 from eval.judges.prompts import check_prompts, find_prompts
 from eval.judges.question import Question, Verdict
@@ -91,7 +91,7 @@ class JudgeRow:
         """Who judges, with which prompt, and what was paid."""
         return {
             "judge": name_judge(self.config),
-            "address": find_address(self.config),
+            **find_terms(self.config),
             **find_prompts(self.config, self.benchmark).summary(),
             "cost": count_cost(self.config, self.cache(out)),
         }

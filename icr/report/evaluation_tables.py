@@ -37,6 +37,7 @@ def _asides(summary: Fields) -> Text:
     """Who judged, what it cost, every reason why something is missing, and what is left out of the rates."""
     cost = summary.get("cost")
     at = f" at {summary['address']}" if summary.get("address") else ""
+    at += f" ({summary['rule']})" if summary.get("rule") else ""
     lines = [f"judge: {summary['judge']}{at}" + (f", {_money(cost)}" if cost else "")]
     if source := summary.get("template_source"):
         lines.append(f"prompt: {source} ({summary['template']})")

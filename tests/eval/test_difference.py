@@ -164,5 +164,6 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
 def test_the_judge_of_a_summary_in_words() -> None:
     summary = {"judge": "openai: m", "template": "abc", "template_source": "icr's own"}
     assert describe_judge(summary) == describe_judge({"judge": "openai: m"}) == "openai: m"
+    assert describe_judge({"judge": "m:C", "rule": "a beats b"}) == "m:C (a beats b)"
     there = {"address": "https://example.org/v1", "template_source": "own.yaml"}
     assert describe_judge(summary | there) == "openai: m at https://example.org/v1 with the prompt own.yaml (abc)"

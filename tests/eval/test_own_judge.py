@@ -10,12 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from eval.accuracy import run_agreement
+from eval.judges.open import find_terms
 from eval.judges.own import OwnJudge
 from eval.layout import OneParagraph, SeveralLines
+from eval.terms import describe_judge
 from eval.xalpaca.answers import read_answers
 from eval.xalpaca.pairwise import run_verdicts
 from icr.base.conversation import wrap_text
 from icr.base.errors import UserError
+from icr.config.schema import Judge
 from tests.commands.test_judge_cli import write_public
 from tests.conftest import Config
 from tests.helpers.command import icr
@@ -112,6 +115,15 @@ def test_judges_of_layout() -> None:
     rows = [{"first": a, "second": b} for a in (block, lines) for b in (block, lines)]
     assert OneParagraph().preferences(rows) == [0.5, 1.0, 0.0, 0.5]
     assert SeveralLines().preferences(rows) == [0.5, 0.0, 1.0, 0.5]
+
+
+def test_the_rule_of_a_class_is_shown(tmp_path: Path) -> None:
+    said = find_terms(Judge(kind="eval.layout:SeveralLines"))
+    assert said == {"address": None, "rule": "several lines beat one paragraph"}
+    summary = {"judge": "eval.layout:SeveralLines", **said}
+    assert describe_judge(summary) == "eval.layout:SeveralLines (several lines beat one paragraph)"
+    (tmp_path / "my_judge.py").write_text(FAULTY)  # without one
+    assert find_terms(Judge(kind=f"{tmp_path / 'my_judge.py'}:High"))["rule"] is None
 
 
 @pytest.mark.parametrize(
