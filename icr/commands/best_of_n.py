@@ -15,6 +15,7 @@ from icr.commands.options import (
     LanguagesOption,
     QuietOption,
     SetOption,
+    print_forecast,
     print_json,
     split_codes,
     stderr,
@@ -97,11 +98,7 @@ def best_of_n(
     problems.raise_any()
     assert config is not None and judging is not None
     if dry_run:
-        lines = estimate_best_of_n(config, reward, k, out.resolve(), judging)
-        if json_:
-            print_json({"estimate": lines})
-        else:
-            print("\n".join(lines))
+        print_forecast(estimate_best_of_n(config, reward, k, out.resolve(), judging), json_)
         return
     result = run(config, reward, k, out.resolve(), stderr(), judging)
     if json_:

@@ -22,6 +22,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "chat": ("icr chat runs/a", 'echo "¿Qué es un eclipse?" | icr chat runs/a --round 1'),
     "export": (
         "icr export runs/a/round-2 --to hub --out my-model --license apache-2.0",
+        "icr export runs/a/round-2 --to gguf --out my.gguf --llama-cpp llama.cpp",
         "icr export runs/a/round-2 --to trl --out pairs.trl",
     ),
     "lc": ("icr lc judged.csv", "icr lc judged.csv --difficulty difficulty.csv --gamed gamed.csv"),

@@ -18,6 +18,7 @@ from icr.commands.options import (
     QuietOption,
     RunOption,
     SetOption,
+    print_forecast,
     print_json,
     split_codes,
     stderr,
@@ -231,11 +232,7 @@ def _evaluate(
 
     config = evaluation_config(benchmark, model, judge, data, overrides or [])
     if dry_run:
-        found = estimate(config, out)
-        if json_:
-            print_json({"estimate": found.splitlines()})
-        else:
-            print(found)
+        print_forecast(estimate(config, out), json_)
         return
     _show(benchmark, evaluate(config, out.resolve(), stderr()), json_)
     if not json_:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import JsonOption, OutOption, print_json, split_codes, stderr, stdout
+from icr.commands.options import JsonOption, OutOption, QuietOption, print_json, split_codes, stderr, stdout
 
 
 def look(
@@ -59,6 +59,7 @@ def look(
         ),
     ] = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Show what scores depend on: words, hidden states, features.
 

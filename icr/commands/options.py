@@ -14,6 +14,7 @@ from icr.base.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from eval.estimate import Forecast
     from icr.config.values import Section
 
 S = TypeVar("S", bound="Section")
@@ -94,6 +95,14 @@ QuietOption = Annotated[
 def print_json(result: object) -> None:
     """A result alone on stdout. Paths become texts."""
     print(json.dumps(result, ensure_ascii=False, indent=2, default=str))
+
+
+def print_forecast(found: Forecast, json_: bool) -> None:
+    """What `--dry-run` shows."""
+    if json_:
+        print_json(found.numbers())
+    else:
+        print("\n".join(found.lines or ["no judge: nothing is asked"]))
 
 
 def split_codes(languages: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.commands.options import ConfigArgument, JsonOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import ConfigArgument, JsonOption, QuietOption, SetOption, print_json, stderr, stdout
 
 
 def plan(
@@ -36,6 +36,7 @@ def plan(
     ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Estimate time, memory, disk and judge costs of a run, by stage. No weights are loaded."""
     from icr.base.rundir import RunDir

@@ -12,7 +12,16 @@ import typer
 from icr.base.errors import UserError
 from icr.base.fields import Fields
 from icr.base.problems import Collector
-from icr.commands.options import JsonOption, OutOption, QuietOption, SetOption, print_json, stderr, stdout
+from icr.commands.options import (
+    JsonOption,
+    OutOption,
+    QuietOption,
+    SetOption,
+    print_forecast,
+    print_json,
+    stderr,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from eval.reward_models.evaluate import Asking
@@ -65,7 +74,7 @@ def evaluate(
 
     Also measures implicit rewards and judges, beside chance, the majority, length and people.
     """
-    from eval.reward_models.asked import describe_questions
+    from eval.reward_models.asked import expect_questions
     from eval.reward_models.evaluate import evaluate_models
     from icr.languages import check_languages
     from prompts.preferences.make import load_data
@@ -84,7 +93,7 @@ def evaluate(
     if not rows and not asking.judges:
         raise UserError("nothing to measure", where="MODEL", do="name a reward model, --implicit or --judge")
     if dry_run:
-        _print_estimate(describe_questions(asking, data, split, codes, out), json_)  # type: ignore[arg-type]
+        print_forecast(expect_questions(asking, data, split, codes, out), json_)  # type: ignore[arg-type]
         return
     result = evaluate_models(rows, data, split, codes, out, stderr(), precision, asking)  # type: ignore[arg-type]
     if json_:
@@ -118,7 +127,7 @@ def bench(
 
     Also measures implicit rewards and judges. With none of them, says how often the longer answer is right.
     """
-    from eval.reward_models.asked import describe_bench_questions
+    from eval.reward_models.asked import expect_bench_questions
     from eval.reward_models.bench_rows import read_bench
     from eval.reward_models.benching import bench_models
     from icr.languages import check_languages
@@ -133,7 +142,7 @@ def bench(
     assert asked is not None
     rows, asking = asked
     if dry_run:
-        _print_estimate(describe_bench_questions(asking, on, lang, out), json_)
+        print_forecast(expect_bench_questions(asking, on, lang, out), json_)
         return
     result = bench_models(rows, on, lang, out, stderr(), precision, asking)  # type: ignore[arg-type]
     if json_:
@@ -179,13 +188,6 @@ def _find(
         )
     rows, asked = find_rows(models or [], implicit or [], beta, judges or [], overrides or [])
     return rows, Asking(asked, most)
-
-
-def _print_estimate(lines: Sequence[str], json_: bool) -> None:
-    if json_:
-        print_json({"estimate": lines})
-    else:
-        print("\n".join(lines) if lines else "no judge: nothing is asked")
 
 
 def _print_accuracy(result: Fields) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.best_of_k import Scores
+from eval.estimate import Forecast
 from eval.judges.panel import member_folder
 from eval.reward_models.rows import Workplace
 from eval.standing import begin, read_records, settle_step, write_record
@@ -126,8 +127,8 @@ def best_of_n(
 
 def estimate_best_of_n(
     config: BestOfNConfig, rewards: Sequence[str], k: int | None, out: Path, judging: CandidateJudges = NO_JUDGES
-) -> list[str]:
-    """How much work there is, and what the judges cost, in lines. Nothing is loaded, sampled or sent.
+) -> Forecast:
+    """How much work there is, and what the judges cost. Nothing is loaded, sampled or sent.
 
     Raises:
         ConfigError, UserError: as `best_of_n`, and a budget without a price.
@@ -138,7 +139,7 @@ def estimate_best_of_n(
     sampled = "already sampled" if there else f"at most {count * most:,} tokens"
     names = ", ".join(reward.name for reward in inputs.rewards)
     work = f"{len(inputs.prompts):,} prompts, {count:,} candidates ({sampled}), scored by {names}"
-    return [work, *(estimate_judges(judging, config, inputs.prompts, out) if judging.judges else [])]
+    return Forecast(estimate_judges(judging, config, inputs.prompts, out) if judging.judges else [], before=[work])
 
 
 def _judge(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from eval.best_of_k import Scores, summarise_wins
-from eval.estimate import Planned, describe_cost
+from eval.estimate import Expected, Planned, expect_cost
 from eval.judges.asking import Judging
 from eval.judges.prompts import find_prompts
 from eval.reward_models.judged import JudgeRow, find_judge
@@ -89,8 +89,8 @@ def _compare(rows: Mapping[str, Prompts], baseline: Path | None) -> tuple[dict[s
     return asked, against
 
 
-def estimate_judges(of: CandidateJudges, config: BestOfNConfig, prompts: Sequence[Prompt], out: Path) -> list[str]:
-    """What each judge would be asked about the candidates, and what it costs, in words. Nothing is sent.
+def estimate_judges(of: CandidateJudges, config: BestOfNConfig, prompts: Sequence[Prompt], out: Path) -> list[Expected]:
+    """What each judge would be asked about the candidates, and what it costs. Nothing is sent.
 
     Candidates that are not sampled yet count as all different and as long as they may get.
     """
@@ -99,14 +99,14 @@ def estimate_judges(of: CandidateJudges, config: BestOfNConfig, prompts: Sequenc
     rows = {lang: _read(samples / f"{lang}.parquet") if there else _expect(config, prompts, lang) for lang in languages}
     asked, against = _compare(rows, of.baseline)
     assumed = "" if there else f"; assuming candidates of {config.sampling.max_tokens:,} tokens, no two of them alike"
-    lines = []
+    found = []
     for judge in of.judges:
         wording = find_prompts(judge.config, judge.benchmark).one
         pairs = [comparisons(lang, answers, against[lang], judge.config.orders) for lang, answers in asked.items()]
         questions = [c.question(wording) for pair in pairs for _, c in pair if c.first != c.second]
         planned = Planned(questions, assumed, {lang: len(answers) for lang, answers in asked.items()})
-        lines.append(describe_cost(judge.config, judge.name, judge.cache(out), planned))
-    return lines
+        found.append(expect_cost(judge.config, judge.name, judge.cache(out), planned))
+    return found
 
 
 def _expect(config: BestOfNConfig, prompts: Sequence[Prompt], lang: str) -> Prompts:

@@ -3,6 +3,7 @@ answers for AlpacaEval."""
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -92,33 +93,63 @@ def export_alpaca_eval(at: RoundDir, out: Path) -> int:
     return len(files)
 
 
-def export_model(at: RoundDir, out: Path, *, license_: str | None, data_license: str | None) -> list[str]:
-    """The model's folder with the whole card: base model, licence, languages, results with intervals.
+def trained_model(at: RoundDir) -> Path:
+    """The folder of the model that a round trained. Raises UserError where there is none."""
+    if at.model.is_dir():
+        return at.model
+    run = at.path.parent
+    if at.number == 0:
+        start = RunDir(run).first_models().get("policy", "another model")
+        raise UserError(
+            f"round 0 of this run is {start}, which was not trained here",
+            where=str(at.path),
+            do=f"name a later round, such as {run}/round-1",
+        )
+    if at.done("train"):
+        do = f"restore {at.model} from a backup, or name another round"
+        raise UserError(f"the model of {at.path} was deleted after its training", do=do)
+    do = f"finish its training first: {continue_command(str(run))}"
+    raise UserError(f"{at.path} has no trained model", do=do)
+
+
+def write_card(at: RoundDir, *, license_: str | None, data_license: str | None) -> tuple[str, list[str]]:
+    """The whole model card: base model, licence, languages, results with intervals; and what it does not know.
 
     Args:
         license_: the card's `license`, an identifier of the hub such as apache-2.0.
         data_license: that of the prompts, and of the English pairs if there are any.
-
-    Returns:
-        What the card does not know.
     """
-    if not at.model.is_dir():
-        do = f"finish its training first: {continue_command(str(at.path.parent))}"
-        raise UserError(f"{at.path} has no trained model", do=do)
-    run = RunDir(at.path.parent)
+    model, run = trained_model(at), RunDir(at.path.parent)
     names = dict.fromkeys(run.first_models().values())
     bases = [name for name in names if read_hub_id(name) and not (run.path / name).is_dir()]  # not round-0/model
     facts: Fields = {"base_model": [base.partition("@")[0] for base in bases], "license": license_}
     unknown = [key for key, value in {**facts, "data license": data_license}.items() if not value]
     data = f"\nLicence of the prompts and pairs: {data_license}\n" if data_license else ""
+    _, head, body = (model / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    known = {key: value for key, value in facts.items() if value}
+    metadata = yaml.safe_dump({**yaml.safe_load(head), **known, "pipeline_tag": "text-generation"}, sort_keys=False)
+    return f"---\n{metadata}---\n{body}{data}{_results(at)}", unknown
+
+
+def export_model(at: RoundDir, out: Path, card: str) -> None:
+    """The model's folder with `card` from `write_card`."""
     with atomic_folder(out) as tmp:
-        shutil.copytree(at.model, tmp, dirs_exist_ok=True)
-        card = (at.model / "README.md").read_text(encoding="utf-8")
-        _, head, body = card.split("---\n", 2)
-        known = {key: value for key, value in facts.items() if value}
-        metadata = yaml.safe_dump({**yaml.safe_load(head), **known, "pipeline_tag": "text-generation"}, sort_keys=False)
-        (tmp / "README.md").write_text(f"---\n{metadata}---\n{body}{data}{_results(at)}", encoding="utf-8")
-    return unknown
+        shutil.copytree(trained_model(at), tmp, dirs_exist_ok=True)
+        (tmp / "README.md").write_text(card, encoding="utf-8")
+
+
+def is_exported(at: RoundDir, out: Path, card: str) -> bool:
+    """Whether `export_model` has written `out` before, from this model and card: then a push is repeated."""
+    model, there = _files(trained_model(at)), _files(out)
+    if model.keys() != there.keys() or there["README.md"].read_text(encoding="utf-8") != card:
+        return False
+    return all(filecmp.cmp(model[name], there[name]) for name in model if name != "README.md")  # by size and time first
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Name → file of a folder; none where it is no folder. `.cache` is what an upload may leave."""
+    found = {str(file.relative_to(folder)): file for file in folder.rglob("*") if file.is_file()}
+    return {name: file for name, file in found.items() if not name.startswith(".cache")}
 
 
 def _results(at: RoundDir) -> str:

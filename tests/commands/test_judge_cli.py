@@ -275,6 +275,11 @@ def test_a_dry_run_counts_and_prices_and_sends_nothing(tmp_path: Path, answers: 
     usd = float(done.stdout.split("at most ")[1].split(" dollars")[0])
     assert usd == pytest.approx(3 * (2 * tokens + 10 * 16 * 16) / 1e6, abs=0.006)  # every answer read three times
     assert not (tmp_path / "out").exists()
+    asked = json.loads(icr(*words, "--set", f"judge.prices={prices}", "--json").stdout)
+    (row,), total = asked["asked"], asked["total"]
+    assert {"judge": "m", "by": "openai", "kind": "comparisons", **total} == row
+    assert (total["questions"], total["calls"], total["cached"], total["prompt_tokens"]) == (16, 16, 0, tokens)
+    assert f"{total['usd']:.2f}" == f"{usd:.2f}" and len(asked["notes"]) == 1
     assert "price unknown" in icr(*words).stdout
     few = icr(*words, "--set", "judge.orders=seeded")
     assert "8 calls to m" in few.stdout

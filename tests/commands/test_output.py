@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_RESULT = {"init", "chat", "human export", "sample", "score", "pair", "train"}
 """They write files, or talk."""
 LONG = {
-    *("iterate", "sample", "score", "pair", "train", "compare", "transfer", "sft", "rl", "best-of-n"),
+    *("iterate", "plan", "sample", "score", "pair", "train", "compare", "transfer", "sft", "rl", "best-of-n"),
     *("judge xalpaca", "judge mtbench", "judge nlp", "judge accuracy", "judge audit"),
-    *("prompts translate", "rm translate", "data get", "rm train", "rm eval", "rm bench"),
+    *("prompts translate", "rm translate", "data get", "rm train", "rm eval", "rm bench", "rm look"),
 }
 run = CliRunner().invoke
 

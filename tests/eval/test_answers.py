@@ -190,4 +190,4 @@ def test_a_limit_holds_for_given_answers_and_takes_the_same_prompts_in_every_lan
         for lang in ("de", "en"):
             write_public(tmp_path / "other", "o", lang, {id: f"o {id}" for id in range(1, 5)})
         config = evaluation_config("xalpaca", str(tmp_path / name), "local:x", data.copy(), [])
-        assert estimate(config, tmp_path / "out").startswith(out)
+        assert estimate(config, tmp_path / "out").lines[0].startswith(out)

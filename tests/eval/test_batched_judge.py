@@ -51,8 +51,8 @@ def test_all_languages_are_one_batch_and_the_verdicts_are_theirs(tmp_path: Path)
     with Stub(lambda request, before: longer_in_german(request)) as stub:
         stub.other = api
         asked = config(tmp_path, stub.url)
-        cost, _ = estimate(asked, tmp_path / "out").splitlines()
-        whole, _ = estimate(config(tmp_path, stub.url, "judge.batch=false"), tmp_path / "out").splitlines()
+        cost, _ = estimate(asked, tmp_path / "out").lines
+        whole, _ = estimate(config(tmp_path, stub.url, "judge.batch=false"), tmp_path / "out").lines
         assert _usd(cost) == pytest.approx(_usd(whole) / 2, abs=0.01)
         summary = evaluate(asked, tmp_path / "out", Console(file=io.StringIO()))
         rates = {lang: row["win_rate"] for lang, row in summary["languages"].items()}

@@ -114,7 +114,7 @@ def test_a_question_that_one_judge_does_not_answer_counts_for_none_and_is_asked_
 
 def test_a_dry_run_has_a_line_for_each(tmp_path: Path) -> None:
     members = [{"model": "one", "base_url": "http://127.0.0.1:9/v1"}, {"model": "two"}]
-    lines = estimate(config(tmp_path, members), tmp_path / "out").splitlines()
+    lines = estimate(config(tmp_path, members), tmp_path / "out").lines
     assert lines[0].startswith("32 calls to one") and lines[1].startswith("32 calls to two")
 
 

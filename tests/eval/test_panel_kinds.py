@@ -99,11 +99,17 @@ def test_a_change_of_one_judges_files_is_noticed(mixed: EvaluationConfig, tmp_pa
 
 
 def test_a_dry_run_has_a_line_for_each_kind(mixed: EvaluationConfig, tmp_path: Path) -> None:
-    lines = estimate(with_address(mixed, "http://127.0.0.1:9/v1"), tmp_path / "out").splitlines()
+    expected = estimate(with_address(mixed, "http://127.0.0.1:9/v1"), tmp_path / "out")
+    lines, numbers = expected.lines, expected.numbers()
     assert lines[0] == f"{2 * N} questions to small on this machine, at no cost"
     assert lines[1].startswith(f"{2 * N} calls to m") and lines[2].startswith(
         f"{2 * N} questions to longer_judge:Longer"
     )
+    rows = [(row["judge"], row["by"], row["questions"], row["calls"], row["usd"]) for row in numbers["asked"]]
+    assert rows[0] == ("small", "local", 2 * N, 0, 0.0) and rows[1] == ("hosted", "openai", 2 * N, 2 * N, None)
+    total = numbers["total"]
+    assert (total["questions"], total["calls"], total["usd"]) == (6 * N, 2 * N, None), "the price of m is unknown"
+    assert numbers["notes"] == lines[3:]
 
 
 def test_what_a_panel_is_made_of(tiny: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_dry_run_says_it_and_counts_no_question_on_identical_answers(tmp_path:
             write_json(tmp_path / folder / f"{lang}.json", rows)
     data = {"languages": ["de", "es"], "judge": {"baseline": str(tmp_path / "theirs")}}
     config = evaluation_config("xalpaca", str(tmp_path / "ours"), "local:judge", data, [])
-    cost, power = estimate(config, tmp_path / "out").splitlines()
+    cost, power = estimate(config, tmp_path / "out").lines
     assert cost.startswith("44 questions"), "11 of 12 items, in both orders, in two languages"
     assert power == describe_power("xalpaca", {"de": 12, "es": 12})
 
@@ -81,8 +81,13 @@ def test_a_dry_run_of_mtbench_counts_the_references_that_the_judge_writes(
     data = {"languages": ["fr"], "judge": {"mtbench": section, "prices": str(prices),
                                            "base_url": "http://127.0.0.1:9/v1"}}  # fmt: skip
     config = evaluation_config("mtbench", str(tmp_path), "openai:m", data, [])
-    cost = estimate(config, tmp_path / "out").splitlines()[0]
+    expected = estimate(config, tmp_path / "out")
+    cost, numbers = expected.lines[0], expected.numbers()
     written = 2 if references else 0
     assert cost.startswith(f"{4 + written} calls to m"), cost
     assert ("; 2 of them write references" in cost) == bool(references)
     assert f"at most {3 * 4 * 1024 + written * 100:,} completion tokens" in cost
+    calls = {row["kind"]: (row["questions"], row["calls"], row["completion_tokens"]) for row in numbers["asked"]}
+    assert calls == {"grades": (4, 4, 3 * 4 * 1024)} | ({"references": (2, 2, 2 * 100)} if references else {})
+    assert numbers["total"]["calls"] == 4 + written and numbers["total"]["questions"] == 4 + written
+    assert numbers["total"]["usd"] == pytest.approx(numbers["total"]["completion_tokens"] * 10 / 1e6)

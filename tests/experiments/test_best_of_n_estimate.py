@@ -43,13 +43,15 @@ def test_calls_and_money_of_the_judges(
     (tmp_path / "own.py").write_text("class Own:\n    def preferences(self, rows):\n        raise AssertionError\n")
     config, out = settings(tiny_pair[0], prompts), tmp_path / "out"
     judging = find_judges(["openai:m"], overrides, None)
-    work, asked = estimate_best_of_n(config, [str(judge)], None, out, judging)
+    work, asked = estimate_best_of_n(config, [str(judge)], None, out, judging).lines
     assert work == "12 prompts, 60 candidates (at most 480 tokens), scored by rm-a"
+    numbers = estimate_best_of_n(config, [str(judge)], None, out, judging).numbers()
+    assert numbers["total"]["calls"] == 96 and numbers["notes"] == [work]
     # of 6 prompts in two languages 4 candidates against the first one, in both orders
     assert asked.startswith("96 calls to m, at most ")
     assert asked.endswith("assuming candidates of 8 tokens, no two of them alike")
     write_samples(out / "samples", 6)
-    work, asked = estimate_best_of_n(config, [str(judge)], None, out, judging)
+    work, asked = estimate_best_of_n(config, [str(judge)], None, out, judging).lines
     assert work == "12 prompts, 60 candidates (already sampled), scored by rm-a"
     assert asked.startswith("72 calls to m, at most ") and "assuming" not in asked  # 3 texts that are not the first one
     marks = (" dollars", " prompt tokens", " completion tokens")
@@ -57,8 +59,8 @@ def test_calls_and_money_of_the_judges(
     counted = (2 * prompt + 8 * most) / 1e6
     assert counted <= dollars <= 2.2 * counted and prompt > 72 * 100  # at most: a question may be asked twice
     own = find_judges([f"{tmp_path / 'own.py'}:Own"], [], None)
-    _, asked = estimate_best_of_n(config, [str(judge)], None, out, own)
+    _, asked = estimate_best_of_n(config, [str(judge)], None, out, own).lines
     assert asked == "72 questions to Own on this machine, at no cost"
-    assert len(estimate_best_of_n(config, [str(judge)], None, out)) == 1
+    assert len(estimate_best_of_n(config, [str(judge)], None, out).lines) == 1
     with pytest.raises(UserError, match="each prompt has 5 candidates"):
         estimate_best_of_n(config, [str(judge)], 6, out)

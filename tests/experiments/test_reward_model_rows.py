@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from eval.reward_models.asked import describe_bench_questions
+from eval.reward_models.asked import expect_bench_questions
 from eval.reward_models.bench_rows import read_bench
 from eval.reward_models.benching import bench_models
 from eval.reward_models.evaluate import Asking, evaluate_models
@@ -200,8 +200,14 @@ def test_a_judge_rates_every_answer_of_ties(made: Made, tmp_path: Path, inline: 
     with Stub(judge) as stub:
         settings = [f"judge.base_url={stub.url}", "judge.cache=none"]
         _, judges = find_rows([], [], 0.1, ["openai:m"], settings)
-        lines = describe_bench_questions(Asking(judges, None), str(file), "en", tmp_path / "out")
+        expected = expect_bench_questions(Asking(judges, None), str(file), "en", tmp_path / "out")
+        lines = expected.lines
         assert lines[0].startswith("m: 2 calls") and lines[1].startswith("m, ratings of Ties: 9 calls")
+        rows = expected.numbers()["asked"]
+        assert [(row["judge"], row["kind"], row["calls"]) for row in rows] == [
+            ("m", "comparisons", 2),
+            ("m", "ratings", 9),
+        ]
         found = bench_models([], str(file), "en", tmp_path / "out", silent(), "fp32", Asking(judges, None))
         figures = found["models"]["m"]["en"]
         ties = 0.3 * 0.5 + 0.3 * 0.5 + 0.2 * 0.5 + 0.2 * 0.5 + 0.01 * (math.tanh(4 / 1 - 1) - 1) / 2

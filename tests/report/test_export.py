@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import httpx2
@@ -26,6 +27,41 @@ def export(run: RunDir, out: Path, *options: str) -> str:
     if done.exception:
         raise done.exception
     return done.stdout + done.stderr
+
+
+CONVERTER = """
+import sys
+from pathlib import Path
+
+import numpy
+from gguf import GGUFWriter
+
+model, outfile = sys.argv[1], sys.argv[-1]
+assert sys.argv[2:-1] == ["--model-name", "short round 1", "--outfile"], sys.argv
+assert (Path(model) / "README.md").is_file() and "{" not in Path(outfile).name and outfile.endswith(".gguf")
+WHAT
+writer = GGUFWriter(outfile, "llama")
+writer.add_tensor("token_embd.weight", numpy.ones((4, 8), dtype=numpy.float32))
+writer.write_header_to_file()
+writer.write_kv_data_to_file()
+writer.write_tensors_to_file()
+writer.close()
+"""
+
+
+def write_model(run: RunDir) -> Path:
+    model = run.round(1).model
+    model.mkdir(exist_ok=True)
+    (model / "README.md").write_text("---\nlanguage: [en]\n---\n", encoding="utf-8")
+    write_json(run.round(0).path / "model.json", {"policy": "org/chat", "reference": "org/base"})
+    return model
+
+
+def write_converter(folder: Path, what: str = "") -> Path:
+    """A stand-in for a clone of llama.cpp, whose converter does `what` before it writes."""
+    folder.mkdir(exist_ok=True)
+    (folder / "convert_hf_to_gguf.py").write_text(CONVERTER.replace("WHAT", what), encoding="utf-8")
+    return folder
 
 
 def test_pairs_for_trl(run: RunDir, tmp_path: Path) -> None:
@@ -105,13 +141,15 @@ def test_round_0_has_no_comparison_to_export(run: RunDir, tmp_path: Path) -> Non
 
 def test_what_is_refused(run: RunDir, tmp_path: Path) -> None:
     for options, says in (
-        (["--to", "gguf"], "python convert_hf_to_gguf.py .*round-1/model --outfile"),
-        (["--to", "onnx"], "unknown form onnx"),
-        (["--to", "trl", "--push", "a/b"], "belong to --to hub"),
+        (["--to", "gguff"], "unknown form gguff"),
+        (["--to", "trl", "--push", "a/b"], "--push belongs to --to hub"),
+        (["--to", "hub", "--llama-cpp", "."], "--llama-cpp belongs to --to gguf"),
         (["--to", "alpaca-eval"], "no answers to held-out prompts"),
     ):
-        with pytest.raises(Exception, match=says):
+        with pytest.raises(UserError, match=says) as caught:
             export(run, tmp_path / "o", *options)
+        if "gguff" in options:
+            assert caught.value.do == "choose one of hub, gguf, trl, llama-factory, alpaca-eval"
     (tmp_path / "o").mkdir()
     with pytest.raises(Exception, match="exists"):
         export(run, tmp_path / "o", "--to", "trl")
@@ -131,10 +169,86 @@ def test_an_upload_that_fails_keeps_the_folder(
 
     if error is not None:
         monkeypatch.setattr("huggingface_hub.HfApi.create_repo", fail)
-    model = run.round(1).model
-    model.mkdir(exist_ok=True)
-    (model / "README.md").write_text("---\nlanguage: [en]\n---\n", encoding="utf-8")
-    write_json(run.round(0).path / "model.json", {"policy": "org/chat", "reference": "org/base"})
+    write_model(run)
+    out = tmp_path / "my model"
     with pytest.raises(UserError, match=r"the upload failed: .") as caught:  # tests are offline
-        export(run, tmp_path / "o", "--to", "hub", "--push", "org/name")
-    assert "hf upload org/name" in str(caught.value) and (tmp_path / "o" / "README.md").is_file()
+        export(run, out, "--to", "hub", "--push", "org/name")
+    assert caught.value.do.endswith(f"hf upload org/name '{out}' --private") and (out / "README.md").is_file()
+    with pytest.raises(UserError, match=r"the upload failed: .") as caught:
+        export(run, tmp_path / "p", "--to", "hub", "--push", "org/name", "--public")
+    assert caught.value.do.endswith(f"hf upload org/name {tmp_path / 'p'}"), "hf upload makes a public repository"
+
+
+def test_an_upload_that_failed_is_done_by_the_same_command(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sent = write_model(run), list[object]()
+    (model / "model.safetensors").write_bytes(b"weights")
+    words = ["--to", "hub", "--push", "org/name"]
+    with pytest.raises(UserError, match="the upload failed"):
+        export(run, tmp_path / "o", *words)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda _, name, **options: name)
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda _, **options: sent.append(options["folder_path"]))
+    (tmp_path / "o" / ".cache").mkdir()
+    (tmp_path / "o" / ".cache" / "log").write_text("of an upload")
+    assert "uploaded to org/name" in export(run, tmp_path / "o", *words) and sent == [tmp_path / "o"]
+    with pytest.raises(UserError, match="exists"):
+        export(run, tmp_path / "o", *words, "--license", "mit")  # another card
+    with pytest.raises(UserError, match="exists"):
+        export(run, tmp_path / "o", "--to", "hub")
+    (model / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match="exists"):
+        export(run, tmp_path / "o", *words)
+    assert len(sent) == 1
+
+
+def test_a_model_that_is_not_there(run: RunDir, tmp_path: Path) -> None:
+    write_json(run.round(0).path / "model.json", {"policy": "org/chat", "reference": "org/base"})
+    for form in ("hub", "gguf"):
+        for number, says in ((0, "round 0 of this run is org/chat"), (1, "was deleted after its training")):
+            shutil.rmtree(run.round(number).model, ignore_errors=True)
+            words = ["export", str(run.round(number).path), "--to", form, "-o", str(tmp_path / "o.gguf")]
+            refused = CliRunner().invoke(app, words).exception
+            assert isinstance(refused, UserError) and says in refused.what
+
+
+def test_gguf_is_written_by_the_converter_of_llama_cpp(run: RunDir, tmp_path: Path) -> None:
+    write_model(run)
+    clone, file = write_converter(tmp_path / "llama.cpp", "print('INFO: to stdout')"), tmp_path / "o" / "m-{ftype}.gguf"
+    assert export(run, file, "--to", "gguf", "--llama-cpp", str(clone)) == f"wrote {file}: 32 parameters\n"
+    assert file.read_bytes()[:4] == b"GGUF" and list(file.parent.iterdir()) == [file]
+    with pytest.raises(UserError, match="exists"):
+        export(run, file, "--to", "gguf", "--llama-cpp", str(clone))
+
+
+def test_gguf_says_how_to_get_the_converter(run: RunDir, tmp_path: Path) -> None:
+    write_model(run)
+    with pytest.raises(UserError, match="no clone of it is named") as caught:
+        export(run, tmp_path / "m.gguf", "--to", "gguf")
+    clone, again = caught.value.do.split("; then ")
+    assert clone.startswith("git clone ") and clone.endswith("/llama.cpp")
+    assert again == f"icr export {run.round(1).path} --to gguf --out {tmp_path / 'm.gguf'} --llama-cpp llama.cpp"
+    with pytest.raises(UserError, match=r"has no convert_hf_to_gguf\.py"):
+        export(run, tmp_path / "m.gguf", "--to", "gguf", "--llama-cpp", str(tmp_path))
+    with pytest.raises(UserError, match="not the name of a GGUF file") as caught:
+        export(run, tmp_path / "m", "--to", "gguf")
+    assert caught.value.do == f"write --out {tmp_path / 'm'}.gguf"
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("open(outfile, 'wb').write(b'GGUF'); sys.exit('Model Foo is not supported')", "failed: Model Foo is not supp"),
+        ("sys.exit(3)", "failed: exit status 3"),
+        ("sys.exit()", "has not written a whole GGUF file"),
+        ("open(outfile, 'wb').write(b'GGUF'); sys.exit()", "has not written a whole GGUF file"),
+    ],
+    ids=["refused", "no words", "nothing", "cut off"],
+)
+def test_gguf_is_whole_or_absent(run: RunDir, tmp_path: Path, what: str, says: str) -> None:
+    write_model(run)
+    clone, file = write_converter(tmp_path / "llama.cpp", what), tmp_path / "o" / "m.gguf"
+    with pytest.raises(UserError, match=says) as caught:
+        export(run, file, "--to", "gguf", "--llama-cpp", str(clone))
+    assert f"{clone / 'convert_hf_to_gguf.py'} {run.round(1).model} " in caught.value.do
+    assert not list(file.parent.iterdir())
