@@ -23,6 +23,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "export": (
         "icr export runs/a/round-2 --to hub --out my-model --license apache-2.0",
         "icr export runs/a/round-2 --to trl --out pairs.trl",
+        "icr export runs/a/round-2 --to gguf --converter llama.cpp --out my.gguf",
     ),
     "lc": ("icr lc judged.csv", "icr lc judged.csv --difficulty difficulty.csv --gamed gamed.csv"),
     "env": ("icr env --json",),

@@ -102,9 +102,7 @@ def export_model(at: RoundDir, out: Path, *, license_: str | None, data_license:
     Returns:
         What the card does not know.
     """
-    if not at.model.is_dir():
-        do = f"finish its training first: {continue_command(str(at.path.parent))}"
-        raise UserError(f"{at.path} has no trained model", do=do)
+    model = at.find_model()
     run = RunDir(at.path.parent)
     names = dict.fromkeys(run.first_models().values())
     bases = [name for name in names if read_hub_id(name) and not (run.path / name).is_dir()]  # not round-0/model
@@ -112,8 +110,8 @@ def export_model(at: RoundDir, out: Path, *, license_: str | None, data_license:
     unknown = [key for key, value in {**facts, "data license": data_license}.items() if not value]
     data = f"\nLicence of the prompts and pairs: {data_license}\n" if data_license else ""
     with atomic_folder(out) as tmp:
-        shutil.copytree(at.model, tmp, dirs_exist_ok=True)
-        card = (at.model / "README.md").read_text(encoding="utf-8")
+        shutil.copytree(model, tmp, dirs_exist_ok=True)
+        card = (model / "README.md").read_text(encoding="utf-8")
         _, head, body = card.split("---\n", 2)
         known = {key: value for key, value in facts.items() if value}
         metadata = yaml.safe_dump({**yaml.safe_load(head), **known, "pipeline_tag": "text-generation"}, sort_keys=False)

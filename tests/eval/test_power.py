@@ -40,7 +40,7 @@ def test_it_is_said_in_words() -> None:
         "80 prompts can show differences from 0.63 grade points (80"
     )
     assert describe_power("xalpaca", {"en": 5, "es": 800}) == (
-        "5 to 800 prompts per language are too few for an interval, which needs 6"
+        "5 to 800 prompts per language are too few; an interval needs 6"
     )
 
 
