@@ -164,19 +164,18 @@ def open_round(path: Path, where: str = "") -> RoundDir:
     at = path.resolve()
     run = RunDir(at.parent)
     if RunDir(at).config.is_file():
-        do = f"name one of its rounds: {_listed(RunDir(at), path) or f'{path}/round-N'}"
-        raise UserError(f"{path} is a run, not a round of a run", where=where, do=do)
+        raise UserError(f"{path} is a run, not a round of a run", where=where, do=_name_one(RunDir(at), path))
     if not run.config.is_file():
         raise UserError(f"{path} is not a round of a run", where=where, do="name a folder such as runs/a/round-1")
     for found in run.rounds():
         if found.path == at:
             return found
-    do = f"name one of its rounds: {_listed(run, path.parent)}"
-    raise UserError(f"the run {path.parent} has no {at.name}", where=where, do=do)
+    raise UserError(f"the run {path.parent} has no {at.name}", where=where, do=_name_one(run, path.parent))
 
 
-def _listed(run: RunDir, path: Path) -> str:
-    return some(str(path / found.path.name) for found in run.rounds())
+def _name_one(run: RunDir, path: Path) -> str:
+    names = some(found.path.name for found in run.rounds())
+    return f"name one of its rounds: {path / 'round-N'}" + (f" ({names})" if names else "")
 
 
 def open_run(path: Path) -> RunDir:

@@ -40,7 +40,7 @@ def export(
         typer.Option(
             "--converter",
             metavar="FOLDER",
-            help="gguf: a clone of llama.cpp. Default: convert_hf_to_gguf.py on the PATH.",
+            help="gguf: a clone of llama.cpp. Default: the installed convert_hf_to_gguf.py.",
         ),
     ] = None,
     json_: JsonOption = False,

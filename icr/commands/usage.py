@@ -68,12 +68,14 @@ def _explain_missing(error: MissingParameter, command: Command, ctx: Context, gi
 
 def _explain_value(error: BadParameter) -> str:
     """typer's words for a value are those of its parsing library, and of a folder `dir`."""
+    from pydantic import ValidationError
+
     if found := re.fullmatch(r"dir '(.*)' is a file\.", error.message):
         return f"{found[1]} is a file, not a folder"
-    problems = getattr(error.__cause__, "errors", list)()
-    if not problems:
+    if not isinstance(error.__cause__, ValidationError):
         return error.message
-    kind, value, limits = problems[0]["type"], problems[0]["input"], problems[0].get("ctx", {})
+    problem = error.__cause__.errors()[0]
+    kind, value, limits = problem["type"], problem["input"], problem.get("ctx", {})
     if kind in ("int_parsing", "int_from_float"):
         return f"'{value}' is not a whole number"
     if kind == "float_parsing":

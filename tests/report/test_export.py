@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import httpx2
@@ -105,9 +107,9 @@ def test_round_0_has_no_comparison_to_export(run: RunDir, tmp_path: Path) -> Non
 
 def test_what_is_refused(run: RunDir, tmp_path: Path) -> None:
     for options, says in (
-        (["--to", "gguf"], "python convert_hf_to_gguf.py .*round-1/model --outfile"),
-        (["--to", "onnx"], "unknown form onnx"),
+        (["--to", "gguff"], "(?s)unknown form gguff.*alpaca-eval, gguf"),
         (["--to", "trl", "--push", "a/b"], "belong to --to hub"),
+        (["--to", "trl", "--converter", "a"], "belongs to --to gguf"),
         (["--to", "alpaca-eval"], "no answers to held-out prompts"),
     ):
         with pytest.raises(Exception, match=says):
@@ -135,6 +137,97 @@ def test_an_upload_that_fails_keeps_the_folder(
     model.mkdir(exist_ok=True)
     (model / "README.md").write_text("---\nlanguage: [en]\n---\n", encoding="utf-8")
     write_json(run.round(0).path / "model.json", {"policy": "org/chat", "reference": "org/base"})
+    pushing, upload = ["--to", "hub", "--push", "org/name"], f"hf upload org/name {tmp_path / 'o'}"
     with pytest.raises(UserError, match=r"the upload failed: .") as caught:  # tests are offline
-        export(run, tmp_path / "o", "--to", "hub", "--push", "org/name")
-    assert "hf upload org/name" in str(caught.value) and (tmp_path / "o" / "README.md").is_file()
+        export(run, tmp_path / "o", *pushing)
+    assert caught.value.do.endswith(f"{upload} --private"), "without it a new repository would be public"
+    assert (tmp_path / "o" / "README.md").is_file()
+    with pytest.raises(UserError, match="exists") as caught:  # the same command again
+        export(run, tmp_path / "o", *pushing)
+    assert caught.value.do.endswith(f"{upload} --private")
+    with pytest.raises(UserError, match="exists") as caught:
+        export(run, tmp_path / "o", *pushing, "--public")
+    assert caught.value.do.endswith(upload)
+
+
+def test_a_round_that_is_not_there_or_has_lost_its_model(run: RunDir, tmp_path: Path) -> None:
+    def refuse(folder: Path) -> UserError:
+        done = CliRunner().invoke(app, ["export", str(folder), "-o", str(tmp_path / "o"), "--to", "hub"])
+        assert isinstance(done.exception, UserError)
+        return done.exception
+
+    missing, whole = refuse(run.path / "round-7"), refuse(run.path)
+    assert missing.what == f"the run {run.path} has no round-7" and "is a run, not a round of a run" in whole.what
+    assert missing.do == whole.do == f"name one of its rounds: {run.path}/round-N (round-0, round-1)"
+    assert "is not a round of a run" in refuse(tmp_path).what
+    shutil.rmtree(run.round(1).model, ignore_errors=True)
+    gone = refuse(run.round(1).path)
+    assert (gone.what, gone.where) == ("the model of round 1 is gone", str(run.round(1).model))
+    run.round(1).start("train")
+    assert "has no trained model yet" in refuse(run.round(1).path).what
+
+
+CONVERTER = """
+import sys
+from gguf import GGUFWriter
+
+model, *options = sys.argv[1:]
+assert options[::2] == ["--outfile", "--outtype"] and options[3] == "bf16" and model.endswith("/round-1/model")
+if {fails}:
+    open(options[1], "w").write("half of it")
+    sys.exit("Model MadeUpForCausalLM is not supported")
+writer = GGUFWriter(options[1], "llama")
+writer.add_block_count(1)
+if {whole}:
+    import numpy
+
+    writer.add_tensor("output.weight", numpy.ones((4, 32), dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+else:
+    open(options[1], "w").write("no GGUF")
+"""
+"""A stand-in for that of llama.cpp."""
+
+
+def clone(folder: Path, fails: bool = False, whole: bool = True) -> Path:
+    folder.mkdir(exist_ok=True)
+    script = folder / "convert_hf_to_gguf.py"
+    script.write_text(f"#!{sys.executable}\n" + CONVERTER.format(fails=fails, whole=whole))
+    script.chmod(0o755)
+    return folder
+
+
+def test_a_gguf_file_by_the_converter(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.round(1).model.mkdir(exist_ok=True)
+    there, out = clone(tmp_path / "llama.cpp"), tmp_path / "out" / "my"
+    said = export(run, out, "--to", "gguf", "--converter", str(there))
+    assert f"wrote {out}.gguf: 1 tensors" in said and [p.name for p in out.parent.iterdir()] == ["my.gguf"]
+    with pytest.raises(UserError, match=r"my\.gguf exists"):
+        export(run, out, "--to", "gguf", "--converter", str(there))
+    monkeypatch.setenv("PATH", f"{there}:/usr/bin:/bin")
+    export(run, tmp_path / "other.gguf", "--to", "gguf")
+    assert (tmp_path / "other.gguf").read_bytes()[:4] == b"GGUF"
+
+
+def test_a_conversion_that_fails_leaves_no_file(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.round(1).model.mkdir(exist_ok=True)
+    out = tmp_path / "out" / "my.gguf"
+    for broken, says in (({"fails": True}, "is not supported"), ({"whole": False}, "wrote no GGUF file")):
+        there = clone(tmp_path / "llama.cpp", **broken)
+        with pytest.raises(UserError, match=says) as caught:
+            export(run, out, "--to", "gguf", "--converter", str(there))
+        assert caught.value.where == str(there / "convert_hf_to_gguf.py") and not list(out.parent.iterdir())
+    with pytest.raises(UserError, match="not found") as caught:
+        export(run, out, "--to", "gguf", "--converter", str(tmp_path / "none"))
+    assert "git clone" in caught.value.do
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with pytest.raises(UserError, match="not on this machine's PATH") as caught:
+        export(run, tmp_path / "my", "--to", "gguf")
+    model = run.round(1).model.resolve()
+    assert f"convert_hf_to_gguf.py {model} --outfile {tmp_path / 'my.gguf'} --outtype bf16" in caught.value.do
+    shutil.rmtree(model)
+    with pytest.raises(UserError, match="the model of round 1 is gone"):
+        export(run, tmp_path / "my", "--to", "gguf")
