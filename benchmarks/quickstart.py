@@ -47,7 +47,7 @@ def measure(against: str | None, busy: bool) -> dict[str, object]:
 
 def _time_run(tree: Path, run: Path) -> float:
     module = "icr.commands.main" if (tree / "icr" / "commands").is_dir() else "icr.cli"
-    command = [sys.executable, "-m", module, "iterate", "--rounds", "2", "--run", str(run)]
+    command = [sys.executable, "-m", module, "iterate", "--config", "quickstart", "--rounds", "2", "--run", str(run)]
     env = {**os.environ, "PYTHONPATH": str(tree)}
     started = time.perf_counter()
     done = subprocess.run(command, env=env, cwd=tree, capture_output=True, text=True)

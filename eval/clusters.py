@@ -120,7 +120,12 @@ def wilson(value: float, se: float, t: float, n: int, bounds: Bounds) -> tuple[f
 
 def few(n: int) -> str:
     """Why there is no interval."""
-    return f"{n} prompts are too few for an interval, which needs {FEWEST}"
+    return f"{too_few(n, 'prompt')}; an interval needs {FEWEST}"
+
+
+def too_few(n: int, unit: str) -> str:
+    """`1 prompt is too few`, `2 prompts are too few`."""
+    return f"{n} {unit}{' is' if n == 1 else 's are'} too few"
 
 
 def degrees(moves: Floats, present: Floats) -> float:

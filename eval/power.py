@@ -61,7 +61,8 @@ def describe_power(benchmark: str, prompts: Mapping[str, int]) -> str:
     most = max(prompts.values())
     planned = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     if fewest < FEWEST:
-        return f"{planned} prompts per language are too few for an interval, which needs {FEWEST}"
+        planned = "1 prompt per language is" if most == 1 else f"{planned} prompts per language are"
+        return f"{planned} too few; an interval needs {FEWEST}"
     digits = 1 if spread.deviation > 10 else 2
     alone = f"{smallest_difference(fewest, spread.deviation):.{digits}f} {spread.unit}"
     assumed = f"a standard deviation of {spread.deviation:g} between prompts"

@@ -172,8 +172,8 @@ def _nearest(code: str) -> str | None:
     """The code that `code` may have meant: spa or spanish → es, zh-Hans → zh."""
     codes = ["".join(pair) for pair in product(string.ascii_lowercase, repeat=2)]
     known = {c: c for c in codes if langcodes.tag_is_valid(c)}
-    if langcodes.tag_is_valid(code) and (base := langcodes.Language.get(code).language) in known:
-        return base
+    if langcodes.tag_is_valid(code):  # one without a two-letter code, as Klingon's, is near to none
+        return base if (base := langcodes.Language.get(code).language) in known else None
     known |= {english_name(c).lower(): c for c in list(known)}
-    found = difflib.get_close_matches(code.lower(), known, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(code.lower(), known, n=1, cutoff=0.8)
     return known[found[0]] if found else None

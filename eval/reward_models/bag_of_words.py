@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from eval.clusters import FEWEST
+from eval.clusters import FEWEST, too_few
 from icr.base.fields import Fields
 from icr.base.words import split_words
 
@@ -113,7 +113,7 @@ def explain_scores(texts: Sequence[str], scores: Sequence[float], groups: Sequen
     names = ("r2", "r2_held_out", "r2_length")
     problem = None
     if len(set(groups)) < max(FOLDS, FEWEST):
-        problem = f"{len(set(groups))} groups of texts are too few"
+        problem = too_few(len(set(groups)), "text group")
     elif np.ptp(y) == 0:
         problem = "all scores are equal"
     elif not found.words:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from eval.clusters import too_few
 from eval.rates import win_rate
 from eval.xalpaca.judged_pairs import Floats, JudgedPairs
 from eval.xalpaca.logistic import CERTAIN, fit, fit_firth, information, is_separable, leverage, sigmoid
@@ -127,7 +128,7 @@ def _why_not(pairs: JudgedPairs, parameters: int) -> str | None:
     if np.ptp(pairs.len_model - pairs.len_baseline) == 0:
         return "the length difference is the same in every pair"
     if n <= parameters:
-        return f"{n} pairs are too few for the {parameters} parameters of the fit"
+        return f"{too_few(n, 'pair')} for the {parameters} parameters of the fit"
     return None
 
 

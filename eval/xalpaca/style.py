@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.clusters import Part
+from eval.clusters import Part, too_few
 from eval.xalpaca.judged_pairs import Floats
 from eval.xalpaca.logistic import fit, fit_firth, information, is_separable, leverage, sigmoid
 from icr.languages import drop_code
@@ -82,7 +82,7 @@ def control_style(preferences: Mapping[str, float], contrasts: Mapping[str, Sequ
     used = [k for k in range(len(FEATURES)) if np.ptp(z[:, k]) > 0] if len(y) else []
     x: Floats = np.column_stack([np.ones(len(y)), z[:, used]])
     if len(y) < PER_PARAMETER * x.shape[1]:
-        return f"{len(y)} prompts are too few for the {x.shape[1]} parameters of the fit"
+        return f"{too_few(len(y), 'prompt')} for the {x.shape[1]} parameters of the fit"
     if np.linalg.matrix_rank(x) < x.shape[1]:
         return "the features of style cannot be told apart"
     weight, equal = np.ones(len(y)), np.eye(x.shape[1])[0]

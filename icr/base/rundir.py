@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from icr.base.errors import UserError
+from icr.base.errors import UserError, some
 from icr.base.fields import Fields
 from icr.base.files import read_json, write_json
 
@@ -69,6 +70,21 @@ class RoundDir:
                 where=str(self.record_path),
                 do="restore the file, or delete the round's folder to redo the round",
             ) from error
+
+    def find_model(self) -> Path:
+        """The folder of the model that this round has trained. Raises UserError: not trained yet, or deleted since."""
+        if self.model.is_dir():
+            return self.model
+        if self.done("train") or self.done("align"):
+            raise UserError(
+                f"the model of round {self.number} is gone",
+                where=str(self.model),
+                do="restore this folder from a backup, or take another round",
+            )
+        raise UserError(
+            f"{self.path} has no trained model yet",
+            do=f"finish that round first, or name another one: icr iterate --run {shlex.quote(str(self.path.parent))}",
+        )
 
     def done(self, stage: Stage) -> bool:
         record = self.record.stages.get(stage)
@@ -134,6 +150,32 @@ def start_date(folder: Path, at_first: str | None = None) -> str:
     if not file.is_file():
         write_json(file, {"date": at_first or time.strftime("%Y-%m-%d")})
     return str(read_json(file)["date"])
+
+
+def open_round(path: Path, where: str = "") -> RoundDir:
+    """The round folder `path`, RUN/round-N, as an absolute path.
+
+    Args:
+        where: the option that names it, for messages.
+
+    Raises:
+        UserError: it is not one, or the run has no such round.
+    """
+    at = path.resolve()
+    run = RunDir(at.parent)
+    if RunDir(at).config.is_file():
+        raise UserError(f"{path} is a run, not a round of a run", where=where, do=_name_one(RunDir(at), path))
+    if not run.config.is_file():
+        raise UserError(f"{path} is not a round of a run", where=where, do="name a folder such as runs/a/round-1")
+    for found in run.rounds():
+        if found.path == at:
+            return found
+    raise UserError(f"the run {path.parent} has no {at.name}", where=where, do=_name_one(run, path.parent))
+
+
+def _name_one(run: RunDir, path: Path) -> str:
+    names = some(found.path.name for found in run.rounds())
+    return f"name one of its rounds: {path / 'round-N'}" + (f" ({names})" if names else "")
 
 
 def open_run(path: Path) -> RunDir:

@@ -73,14 +73,16 @@ def best_of_n(
 
     Answers are sampled once and scored under each reward.
     """
+    from icr.base.outputs import refuse_other_files
     from icr.base.problems import Collector, load_and_check
     from icr.config.best_of_n import BestOfNConfig
     from icr.config.load import make_section, resolve_paths
+    from icr.experiments.best_of_n import CONFIG, check_best_of_n, estimate_best_of_n
     from icr.experiments.best_of_n import best_of_n as run
-    from icr.experiments.best_of_n import check_best_of_n, estimate_best_of_n
     from icr.experiments.judged_candidates import find_judges
     from icr.report.best_of_n import best_table, describe_missing, describe_samples, wins_table
 
+    refuse_other_files(out, CONFIG, where="--out")
     data: dict[str, object] = {
         "model": model,
         "prompts": {"path": prompts, "languages": split_codes(languages), "limit": limit},

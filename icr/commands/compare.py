@@ -36,12 +36,14 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Run variants of a config and compare them. Work that they share is done once."""
+    from icr.base.outputs import refuse_other_files
     from icr.config.load import find_config
     from icr.experiments.compare import compare as compared
     from icr.experiments.compare import make_variants
     from icr.experiments.variants import run_variants
     from icr.report.compare_tables import compare_tables, write_page
 
+    refuse_other_files(out, "variants", where="--out")
     changes = {} if rounds is None else {"rounds": rounds}
     variants = make_variants(find_config(config), vary, out, set_ or [], changes)
     failed = run_variants(variants, out, stderr())

@@ -11,10 +11,8 @@ from typing import Annotated
 import typer
 
 from icr.base.errors import UserError
-from icr.base.rundir import RoundDir
+from icr.base.rundir import RoundDir, open_round
 from icr.commands.options import OUTPUT, JsonOption, print_json, stderr
-
-AS = "name a folder such as runs/a/round-1"
 
 Form = Annotated[str, typer.Option("--to", metavar="FORM", help="hub, gguf, trl, llama-factory or alpaca-eval.")]
 
@@ -50,7 +48,7 @@ def export(
     """
     from icr.report.export import FORMS
 
-    at, forms = _find_round(round_), ("hub", "gguf", *FORMS)
+    at, forms = open_round(round_), ("hub", "gguf", *FORMS)
     if to not in forms:
         raise UserError(f"unknown form {to}", where="--to", do=f"choose one of {', '.join(forms)}")
     of_hub = {"--license": license_, "--data-license": data_license, "--push": push, "--public": public}
@@ -64,15 +62,6 @@ def export(
         _refuse_existing(out)
         count, unit = FORMS[to](at, out), "languages" if to == "alpaca-eval" else "pairs"
     print_json({"out": out, unit: count}) if json_ else print(f"wrote {out}: {count:,} {unit}")
-
-
-def _find_round(folder: Path) -> RoundDir:
-    """Raises UserError for what is not a round's folder."""
-    path = folder.resolve()
-    if not (folder / "round.json").is_file() or not path.name.startswith("round-"):
-        do = f"name one of its rounds: {folder}/round-N" if (folder / "round-0").is_dir() else AS
-        raise UserError(f"{folder} is not a round of a run", do=do)
-    return RoundDir(path, int(path.name.removeprefix("round-")))
 
 
 def _refuse_others(to: str, options: Mapping[str, Mapping[str, object]]) -> None:

@@ -1,21 +1,18 @@
-"""How `--help` reads: words as metavars, options in groups, examples. Plain text of up to 120 columns.
-
-Also what is said of an argument that should be an option.
-"""
+"""How `--help` reads: words as metavars, options in groups, examples. Plain text of up to 120 columns."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from typer import Typer
 from typer._click import Context, HelpFormatter
-from typer._click.exceptions import MissingParameter, NoSuchOption, UsageError
+from typer._click.exceptions import UsageError
 from typer.core import TyperCommand, TyperGroup
 
 from icr.commands.examples import EXAMPLES
+from icr.commands.usage import explain, find_command, find_option
 
 if TYPE_CHECKING:
     from typer._click import Parameter
@@ -65,29 +62,17 @@ class Command(TyperCommand):
     context_class = HelpContext
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """As click's, but the error says so if an option was left out (`icr iterate my.yaml`), or is not needed."""
+        """As click's, but the error says what was probably meant."""
         ctx.allow_extra_args = True  # they are refused below
         given = list(args)
         try:
             extra = super().parse_args(ctx, args)
-        except MissingParameter as error:
-            error.message = self._explain_missing(ctx, error, given)
-            raise
-        except NoSuchOption as error:
-            metavar = error.option_name.removeprefix("--").upper()
-            if metavar in (parameter.metavar for parameter in self.params if parameter.param_type_name == "argument"):
-                error.message += f". Leave it out: {ctx.command_path} {metavar}"
+        except UsageError as error:
+            explain(error, self, ctx, given)
             raise
         if extra and not ctx.resilient_parsing:
-            ctx.fail(f"Unexpected argument {extra[0]}.{_find_option(self, ctx, extra[0])}")
+            ctx.fail(f"Unexpected argument {extra[0]}.{find_option(self, ctx, extra[0])}")
         return extra
-
-    def _explain_missing(self, ctx: Context, error: MissingParameter, args: list[str]) -> str:
-        """The option with the argument that was probably meant for it, else what the parameter is."""
-        _, extra, _ = self.make_parser(ctx).parse_args(args)
-        if extra and error.param is not None and error.param.param_type_name == "option":
-            return f"Did you mean {error.param.opts[-1]} {extra[0]}?"
-        return str(getattr(error.param, "help", None) or error.message)
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Typer writes an argument that must be there as {CONFIG}."""
@@ -105,15 +90,21 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     context_class = HelpContext
 
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            explain(error, self, ctx, given)
+            raise
+
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, AnyCommand | None, list[str]]:
-        """As typer's, but for `icr my.yaml` and `icr runs/a` the error names the command to use."""
+        """As typer's, but for a config or a run the error names the command to use."""
+        number = ctx.params.get("round_")  # click parses a word that begins with / once more, as options
         try:
             return super().resolve_command(ctx, args)
         except UsageError as error:
-            if ctx.parent is None and args[0].endswith((".yaml", ".yml")):
-                error.message += f" Did you mean {ctx.command_path} iterate --config {args[0]}?"
-            elif ctx.parent is None and os.path.isdir(args[0]):
-                error.message += f" Did you mean {ctx.command_path} status {args[0]}?"
+            error.message += find_command(self, ctx, args, number)
             raise
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
@@ -146,13 +137,6 @@ def command_name(ctx: Context) -> str:
         parts.insert(0, at.info_name or "")
         at = at.parent
     return " ".join(parts)
-
-
-def _find_option(command: AnyCommand, ctx: Context, argument: str) -> str:
-    """The option that an argument was probably meant for: `--run` for a folder, else `--config`."""
-    asked = "--run" if os.path.isdir(argument) else "--config"
-    free = [p for p in command.params if asked in p.opts and not ctx.params.get(p.name)]
-    return f" Did you mean {asked} {argument}?" if free else ""
 
 
 def _name_parameters(command: AnyCommand, ctx: Context) -> None:

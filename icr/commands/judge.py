@@ -229,7 +229,10 @@ def _evaluate(
 ) -> None:
     from eval.estimate import estimate
     from eval.evaluate import evaluate, evaluation_config
+    from eval.standing import SETTINGS_FILE
+    from icr.base.outputs import refuse_other_files
 
+    refuse_other_files(out, SETTINGS_FILE, where="--out")
     config = evaluation_config(benchmark, model, judge, data, overrides or [])
     if dry_run:
         print_forecast(estimate(config, out), json_)

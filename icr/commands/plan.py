@@ -39,7 +39,7 @@ def plan(
     quiet: QuietOption = False,
 ) -> None:
     """Estimate time, memory, disk and judge costs of a run, by stage. No weights are loaded."""
-    from icr.base.rundir import RunDir
+    from icr.base.rundir import RunDir, open_run
     from icr.config.load import find_config
     from icr.planning.facts import read_parameters
     from icr.planning.plan import know, make_plan
@@ -47,6 +47,8 @@ def plan(
     from icr.rounds.preflight import load_checked
 
     path = find_config(config)
+    if run is not None:
+        open_run(run)
     checked, inputs = load_checked(path, set_ or [], {"run": str(run.resolve())} if run else None)
     folder = RunDir(Path(checked.run) if checked.run else Path("runs", path.stem).resolve())
     counts = _read_counts(gpus) if gpus else [None]

@@ -174,6 +174,7 @@ def _resolve(
     from_round: Path | None,
 ) -> tuple[Config, Inputs]:
     """This command's config: the named one, else that of the run, of the source run, or the quickstart."""
+    from icr.base.outputs import refuse_other_files
     from icr.config.load import find_config
     from icr.rounds.preflight import load_checked
 
@@ -183,6 +184,9 @@ def _resolve(
         path = run / "config.yaml"
     elif from_round:
         path = from_round.resolve().parent / "config.yaml"
+    elif run:
+        do = "check the path; for a new run add --config CONFIG"
+        raise UserError(f"{run} is not a run", where="--run", do=do)
     else:
         path = find_config("quickstart")
     if from_round:
@@ -198,31 +202,25 @@ def _resolve(
     resolved, inputs = load_checked(path, overrides or [], changes)
     if resolved.run is None:
         resolved = resolved.model_copy(update={"run": str(Path("runs", path.stem).resolve())})
+    refuse_other_files(Path(str(resolved.run)), "config.yaml", where="--run" if run else "run")
     return resolved, inputs
 
 
 def _from_round(folder: Path) -> dict[str, object]:
     """π_θ⁰ is that round's model; π_I is the same as in its run."""
-    from icr.base.files import read_json
+    from icr.base.rundir import RunDir, open_round
 
-    names = folder.resolve().parent / "round-0" / "model.json"
-    if not names.is_file():
-        raise UserError(f"{folder} is not a round of a run", where="--from", do="name a folder such as runs/a/round-1")
-    run, of_run = names.parent.parent, read_json(names)
+    at = open_round(folder, "--from")
+    run = at.path.parent
+    first = RunDir(run).first_models()
 
     def find(name: str) -> str:
         """A path of the run folder is relative to it."""
         return str(run / name) if (run / name).is_dir() else name
 
-    if folder.resolve().name == "round-0":
-        policy = find(of_run["policy"])
-    elif (folder / "model").is_dir():
-        policy = str((folder / "model").resolve())
-    else:
-        raise UserError(
-            f"{folder} has no trained model yet", where="--from", do="finish that round first, or name another one"
-        )
-    return {"models.policy": policy, "models.reference": find(of_run["reference"]), "alignment": None}
+    given = at.number == 0 and not at.done("align")
+    policy = find(first["policy"]) if given else str(at.find_model())
+    return {"models.policy": policy, "models.reference": find(first["reference"]), "alignment": None}
 
 
 def run_stage(name: str, run: Path, number: int) -> None:

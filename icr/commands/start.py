@@ -72,7 +72,7 @@ def init(
         raise UserError(f"{out} is not a .yaml file", where="--out", do=f"write -o {out.with_suffix('.yaml')}")
     terminal = sys.stdin.isatty()
     if not (recipe or terminal or yes):
-        print("note: there is no terminal to ask on, so every answer is its default; edit the file", file=sys.stderr)
+        print("note: no terminal, so the defaults were used; edit the file", file=sys.stderr)
     text = _copy(recipe, CONFIGS) if recipe else _fill(out, CONFIGS, asks=terminal and not yes)
     schema = CONFIGS / "icr.schema.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -95,21 +95,15 @@ def export_alpaca_eval(at: RoundDir, out: Path) -> int:
 
 def trained_model(at: RoundDir) -> Path:
     """The folder of the model that a round trained. Raises UserError where there is none."""
-    if at.model.is_dir():
-        return at.model
-    run = at.path.parent
-    if at.number == 0:
+    if at.number == 0 and not at.done("align"):
+        run = at.path.parent
         start = RunDir(run).first_models().get("policy", "another model")
         raise UserError(
             f"round 0 of this run is {start}, which was not trained here",
             where=str(at.path),
             do=f"name a later round, such as {run}/round-1",
         )
-    if at.done("train"):
-        do = f"restore {at.model} from a backup, or name another round"
-        raise UserError(f"the model of {at.path} was deleted after its training", do=do)
-    do = f"finish its training first: {continue_command(str(run))}"
-    raise UserError(f"{at.path} has no trained model", do=do)
+    return at.find_model()
 
 
 def write_card(at: RoundDir, *, license_: str | None, data_license: str | None) -> tuple[str, list[str]]:

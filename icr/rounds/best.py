@@ -65,7 +65,7 @@ def find_best(run: RunDir) -> Best:
     the wrong language more often (`LANGUAGE_FALL`).
 
     Raises:
-        UserError: fewer than two judged rounds, or rounds that were judged differently.
+        UserError: fewer than two judged rounds, rounds that were judged differently, or the best one's model is gone.
     """
     judged = [at for at in run.rounds() if at.summary.is_file()]
     if len(judged) < 2:
@@ -119,6 +119,12 @@ def _shares(summary: Fields) -> Iterator[tuple[str, float]]:
 
 
 def _name(run: RunDir, at: RoundDir) -> str:
-    if at.model.is_dir():
-        return str(at.model)
-    return run.first_models()["policy"]
+    if at.number == 0 and not at.done("align"):
+        return run.first_models()["policy"]
+    if not at.model.is_dir():
+        raise UserError(
+            f"round {at.number} is the one to take, and its model is gone",
+            where=str(at.model),
+            do="restore this folder from a backup",
+        )
+    return str(at.model)

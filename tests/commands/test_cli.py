@@ -14,6 +14,7 @@ import pytest
 
 from icr.base.errors import ConfigError, StageFailed, UserError, explain_os_error
 from icr.base.lock import RunLock, is_held
+from icr.base.outputs import refuse_other_files
 from icr.commands.runs import _controller
 from icr.rounds.preflight import load_checked
 from icr.work.launch import Worker, run_workers
@@ -43,16 +44,83 @@ def test_an_argument_that_should_be_an_option(tmp_path: Path) -> None:
     assert f"Did you mean --run {tmp_path}?" in icr("iterate", tmp_path, code=2).stderr
     assert "Did you mean" not in icr("iterate", "--config", "my.yaml", "other.yaml", code=2).stderr
     assert "Did you mean" not in icr("validate", "my.yaml", "other.yaml", code=2).stderr
-    assert "icr validate CONFIG" in icr("validate", "--config", "my.yaml", code=2).stderr
+    assert "icr validate my.yaml\n" in icr("validate", "--config", "my.yaml", code=2).stderr
     assert "Missing option '--run'. Did you mean --run runs/a?" in icr("score", "runs/a", "--round", 1, code=2).stderr
     assert "Did you mean --to hub?" in icr("export", "runs/a/round-1", "hub", "--out", "x", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("validate --config=my.yaml --json", "validate my.yaml --json"),
+        ("validate --config", "validate CONFIG"),
+        ("chat --run runs/a --round 1", "chat runs/a --round 1"),
+        ("export --run runs/a --to trl", "export runs/a/round-N --to trl"),
+        ("export --to trl --run runs/a --round 2", "export runs/a/round-2 --to trl"),
+        ("export --run runs/a/round-1/ --to trl", "export runs/a/round-1 --to trl"),
+        ("judge audit --run runs/a --round 1", "judge audit runs/a/round-1/judge"),
+        ("judge audit --run runs/a", "judge audit runs/a/round-N/judge"),
+    ],
+)
+def test_an_option_that_should_be_an_argument(typed: str, meant: str) -> None:
+    said = icr(*typed.split(), code=2).stderr
+    assert "Write: " in said and f"icr {meant}\n" in said and "Possible options" not in said
+
+
+def test_a_value_that_does_not_fit(tmp_path: Path) -> None:
+    score = ("score", "--run", "runs/a", "--round")
+    assert "'--round': 'one' is not a whole number\n" in icr(*score, "one", code=2).stderr
+    assert "'--round': 'one' is not a whole number\n" in icr("judge", "--round", "one", code=2).stderr
+    assert "'--round': -1 is less than 0\n" in icr(*score, "-1", code=2).stderr
+    assert "'--max-tokens': 5000 is more than 2048\n" in icr("chat", "runs/a", "--max-tokens", 5000, code=2).stderr
+    file = tmp_path / "x.yaml"
+    file.touch()
+    said = icr("compare", file, "--vary", "rounds=1", "--out", file, code=2).stderr
+    assert f"'--out': {file} is a file, not a folder\n" in said
+
+
+def test_a_run_that_is_not_there_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icr.rounds.controller.Controller", None)
+    said = icr("iterate", "--run", tmp_path / "nosuch", code=2).stderr
+    assert f"{tmp_path}/nosuch is not a run" in said and "for a new run add --config" in said
+    assert "nosuch is not a run folder" in icr("plan", "quickstart", "--run", tmp_path / "nosuch", code=2).stderr
+    assert not (tmp_path / "nosuch").exists()
+
+
+OTHERS = {
+    "iterate": "iterate --config CONFIG --run OUT",
+    "compare": "compare CONFIG --vary train.beta=0.1,0.2 --out OUT",
+    "best-of-n": "best-of-n a/b --reward a/c --prompts p --languages es --out OUT",
+    "judge": "judge nlp a/b --languages es --out OUT",
+}
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_a_folder_with_other_files_is_refused(command: str, tmp_path: Path, tiny_config: Callable[..., Path]) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "notes.txt").touch()
+    words = {"OUT": out, "CONFIG": tiny_config(tmp_path)}
+    said = icr(*(words.get(word, word) for word in OTHERS[command].split()), code=2).stderr
+    assert f"{out} has files of something else: notes.txt" in said and "name a new or an empty folder" in said
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_of_the_same_command_is_not(tmp_path: Path) -> None:
+    for name in ("notes.txt", ".lock", "logs"):
+        (tmp_path / name).touch()
+    (tmp_path / "variants").mkdir()
+    refuse_other_files(tmp_path, "variants", where="--out")
+    (tmp_path / "variants").rmdir()
+    (tmp_path / "notes.txt").unlink()
+    refuse_other_files(tmp_path, "variants", where="--out")  # a command that was killed as it began
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert "Missing option '--run'. The run folder." in icr("score", "--round", 1, code=2).stderr
     assert "Missing argument 'RUN'. " in icr("status", code=2).stderr
     said = icr("export", "runs/a/round-1", "--out", "x", code=2).stderr
-    assert "Missing option '--to'. hub, trl, llama-factory or alpaca-eval." in said
+    assert "Missing option '--to'. hub, gguf, trl, llama-factory or alpaca-eval." in said
 
 
 def test_a_config_or_a_run_without_a_command(tmp_path: Path) -> None:
@@ -60,6 +128,10 @@ def test_a_config_or_a_run_without_a_command(tmp_path: Path) -> None:
     assert "No such command 'my.yaml'. Did you mean " in said and "icr iterate --config my.yaml?" in said
     assert f"icr status {tmp_path}?" in icr(tmp_path, code=2).stderr
     assert "Did you mean" not in icr("judge", "my.yaml", code=2).stderr
+    for words in (["--round", 1, tmp_path], [tmp_path, "--round", 1]):
+        assert f"icr judge --run {tmp_path} --round 1?" in icr("judge", *words, code=2).stderr
+    assert f"icr judge --run {tmp_path} --round N?" in icr("judge", tmp_path, code=2).stderr
+    assert "Did you mean --run" in icr("judge", "accuracy", tmp_path, code=2).stderr
 
 
 def test_validate(tmp_path: Path, tiny_config: Callable[..., Path]) -> None:

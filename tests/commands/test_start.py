@@ -52,7 +52,7 @@ def test_recipes_are_listed_with_a_whole_sentence() -> None:
 def test_init_makes_a_config(tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     made = run(app, ["init", "-o", str(out)])  # no terminal: nothing is asked
-    assert made.exit_code == 0 and "no terminal to ask on" in made.stderr
+    assert made.exit_code == 0 and "note: no terminal, so the defaults were used; edit the file" in made.stderr
     assert "terminal" not in run(app, ["init", "--yes", "-o", str(tmp_path / "yes.yaml")]).stderr
     config = load_config(out)
     assert config.prompts.languages == ["en", "es", "sw", "th"] and config.judge.kind == "none"

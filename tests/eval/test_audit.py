@@ -169,7 +169,7 @@ def test_the_win_rate_is_corrected_by_the_mean_of_all_askings_if_all_prompts_wer
 def test_too_few_prompts_give_a_reason_and_not_a_figure() -> None:
     items = [judged(str(n), [0.8, 0.6], longer=100 * n) for n in range(5)]
     assert biases([(i, o, v) for i in items for o, v in i.scored])["position"] == (
-        "5 prompts are too few for an interval, which needs 6"
+        "5 prompts are too few; an interval needs 6"
     )
     items += [judged(str(n), [0.7, 0.4], longer=50 * n, wrong=n == 9) for n in range(5, 10)]
     found = biases([(i, o, v) for i in items for o, v in i.scored])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm, ttest_1samp, ttest_ind
 
-from eval.clusters import PERCENT, Part, degrees, estimate, wilson
+from eval.clusters import PERCENT, Part, degrees, estimate, few, wilson
 
 
 def parts(values: np.ndarray, names: list[list[str]] | None = None) -> list[Part]:
@@ -72,7 +72,8 @@ def test_all_won_is_no_certainty() -> None:
 
 def test_few_prompts_and_equal_values_have_no_interval_and_say_so() -> None:
     five = estimate([Part.of({str(i): float(i) for i in range(5)})])
-    assert (five.low, five.high, five.why) == (None, None, "5 prompts are too few for an interval, which needs 6")
+    assert few(1) == "1 prompt is too few; an interval needs 6"
+    assert (five.low, five.high, five.why) == (None, None, "5 prompts are too few; an interval needs 6")
     assert five.se == pytest.approx(math.sqrt(2.5 / 5))
     one = estimate([Part.of({"a": 1.0}), Part.of({"a": 2.0, "b": 3.0})])
     assert (one.value, one.se, one.low, one.why) == (1.75, None, None, "a single item has no standard error")

@@ -44,7 +44,7 @@ def test_paired_differences_by_hand(tmp_path: Path) -> None:
     assert (de["low"], de["high"]) == pytest.approx((scipy.low, scipy.high))
     # c is unscored in one, d is only in two
     assert (es["n"], es["difference"], es["left_out"]) == (2, pytest.approx(30.0), 1)
-    assert (es["low"], es["why"]) == (None, "2 prompts are too few for an interval, which needs 6")
+    assert (es["low"], es["why"]) == (None, "2 prompts are too few; an interval needs 6")
     assert result["average"]["difference"] == pytest.approx((differences.mean() + 30) / 2)
     assert result["average"]["why"] == es["why"], "an average is as sure as its least sure language"
     back = compare(two, one, "xalpaca")["languages"]["de"]

@@ -79,7 +79,7 @@ def test_the_table_names_what_counts_in_no_rate_and_why_there_is_no_interval(tmp
         "de: 1 items were judged in one order only; they count in no rate",
         "de: 1 answers are identical to the baseline's: draws, not asked",
         "de: 1 verdicts are weighted by probabilities, 2 are a label alone",
-        "de, average: no interval: 2 prompts are too few for an interval, which needs 6",
+        "de, average: no interval: 2 prompts are too few; an interval needs 6",
     ):
         assert out.getvalue().count(line) == 1, line
     assert out.getvalue().count("interval") == 2

@@ -52,7 +52,7 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     assert de["position_bias"] == pytest.approx(2 / 3)  # items 3 and 4 of 1, 3, 4
     assert 0 < de["lc_win_rate"] < 100 and de["lc_win_rate_se"] > 0 and de["lc_variant"].startswith("length_controlled")
     assert de["win_rate_interval"] is None
-    assert de["why"]["win_rate_interval"] == "3 prompts are too few for an interval, which needs 6"
+    assert de["why"]["win_rate_interval"] == "3 prompts are too few; an interval needs 6"
 
     fr = summary["languages"]["fr"]
     assert (fr["win_rate"], fr["win_rate_se"], fr["position_bias"]) == (75.0, pytest.approx(25.0), 0.0)

@@ -78,7 +78,7 @@ def test_averages_and_errors_by_hand(tmp_path: Path) -> None:
     assert en["average"] == pytest.approx(14 / 3)
     assert en["average_se"] == pytest.approx(stdev([7, 5, 2]) / math.sqrt(3))
     assert (en["low"], en["high"]) == (None, None)
-    assert en["why"]["low"] == "3 prompts are too few for an interval, which needs 6"
+    assert en["why"]["low"] == "3 prompts are too few; an interval needs 6"
     assert [en["turns"][t]["average"] for t in "12"] == [pytest.approx(16 / 3), pytest.approx(7 / 2)]
     assert en["turns"]["2"]["average_se"] == pytest.approx(stdev([6, 1]) / math.sqrt(2))
     assert en["categories"]["writing"]["average"] == 6.0

@@ -39,8 +39,9 @@ def test_it_is_said_in_words() -> None:
     assert describe_power("mtbench", {"en": 80}).startswith(
         "80 prompts can show differences from 0.63 grade points (80"
     )
+    assert describe_power("xalpaca", {"en": 1, "es": 1}) == "1 prompt per language is too few; an interval needs 6"
     assert describe_power("xalpaca", {"en": 5, "es": 800}) == (
-        "5 to 800 prompts per language are too few for an interval, which needs 6"
+        "5 to 800 prompts per language are too few; an interval needs 6"
     )
 
 

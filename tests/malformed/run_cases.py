@@ -84,6 +84,26 @@ def cases() -> Iterator[Case]:
         ("not a round of a run", "--from"),
     )
     yield on_run("iterate: from a round without --run", _started, "--from", "add --run")
+    yield on_run(
+        "iterate: from a round that is not there",
+        lambda run: ["iterate", "--from", run / "round-7", "--run", run / "new"],
+        "has no round-7", "round-2", "--from",
+    )  # fmt: skip
+    yield on_run(
+        "iterate: from a round whose model is gone",
+        lambda run: ["iterate", "--from", _started(run)[2].parent / "round-2", "--run", run / "new"],  # type: ignore[attr-defined]
+        "the model of round 2 is gone", "backup",
+    )  # fmt: skip
+    yield Case(
+        "iterate: a run that is not there",
+        lambda bench: ["iterate", "--run", bench.folder / "none"],
+        ("none is not a run", "--run", "add --config"),
+    )
+    yield Case(
+        "iterate: a run folder with other files",
+        lambda bench: ["iterate", "--config", bench.config(), "--run", bench.write("d/notes.txt", "").parent],
+        ("has files of something else", "notes.txt", "--run"),
+    )
     yield Case(
         "iterate: from a folder that is not there",
         lambda bench: ["iterate", "--from", bench.folder / "none" / "round-1", "--run", bench.folder / "new"],

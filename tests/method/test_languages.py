@@ -44,7 +44,7 @@ def test_unknown_code_names_the_nearest(wrong: str, nearest: str) -> None:
     assert nearest in error.value.do
 
 
-@pytest.mark.parametrize("wrong", ["", "q7", "§§"])
+@pytest.mark.parametrize("wrong", ["", "q7", "§§", "klingon", "tlh", "mandarin", "elvish"])
 def test_code_without_a_nearest(wrong: str) -> None:
     with pytest.raises(UserError, match="such as en, es or zh"):
         english_name(wrong)

@@ -204,8 +204,9 @@ def test_an_upload_that_failed_is_done_by_the_same_command(
 
 def test_a_model_that_is_not_there(run: RunDir, tmp_path: Path) -> None:
     write_json(run.round(0).path / "model.json", {"policy": "org/chat", "reference": "org/base"})
+    run.round(0).start("align")  # not done: the model was given
     for form in ("hub", "gguf"):
-        for number, says in ((0, "round 0 of this run is org/chat"), (1, "was deleted after its training")):
+        for number, says in ((0, "round 0 of this run is org/chat"), (1, "the model of round 1 is gone")):
             shutil.rmtree(run.round(number).model, ignore_errors=True)
             words = ["export", str(run.round(number).path), "--to", form, "-o", str(tmp_path / "o.gguf")]
             refused = CliRunner().invoke(app, words).exception
@@ -252,3 +253,15 @@ def test_gguf_is_whole_or_absent(run: RunDir, tmp_path: Path, what: str, says: s
         export(run, file, "--to", "gguf", "--llama-cpp", str(clone))
     assert f"{clone / 'convert_hf_to_gguf.py'} {run.round(1).model} " in caught.value.do
     assert not list(file.parent.iterdir())
+
+
+def test_a_round_that_is_not_there(run: RunDir, tmp_path: Path) -> None:
+    def refuse(folder: Path) -> UserError:
+        done = CliRunner().invoke(app, ["export", str(folder), "-o", str(tmp_path / "o"), "--to", "hub"])
+        assert isinstance(done.exception, UserError)
+        return done.exception
+
+    missing, whole = refuse(run.path / "round-7"), refuse(run.path)
+    assert missing.what == f"the run {run.path} has no round-7" and "is a run, not a round of a run" in whole.what
+    assert missing.do == whole.do == f"name one of its rounds: {run.path}/round-N (round-0, round-1)"
+    assert "is not a round of a run" in refuse(tmp_path).what

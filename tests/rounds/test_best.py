@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from icr.base.errors import UserError
-from icr.base.rundir import RunDir
+from icr.base.rundir import RunDir, StageRecord
 from icr.rounds import best as module
 from icr.rounds.best import find_best, is_worse
 
@@ -14,6 +14,8 @@ from icr.rounds.best import find_best, is_worse
 def judged(run: RunDir, number: int, right: float) -> None:
     at = run.round(number)
     at.judge.mkdir(parents=True)
+    if number:
+        at.model.mkdir()
     at.summary.write_text(
         json.dumps({"average": {}, "languages": {"es": {"right_language": right}, "sw": {"right_language": None}}})
     )
@@ -46,6 +48,23 @@ def test_a_round_has_to_be_better_beyond_chance(compared) -> None:  # type: igno
     assert found.number == 1 and found.steps[2].right_language == pytest.approx(-0.4)
     assert found.steps[0].explain() == "round 1 against round 0: +5.0 points of win rate [+2.0, +8.0]: better"
     assert "-40 points of answers in the right language" in found.steps[2].explain()
+
+
+def test_a_model_that_is_gone_is_not_another_one(compared) -> None:  # type: ignore[no-untyped-def]
+    run, intervals = compared
+    for number in (0, 1):
+        judged(run, number, 0.9)
+    run.round(1).model.rmdir()
+    intervals["0", "1"] = (-1.0, 8.0)
+    assert find_best(run).model == "org/chat", "it is not the one to take"
+    intervals["0", "1"] = (2.0, 8.0)
+    with pytest.raises(UserError, match="round 1 is the one to take, and its model is gone") as caught:
+        find_best(run)
+    assert caught.value.where == str(run.round(1).model) and "backup" in caught.value.do
+    intervals["0", "1"] = (-9.0, -2.0)
+    run.round(0).write_stage("align", StageRecord(state="done", started=0.0))
+    with pytest.raises(UserError, match="round 0 is the one to take, and its model is gone"):
+        find_best(run)
 
 
 def test_why_there_is_no_interval_is_said(compared, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

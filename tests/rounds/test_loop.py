@@ -133,7 +133,7 @@ def test_the_judge_of_a_round_is_audited_and_asked_again(run: Path) -> None:
         assert row["verdicts"] == 2 * row["n"] and row["repeated"] == 2 * min(3, row["n"])
         assert row["position"] == {
             "value": None,
-            "why": f"{row['n']} prompts are too few for an interval, which needs 6",
+            "why": f"{row['n']} prompts are too few; an interval needs 6",
         }
         # a local judge reads the same probabilities again
         assert row["repeats_agree"]["value"] == 100 if row["n"] else row["repeats_agree"]["why"]

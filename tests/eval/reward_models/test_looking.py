@@ -65,7 +65,7 @@ def test_words_that_explain_scores_are_found_and_noise_is_not() -> None:
     assert found["r2_length"] == pytest.approx(stats.pearsonr(lengths, scores).statistic ** 2, abs=1e-9)
     noise = explain_scores(texts, RNG.standard_normal(200).tolist(), groups)
     assert noise["r2"] > 0 > noise["r2_held_out"]
-    assert explain_scores(texts[:6], scores[:6], groups[:6])["why"]["r2"] == "3 groups of texts are too few"
+    assert explain_scores(texts[:6], scores[:6], groups[:6])["why"]["r2"] == "3 text groups are too few"
     assert explain_scores(texts, [1.0] * 200, groups)["why"]["r2"] == "all scores are equal"
 
 
