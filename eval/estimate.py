@@ -87,7 +87,7 @@ def _cost_of(judge: Judge, cache: Path, planned: Planned) -> str:
 
 def _xalpaca(config: EvaluationConfig, out: Path) -> Planned:
     given, assumed = _answers(config, out)
-    baseline = load_baseline(Path(config.judge.baseline), given)
+    baseline = load_baseline(Path(config.judge.baseline), given, key="--baseline")
     if assumed:
         given = {lang: [Answer(a.id, a.prompt, baseline[lang][a.id], False) for a in of]
                  for lang, of in given.items()}  # fmt: skip
