@@ -37,7 +37,7 @@ def plan(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Estimate time, memory, disk and judge costs of a run, by stage. No weights are loaded."""
+    """Estimate time, memory, disk and judge costs of a run, by stage. Without --probe no weights are loaded."""
     from icr.base.rundir import RunDir
     from icr.config.load import find_config
     from icr.planning.facts import read_parameters
