@@ -33,7 +33,6 @@ INSTEAD = {
     r"\bshar(e|es|ed|ing) out\b": "split over",
     r"\bsurer\b(?! of)": "more precise",
     r"\btakes? own\b": "takes separate",
-    r"\b(rows|prompts|pairs) (of a step )?go by\b": "are sorted by",
     r"\bin the place of\b": "instead of",
     r"\bso many times\b": "N times",
     r"\bis to (have|take)\b": "needs, or asks for",
