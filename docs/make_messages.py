@@ -30,9 +30,15 @@ ROOMS = {
 """Folder → its heading. `icr` is the files at its root."""
 HEAD = """# Messages
 
-Every message about your input or your machine, and what to do. `…` stands for what differs: a name, a number, a path.
-Under a message, a line `where:` names the file or the key. The command ends with exit code 2; finished work is kept.
-[troubleshooting.md](troubleshooting.md) says more about those that are met most often.
+Every message about your input or your machine. To find yours, search for a part of it without a name, number or path.
+
+- **message** says what happened. `…` stands for what differs: a name, a number, a path.
+- **what to do** is the way out, as icr prints it after `do:`. Where two are joined by `; or`, or by `Or:`, icr prints
+  the one that fits your case.
+- A line `where:` between them names the file, the line, the key or the option. It is not on this page.
+
+The command ends with exit code 2; finished work is kept. Then do what the message says, and rerun the same command.
+[troubleshooting.md](troubleshooting.md) gives the causes of those that are met most often.
 
 This page is generated from the source.
 """
@@ -71,7 +77,7 @@ def render() -> str:
 
 def _cell(text: str) -> str:
     """A text as a cell. Signs of Markdown count as themselves; in code they do already, except the bar."""
-    parts = text.replace("\n", " ").strip().replace("|", "\\|").split("`")
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
     return "`".join(part if n % 2 else re.sub(r"([*<]|\\(?!\|))", r"\\\1", part) for n, part in enumerate(parts))
 
 

@@ -72,7 +72,7 @@ class Source:
             ways = list(dict.fromkeys(text for value in returned for text in self.texts(value)))
             whats = self.texts(one)
             if not (isinstance(one, ast.IfExp) and isinstance(way, ast.IfExp) and len(whats) == len(ways)):
-                ways = ["; or ".join(ways)] * len(whats)
+                ways = [_either(ways)] * len(whats)
             yield from map(Message, whats, ways)
 
     def refusals(self) -> Iterator[str]:
@@ -97,7 +97,8 @@ class Source:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             return self._joined([node.left, node.right], depth)
         if isinstance(node, ast.Name):
-            return [text for value in self._values(node) for text in self.texts(value, depth + 1)]
+            values = self._values(node) or ([] if depth else self._default(node))
+            return [text for value in values for text in self.texts(value, depth + 1)]
         if isinstance(node, ast.Attribute):
             values = [value for line in self.nodes for value in self._assigned(line, ast.unparse(node))]
             return [text for value in values for text in self.texts(value, depth + 1)]
@@ -112,6 +113,7 @@ class Source:
             if len(found) * len(options) > MOST:
                 options = [GAP]
             found = [start + option for start in found for option in options]
+        found = [text.replace(GAP * 2, GAP) for text in found]  # one follows another: to a reader they are one
         return [text for text in found if text.strip(f"{GAP}: .()`")]
 
     def _values(self, name: ast.Name) -> list[ast.AST]:
@@ -178,18 +180,20 @@ class Source:
     def _calls(self, function: FUNCTION) -> Iterator[dict[str, ast.AST]]:
         """What each call in this file gives to the function's parameters."""
         names = [argument.arg for argument in function.args.args if argument.arg not in ("self", "cls")]
-        defaults: dict[str, ast.AST] = dict(zip(reversed(names), reversed(function.args.defaults), strict=False))
         owner = self.parents[function]
         called = owner.name if function.name == "__init__" and isinstance(owner, ast.ClassDef) else function.name
         calls = [node for node in self.nodes if isinstance(node, ast.Call) and _name(node) == called]
         for call in calls:
             yield {
-                **defaults,
                 **dict(zip(names, call.args, strict=False)),
                 **{keyword.arg: keyword.value for keyword in call.keywords if keyword.arg},
             }
-        if not calls:
-            yield defaults
+
+    def _default(self, name: ast.Name) -> list[ast.expr]:
+        """A parameter's default. It is a reading of a whole text alone: within one it is a value like any other."""
+        function = self._function(name)
+        pairs = zip(reversed(function.args.args), reversed(function.args.defaults), strict=False) if function else ()
+        return [default for argument, default in pairs if argument.arg == name.id]
 
     def _imported(self, name: str) -> list[ast.AST]:
         """A constant of another file of this tree."""
@@ -200,6 +204,13 @@ class Source:
                     other = Source(path).tree.body
                     return [value for line in other for value in self._assigned(line, name)]
         return []
+
+
+def _either(ways: list[str]) -> str:
+    """The ways out in one sentence; after one that asks `did you mean …?` in another."""
+    return "".join(
+        f"{'' if n == 0 else ' Or: ' if ways[n - 1].endswith('?') else '; or '}{way}" for n, way in enumerate(ways)
+    )
 
 
 def _name(call: ast.AST) -> str:

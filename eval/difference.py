@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import numpy as np
 
 from eval.clusters import Part, estimate
+from eval.folders import evaluation_inside
 from eval.mtbench.summary import question_grades
 from eval.terms import check_terms, read_summary_of, unjudged
 from eval.xalpaca.items import read_items
 from icr.base.errors import UserError
-from icr.base.files import read_rows
+from icr.base.files import check_folder, read_rows
 
 if TYPE_CHECKING:
     from eval.xalpaca.pairwise import VerdictRow
@@ -66,6 +67,8 @@ def compare(first: Path, second: Path, benchmark: str) -> Difference:
         UserError: a folder without that benchmark, no items in common, or two that were judged differently.
     """
     read, unit = READERS[benchmark]
+    for folder in (first, second):
+        check_folder(folder)
     one, two = read(first), read(second)
     check_terms(first, second, benchmark)
     _same_answers_of_round_0(first, second, benchmark)
@@ -119,7 +122,9 @@ def _preferences(folder: Path) -> Items:
     answers = sorted((folder / "answers").glob("*.parquet"))
     if unjudged(read_summary_of(folder, "xalpaca")) and answers:
         return {file.stem: {row["prompt_id"]: 50.0 for row in read_rows(file)} for file in answers}
-    raise UserError("no verdicts found", where=str(folder), do="name an output folder of icr judge xalpaca")
+    inside = evaluation_inside(folder, "xalpaca")
+    do = f"name {inside}" if inside else "name an output folder of icr judge xalpaca"
+    raise UserError("no verdicts found", where=str(folder), do=do)
 
 
 def _by_prompt(rows: Sequence[VerdictRow]) -> dict[str, float]:
@@ -130,7 +135,9 @@ def _grades(folder: Path) -> Items:
     """MT-Bench: the mean grade of each question's scored turns."""
     files = sorted((folder / "mtbench" / "verdicts").glob("*.parquet"))
     if not files:
-        raise UserError("no grades found", where=str(folder), do="name an output folder of icr judge mtbench")
+        inside = evaluation_inside(folder, "mtbench")
+        do = f"name {inside}" if inside else "name an output folder of icr judge mtbench"
+        raise UserError("no grades found", where=str(folder), do=do)
     return {file.stem: question_grades(read_rows(file)) for file in files}
 
 

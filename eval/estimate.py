@@ -148,7 +148,7 @@ def _ask_endpoint(judge: Judge, cache: Path, planned: Planned) -> dict[str, Esti
 
 def _xalpaca(config: EvaluationConfig, out: Path) -> Planned:
     given, assumed = _answers(config, out)
-    baseline = load_baseline(Path(config.judge.baseline), given)
+    baseline = load_baseline(Path(config.judge.baseline), given, key="--baseline")
     if assumed:
         given = {lang: [Answer(a.id, a.prompt, baseline[lang][a.id], False) for a in of]
                  for lang, of in given.items()}  # fmt: skip

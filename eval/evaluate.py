@@ -75,7 +75,7 @@ def evaluation_config(
         )
     if judge and kind not in ("local", "openai"):
         kind, name = judge, ""
-        check_own_judge(judge, [benchmark])
+        check_own_judge(judge, [benchmark], "--judge")
     section = {"kind": kind, "model": name or None, "benchmarks": [benchmark], **data.pop("judge", {})}
     found = {"benchmark": benchmark, "model": model, "judge": section, **data}
     resolve_paths(found, Path.cwd())  # as in evaluation.yaml, which people read
@@ -173,10 +173,10 @@ def _check(config: EvaluationConfig, given: bool, note: Callable[[str], None]) -
     check_prompts(judge)
     if config.benchmark == "xalpaca" and given:
         source = Path(config.model)
-        load_baseline(Path(judge.baseline), given_answers(source, languages, judge.limit))
+        load_baseline(Path(judge.baseline), given_answers(source, languages, judge.limit), key="--baseline")
     elif config.benchmark == "xalpaca":
         prompts = heldout_prompts(judge, languages)
-        check_baseline(Path(judge.baseline), prompts)
+        check_baseline(Path(judge.baseline), prompts, "--baseline")
         for line in describe_prompts(prompts, judge.limit, "--prompts", "--limit"):
             note(line)
     elif config.benchmark == "mtbench":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from icr.base.fields import Fields
 from icr.base.files import read_object
+from icr.base.rundir import RunDir
 
 
 def benchmark_folder(out: Path, benchmark: str) -> Path:
@@ -26,6 +27,12 @@ def verdicts_folder(out: Path, benchmark: str) -> Path:
     """The tables of verdicts, LANG.parquet."""
     folder = benchmark_folder(out, benchmark)
     return folder if benchmark == "accuracy" else folder / "verdicts"
+
+
+def evaluation_inside(folder: Path, benchmark: str) -> Path | None:
+    """The evaluation folder that is meant by a round's folder, or by a run's: that of its last judged round."""
+    inside = [folder / "judge", *(round_.judge for round_ in reversed(RunDir(folder).rounds()))]
+    return next((path for path in inside if summary_path(path, benchmark).is_file()), None)
 
 
 def read_summary(path: Path) -> Fields:

@@ -19,8 +19,8 @@ from eval.xalpaca.answers import Answer, load_baseline, read_outputs
 from eval.xalpaca.items import discrete_preference
 from icr.base.errors import UserError
 from icr.base.fields import Fields
-from icr.base.files import read_object, write_json, write_text
-from icr.base.problems import Collector, key_elsewhere
+from icr.base.files import check_folder, read_object, write_json, write_text
+from icr.base.problems import Collector
 from icr.languages import check_languages
 
 PAIRS, KEY, LABELS, RESULT = "pairs.csv", "key.json", "labels.csv", "people.json"
@@ -93,8 +93,7 @@ def _read_both(model: Path, baseline: Path, lang: str) -> tuple[list[Answer], di
     check_languages([lang], "--languages")
     found = Collector()
     answers: list[Answer] = found.attempt([], read_outputs, model, lang)
-    load = key_elsewhere("judge.baseline", "--baseline", load_baseline)
-    others = found.attempt({}, load, baseline, {lang: answers})
+    others = found.attempt({}, load_baseline, baseline, {lang: answers}, key="--baseline")
     found.raise_any()
     return answers, others[lang]
 
@@ -194,6 +193,7 @@ def import_votes(folder: Path, files: Sequence[Path], judges: Sequence[Path]) ->
     Raises:
         UserError, ConfigError: no such folder; votes or evaluations that cannot be read.
     """
+    check_folder(folder, "FOLDER")
     if not (folder / KEY).is_file():
         do = "name the --out folder of icr human export"
         raise UserError("the folder has no exported pairs", where=str(folder), do=do)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.folders import verdicts_folder
+from eval.folders import evaluation_inside, verdicts_folder
 from eval.terms import read_summary_of, unjudged
 from eval.xalpaca.answers import Answer, read_answers
 from eval.xalpaca.pairwise import VerdictRow
 from icr.base.errors import UserError, some
 from icr.base.fields import Fields
-from icr.base.files import read_json, read_rows
+from icr.base.files import check_folder, read_json, read_rows
 from icr.languages import detect, same_language
 
 DO = "name the folder of a finished icr judge xalpaca, or RUN/round-N/judge"
@@ -74,9 +74,11 @@ def read_evaluation(folder: Path, most: int | None = None) -> Evaluated:
     Raises:
         UserError: there is no finished evaluation, nobody judged it, or a file cannot be read.
     """
+    check_folder(folder)
     summary = read_summary_of(folder, "xalpaca")
     if not summary or not (folder / "answers").is_dir():
-        raise UserError("no finished evaluation found", where=str(folder), do=DO)
+        inside = evaluation_inside(folder, "xalpaca")
+        raise UserError("no finished evaluation found", where=str(folder), do=f"name {inside}" if inside else DO)
     if unjudged(summary):
         raise UserError("these are the baseline's own answers, which are not judged", where=str(folder), do=DO)
     answers = read_answers(folder / "answers")

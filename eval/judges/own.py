@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TypedDict
 
 from eval.judges.base import Running
@@ -45,16 +46,23 @@ class Preferences(Protocol):
         """
 
 
-def check_own_judge(name: str, benchmarks: Sequence[str]) -> None:
-    """Whether the class can be loaded and the benchmarks are such that it can judge. Raises UserError."""
+def check_own_judge(name: str, benchmarks: Sequence[str], key: str = "judge.kind") -> None:
+    """Whether the class can be loaded and the benchmarks are such that it can judge.
+
+    Args:
+        key: the config key or option that names the class, for messages.
+
+    Raises:
+        UserError: it cannot.
+    """
     others = [benchmark for benchmark in benchmarks if benchmark not in COMPARING]
     if others:
         raise UserError(
             f"a custom judge can only compare answers, but {', '.join(others)} needs grades",
-            where=OWN.where(name),
-            do=f"use judge.kind local or openai for {', '.join(others)}",
+            where=f"{key}: {name}",
+            do="use --judge local:MODEL or openai:MODEL" if key == "--judge" else "use judge.kind local or openai",
         )
-    OWN.load(name)
+    replace(OWN, key=key).load(name)
 
 
 def find_rule(name: str) -> str | None:

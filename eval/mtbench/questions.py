@@ -15,6 +15,7 @@ import langcodes
 from eval.notes import Notes
 from icr.base.errors import ConfigError, UserError, some
 from icr.base.fields import Fields
+from icr.base.files import check_folder
 from icr.config.schema import MtBench
 from icr.languages import english_name, same_language
 from prompts.ids import normalise_id
@@ -122,7 +123,7 @@ def load_questions(config: MtBench, languages: Sequence[str], reporter: Notes | 
             f"{len(missing)} of {len(needing)} questions of the categories {', '.join(REFERENCED)} have no reference: "
             f"{some(f'{q.lang} {q.id}' for q in missing)}",
             where=f"judge.mtbench.questions: {config.questions}",
-            do="set judge.mtbench.references: judge (the judge writes what is missing), or name a folder of references",
+            do="set judge.mtbench.references to judge (the judge writes what is missing), or to a folder of references",
         )
     if reporter:
         _tell(questions, reporter, config.references == BY_JUDGE)
@@ -140,8 +141,7 @@ def read_questions(folder: Path, languages: Sequence[str], limit: int | None = N
     """
     problems: list[UserError] = []
     questions: Questions = {}
-    if not folder.is_dir():
-        raise UserError(f"folder {folder} not found", where="judge.mtbench.questions", do="check the path")
+    check_folder(folder, "judge.mtbench.questions")
     for lang in languages:
         rows = [_question(value, lang, where, problems) for where, value in _lines(folder, lang, problems)]
         found = [q for q in rows if q is not None]

@@ -10,7 +10,7 @@ from pathlib import Path
 from eval.notes import Notes
 from icr.base.conversation import Conversation, dump_conversation, load_conversation, show_conversation
 from icr.base.errors import UserError, some
-from icr.base.files import read_columns, read_rows, write_rows
+from icr.base.files import check_folder, read_columns, read_rows, write_rows
 from icr.base.progress import Silent
 from icr.config.schema import Judge
 from icr.rows import RESPONSES, Response
@@ -56,6 +56,7 @@ def read_outputs(source: Path, lang: str) -> list[Answer]:
     Raises:
         UserError: no such file, an id twice, or an answer without its instruction.
     """
+    check_folder(source, "ANSWERS")
     file = _file_of(source, lang, "there are")
     if _is_own(file):
         return _answers(file)
@@ -78,7 +79,9 @@ def _answers(file: Path) -> list[Answer]:
     return answers
 
 
-def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Notes | None = None) -> Baseline:
+def load_baseline(
+    source: Path, answers: dict[str, list[Answer]], reporter: Notes | None = None, key: str = "judge.baseline"
+) -> Baseline:
     """The baseline's answer to every prompt that `answers` holds, joined by id.
 
     Args:
@@ -87,13 +90,13 @@ def load_baseline(source: Path, answers: dict[str, list[Answer]], reporter: Note
             `instruction`, which then has to be the prompt's text.
         answers: what `read_answers` returns for the policy.
         reporter: gets a note when answers of the same id were given to other words.
+        key: the config key or option that names the folder, for messages.
 
     Raises:
         UserError: a language or a prompt that the baseline does not cover, an id twice, a file that cannot be read.
     """
-    if not source.is_dir():
-        do = "check the path of the baseline's answers: a folder of LANG.json or LANG.jsonl, or round-0"
-        raise UserError(f"folder {source} not found", where="judge.baseline", do=do)
+    do = f"name a folder of LANG.json or LANG.jsonl{', or round-0' if key == 'judge.baseline' else ''}"
+    check_folder(source, key, do)
     return {lang: _baseline_of(source, lang, of_lang, reporter or Silent()) for lang, of_lang in answers.items()}
 
 
@@ -215,12 +218,12 @@ def _refuse_duplicates(keys: Iterable[str], where: str) -> None:
         )
 
 
-def check_baseline(folder: Path, heldout: list[Prompt]) -> None:
-    """The baseline must answer every held-out prompt; checked now, not after the first round."""
+def check_baseline(folder: Path, heldout: list[Prompt], key: str = "judge.baseline") -> None:
+    """The baseline must answer every held-out prompt; checked now, not after the first round. As `load_baseline`."""
     asked: dict[str, list[Answer]] = defaultdict(list)
     for prompt in heldout:
         asked[prompt.lang].append(Answer(prompt.id, prompt.messages, "", False))
-    load_baseline(folder, asked)
+    load_baseline(folder, asked, key=key)
 
 
 def is_answers(folder: Path) -> bool:

@@ -17,6 +17,14 @@ from icr.base.errors import UserError
 from icr.base.fields import Fields
 
 
+def check_folder(folder: Path, where: str = "", do: str = "check the path") -> None:
+    """Raises UserError unless `folder` is one. `where`: the option or key that names it."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file, and a folder is needed", where=where, do="name the folder that it is in")
+    if not folder.is_dir():
+        raise UserError(f"folder {folder} not found", where=where, do=do)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it is synced and renamed to `path`, else removed."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 
 from icr.base.errors import UserError
 from icr.base.fields import Fields
+from icr.base.problems import key_elsewhere
 from icr.commands.options import (
     DryOption,
     JsonOption,
@@ -34,6 +36,17 @@ judge_app = typer.Typer(
     rich_markup_mode=None,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
+OPTIONS = {
+    "judge.mtbench.questions": "--questions",
+    "judge.mtbench.references": "--references",
+    "judge.mtbench.limit": "--limit",
+    "judge.nlp.tasks": "--tasks",
+    "judge.nlp.include_path": "--include-path",
+    "judge.prompts": "--prompts",
+}
+"""Key of an evaluation's config → the option that sets it."""
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Hub id, folder or .gguf file; or a folder of answers.")
 ]
@@ -235,11 +248,18 @@ def _evaluate(
     refuse_other_files(out, SETTINGS_FILE, where="--out")
     config = evaluation_config(benchmark, model, judge, data, overrides or [])
     if dry_run:
-        print_forecast(estimate(config, out), json_)
+        print_forecast(_in_options(estimate)(config, out), json_)
         return
-    _show(benchmark, evaluate(config, out.resolve(), stderr()), json_)
+    _show(benchmark, _in_options(evaluate)(config, out.resolve(), stderr()), json_)
     if not json_:
         print(f"\nall files: {out}")
+
+
+def _in_options(action: Callable[P, T]) -> Callable[P, T]:
+    """The action with problems that name what was given by options as the user gave it."""
+    for key, option in OPTIONS.items():
+        action = key_elsewhere(key, option, action)
+    return action
 
 
 def _show(benchmark: str, summary: Fields, json_: bool) -> None:

@@ -38,7 +38,7 @@ def plan(
     json_: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Estimate time, memory, disk and judge costs of a run, by stage. No weights are loaded."""
+    """Estimate time, memory, disk and judge costs of a run, by stage. Without --probe no weights are loaded."""
     from icr.base.rundir import RunDir, open_run
     from icr.config.load import find_config
     from icr.planning.facts import read_parameters

@@ -77,7 +77,7 @@ def _compare(rows: Mapping[str, Prompts], baseline: Path | None) -> tuple[dict[s
     """By language, each different candidate of a prompt once, and what it is compared with."""
     firsts = {lang: [_answer(of[0], id) for id, of in prompts.items()] for lang, prompts in rows.items()}
     given = (
-        load_baseline(baseline, firsts)
+        load_baseline(baseline, firsts, key="--baseline")
         if baseline
         else {lang: {a.id: a.text for a in of} for lang, of in firsts.items()}
     )

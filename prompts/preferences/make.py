@@ -10,7 +10,7 @@ from typing import cast
 
 from icr.base.errors import ConfigError, UserError
 from icr.base.fields import Fields
-from icr.base.files import atomic_folder, read_object, read_rows, write_json, write_rows
+from icr.base.files import atomic_folder, check_folder, read_object, read_rows, write_json, write_rows
 from prompts.preferences.forms import Options, read_preferences
 from prompts.preferences.reading import NO_LANGUAGE, SAME, Reading
 from prompts.preferences.rows import PAIRS, RATINGS, Kind, PairRow, RatingRow
@@ -234,6 +234,7 @@ def load_data(folder: Path, key: str) -> PreferenceData:
         UserError: it is not such a folder.
     """
     do = "make it with icr rm data SOURCE --out FOLDER"
+    check_folder(folder, key, f"check the path, or {do}")
     try:
         report = read_object(folder / REPORT)
         train, validation = read_rows(folder / TRAIN), read_rows(folder / VALIDATION)

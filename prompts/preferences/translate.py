@@ -79,7 +79,7 @@ class DataTask:
             ConfigError: everything that is wrong: no folder of preference data, languages, an `out` with other data.
         """
         found, self.job, folder = Collector(), job, Path(job.folder)
-        data = found.attempt(None, load_data, folder, "DIR")
+        data = found.attempt(None, load_data, folder, "FOLDER")
         targets: list[str] = found.attempt([], _check_targets, job.targets)
         source = found.attempt("", _choose_source, job.source, targets, data)
         found.attempt(None, self._check_new)

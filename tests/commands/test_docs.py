@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from icr.endpoint.ends import find_end
 ROOT = Path(__file__).parents[2]
 UsageError = typer.BadParameter.__mro__[1]
 """Of the click inside typer."""
+MissingParameter = next(kind for kind in typer.BadParameter.__subclasses__() if kind.__name__ == "MissingParameter")
+"""Likewise."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -31,13 +34,23 @@ def commands(page: Path) -> list[str]:
     lines = [line for block in blocks for line in block.splitlines()]
     lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     found = [re.sub(r"^\$ ", "", line.strip()) for line in lines]
-    # a line with "…" leaves something out on purpose
-    return [line for line in found if re.match(r"icr \w", line) and "…" not in line]
+    return [line for line in found if re.match(r"icr \w", line)]
 
 
 def parse(line: str) -> None:
-    """Parse a command line as `icr` would, and run nothing."""
+    """Parse a command line as `icr` would, and run nothing. `…` is a value, or words that are left out on purpose."""
     words = shlex.split(line, comments=True)[1:]
+    if "…" not in words:
+        return _parse(words)
+    try:
+        _parse(words)
+    except UsageError:
+        with suppress(MissingParameter):
+            _parse([word for word in words if word != "…"])
+    return None
+
+
+def _parse(words: list[str]) -> None:
     command = ICR
     while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
         context = command.context_class(command)

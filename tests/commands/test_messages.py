@@ -66,6 +66,8 @@ def test_every_folder_with_messages_has_a_heading() -> None:
         ("what = 'old'\n    what = 'new'\n    raise UserError(what, do='b')", [("new", "b")]),
         ("if x:\n        raise UserError(y)\n    raise UserError('a' + (' b' if x else ''), do='c')", [("a b", "c")]),
         ("found.add('a', where='w', do='b' if x else 'c')", [("a", "b; or c")]),
+        ("found.add('a', where='w', do=f'did you mean {x}?' if x else 'c')", [("a", "did you mean …? Or: c")]),
+        ("raise UserError('a', do=f'choose one of {x}{y}')", [("a", "choose one of …")]),
     ],
 )  # fmt: skip
 def test_readings(body: str, messages: list[tuple[str, str]], tmp_path: Path) -> None:
@@ -83,6 +85,14 @@ def test_a_message_made_for_several_calls_is_read_call_by_call(tmp_path: Path) -
     )
     ((_, found),) = Source(file).messages()
     assert found == [Message("cell is empty", "fill it"), Message("cell is …", "write a number")]
+
+
+def test_a_default_is_a_whole_text_or_a_gap(tmp_path: Path) -> None:
+    (file := tmp_path / "a.py").write_text(
+        "def f(split='all', do='write test'):\n    raise UserError(f'unknown split {split}', do=do)\n", encoding="utf-8"
+    )
+    ((_, found),) = Source(file).messages()
+    assert found == [Message("unknown split …", "write test")]
 
 
 def quotes() -> list[str]:

@@ -99,7 +99,7 @@ def test_everything_wrong_with_an_export_is_said_at_once(folders: tuple[Path, Pa
     with pytest.raises(ConfigError) as raised:
         export_pairs(tmp_path / "none", tmp_path / "nor", ["xx", "de"], tmp_path / "new", None, 42)
     wheres = [problem.where for problem in raised.value.problems]
-    assert wheres == ["--languages", str(tmp_path / "none"), "--baseline"] and not (tmp_path / "new").exists()
+    assert wheres == ["--languages", "ANSWERS", "--baseline"] and not (tmp_path / "new").exists()
 
 
 def test_votes_become_rates_and_agreement(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_published_files_of_five_languages_are_read_as_they_are() -> None:
     assert [note[:2] for note in notes.notes] == ["es", "de", "fr"], "the user is shown them"
     with pytest.raises(UserError, match=r"4 of 150 .*: en 123, es 123, de 123, fr 123") as error:
         load_questions(MtBench(questions=str(SHARED)), LANGUAGES)
-    assert "references: judge" in error.value.do
+    assert "references to judge" in error.value.do
     assert len(load_questions(MtBench(questions=str(SHARED), limit=2), ["en"])["en"]) == 16
 
 

@@ -112,9 +112,7 @@ def rewards() -> Iterator[Case]:
     """`icr rm train`, `eval` and `bench`."""
     yield said("reward model: no config", "rm|train|DIR/none.yaml", "none.yaml not found", "xrm-llama3.2-3b")
     yield said("reward model: an unknown key", "rm|train|rmt-oasst1|--set|margn=true", "unknown key `margn`", "margin")
-    yield said(
-        "reward model: no data", "rm|train|rmt-oasst1|--run|DIR/r", "not a folder of preference data", "data.path"
-    )
+    yield said("reward model: no data", "rm|train|rmt-oasst1|--run|DIR/r", "not found", "data.path", "icr rm data")
     line = "rm|train|rmt-oasst1|--run|DIR/r|--set|train.beta=0.2|--set|base=x.gguf"
     yield said("reward model: keys and files", line, "no meaning for a reward model", "x.gguf", "data.path")
     line = "rm|eval|--implicit|MODEL,MODEL|--beta|nan|--data|DIR|--out|DIR/o"
@@ -225,17 +223,25 @@ def cases() -> Iterator[Case]:
     yield evaluated("has no answers", "--languages=de", "de")
     yield evaluated("has no model", "--judge=local:", "unknown judge local:", "--judge")
     yield evaluated("is a name alone", "--judge=gpt", "unknown judge gpt", "--judge")
-    yield evaluated("is a module that is not there", "--judge=no_such:Judge", "no_such", "judge.kind")
+    yield evaluated("is a module that is not there", "--judge=no_such:Judge", "no_such", "--judge,")
     yield evaluated("is a folder that is not there", "--judge=local:./none", "none not found")
-    yield evaluated("is not there", "--baseline=DIR/none", "none")
+    yield evaluated("is not there", "--baseline=DIR/none", "none not found", "where: --baseline", "LANG.jsonl")
+    yield evaluated("is of a run", "--baseline=round-0", "round-0 not found", "do:    name a folder of LANG.json or")
     yield evaluated("is a file", "--out=DIR/mine/en.json", "en.json", "is a file")
     yield evaluated("is below a file", "--out=DIR/mine/en.json/x", "en.json", "this is a file, but a folder is needed")
     yield evaluated("is none", "--limit=0", "--limit")
+    line = "judge|mtbench|MODEL|--judge|mine:Judge|--questions|DIR|--languages|en|--out|DIR/o"
+    yield said("a judge without grades", line, "where: --judge: mine:Judge", "use --judge local:MODEL or openai:MODEL")
+    line = line.replace("mine:Judge", "openai:m").replace("|DIR|", "|DIR/none|") + "|--dry-run"
+    yield said("no questions", line, "none not found", "where: --questions")
+    line = "human|export|DIR/none|--baseline|DIR/nor|--languages|es|--out|DIR/o"
+    yield said("no answers for people", line, "none not found", "where: ANSWERS", "nor not found", "where: --baseline")
+    yield said("no votes", "human|import|DIR/none|DIR/a.csv", "none not found", "where: FOLDER")
     yield evaluated("an unknown key", "--set=judge.oders=both", "unknown key `judge.oders`", "judge.orders")
     yield evaluated("languages by another way", "--set=languages=[../x]", "'../x'")
     yield evaluated("seeds by a text", "--set=sampling.seed=x", "`sampling.seed`", "--set sampling.seed=x")
     silver = "rm|translate|DIR/none|--to|xx|--out|DIR/out|--translator|local:./none"
-    yield said("rm translate", silver, "not a folder of preference data", "'xx'", "none not found")
+    yield said("rm translate", silver, "/none not found", "where: FOLDER", "'xx'", "./none not found")
     yield translated("--to=xx", "'xx'")
     yield translated("--to=../x", "'../x'")
     yield translated("--to=", "--to")

@@ -132,7 +132,18 @@ def cases() -> Iterator[Case]:
     yield Case(
         "diff: no evaluation",
         lambda bench: ["judge", "diff", bench.folder / "a", bench.folder / "b"],
-        ("/a",),
+        ("/a not found", "check the path"),
+    )
+    for command, where in (("audit", "round-1"), ("diff", "")):
+        yield on_run(
+            f"{command}: a folder that has evaluations",
+            lambda run, c=command, w=where: ["judge", c, run / w, *([run / "round-1/judge"] if c == "diff" else [])],
+            "do:    name ", f"{where or 'round-2'}/judge\n",
+        )  # fmt: skip
+    yield Case(
+        "audit: no such folder",
+        lambda bench: ["judge", "audit", bench.folder / "none"],
+        ("none not found",),
     )
     yield on_run(
         "diff: a benchmark that is not there",

@@ -277,7 +277,8 @@ def test_a_run_that_nobody_works_on_is_stopped(tmp_path: Path) -> None:
     """As `icr status` says. While a command holds the lock, the same records are those of a running one."""
     run = build(tmp_path / "run", until=(2, "score"), running=True)
     lock = RunLock(run.lock)
-    assert "This run is going on: score of round 2 is running." in render(collect(run))
+    page = render(collect(run))
+    assert "Running: score of round 2." in page and "seems to have stopped early</b>: last update at" in page
     lock.release()
     html = render(collect(run))
     assert "score of round 2 was interrupted. To continue, run" in html and "icr iterate --run run" in html
