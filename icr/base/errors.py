@@ -38,9 +38,13 @@ class UserError(IcrError):
 class ConfigError(UserError):
     """A list of problems, shown together so that a config is fixed in one go."""
 
-    def __init__(self, problems: Sequence[UserError], partial: object = None) -> None:
-        """`partial`: the config without its faulty keys, if that is valid, for further checks."""
-        self.problems, self.partial = list(problems), partial
+    def __init__(self, problems: Sequence[UserError], partial: object = None, absent: Sequence[str] = ()) -> None:
+        """
+        Args:
+            partial: the config without its faults, if that is valid, for further checks.
+            absent: keys of it that are missing in the file.
+        """
+        self.problems, self.partial, self.absent = list(problems), partial, list(absent)
         count = len(self.problems)
         super().__init__(f"{count} problem{'s' if count > 1 else ''} found before anything was loaded")
 

@@ -13,6 +13,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+STAND_IN = "/(missing)"
+"""Stands in for a text that a config lacks, while the rest of it is checked: a path that nobody has."""
+
+
 class Collector:
     """The problems that were found so far."""
 
@@ -52,9 +56,14 @@ def load_and_check(load: Callable[[], T], check: Callable[[T], object]) -> T:
         if error.partial is None:
             raise
         found = Collector()
-        found.problems.extend(error.problems)
         found.attempt(None, check, cast(T, error.partial))
-        raise ConfigError(found.problems) from error
+        others = [problem for problem in found.problems if not _is_of(problem, error.absent)]
+        raise ConfigError([*error.problems, *others]) from error
+
+
+def _is_of(problem: UserError, absent: Sequence[str]) -> bool:
+    """Whether a problem is only that of a missing key, which has been named."""
+    return STAND_IN in str(problem) or any(re.match(rf"{re.escape(key)}(?![\w-])", problem.where) for key in absent)
 
 
 def keys_behind(prefix: str, keys: Sequence[str], action: Callable[P, T]) -> Callable[P, T]:
@@ -89,7 +98,7 @@ def _renaming(rename: Callable[[UserError], UserError], action: Callable[P, T]) 
         try:
             return action(*args, **kwargs)
         except ConfigError as error:
-            raise ConfigError(list(map(rename, error.problems)), error.partial) from None
+            raise ConfigError(list(map(rename, error.problems)), error.partial, error.absent) from None
         except UserError as error:
             raise rename(error) from None
 

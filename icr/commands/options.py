@@ -144,7 +144,6 @@ def load_checked(
     """
     from icr.base.problems import load_and_check
     from icr.config.load import find_config, load_section
-    from icr.config.reward_model import RECIPES
 
-    file, given = find_config(name, RECIPES), {**(changes or {}), **({} if run is None else {"run": str(run)})}
+    file, given = find_config(name, kind), {**(changes or {}), **({} if run is None else {"run": str(run)})}
     return load_and_check(lambda: load_section(kind, file, overrides or [], given), check)

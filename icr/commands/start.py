@@ -6,15 +6,17 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icr.base.errors import ConfigError, UserError
 from icr.commands.options import OUTPUT, JsonOption, print_json, stdout
 
+if TYPE_CHECKING:
+    from icr.config.kinds import Kind
+
 START = "start.yaml.j2"
-SCHEMA_LINE = "# yaml-language-server: $schema="
 QUESTIONS = (
     ("policy", "Model to improve (hub id or folder)", "princeton-nlp/Llama-3-Base-8B-SFT-DPO"),
     ("reference", "Model that it was aligned from", "princeton-nlp/Llama-3-Base-8B-SFT"),
@@ -35,17 +37,18 @@ def recipes(json_: JsonOption = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from icr.config.schema import CONFIGS
+    from icr.config.kinds import list_recipes
 
-    found = {path.stem: _describe(path) for path in sorted(CONFIGS.glob("*.yaml"))}
+    found = {name: {"command": kind.command, "is": _describe(path)} for name, (path, kind) in list_recipes().items()}
     if json_:
         print_json(found)
         return
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("recipe", no_wrap=True)
+    table.add_column("command", no_wrap=True)
     table.add_column("is")
-    for name, text in found.items():
-        table.add_row(Text(name), Text(text))
+    for name, recipe in found.items():
+        table.add_row(Text(name), Text(recipe["command"]), Text(recipe["is"]))
     stdout().print(table)
     print("Copy one with: icr init RECIPE -o my.yaml")
 
@@ -64,7 +67,8 @@ def init(
     Copies RECIPE, or writes a new config. On a terminal it asks for models, languages, prompts and judge.
     """
     from icr.base.files import write_text
-    from icr.config.schema import CONFIGS
+    from icr.config.kinds import SCHEMA_LINE, schema_file, write_command
+    from icr.config.schema import CONFIGS, Config
 
     if out.exists():
         raise UserError(f"{out} exists", where="--out", do="choose another file, or remove this one")
@@ -73,15 +77,17 @@ def init(
     terminal = sys.stdin.isatty()
     if not (recipe or terminal or yes):
         print("note: no terminal, so the defaults were used; edit the file", file=sys.stderr)
-    text = _copy(recipe, CONFIGS) if recipe else _fill(out, CONFIGS, asks=terminal and not yes)
-    schema = CONFIGS / "icr.schema.json"
+    text, kind = _copy(recipe) if recipe else (_fill(out, CONFIGS, asks=terminal and not yes), Config)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, f"{SCHEMA_LINE}{schema}\n{text}")
-    print(f"wrote {out}\n\nnext:\n  icr validate {out}\n  icr iterate --config {out}")
+    write_text(out, f"{SCHEMA_LINE}{schema_file(kind)}\n{text}")
+    check = [f"icr validate {out}"] if kind is Config else []
+    print(f"wrote {out}\n\nnext:", *check, write_command(kind, out), sep="\n  ")
 
 
 def _describe(path: Path) -> str:
     """The first sentence of a recipe's comment."""
+    from icr.config.kinds import SCHEMA_LINE
+
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = [line for line in lines[: _first_key(lines)] if not line.startswith(SCHEMA_LINE)]
     text = " ".join(line.removeprefix("#").strip() for line in comment)
@@ -92,16 +98,15 @@ def _first_key(lines: list[str]) -> int:
     return next(i for i, line in enumerate(lines) if not line.startswith("#"))
 
 
-def _copy(recipe: str, configs: Path) -> str:
-    """A recipe's text. What it names inside the package is named by its full path, as the copy is elsewhere."""
-    from icr.config.load import find_config
+def _copy(recipe: str) -> tuple[str, Kind]:
+    """A recipe's text and kind. What it names inside the package has its full path, as the copy is elsewhere."""
+    from icr.config.kinds import SCHEMA_LINE, find_any_recipe
+    from icr.config.schema import CONFIGS
 
-    if recipe.endswith((".yaml", ".yml")) and not Path(recipe).exists():
-        do = f"to write this file: icr init -o {recipe}; icr recipes lists the recipes"
-        raise UserError(f"{recipe} is not a recipe", where="icr init", do=do)
-    text = find_config(recipe).read_text(encoding="utf-8")
+    path, kind = find_any_recipe(recipe)
+    text = path.read_text(encoding="utf-8")
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(SCHEMA_LINE))
-    return re.sub(r"(?<=: )\.\./(\S+)", lambda path: str(configs.parent / path[1]), text)
+    return re.sub(r"(?<=: )\.\./(\S+)", lambda path: str(CONFIGS.parent / path[1]), text), kind
 
 
 def _fill(out: Path, configs: Path, *, asks: bool) -> str:

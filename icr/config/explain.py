@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,8 +66,12 @@ class Origin:
 def find_problems(kind: type[Section], error: ValidationError, origin: Origin) -> list[UserError]:
     """One problem for each faulty key."""
     found: dict[Keys, UserError] = {}
-    for item in error.errors():
-        keys = tuple(str(key) for key in item["loc"])
+    items = [(tuple(str(key) for key in item["loc"]), item) for item in error.errors()]
+    unknown = [keys for keys, item in items if item["type"] == "extra_forbidden"]
+    misspelled = {(*keys[:-1], nearest(kind, keys)) for keys in unknown}
+    for keys, item in items:
+        if item["type"] == "missing" and keys in misspelled:
+            continue  # it is there, under the unknown name
         if item["type"] not in ("extra_forbidden", "missing"):
             keys = _cut(kind, keys)
         what, do = _explain(kind, keys, item, origin)
@@ -113,6 +118,8 @@ def _cut(kind: type[Section], keys: Keys) -> Keys:
     """Without the names of a union's branches, which pydantic adds to the place."""
     model: type[BaseModel] = kind
     for number, key in enumerate(keys):
+        if number and key.isdigit():  # in a list of sections
+            continue
         if key not in model.model_fields:
             return keys[:number]
         annotation = model.model_fields[key].annotation
@@ -135,9 +142,8 @@ def _explain(kind: type[Section], keys: Keys, item: ErrorDetails, origin: Origin
     """What is wrong with a key, and what to do."""
     name = ".".join(keys)
     if item["type"] == "extra_forbidden":
-        fields = list(_section_at(kind, keys[:-1]).model_fields)
-        near = difflib.get_close_matches(keys[-1], fields, n=1, cutoff=0.6)
-        hint = f"did you mean `{'.'.join((*keys[:-1], near[0]))}`?" if near else f"known keys: {', '.join(fields)}"
+        fields, near = section_at(kind, keys[:-1]).model_fields, nearest(kind, keys)
+        hint = f"did you mean `{'.'.join((*keys[:-1], near))}`?" if near else f"known keys: {', '.join(fields)}"
         return f"unknown key `{name}`", hint
     if item["type"] == "missing":
         return f"`{name}` is missing", f"add it; {kind.page} describes it"
@@ -152,14 +158,42 @@ def _explain(kind: type[Section], keys: Keys, item: ErrorDetails, origin: Origin
     takes = _takes(kind, keys)
     if item["type"] == "string_type" and isinstance(item["input"], int | float):
         return f"`{name}` takes text, got {got}", f"write it in quotes: '{got}'"
+    if item["type"] == "list_type" and (words := meant_list(item["input"])):
+        return f"`{name}` takes a list, got {got!r}", f"write [{', '.join(words)}]"
     if item["type"] in NUMBERS and (number := _meant(item["input"])):
         return f"`{name}` takes {takes}, got {got!r}", f"write {number}"
-    return f"`{name}` takes {takes}, got {got!r}", f"{kind.page} describes the key"
+    near = difflib.get_close_matches(got, _words(kind, keys), n=1, cutoff=0.6)
+    do = f"did you mean {near[0]}?" if near else f"{kind.page} describes the key"
+    return f"`{name}` takes {takes}, got {got!r}", do
+
+
+def meant_list(value: object) -> list[str]:
+    """The list that a text was probably meant as: es,fr → [es, fr]; [] where there is none."""
+    return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else []
+
+
+def _words(kind: type[BaseModel], keys: Keys) -> list[str]:
+    """The words that a key takes."""
+    annotation: object = kind
+    for key in keys:
+        inner = section_of(annotation)
+        if inner is not None and key in inner.model_fields:  # else an item of a list or mapping
+            annotation = inner.model_fields[key].annotation
+    return [word for word in _literals(annotation) if isinstance(word, str)]
+
+
+def _literals(annotation: object) -> list[object]:
+    args = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(args)
+    return [word for part in args for word in _literals(part)]
 
 
 def _takes(kind: type[BaseModel], keys: Keys) -> str:
     """The values that a key takes, or an item of its list or mapping."""
     for number, key in enumerate(keys):
+        if number and key.isdigit():  # in a list of sections
+            continue
         field = kind.model_fields[key]
         inner = section_of(field.annotation)
         if inner is None:
@@ -193,8 +227,16 @@ def _meant(value: object) -> str:
         return ""
 
 
-def _section_at(kind: type[BaseModel], keys: Keys) -> type[BaseModel]:
+def nearest(kind: type[BaseModel], keys: Sequence[str]) -> str:
+    """The key that an unknown one may be meant as; "" where there is none."""
+    near = difflib.get_close_matches(keys[-1], section_at(kind, keys[:-1]).model_fields, n=1, cutoff=0.6)
+    return near[0] if near else ""
+
+
+def section_at(kind: type[BaseModel], keys: Sequence[str]) -> type[BaseModel]:
     for key in keys:
+        if key not in kind.model_fields:  # the place in a list of sections
+            continue
         inner = section_of(kind.model_fields[key].annotation)
         assert inner is not None, keys
         kind = inner

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +13,9 @@ from icr.base.hub import PREFIX, means_path
 from icr.base.secrets import hide_in
 from icr.base.yaml_text import Document, Keys, dump_yaml, parse_yaml, read_yaml
 from icr.config.explain import Origin, find_problems
+from icr.config.kinds import Kind, find_recipe, refuse_other_kind
+from icr.config.mend import mend
+from icr.config.reward_model import RECIPES
 from icr.config.schema import CONFIGS, Config
 from icr.config.values import Section
 
@@ -64,28 +66,17 @@ PATHS_OR_NAMES: tuple[Keys, ...] = (
 WORDS = ("round-0", "zero2", "zero3", "none", "judge")
 
 
-def find_config(name: str, recipes: Path = CONFIGS) -> Path:
+def find_config(name: str, kind: Kind = Config) -> Path:
     """A path, or the name of a recipe that comes with icr.
 
     Args:
-        recipes: the folder of those that the command takes.
+        kind: what the command takes.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither; it is a recipe of another command.
     """
     path = Path(name)
-    if path.is_file():
-        return path
-    recipe = recipes / f"{name}.yaml"
-    if recipe.is_file():
-        return recipe
-    if (recipes / "reward-models" / f"{name}.yaml").is_file():
-        do = "this recipe is for icr rm train, icr sft or icr rl, which take it by name"
-        raise UserError(f"{name} is not a recipe of a run", do=do)
-    known = sorted(p.stem for p in recipes.glob("*.yaml"))
-    near = get_close_matches(name, known, 1)
-    do = f"{f'did you mean {near[0]}? ' if near else ''}give a path, or the name of a recipe: {', '.join(known)}"
-    raise UserError(f"config {name} not found", do=do)
+    return path if path.is_file() else find_recipe(name, kind)
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None) -> Config:
@@ -101,7 +92,7 @@ def load_section(
     Paths in the file are relative to the file, paths in overrides to the working directory.
 
     Raises:
-        UserError: the file is not YAML.
+        UserError: the file is not YAML, or is the config of another command.
         ConfigError: unknown keys (with the nearest known one), ill-typed and missing values, all at once.
     """
     document = read_yaml(path, "the config")
@@ -110,8 +101,13 @@ def load_section(
         raise UserError(
             "the config is not a mapping of keys", where=str(path), do="write it as KEY: VALUE; configs/ has examples"
         )
+    keys = list(map(str, data))
     resolve_paths(data, path.resolve().parent)
-    return make_section(kind, data, overrides, changes, path, document)
+    try:
+        return make_section(kind, data, overrides, changes, path, document)
+    except ConfigError:
+        refuse_other_kind(kind, keys, path)
+        raise
 
 
 def make_config(
@@ -154,7 +150,8 @@ def make_section(
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(find_problems(kind, error, origin), _without_faults(kind, data, error)) from error
+        problems = find_problems(kind, error, origin)
+        raise ConfigError(problems, *mend(kind, data, error)) from error
 
 
 def _parse_override(override: str) -> tuple[Keys, Document]:
@@ -165,23 +162,6 @@ def _parse_override(override: str) -> tuple[Keys, Document]:
         problem = "the key is missing" if sep else "`=` is missing"
         raise UserError(f"--set {override}: {problem}", do="write --set key=value, for example reward.beta=0.2")
     return keys, parse_yaml(value, f"--set {override}", numbered=False)
-
-
-def _without_faults(kind: type[S], data: dict[str, object], error: ValidationError) -> S | None:
-    """The settings with faulty keys at their defaults, so that the rest can be checked as well."""
-    for item in error.errors():
-        section: object = data
-        for key in item["loc"]:
-            if not isinstance(section, dict) or key not in section:
-                break
-            if not isinstance(section[key], dict) or key == item["loc"][-1]:
-                del section[key]
-                break
-            section = section[key]
-    try:
-        return kind.model_validate(data)
-    except ValidationError:
-        return None
 
 
 def dump_config(config: Section, folder: Path | None = None) -> str:
@@ -251,7 +231,7 @@ def _merge(data: dict[str, object], extra: dict[str, object]) -> None:
 
 def resolve_paths(data: dict[str, object], base: Path) -> None:
     """Paths are relative to `base`; those of a recipe also to the current folder: users add no files to recipes."""
-    bases = [base, Path.cwd()] if base in (CONFIGS, CONFIGS / "reward-models") else [base]
+    bases = [base, Path.cwd()] if base in (CONFIGS, RECIPES) else [base]
     for keys in PATHS + PATHS_OR_NAMES:
         section: object = data
         for key in keys[:-1]:

@@ -52,6 +52,7 @@ class RewardModelConfig(Section):
     """The content of the file that `icr rm train` reads."""
 
     page: ClassVar[str] = "docs/reward-model-config.md"
+    command: ClassVar[str] = "icr rm train"
     run: Text | None = None
     """The output folder; `--run` overrides it. The model is in RUN/model."""
     base: Text

@@ -102,6 +102,7 @@ class RLConfig(Section):
     """The content of the file that `icr rl` reads."""
 
     page: ClassVar[str] = "docs/rl-config.md"
+    command: ClassVar[str] = "icr rl"
     run: Text | None = None
     """The output folder; `--run` overrides it. The policy is in RUN/model."""
     policy: Text

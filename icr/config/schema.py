@@ -6,7 +6,7 @@ The field docstrings below are the documentation of the keys; `docs/config.md` i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -239,6 +239,7 @@ class Cluster(Section):
 
 
 class Config(Section):
+    command: ClassVar[str] = "icr iterate"
     run: Text | None = None
     """The run folder; `--run` overrides it."""
     rounds: Annotated[Count, Field(le=1000)] = 2

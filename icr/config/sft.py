@@ -49,6 +49,7 @@ class SftConfig(Section):
     """The content of the file that `icr sft` reads."""
 
     page: ClassVar[str] = "docs/sft-config.md"
+    command: ClassVar[str] = "icr sft"
     run: Text | None = None
     """The output folder; `--run` overrides it. The model is in RUN/model."""
     base: Text

@@ -151,6 +151,7 @@ class TransferConfig(Section):
     """The content of the file that `icr transfer` reads."""
 
     page: ClassVar[str] = "docs/transfer-matrix.md"
+    command: ClassVar[str] = "icr transfer"
     run: Text | None = None
     """The output folder; `--run` overrides it."""
     task: Task = "none"

@@ -33,3 +33,5 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
     page: ClassVar[str] = "docs/config.md"
     """Where the keys of a config of this kind are described."""
+    command: ClassVar[str] = ""
+    """The command that reads a file of this kind, where there is one."""

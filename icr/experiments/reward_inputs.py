@@ -89,6 +89,7 @@ def check_inputs(
     found.attempt(None, check_batch, config.train, config.train.batch_size, clustered=clustered)
     if config.chat_template and not Path(config.chat_template).is_file():
         found.add(f"file {config.chat_template} not found", where="chat_template", do="check the path")
+    found.attempt(None, check_languages, config.data.languages or [], "data.languages")
     data = data or found.attempt(None, load_data, Path(config.data.path), "data.path")
     if data is None:
         found.raise_any()

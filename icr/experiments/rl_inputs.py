@@ -108,10 +108,7 @@ def check_count(prompts: Sequence[Prompt], train: RLTrain) -> None:
 def _find_prompts(config: RLConfig, found: Collector) -> tuple[list[Prompt], list[Prompt]]:
     """(to train on, held out)."""
     languages, path, wanted = config.prompts.languages, config.prompts.path, config.heldout.prompts
-    before = len(found.problems)
     found.attempt(None, check_languages, languages, "prompts.languages")
-    if len(found.problems) > before:
-        return [], []
     prompts: list[Prompt] = found.attempt([], load_prompts, path, languages, limit=config.prompts.limit, pivot="")
     if not prompts:
         return [], []

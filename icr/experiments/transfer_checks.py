@@ -43,7 +43,7 @@ def check_experiment(config: TransferConfig, models: Sequence[ModelPlan]) -> Inp
     if config.clustered:
         found.attempt(None, connect, config.cluster)
     found.attempt(None, check_languages, targets, "languages.targets")
-    data = found.attempt(None, load_data, Path(config.data.preferences), "data.path")
+    data = found.attempt(None, load_data, Path(config.data.preferences), "data.preferences")
     rows: Rows = []
     if data is not None:
         rows = found.attempt(rows, select_rows, data, "validation", targets, "languages.targets")
@@ -66,7 +66,8 @@ def _check_model(model: ModelPlan, data: PreferenceData | None, clustered: bool)
     """As `check_inputs`, with the keys of the experiment. Raises ConfigError: every problem."""
     languages = "languages.sources" if len(model.languages) == 1 else "languages.pooled"
     check = keys_behind("reward_model.", tuple(MODEL_KEYS), check_inputs)
-    return key_elsewhere("data.languages", languages, check)(model.config, data, clustered=clustered)
+    check = key_elsewhere("data.path", "data.preferences", key_elsewhere("data.languages", languages, check))
+    return check(model.config, data, clustered=clustered)
 
 
 def _check_align(config: TransferConfig) -> AlignInputs:

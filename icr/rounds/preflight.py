@@ -21,6 +21,7 @@ from icr.languages import check_languages
 from icr.rounds.check_models import check_models
 from icr.rounds.checks import find_faults, find_notes
 from icr.rounds.context import Inputs
+from icr.rounds.public_data import name_public_data
 from icr.rounds.room import check_room
 from icr.rounds.stages.kinds import check_kind, compares_models, needs_english
 from icr.rounds.templates import check_templates
@@ -74,7 +75,7 @@ def preflight(config: Config) -> Inputs:
     if len(found.problems) == before:  # a tokenizer that is broken has been named
         found.attempt(None, check_templates, config, trained, list(judges.values()), [*prompts, *heldout], alignment)
     if found.problems:
-        raise ConfigError(found.problems)
+        raise ConfigError(name_public_data(config, found.problems))
     inputs = Inputs(prompts, heldout, alignment, policy, reference, judges)
     return replace(inputs, notes=[*notes, *find_notes(config, inputs)])
 

@@ -15,7 +15,7 @@ from icr.commands.examples import EXAMPLES
 from icr.commands.help import COMMANDS
 from icr.commands.main import KEEPS_NOTHING
 from icr.config.load import find_config, make_config, make_section
-from icr.config.reward_model import RECIPES, RewardModelConfig
+from icr.config.reward_model import RewardModelConfig
 from icr.config.rl import RLConfig
 from icr.config.sft import SftConfig
 from icr.config.values import Section
@@ -104,7 +104,7 @@ def test_examples_are_taken(line: str) -> None:
     for command in (["rm", "train"], ["sft"]):
         at = 1 + len(command)
         if words[1:at] == command and not words[at].endswith(".yaml"):
-            assert find_config(words[at], RECIPES).is_file()
+            assert find_config(words[at], RewardModelConfig if words[1] == "rm" else SftConfig).is_file()
 
 
 def overridden(change: str, words: list[str]) -> None:

@@ -21,6 +21,7 @@ PASSED_ON = {
     "icr/experiments/reward_inputs.py",
     "icr/languages.py",
     "icr/planning/plan.py",
+    "icr/rounds/public_data.py",
     "icr/rounds/templates.py",
     "icr/work/launch.py",
     "icr/work/pool.py",

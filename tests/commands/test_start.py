@@ -14,12 +14,13 @@ from icr.base.errors import UserError
 from icr.base.yaml_text import read_yaml
 from icr.commands import main
 from icr.commands.main import app
-from icr.config.load import load_config
-from icr.config.schema import CONFIGS
+from icr.config.kinds import KINDS, SCHEMA_LINE, Kind, list_recipes, schema_file, write_command
+from icr.config.load import find_config, load_config, load_section
+from icr.config.rl import RLConfig
+from icr.config.schema import CONFIGS, Config
 from icr.engines.precision import has_bf16
 
-RECIPES = sorted(CONFIGS.glob("*.yaml"))
-SCHEMA = json.loads((CONFIGS / "icr.schema.json").read_text(encoding="utf-8"))
+RECIPES = list_recipes()
 run = CliRunner().invoke
 
 
@@ -42,11 +43,17 @@ def test_env_has_hardware_and_no_path() -> None:
     assert "processor cores" in run(app, ["env"]).stdout
 
 
-def test_recipes_are_listed_with_a_whole_sentence() -> None:
+def test_recipes_are_listed_with_their_command_and_a_whole_sentence() -> None:
     found = json.loads(run(app, ["recipes", "--json"]).stdout)
-    assert found.keys() == {path.stem for path in RECIPES}
-    assert found["llama3-8b-kto"] == "KTO instead of DPO, from the SFT-KTO policy."
-    assert not [text for text in found.values() if text.endswith("Eq.") or "yaml-language-server" in text]
+    assert found["llama3-8b-kto"] == {"command": "icr iterate", "is": "KTO instead of DPO, from the SFT-KTO policy."}
+    assert [found[name]["command"] for name in ("rmt-rl", "rmt-oasst1-sft", "rmt-oasst1")] == [
+        "icr rl", "icr sft", "icr rm train",
+    ]  # fmt: skip
+    texts = [recipe["is"] for recipe in found.values()]
+    assert not [text for text in texts if text.endswith("Eq.") or "yaml-language-server" in text]
+    listed = {file for file, _ in RECIPES.values()}
+    assert listed == {*CONFIGS.glob("*.yaml"), *CONFIGS.glob("reward-models/*.yaml")} and len(found) == len(listed)
+    assert "icr rm train" in run(app, ["recipes"]).stdout
 
 
 def test_init_makes_a_config(tmp_path: Path) -> None:
@@ -103,30 +110,47 @@ def test_init_asks_again_for_what_it_cannot_read(
     )
 
 
-@pytest.mark.parametrize("recipe", ["quickstart", "llama3-8b-kto"])
-def test_init_copies_a_recipe(recipe: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", RECIPES)
+def test_init_copies_a_recipe(name: str, tmp_path: Path) -> None:
+    recipe, kind = RECIPES[name]
     out = tmp_path / "mine.yaml"
-    assert run(app, ["init", recipe, "-o", str(out)]).exit_code == 0
-    copy, original = load_config(out), load_config(CONFIGS / f"{recipe}.yaml")
-    assert copy.train == original.train and copy.sampling == original.sampling
-    if recipe == "quickstart":  # its data is in the package
-        assert copy.prompts.path == original.prompts.path and copy.alignment == original.alignment
+    made = run(app, ["init", name, "-o", str(out)])
+    assert made.exit_code == 0 and out.read_text(encoding="utf-8").startswith(SCHEMA_LINE + str(schema_file(kind)))
+    ways = [f"icr validate {out}"] * (kind is Config)
+    assert made.stdout.split("next:\n")[1].strip().split("\n  ") == [*ways, write_command(kind, out)]
+    copy, original = load_section(kind, out).model_dump(), load_section(kind, recipe).model_dump()
+    assert copy["train"] == original["train"] and copy.get("sampling") == original.get("sampling")
+    if name == "quickstart":  # its data is in the package
+        assert copy["prompts"]["path"] == original["prompts"]["path"] and copy["alignment"] == original["alignment"]
+    assert find_config(name, kind) == find_config(recipe.stem, kind) == recipe
 
 
-def test_the_schema_is_that_of_the_config() -> None:
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_schema_is_that_of_its_config(kind: Kind) -> None:
     from docs.make_schema import render
 
-    assert (CONFIGS / "icr.schema.json").read_text(encoding="utf-8") == render(), "run: python -m docs.make_schema"
+    assert schema_file(kind).read_text(encoding="utf-8") == render(kind), "run: python -m docs.make_schema"
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_editors_check_recipes(recipe: Path) -> None:
-    text = recipe.read_text(encoding="utf-8")
-    assert text.startswith("# yaml-language-server: $schema=icr.schema.json\n")
-    jsonschema.validate(yaml.safe_load(text), SCHEMA)
+def test_a_schema_has_no_key_that_is_refused() -> None:
+    schema = json.loads((CONFIGS / "rl.schema.json").read_text(encoding="utf-8"))
+    with pytest.raises(jsonschema.ValidationError, match="nll_weight"):
+        jsonschema.validate(
+            {**yaml.safe_load(find_config("rmt-rl", RLConfig).read_text()), "train": {"nll_weight": 1}}, schema
+        )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_editors_check_recipes(name: str) -> None:
+    recipe, kind = RECIPES[name]
+    first, _, text = recipe.read_text(encoding="utf-8").partition("\n")
+    named = (recipe.parent / first.removeprefix(SCHEMA_LINE)).resolve()
+    assert first.startswith(SCHEMA_LINE) and named == schema_file(kind)
+    schema = json.loads(named.read_text(encoding="utf-8"))
+    jsonschema.validate(yaml.safe_load(text), schema)
     wrong = {**yaml.safe_load(text), "objektive": "dpo"}
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(wrong, SCHEMA)
+        jsonschema.validate(wrong, schema)
     assert read_yaml(recipe, "the recipe").data
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from icr.config.load import load_config
 from icr.config.schema import CONFIGS, Config
 from icr.rounds.preflight import check_batch, load_checked
 from prompts.fetch import fetch
+from prompts.public_sets import SETS
 from tests.helpers.public_repositories import Public
 
 RECIPES = sorted(p.stem for p in CONFIGS.glob("*.yaml"))
@@ -69,6 +71,9 @@ def test_what_a_recipe_lacks_is_listed(
         load_checked(CONFIGS / f"{recipe}.yaml")
     found = [f"{problem.what} {problem.where}" for problem in caught.value.problems]
     assert len(found) == len(lacks)
+    sets = [name for name in SETS if any(f"data/{name}" in path for path in lacks)]
+    ways = {problem.do for problem in caught.value.problems if "english_pairs" not in problem.what}
+    assert ways == {f"get it: icr data get {' '.join(sets)}"}
     for path in lacks:
         assert any(re.search(rf"{re.escape(path)}\b(?!/)", problem) for problem in found), (path, found)
     # the prompts' folder is never looked for on a hub, where anybody may use its name
@@ -139,3 +144,12 @@ def test_a_hosted_judge_whose_end_is_known_is_a_note(folder: Path, monkeypatch: 
     (folder / "ends.yaml").write_text("gpt-4o: null\n")
     _, inputs = load_checked(CONFIGS / "llama3-8b.yaml", [*hosted, "judge.ends=ends.yaml"])
     assert not [note for note in inputs.notes if "gpt-4o" in note]
+
+
+def test_public_data_is_looked_for_where_the_config_names_it(
+    tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load_checked(tiny_config(tmp_path), ["prompts.path=my sets/ultrafeedback"])
+    assert [problem.do for problem in caught.value.problems] == ["get it: icr data get ultrafeedback --out 'my sets'"]

@@ -110,7 +110,7 @@ def published() -> Iterator[Case]:
 
 def rewards() -> Iterator[Case]:
     """`icr rm train`, `eval` and `bench`."""
-    yield said("reward model: no config", "rm|train|DIR/none.yaml", "none.yaml not found", "xrm-llama3.2-3b")
+    yield said("reward model: no config", "rm|train|DIR/none.yaml", "none.yaml not found", "icr recipes")
     yield said("reward model: an unknown key", "rm|train|rmt-oasst1|--set|margn=true", "unknown key `margn`", "margin")
     yield said("reward model: no data", "rm|train|rmt-oasst1|--run|DIR/r", "not found", "data.path", "icr rm data")
     line = "rm|train|rmt-oasst1|--run|DIR/r|--set|train.beta=0.2|--set|base=x.gguf"
@@ -139,13 +139,11 @@ def transfer() -> Iterator[Case]:
     yield said("people: no pairs", "human|import|DIR|DIR/v.csv", "no exported pairs", "icr human export")
     line = "human|export|DIR/none|--baseline|DIR|--languages|de|--out|DIR/o"
     yield said("people: no answers", line, "no answers in de", "none", "add de.json")
-    yield said("sft: no data", "sft|CONFIG|--set|data.path=x", "`base` is missing", "unknown key `models`")
-    yield said(
-        "rl: not there, and without models", "rl|CONFIG|--set|reward={beta: -1}", "unknown key `models`", "reward.beta"
-    )
+    yield said("sft: no data", "sft|rmt-oasst1-sft|--set|data.path=x", "not a folder of preference data", "data.path")
+    yield said("sft: a run's config", "sft|CONFIG|--set|data.path=x", "is a config of icr iterate, not of icr sft")
+    yield said("rl: not there", "rl|rmt-rl|--set|reward={beta: -1}", "`reward.beta` takes", "folder", "prompts.path")
     yield said("transfer: no file", "transfer|DIR/none.yaml", "none.yaml not found")
-    line = "transfer|rmt-oasst1|--set|languages={sources: [en], targets: [es]}|--set|data={preferences: x}"
-    yield said("transfer: another kind of config", line, "unknown key `loss`", "reward_model")
+    yield said("transfer: a recipe of another command", "transfer|rmt-oasst1", "write: icr rm train rmt-oasst1")
 
 
 def best() -> Iterator[Case]:
@@ -194,7 +192,7 @@ def cases() -> Iterator[Case]:
         ("1. judges compare what align makes", "docs/transfer-matrix.md describes the keys"),
     )
     yield said("an unknown recipe", "iterate|--config|quikstart", "quikstart not found", "did you mean quickstart?")
-    yield said("a recipe of another command", "iterate|--config|rmt-rl", "rmt-rl is not a recipe of a run", "icr rl")
+    yield said("a recipe of another command", "iterate|--config|rmt-rl", "rmt-rl is a recipe of icr rl", "icr rl")
     yield said("an unknown objective", "iterate|--config|CONFIG|--objective|dop|--run|DIR/r", "unknown objective dop")
     yield said("judge without a round", "judge|--run|DIR", "no round", "--round")
     yield said("judge without anything", "judge", "no round and no benchmark")

@@ -237,6 +237,8 @@ def judges() -> Iterator[Case]:
 def together() -> Iterator[Case]:
     yield setting("reward.kind", "model", "reward.model")
     yield setting("reward.kind", "best", "`reward.kind`", "cross-lingual")
+    yield setting("reward.kind", "cross-lingul", "`reward.kind`", "did you mean cross-lingual?")
+    yield setting("prompts.languages", "'en,es'", "`prompts.languages` takes a list", "write [en, es]")
     yield setting("reward.kind", "lidr", "lidr needs", prompts__languages="[en]")
     yield setting("models.policy", "", "models.policy", "alignment.pairs")
     yield setting("sampling.max_tokens", "4000", "note: sampling.max_tokens is 4,000", "context has 2,048", code=0)

@@ -89,6 +89,6 @@ def cases() -> Iterator[Case]:
     yield whole("a text", "hello\n", "not a mapping")
     yield whole("a zip", b"PK\x03\x04\xff\xfe" * 100, "is not UTF-8 text")
     yield whole("ten megabytes", b"\0" * 10_000_000, "10,000,000 bytes")
-    yield Case("a folder", lambda bench: ["validate", bench.folder], ("not found", "give a path"))
+    yield Case("a folder", lambda bench: ["validate", bench.folder], ("is a folder", "name a YAML file"))
     yield Case("no such file", lambda bench: ["validate", bench.folder / "none.yaml"], ("none.yaml not found",))
     yield Case("no such recipe", lambda bench: ["validate", "quikstart"], ("quikstart not found", "quickstart"))
