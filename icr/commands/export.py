@@ -6,13 +6,15 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icr.base.errors import UserError
-from icr.base.rundir import RoundDir, open_round
 from icr.commands.options import OUTPUT, JsonOption, print_json, stderr
+
+if TYPE_CHECKING:
+    from icr.base.rundir import RoundDir
 
 Form = Annotated[str, typer.Option("--to", metavar="FORM", help="hub, gguf, trl, llama-factory or alpaca-eval.")]
 
@@ -46,6 +48,7 @@ def export(
     hub: the model with a model card. gguf: the model as a file for llama.cpp. trl, llama-factory: the pairs as chat
     messages. alpaca-eval: the answers. Nothing is uploaded without --push.
     """
+    from icr.base.rundir import open_round
     from icr.report.export import FORMS
 
     at, forms = open_round(round_), ("hub", "gguf", *FORMS)
