@@ -162,8 +162,8 @@ def _explain(kind: type[Section], keys: Keys, item: ErrorDetails, origin: Origin
         return f"`{name}` takes a list, got {got!r}", f"write [{', '.join(words)}]"
     if item["type"] in NUMBERS and (number := _meant(item["input"])):
         return f"`{name}` takes {takes}, got {got!r}", f"write {number}"
-    near = difflib.get_close_matches(got, _words(kind, keys), n=1, cutoff=0.6)
-    do = f"did you mean {near[0]}?" if near else f"{kind.page} describes the key"
+    alike = difflib.get_close_matches(got, _words(kind, keys), n=1, cutoff=0.6)
+    do = f"did you mean {alike[0]}?" if alike else f"{kind.page} describes the key"
     return f"`{name}` takes {takes}, got {got!r}", do
 
 

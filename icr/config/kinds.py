@@ -36,7 +36,7 @@ def list_recipes() -> dict[str, tuple[Path, Kind]]:
 
     A name that a run's recipe has as well has its folder before it: `icr rm train` takes it with and without.
     """
-    found = {file.stem: (file, Config) for file in sorted(CONFIGS.glob("*.yaml"))}
+    found: dict[str, tuple[Path, Kind]] = {file.stem: (file, Config) for file in sorted(CONFIGS.glob("*.yaml"))}
     for file in sorted(RECIPES.glob("*.yaml")):
         name = f"{RECIPES.name}/{file.stem}" if file.stem in found else file.stem
         found[name] = file, _named_kind(file)
