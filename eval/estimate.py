@@ -18,8 +18,8 @@ from icr.base.conversation import Conversation
 from icr.base.fields import Fields
 from icr.config.evaluation import EvaluationConfig
 from icr.config.schema import Judge
-from icr.endpoint.endpoint import Estimate
 from icr.endpoint.ends import describe_ends
+from icr.endpoint.prices import Estimate
 
 FREE = Estimate(calls=0, cached=0, prompt_tokens=0, completion_tokens=0, usd=0.0)
 """What questions to a judge on this machine cost."""

@@ -23,7 +23,8 @@ from icr.config.schema import Sampling
 from icr.config.transfer import TransferTranslator
 from icr.endpoint.address import Address
 from icr.endpoint.cache import Cache, question_key
-from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
+from icr.endpoint.endpoint import Ask, Endpoint, NoAnswer
+from icr.endpoint.prices import Estimate
 from icr.endpoint.reply import Choice, Message, Reply
 from icr.engines.folders import locate
 from prompts.translate import WORK, Task

@@ -14,7 +14,8 @@ from eval.judges.question import Question, Verdict
 from eval.judges.reading import EXPLANATION, THOUGHT_ONLY, UNREADABLE, VERDICT, read_reply
 from icr.base.errors import UserError
 from icr.config.schema import Judge as JudgeConfig
-from icr.endpoint.endpoint import Ask, Endpoint, Estimate, NoAnswer
+from icr.endpoint.endpoint import Ask, Endpoint, NoAnswer
+from icr.endpoint.prices import Estimate
 from icr.endpoint.reply import Reply
 
 LABEL_TOKENS = 16

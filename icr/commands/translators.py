@@ -11,7 +11,7 @@ from icr.base.problems import Collector
 
 if TYPE_CHECKING:
     from icr.config.schema import Endpoint as Settings
-    from icr.endpoint.endpoint import Estimate
+    from icr.endpoint.prices import Estimate
 
 endpoint = partial(typer.Option, rich_help_panel="Endpoint")
 TranslatorOption = Annotated[

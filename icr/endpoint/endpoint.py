@@ -15,7 +15,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,41 +31,16 @@ from icr.endpoint.batched import FEW, Batching
 from icr.endpoint.cache import Cache, Lookup, Writer, question_key
 from icr.endpoint.chat import FIRST_WAIT, Ask, Chat, NoAnswer, own_parameters, system_messages
 from icr.endpoint.limits import BudgetUsedUp, Meter
-from icr.endpoint.prices import Cost, Price, Usage, find_price
+from icr.endpoint.prices import Cost, Estimate, Price, Usage, find_price
 from icr.endpoint.reply import Reply
 from icr.endpoint.shared import SharedCache
 from icr.endpoint.work import Heard, Work
 
-__all__ = ["Ask", "Endpoint", "Estimate", "NoAnswer"]
+__all__ = ["Ask", "Endpoint", "NoAnswer"]
 
 OBJECTS_TO_COLLECT = 50_000
 LOOKED_UP = 16
 """Most questions that are looked up in the cache at once, and at most a quarter of those that are under way."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Expected requests, tokens and cost, before anything is sent."""
-
-    calls: int
-    """Questions that have to be asked; those that differ in nothing count once."""
-    cached: int
-    """Questions whose answers are there already."""
-    prompt_tokens: int
-    """Guessed from the texts (`icr.endpoint.prices.guess_prompt_tokens`)."""
-    completion_tokens: int
-    """As if every answer were the longest that it may be."""
-    usd: float | None
-    """None when no price is known."""
-
-    def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(
-            self.calls + other.calls,
-            self.cached + other.cached,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            None if self.usd is None or other.usd is None else self.usd + other.usd,
-        )
 
 
 class Endpoint:

@@ -152,3 +152,28 @@ def read_prices(path: Path) -> dict[str, Price]:
 
 def _own(row: _Row) -> Price:
     return lambda usage: (usage.prompt * row.input + usage.completion * row.output) / 1e6
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected requests, tokens and cost, before anything is sent."""
+
+    calls: int
+    """Questions that have to be asked; those that differ in nothing count once."""
+    cached: int
+    """Questions whose answers are there already."""
+    prompt_tokens: int
+    """Guessed from the texts (`icr.endpoint.prices.guess_prompt_tokens`)."""
+    completion_tokens: int
+    """As if every answer were the longest that it may be."""
+    usd: float | None
+    """None when no price is known."""
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.calls + other.calls,
+            self.cached + other.cached,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            None if self.usd is None or other.usd is None else self.usd + other.usd,
+        )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from icr.base.fields import Fields
 from icr.config.transfer import TransferConfig, language_of
-from icr.endpoint.endpoint import Estimate
+from icr.endpoint.prices import Estimate
 from icr.experiments.transfer_plan import AlignInputs, ModelPlan
 from icr.experiments.transfer_rl import count_rl
 from icr.experiments.transfer_sft import FineTuning

@@ -16,7 +16,7 @@ from icr.base.problems import Collector, key_elsewhere, keys_behind
 from icr.base.progress import Silent
 from icr.config.sft import SftConfig
 from icr.config.transfer import TransferConfig, TransferSft, language_of, side_of
-from icr.endpoint.endpoint import Estimate
+from icr.endpoint.prices import Estimate
 from icr.experiments.cells import Cell, Recorded
 from icr.experiments.sft import RESULT, check_sft, do_sft
 from icr.experiments.training import describe_training

@@ -12,7 +12,7 @@ from icr.base.files import read_object
 from icr.base.progress import Silent
 from icr.config.schema import Endpoint
 from icr.config.transfer import TransferConfig
-from icr.endpoint.endpoint import Estimate
+from icr.endpoint.prices import Estimate
 from icr.engines.folders import locate
 from icr.experiments.cells import Recorded
 from icr.work.machine import Machine

@@ -14,8 +14,8 @@ from icr.base.fields import Fields
 from icr.base.files import read_json, write_json
 from icr.base.problems import Collector
 from icr.base.progress import Reporter
-from icr.endpoint.endpoint import Ask, Endpoint, Estimate
-from icr.endpoint.prices import Cost
+from icr.endpoint.endpoint import Ask, Endpoint
+from icr.endpoint.prices import Cost, Estimate
 from icr.languages import english_name
 from prompts.preferences.demonstrations import keep_demonstrations
 from prompts.preferences.make import REPORT, TRAIN, VALIDATION, PreferenceData, describe_data, load_data, write_parts

@@ -35,7 +35,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_usage_errors_end_with_2() -> None:
     icr("iterat", code=2)
     icr("iterate", "--rounds", "none", code=2)
-    assert "quickstart" in icr("iterate", "--config", "no-such-recipe", code=2).stderr
+    assert "icr recipes lists the recipes" in icr("iterate", "--config", "no-such-recipe", code=2).stderr
     assert "is not a run folder" in icr("status", "nowhere", code=2).stderr
 
 

@@ -22,7 +22,7 @@ from icr.experiments.transfer import check_transfer
 from icr.rounds import preflight
 
 NO_CODE, NO_FOLDER = "'english' is not an ISO 639-1 language code", "nowhere not found"
-NO_DATA = "not a folder of preference data"
+NO_DATA = "nowhere not found"
 RUN = "models: {policy: a/b, reference: a/c}\nprompts: {path: nowhere, languages: [en, english]}\n"
 EXPERIMENT = "run: out\nbase: a/b\ndata: {preferences: nowhere}\n"
 

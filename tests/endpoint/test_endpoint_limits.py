@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from icr.base.errors import UserError
 from icr.config.schema import Endpoint as Settings
-from icr.endpoint.endpoint import Endpoint, Estimate
+from icr.endpoint.endpoint import Endpoint
 from icr.endpoint.limits import Rates
-from icr.endpoint.prices import Usage, find_price, guess_prompt_tokens, read_prices
+from icr.endpoint.prices import Estimate, Usage, find_price, guess_prompt_tokens, read_prices
 from tests.helpers.endpoints import asks, endpoint, item, item_of, judge, verdicts_on
 from tests.helpers.judging import Steps
 from tests.helpers.stub_server import Answer, Stub, completion, fault, says

@@ -156,7 +156,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="judge: j and k"):
         compare(one, evaluation(tmp_path / "three", {"de": {"a": 0.5}}, judge="k"), "xalpaca")
     with pytest.raises(UserError, match="no verdicts"):
-        compare(one, tmp_path / "nothing", "xalpaca")
+        compare(one, tmp_path, "xalpaca")
     with pytest.raises(UserError, match="no grades"):
         compare(one, one, "mtbench")
 
