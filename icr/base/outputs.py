@@ -1,4 +1,7 @@
-"""Folders that a command writes into and resumes from."""
+"""Folders that a command writes into and resumes from.
+
+Not those of runs: a scheduler may have begun a log there.
+"""
 
 from __future__ import annotations
 

@@ -174,7 +174,6 @@ def _resolve(
     from_round: Path | None,
 ) -> tuple[Config, Inputs]:
     """This command's config: the named one, else that of the run, of the source run, or the quickstart."""
-    from icr.base.outputs import refuse_other_files
     from icr.config.load import find_config
     from icr.rounds.preflight import load_checked
 
@@ -202,7 +201,6 @@ def _resolve(
     resolved, inputs = load_checked(path, overrides or [], changes)
     if resolved.run is None:
         resolved = resolved.model_copy(update={"run": str(Path("runs", path.stem).resolve())})
-    refuse_other_files(Path(str(resolved.run)), "config.yaml", where="--run" if run else "run")
     return resolved, inputs
 
 

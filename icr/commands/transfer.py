@@ -39,9 +39,7 @@ def transfer(
 
     Rerun the same command to resume. Languages and judges may be added to the file: only their steps are run.
     """
-    from icr.base.outputs import refuse_other_files
     from icr.config.transfer import TransferConfig
-    from icr.experiments.cells import CONFIG
     from icr.experiments.transfer import check_transfer, list_transfer, run_transfer
     from icr.report.transfer import transfer_tables, write_transfer_page
     from icr.report.transfer_align import describe_work
@@ -50,7 +48,6 @@ def transfer(
     config = load_checked(TransferConfig, experiment, set_, run, check_transfer, changes)
     if config.run is None:
         raise UserError("no output folder is named", where="run", do="add --run FOLDER, or `run: FOLDER` to the file")
-    refuse_other_files(Path(config.run), CONFIG, where="--run" if run else "run")
     if dry_run:
         states, counts = list_transfer(config, stderr())
         if json_:

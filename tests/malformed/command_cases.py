@@ -139,7 +139,7 @@ def transfer() -> Iterator[Case]:
     yield said("people: no pairs", "human|import|DIR|DIR/v.csv", "no exported pairs", "icr human export")
     line = "human|export|DIR/none|--baseline|DIR|--languages|de|--out|DIR/o"
     yield said("people: no answers", line, "no answers in de", "none", "add de.json")
-    yield said("sft: no data", "sft|rmt-oasst1-sft|--set|data.path=x", "not a folder of preference data", "data.path")
+    yield said("sft: no data", "sft|rmt-oasst1-sft|--set|data.path=x", "not found", "data.path")
     yield said("sft: a run's config", "sft|CONFIG|--set|data.path=x", "is a config of icr iterate, not of icr sft")
     yield said("rl: not there", "rl|rmt-rl|--set|reward={beta: -1}", "`reward.beta` takes", "folder", "prompts.path")
     yield said("transfer: no file", "transfer|DIR/none.yaml", "none.yaml not found")

@@ -100,11 +100,6 @@ def cases() -> Iterator[Case]:
         ("none is not a run", "--run", "add --config"),
     )
     yield Case(
-        "iterate: a run folder with other files",
-        lambda bench: ["iterate", "--config", bench.config(), "--run", bench.write("d/notes.txt", "").parent],
-        ("has files of something else", "notes.txt", "--run"),
-    )
-    yield Case(
         "iterate: from a folder that is not there",
         lambda bench: ["iterate", "--from", bench.folder / "none" / "round-1", "--run", bench.folder / "new"],
         ("none", "--from"),
