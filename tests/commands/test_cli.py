@@ -88,7 +88,6 @@ def test_a_run_that_is_not_there_starts_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 OTHERS = {
-    "iterate": "iterate --config CONFIG --run OUT",
     "compare": "compare CONFIG --vary train.beta=0.1,0.2 --out OUT",
     "best-of-n": "best-of-n a/b --reward a/c --prompts p --languages es --out OUT",
     "judge": "judge nlp a/b --languages es --out OUT",
