@@ -52,6 +52,9 @@ LONGEST = (
     "test_recipes_train",
     "test_variants",
     "test_beside",
+    "test_vllm_server",
+    "test_driver_killed",
+    "test_transfer_nodes",
 )
 """Test files of minutes. Begun last, one of them would go on alone while the other processes wait."""
 
