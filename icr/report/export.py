@@ -141,7 +141,7 @@ def is_exported(at: RoundDir, out: Path, card: str) -> bool:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Name → file of a folder; none where it is no folder. `.cache` is what an upload may leave."""
+    """Name → file of a folder; none where there is no folder. `.cache` is what an upload may leave."""
     found = {str(file.relative_to(folder)): file for file in folder.rglob("*") if file.is_file()}
     return {name: file for name, file in found.items() if not name.startswith(".cache")}
 
