@@ -65,13 +65,18 @@ def read_summary_of(folder: Path, benchmark: str) -> Fields:
         raise UserError(f"the summary cannot be read: {error}", where=str(path), do=do) from error
 
 
-def describe_judge(summary: Fields) -> str:
-    """Who judged, where or by which rule, and with which prompt if it is not icr's own."""
+def show_judge(summary: Fields) -> str:
+    """Who judged, and where or by which rule."""
     at = f" at {summary['address']}" if summary.get("address") else ""
-    at += f" ({summary['rule']})" if summary.get("rule") else ""
+    rule = f" ({summary['rule']})" if summary.get("rule") else ""
+    return f"{summary.get('judge') or 'unknown'}{at}{rule}"
+
+
+def describe_judge(summary: Fields) -> str:
+    """`show_judge`, and with which prompt if it is not icr's own."""
     source = summary.get("template_source", BUILT_IN)
     prompt = f" with the prompt {source} ({summary['template']})" if source != BUILT_IN else ""
-    return f"{summary.get('judge') or 'unknown'}{at}{prompt}"
+    return f"{show_judge(summary)}{prompt}"
 
 
 def unjudged(summary: Fields) -> bool:

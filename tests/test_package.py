@@ -63,7 +63,7 @@ def _name(requirement: str) -> str:
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize(("version", "status"), [((3, 10), 1), ((3, 11), 0), ((3, 14), 0), ((3, 15), 1)])
 def test_setup_refuses_a_python_that_it_was_not_run_with(version: tuple[int, int], status: int) -> None:
-    """The check as make would do it, told another version."""
+    """The check as make would do it, with another version."""
     shown = subprocess.run(["make", "-n", "-B", "setup"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (check,) = re.findall(r"-c 'import sys; (.*version_info.*)'", shown)
     code = check.replace("sys.version_info", str((*version, 0)))

@@ -71,6 +71,11 @@ class RoundDir:
                 do="restore the file, or delete the round's folder to redo the round",
             ) from error
 
+    @property
+    def is_given(self) -> bool:
+        """Whether this is round 0 of a run whose policy was given, not made by its alignment."""
+        return self.number == 0 and not self.done("align")
+
     def find_model(self) -> Path:
         """The folder of the model that this round has trained. Raises UserError: not trained yet, or deleted since."""
         if self.model.is_dir():

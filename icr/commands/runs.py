@@ -216,8 +216,7 @@ def _from_round(folder: Path) -> dict[str, object]:
         """A path of the run folder is relative to it."""
         return str(run / name) if (run / name).is_dir() else name
 
-    given = at.number == 0 and not at.done("align")
-    policy = find(first["policy"]) if given else str(at.find_model())
+    policy = find(first["policy"]) if at.is_given else str(at.find_model())
     return {"models.policy": policy, "models.reference": find(first["reference"]), "alignment": None}
 
 

@@ -14,7 +14,7 @@ from icr.base.secrets import hide_in
 from icr.base.yaml_text import Document, Keys, dump_yaml, parse_yaml, read_yaml
 from icr.config.explain import Origin, find_problems
 from icr.config.kinds import Kind, find_recipe, refuse_other_kind
-from icr.config.mend import mend
+from icr.config.partial import drop_faults
 from icr.config.reward_model import RECIPES
 from icr.config.schema import CONFIGS, Config
 from icr.config.values import Section
@@ -151,7 +151,7 @@ def make_section(
         return kind.model_validate(data)
     except ValidationError as error:
         problems = find_problems(kind, error, origin)
-        raise ConfigError(problems, *mend(kind, data, error)) from error
+        raise ConfigError(problems, *drop_faults(kind, data, error)) from error
 
 
 def _parse_override(override: str) -> tuple[Keys, Document]:

@@ -14,6 +14,7 @@ from rich.text import Text
 from eval.clusters import excludes
 from eval.mtbench.summary import mtbench_rows
 from eval.rates import reasons
+from eval.terms import show_judge
 
 if TYPE_CHECKING:
     from eval.difference import Difference
@@ -36,9 +37,7 @@ def _with_error(row: Fields, field: str, digits: int = 1) -> str:
 def _asides(summary: Fields) -> Text:
     """Who judged, what it cost, every reason why something is missing, and what is left out of the rates."""
     cost = summary.get("cost")
-    at = f" at {summary['address']}" if summary.get("address") else ""
-    at += f" ({summary['rule']})" if summary.get("rule") else ""
-    lines = [f"judge: {summary['judge']}{at}" + (f", {_money(cost)}" if cost else "")]
+    lines = [f"judge: {show_judge(summary)}" + (f", {_money(cost)}" if cost else "")]
     if source := summary.get("template_source"):
         lines.append(f"prompt: {source} ({summary['template']})")
     lines += panel_lines(summary["panel"]) if summary.get("panel") else []

@@ -95,7 +95,7 @@ def export_alpaca_eval(at: RoundDir, out: Path) -> int:
 
 def trained_model(at: RoundDir) -> Path:
     """The folder of the model that a round trained. Raises UserError where there is none."""
-    if at.number == 0 and not at.done("align"):
+    if at.is_given:
         run = at.path.parent
         start = RunDir(run).first_models().get("policy", "another model")
         raise UserError(

@@ -119,7 +119,7 @@ def _shares(summary: Fields) -> Iterator[tuple[str, float]]:
 
 
 def _name(run: RunDir, at: RoundDir) -> str:
-    if at.number == 0 and not at.done("align"):
+    if at.is_given:
         return run.first_models()["policy"]
     if not at.model.is_dir():
         raise UserError(

@@ -65,7 +65,7 @@ def check_pip(words: Sequence[str]) -> None:
         if name not in ("-e", "--no-deps", ".", packages["name"]):
             assert f'"{name}"' in sources() or f"{name}/" in sources(), f"no code asks for {name}"
         for extra in filter(None, extras.split(",")):
-            assert extra in packages["optional-dependencies"], f"there is no extra {extra}"
+            assert extra in packages["optional-dependencies"], f"extra {extra} not found"
 
 
 @cache

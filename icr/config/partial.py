@@ -18,7 +18,7 @@ ROUNDS = 4
 Data = dict[str, object]
 
 
-def mend(kind: type[S], data: Data, error: ValidationError) -> tuple[S | None, list[str]]:
+def drop_faults(kind: type[S], data: Data, error: ValidationError) -> tuple[S | None, list[str]]:
     """The settings, and the keys that something stands in for; None where they cannot be made.
 
     What a fault was meant as is taken where that is plain, else its key is at its default.
